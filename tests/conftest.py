@@ -1,0 +1,136 @@
+"""What several test packages share: a tiny random Llama with its own tokenizer, and rows in each format.
+
+torch runs on one thread: on two shared cores its threads wait for each other, and a tiny step takes 20 times as long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+WORDS = "the cat sat on a mat and dog ran to red house with blue tree under sun".split()
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' %}"
+    "{% generation %}{{ message.content }}<|end|>{% endgeneration %}{% else %}{{ message.content }}<|end|>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+END, PAD = "<|end|>", "<|pad|>"
+
+
+def sentences(number: int, seed: int = 0) -> list[str]:
+    """Sentences of 3 to 12 words."""
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) for _ in range(number)]
+
+
+def text_rows(number: int = 48) -> list[dict[str, Any]]:
+    return [{"text": sentence} for sentence in sentences(number)]
+
+
+def completion_rows(number: int = 48) -> list[dict[str, Any]]:
+    """A prompt, and its words backwards."""
+    return [{"prompt": s + " =>", "completion": " " + " ".join(reversed(s.split()))} for s in sentences(number)]
+
+
+def chat_completion_rows(number: int = 48) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["completion"]}],
+        }
+        for row in completion_rows(number)
+    ]
+
+
+def message_rows(number: int = 48) -> list[dict[str, Any]]:
+    return [{"messages": row["prompt"] + row["completion"]} for row in chat_completion_rows(number)]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def make_model(folder: Path, *, pad: bool = True, template: bool = True, seed: int = 0) -> Path:
+    """A random Llama of 2 layers, width 64, and a byte-level BPE tokenizer trained on the sentences."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    special = [END, PAD, "<|user|>", "<|assistant|>", "<|system|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    raw.train_from_iterator(sentences(400), trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=END, pad_token=PAD if pad else None)
+    if template:
+        tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, bos_token_id=None, eos_token_id=0, pad_token_id=1,
+        initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """For tests that have imported torch by the time they begin."""
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model."""
+    return make_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with one JSONL file for each format: text, completion, chat_completion, messages."""
+    folder = tmp_path_factory.mktemp("rows")
+    makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "text": text_rows,
+        "completion": completion_rows,
+        "chat_completion": chat_completion_rows,
+        "messages": message_rows,
+    }
+    for name, rows in makers.items():
+        write_jsonl(folder / f"{name}.jsonl", rows())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sft_settings(tiny_model: Path, tiny_data: Path) -> Callable[..., dict[str, Any]]:
+    """Settings of the SFT program on the tiny model; sections are overridden by keyword."""
+
+    def make(**sections: dict[str, Any]) -> dict[str, Any]:
+        base = {
+            "model": {"model_name_or_path": str(tiny_model)},
+            "data": {"train": str(tiny_data / "completion.jsonl"), "max_length": 64, "validation_fraction": 0.25},
+            "train": {"max_steps": 8, "learning_rate": 5e-3, "lora_r": 4, "effective_batch_size": 8},
+        }
+        return {name: {**values, **sections.get(name, {})} for name, values in base.items()}
+
+    return make

@@ -1,0 +1,193 @@
+"""Every way a trial can end, on real Ray: what the ledger, the study and the exit code say of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from tuner.contract import InputError, Reason, Status
+from tuner.execution.search import Outcome, resume_search
+from tuner.results.ledger import Kind, read_ledger
+from tuner.results.records import SearchRecord
+
+Toy = Callable[..., Outcome]
+
+
+def study_of(outcome: Outcome) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(outcome.path / "study.journal")))
+    return optuna.load_study(study_name=outcome.path.name, storage=storage)
+
+
+def states(outcome: Outcome) -> list[str]:
+    return [t.state.name for t in study_of(outcome).trials]
+
+
+def assert_consistent(outcome: Outcome) -> None:
+    """Ledger, folded record and study say the same, and nobody is left running."""
+    record = SearchRecord.fold(read_ledger(outcome.path / "trials.jsonl"))
+    assert {n: (t.status, t.reason, t.best_eval_loss) for n, t in record.trials.items()} == {
+        n: (t.status, t.reason, t.best_eval_loss) for n, t in outcome.record.trials.items()
+    }
+    assert sorted(record.trials) == list(range(len(record.trials)))
+    trials = study_of(outcome).trials
+    assert len(trials) == len(record.trials)
+    assert "RUNNING" not in states(outcome) and "WAITING" not in states(outcome)
+    for trial in trials:
+        mine = record.trials[trial.number]
+        if mine.status is Status.COMPLETED:
+            assert trial.state.name == "COMPLETE" and trial.value == mine.best_eval_loss
+        elif mine.status is Status.PRUNED:
+            assert trial.state.name == "PRUNED"
+            assert all(math.isfinite(v) for v in trial.intermediate_values.values())
+        else:
+            assert trial.state.name == "FAIL"
+
+
+def test_a_search_stops_trials_at_rungs_and_finds_a_better_one(toy: Toy) -> None:
+    outcome = toy(search__num_trials=12)
+    assert outcome.exit_code == 0
+    assert_consistent(outcome)
+    counts = outcome.record.counts["reason"]
+    assert counts["rung"] >= 1 and counts["budget"] >= 1
+    recipe, best = outcome.record.recipe, outcome.record.best
+    assert recipe and recipe.reason is Reason.BUDGET, "the recipe always runs its whole budget"
+    assert best and best.best_eval_loss < recipe.best_eval_loss  # type: ignore[operator]
+    assert outcome.record.trials[0].params == {"learning_rate": 1e-3}
+    pruned = [t for t in outcome.record.trials.values() if t.reason is Reason.RUNG]
+    assert all("rung" in t.message and "needed" in t.message for t in pruned)
+    manifest = json.loads((outcome.path / "best" / "manifest.json").read_text())
+    assert manifest["eval_loss"] == best.best_eval_loss
+    assert json.loads((outcome.path / "best" / "adapter.json").read_text())["loss"] == best.best_eval_loss
+    kept = {int(p.name) for p in (outcome.path / "adapters").iterdir()}
+    assert len(kept) <= 3 and best.number in kept
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "reason", "state", "code"),
+    [
+        ("nan", Status.PRUNED, Reason.DIVERGED, "PRUNED", 0),
+        ("inf", Status.PRUNED, Reason.DIVERGED, "PRUNED", 0),
+        ("none", Status.FAILED, Reason.ERROR, "FAIL", 3),
+        ("raise", Status.FAILED, Reason.ERROR, "FAIL", 3),
+        ("exit", Status.FAILED, Reason.INFRASTRUCTURE, "FAIL", 3),
+        ("out_of_memory", Status.FAILED, Reason.OUT_OF_MEMORY, "PRUNED", 3),
+        ("flat", Status.COMPLETED, Reason.FLATLINE, "COMPLETE", 0),
+    ],
+)
+def test_one_bad_trial_ends_alone(
+    toy: Toy, behaviour: str, status: Status, reason: Reason, state: str, code: int
+) -> None:
+    outcome = toy(
+        train__behaviour=behaviour, train__misbehaving=[0], search__num_trials=4, run__max_concurrent_trials=1
+    )
+    first = outcome.record.trials[0]
+    assert (first.status, first.reason) == (status, reason), first.ending
+    assert states(outcome)[0] == state
+    assert len(outcome.record.ended) == 4 and outcome.exit_code == code
+    assert "RUNNING" not in states(outcome)
+    if reason in (Reason.DIVERGED, Reason.OUT_OF_MEMORY):
+        assert study_of(outcome).trials[0].constraints == {"trainable": 1.0}
+
+
+@pytest.mark.parametrize("behaviour", ["frozen", "data"])
+def test_a_fault_of_the_setup_stops_the_search_at_once(toy: Toy, behaviour: str) -> None:
+    outcome = toy(
+        train__behaviour=behaviour,
+        train__misbehaving=[1, 2, 3, 4, 5, 6, 7],
+        search__num_trials=8,
+        run__max_concurrent_trials=1,
+    )
+    assert outcome.exit_code == 1
+    assert outcome.record.trials[1].reason == behaviour
+    assert len(outcome.record.trials) == 2, "no further trial was burnt"
+    assert outcome.record.halt_message and outcome.record.halt_remedy
+    assert outcome.record.outcome == "halted"
+    assert "RUNNING" not in states(outcome)
+
+
+def test_a_flat_trial_may_win(toy: Toy) -> None:
+    outcome = toy(train__behaviour="flat", train__misbehaving=[0], search__num_trials=2, run__max_concurrent_trials=1)
+    assert outcome.record.best and outcome.record.best.number == 0
+    assert (outcome.path / "best" / "manifest.json").exists()
+
+
+def test_epochs_are_compared_by_tokens(toy: Toy) -> None:
+    space = {"parameters": {"batch_size": {"type": "choice", "values": [8, 16, 32]}}}
+    outcome = toy(train__num_train_epochs=2.0, search__space=space, search__num_trials=5)
+    assert outcome.exit_code == 0
+    lengths = {t.params["batch_size"]: t.max_steps for t in outcome.record.trials.values()}
+    assert lengths[8] == 250
+    for trial in outcome.record.trials.values():
+        for point in trial.points:
+            assert point.resource == round(200_000 * point.step / trial.max_steps)  # type: ignore[operator]
+
+
+def test_every_worker_serves_many_trials(toy: Toy) -> None:
+    outcome = toy(search__num_trials=8)
+    assert len({t.setup["pid"] for t in outcome.record.trials.values()}) <= outcome.record.workers
+
+
+def test_without_a_scheduler_every_trial_runs_its_budget(toy: Toy) -> None:
+    outcome = toy(scheduler__kind="none", search__num_trials=4)
+    assert {t.reason for t in outcome.record.ended} == {Reason.BUDGET}
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid", "gp", "cmaes", "qmc"])
+def test_every_sampler_runs(toy: Toy, sampler: str) -> None:
+    space: dict[str, Any] = {
+        "parameters": {
+            "learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True},
+            "batch_size": {"type": "int", "low": 1, "high": 64},
+        }
+    }
+    if sampler == "grid":
+        space = {"parameters": {"batch_size": {"type": "choice", "values": [8, 16]}}}
+    trials = 2 if sampler == "grid" else 7
+    outcome = toy(search__sampler=sampler, search__space=space, search__num_trials=trials)
+    assert outcome.exit_code == 0
+    assert_consistent(outcome)
+
+
+def test_bad_data_leaves_nothing_behind(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the toy data is empty"):
+        toy(unprepared="input")
+    assert not (tmp_path / "toy").exists(), "the name is free again"
+
+
+def test_a_fault_found_while_preparing_halts_the_search(toy: Toy) -> None:
+    outcome = toy(unprepared="fault")
+    assert outcome.exit_code == 1 and not outcome.record.trials
+    assert outcome.record.halt_reason == "data" and outcome.record.halt_remedy == "look at the template"
+
+
+def test_an_existing_run_is_refused(toy: Toy) -> None:
+    toy(search__num_trials=1)
+    with pytest.raises(InputError, match="already there"):
+        toy(search__num_trials=1)
+
+
+def test_a_resume_adds_trials_and_repeats_none(toy: Toy, tmp_path: Path) -> None:
+    first = toy(search__num_trials=4)
+    before = {n: (t.trial, t.best_eval_loss) for n, t in first.record.trials.items()}
+    second = resume_search(tmp_path, "toy", num_trials=9)
+    assert second.exit_code == 0 and len(second.record.ended) == 9
+    assert {n: (t.trial, t.best_eval_loss) for n, t in second.record.trials.items() if n < 4} == before
+    assert_consistent(second)
+    started = [e.number for e in read_ledger(second.path / "trials.jsonl") if e.event is Kind.STARTED]
+    assert sorted(started) == list(range(9)), "each trial was started once"
+    pruned = [t for n, t in second.record.trials.items() if n >= 4 and t.reason is Reason.RUNG]
+    assert pruned, "rungs were there from the first trial of the resumed session on"
+
+
+def test_a_resume_with_fewer_trials_is_refused(toy: Toy, tmp_path: Path) -> None:
+    toy(search__num_trials=3)
+    with pytest.raises(InputError, match="already has 3 trials"):
+        resume_search(tmp_path, "toy", num_trials=2)

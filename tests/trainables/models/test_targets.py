@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainables.models import targets
+from tuner.contract import Fault, Reason
+
+
+def build(kind: str) -> Any:
+    """A model of one layer in each naming habit."""
+    import transformers as hf
+
+    small = {"vocab_size": 32}
+    makers = {
+        "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(
+            **small, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)),
+        "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**small, n_embd=16, n_layer=1, n_head=2)),
+        "neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(
+            **small, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)),
+        "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(
+            **small, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16)),
+        "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(
+            **small, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, pad_token_id=0)),
+    }  # fmt: skip
+    return makers[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention", "mlp"),
+    [
+        ("llama", {"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}),
+        ("gpt2", {"c_attn", "attn.c_proj"}, {"c_fc", "mlp.c_proj"}),
+        ("neox", {"query_key_value", "dense"}, {"dense_h_to_4h", "dense_4h_to_h"}),
+        ("opt", {"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}),
+        ("phi3", {"qkv_proj", "o_proj"}, {"gate_up_proj", "down_proj"}),
+    ],
+)
+def test_groups(kind: str, attention: set[str], mlp: set[str]) -> None:
+    model = build(kind)
+    assert set(targets.resolve(model, "attention")) == attention
+    assert set(targets.resolve(model, "mlp")) == mlp
+    assert targets.resolve(model, "all-linear") == "all-linear"
+
+
+def test_peft_adapts_exactly_the_group() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(build("gpt2"), LoraConfig(target_modules=targets.resolve(build("gpt2"), "mlp")))
+    adapted = {name.partition(".lora_A")[0] for name, _ in model.named_modules() if name.endswith("lora_A")}
+    assert {name.partition(".h.0.")[2] for name in adapted} == {"mlp.c_fc", "mlp.c_proj"}
+
+
+def test_a_list_is_taken_as_it_is() -> None:
+    assert targets.resolve(build("llama"), ["q_proj", "self_attn.v_proj"]) == ["q_proj", "self_attn.v_proj"]
+
+
+def test_a_name_that_matches_nothing_is_told_with_the_nearest() -> None:
+    with pytest.raises(Fault, match="'query_proj' matches nothing") as caught:
+        targets.resolve(build("llama"), ["q_proj", "query_proj"])
+    assert caught.value.reason is Reason.CONFIG
+    assert "q_proj" in caught.value.message and "_proj" in caught.value.remedy
+
+
+def test_a_group_the_model_has_not() -> None:
+    import torch
+
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.thing = torch.nn.Linear(2, 2)
+
+        def get_output_embeddings(self) -> None:
+            return None
+
+    with pytest.raises(Fault, match="the base has thing"):
+        targets.resolve(Odd(), "attention")
+
+
+def test_the_output_layer_is_refused() -> None:
+    with pytest.raises(Fault, match="output layer 'lm_head'"):
+        targets.resolve(build("llama"), ["q_proj", "lm_head"])

@@ -1,0 +1,146 @@
+"""The commands that only read, on a run folder whose ledger was written by hand."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+
+import golden
+import pytest
+import searches
+
+from tuner.cli import run
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with runs: `first` is over, `cut` was interrupted, `gone` lost its driver."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    gone = searches.running()
+    for name, tape in (("first", searches.finished()), ("cut", searches.interrupted()), ("gone", gone)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "trials.jsonl").write_text("".join(e.to_json() + "\n" for e in tape.events), encoding="utf-8")
+        (folder / ".lock").touch()
+        (folder / "resolved.json").write_text('{"run": {"program": "sft"}}', encoding="utf-8")
+    best = tmp_path / "runs" / "first" / "best"
+    best.mkdir()
+    (best / "adapter_model.safetensors").write_bytes(b"0" * 1_210_000)
+    for name in ("manifest.json", "train.yaml", "README.md"):
+        (best / name).write_text("{}", encoding="utf-8")
+    return tmp_path
+
+
+def test_status_of_a_finished_search(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "first"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "best   trial 1: 4.312, 11.5% below the recipe's 4.874" in captured.out
+    assert "kept   runs/first/best: adapter (1.2 MB), train.yaml, README.md" in captured.out
+    assert "alpha" in captured.out  # the program's own heading for lora_alpha_mode
+    assert max(map(len, captured.out.splitlines())) <= 100
+
+
+def test_status_names_the_line_that_resumes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "cut", "--storage-path", str(runs / "runs")]) == 0
+    assert "python -m tuner search --resume cut\n" in capsys.readouterr().out
+
+
+def test_status_of_a_search_whose_driver_is_gone(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "gone"]) == 0
+    out = capsys.readouterr().out
+    assert "python -m tuner search --resume gone" in out
+    assert out.count("interrupted") == 3
+
+
+def test_status_of_a_search_that_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (runs / "runs" / "gone" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run(["status", "gone"]) == 0
+        assert run(["status", "gone", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert "--resume" not in out
+    assert "5 of 16 trials" in out
+    told = json.loads(out.splitlines()[-1])
+    assert told["active"] is True
+    assert [row["number"] for row in told["leaderboard"] if row["status"] == "running"] == [5, 6, 7]
+
+
+def test_show_says_where_the_adapter_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "first", "1"]) == 0
+    assert "adapter runs/first/best\n" in capsys.readouterr().out
+    assert run(["show", "first", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["adapter"] is None
+    assert told["reason"] == "rung"
+    assert [point["eval_loss"] for point in told["points"]] == [7.4, 6.402]
+
+
+def test_show_of_a_trial_that_is_not_there(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "first", "99"]) == 2
+    assert capsys.readouterr().err == "error: NUMBER: there is no trial 99 in first\n  expected: 0 to 7\n"
+
+
+def test_a_misspelt_run_is_told_its_nearest_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "frist"]) == 2
+    assert "expected: one of: first" in capsys.readouterr().err
+
+
+def test_spaces(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["spaces", "--json"]) == 0
+    names = [space["name"] for space in json.loads(capsys.readouterr().out)["spaces"]]
+    assert {"lora", "qlora", "learning_rate"} <= set(names)
+    assert run(["spaces"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in names)
+    for name in names:
+        assert run(["spaces", name]) == 0
+        assert "learning_rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["plan", "spaces"])
+def test_schemas_are_json_schemas(command: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["type"] == "object"
+
+
+TOY = """\
+run: {program: "tests.programs.toy:Toy", name: first}
+train: {max_steps: 27}
+search:
+  num_trials: 6
+  seed: 7
+  space:
+    name: toy
+    description: two parameters of a toy
+    parameters:
+      learning_rate: {type: float, low: 1.0e-5, high: 1.0, log: true}
+      batch_size: {type: choice, values: [8, 16]}
+"""
+
+
+def test_plan(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "toy.yaml").write_text(TOY, encoding="utf-8")
+    parts = {}
+    for heading, extra in {
+        "asha": [],
+        "epochs": ["--set", "train.num_train_epochs=2"],
+        "no scheduler, gp": ["--scheduler", "none", "--sampler", "gp", "--max-concurrent", "2"],
+        "a gp with asha": ["--sampler", "gp", "--address", "10.0.0.1:6379"],
+    }.items():
+        assert run(["plan", "toy.yaml", *extra]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        parts[heading] = captured.out
+    golden.check("cli_plan.txt", parts)
+
+
+def test_plan_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "toy.yaml").write_text(TOY, encoding="utf-8")
+    assert run(["plan", "toy.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["budget"]["steps"] == 27
+    assert told["experiment"]["search"]["num_trials"] == 6
+    assert not (runs / "runs" / "toy").exists()

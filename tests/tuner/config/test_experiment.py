@@ -1,0 +1,223 @@
+"""From files, overrides and flags to an experiment: precedence, paths, and the checks between sections."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tuner.config.programs import Nf4, Tiny
+from tuner.config import FLAGS, Asha, NoScheduler, dump_resolved, experiment_schema, load_experiment, load_resolved
+from tuner.config.words import path_keys
+from tuner.contract import InputError
+
+PROGRAM = "tests.tuner.config.programs:Tiny"
+SPACE = "{parameters: {learning_rate: {type: float, low: 1e-5, high: 1e-2, log: true}}}"
+MINIMAL = f"""\
+model: {{model_name_or_path: org/name}}
+data: {{train: org/rows}}
+search: {{space: {SPACE}}}
+run: {{program: "{PROGRAM}"}}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, text: str, name: str = "search.yaml") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_defaults(here: Path) -> None:
+    experiment = load_experiment(write(here, MINIMAL))
+    assert experiment.program_class is Tiny
+    assert experiment.settings.train.lora_r == 16
+    assert experiment.search.num_trials == 16
+    assert experiment.search.sampler.kind == "tpe"
+    assert experiment.scheduler == Asha()
+    assert experiment.run.name is None
+    assert experiment.storage_path == here / "runs"
+    assert experiment.source == "search.yaml"
+    assert experiment.text == MINIMAL
+    assert experiment.notes == ()
+
+
+def test_later_wins(here: Path) -> None:
+    write(
+        here,
+        "settings: {train.lora_r: 4, train.learning_rate: 1e-4, train.warmup_ratio: 0.1}\n"
+        "parameters: {learning_rate: {type: float, low: 1e-5, high: 1e-2}}\n",
+        "space.yaml",
+    )
+    path = write(
+        here,
+        MINIMAL.replace(SPACE, "space.yaml") + "train:\n  learning_rate: 2e-4\n  lora_alpha_mode: 2r\n",
+    )
+    experiment = load_experiment(
+        path,
+        ["train.lora_alpha_mode=rslora", "search.num_trials=3", "search.num_trials=4", "search.seed=1"],
+        {"search.seed": 5, "run.name": None},
+    )
+    train = experiment.settings.train
+    assert train.warmup_ratio == 0.1  # from the space
+    assert train.lora_r == 4
+    assert train.learning_rate == 2e-4  # the file over the space
+    assert train.lora_alpha_mode == "rslora"  # --set over the file
+    assert experiment.search.num_trials == 4  # the later --set
+    assert experiment.search.seed == 5  # the flag
+    assert experiment.run.name is None  # a flag that was not given
+    assert dict(experiment.changes)["search.seed"] == 5
+
+
+def test_another_kind_drops_the_options_of_the_first(here: Path) -> None:
+    path = write(here, MINIMAL + "scheduler: {reduction_factor: 2, grace_period: 5}\n")
+    assert load_experiment(path, ["scheduler.kind=none"]).scheduler == NoScheduler()
+    assert load_experiment(path, ["scheduler=none"]).scheduler == NoScheduler()
+    kept = load_experiment(path, ["scheduler.kind=asha"]).scheduler
+    assert isinstance(kept, Asha)
+    assert kept.grace_period == 5
+
+
+def test_bare_words_are_kinds(here: Path) -> None:
+    path = write(here, MINIMAL.replace("org/name}", "org/name, quantization: nf4}"))
+    assert load_experiment(path).settings.model.quantization == Nf4()
+    sharper = load_experiment(path, ["model.quantization.double_quant=false"]).settings
+    assert sharper.model.quantization == Nf4(double_quant=False)
+    assert load_experiment(path, ["search.sampler=random"]).search.sampler.kind == "random"
+    assert load_experiment(path, ["search.sampler.n_startup_trials=3"]).search.sampler.n_startup_trials == 3
+
+
+def test_an_empty_section_is_the_defaults(here: Path) -> None:
+    experiment = load_experiment(write(here, MINIMAL + "train:\n  # lora_r: 8\n"))
+    assert experiment.settings.train.lora_r == 16
+
+
+def test_rules_can_be_switched_off(here: Path) -> None:
+    experiment = load_experiment(write(here, MINIMAL), ["scheduler.flatline=null", "scheduler.diverged=null"])
+    assert isinstance(experiment.scheduler, Asha)
+    assert experiment.scheduler.flatline is None
+    assert experiment.scheduler.diverged is None
+
+
+def test_paths_are_relative_to_where_they_are_written(here: Path) -> None:
+    for name in ("project/rows.jsonl", "rows.jsonl", "project/base/config.json", "project/space.yaml"):
+        write(here, "parameters: {lora_r: {type: int, low: 2, high: 8}}", name)
+    text = MINIMAL.replace("org/name", "base").replace("org/rows", "rows.jsonl").replace(SPACE, "space.yaml")
+    path = write(here, text, "project/search.yaml")
+    experiment = load_experiment(path, [], {"data.validation": "rows.jsonl"})
+    assert experiment.settings.model.model_name_or_path == str(here / "project/base")
+    assert experiment.settings.data.train == str(here / "project/rows.jsonl")
+    assert experiment.settings.data.validation == str(here / "rows.jsonl")
+    assert experiment.space.path == here / "project/space.yaml"
+
+
+def test_a_hub_id_stays_one(here: Path) -> None:
+    experiment = load_experiment(write(here, MINIMAL))
+    assert experiment.settings.model.model_name_or_path == "org/name"
+    assert experiment.settings.data.train == "org/rows"
+
+
+def test_home_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    write(here, "{}", "mine/rows.jsonl")
+    experiment = load_experiment(write(here, MINIMAL), [], {"data.train": "~/mine/rows.jsonl"})
+    assert experiment.settings.data.train == str(here / "mine/rows.jsonl")
+
+
+def test_flags_without_a_file_start_from_plain_defaults(here: Path) -> None:
+    experiment = load_experiment(
+        None,
+        [f"search.space={SPACE}"],
+        {"model.model_name_or_path": "a/b", "data.train": "c/d", "run.program": PROGRAM},
+    )
+    assert experiment.path is None
+    assert experiment.source == "the command line"
+    assert experiment.settings.train.learning_rate == 3e-4
+
+
+def test_only_the_data_without_a_file_asks_for_the_model(here: Path) -> None:
+    with pytest.raises(InputError, match=r"`model.model_name_or_path` is missing|`model` is missing"):
+        load_experiment(None, [f"search.space={SPACE}"], {"data.train": "c/d", "run.program": PROGRAM})
+
+
+@pytest.mark.parametrize("name", ["a", "first", "2026-11-22_10.30", "A" * 64])
+def test_run_names(here: Path, name: str) -> None:
+    assert load_experiment(write(here, MINIMAL), [], {"run.name": name}).run.name == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../evil", "a/b", "-a", "a b", "ä", "a\n", "A" * 65, "/tmp/x"])
+def test_refused_run_names(here: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"run\.name"):
+        load_experiment(write(here, MINIMAL), [], {"run.name": name})
+
+
+def test_grace_period_against_the_budget(here: Path) -> None:
+    path = write(here, MINIMAL + "train: {max_steps: 100}\nscheduler: {grace_period: 101}\n")
+    with pytest.raises(InputError, match="a whole trial is 100 steps") as refused:
+        load_experiment(path)
+    assert refused.value.where == "search.yaml:6"
+    (note,) = load_experiment(path, ["scheduler.grace_period=100"]).notes
+    assert "no trial is stopped" in note
+    # In tokens (a budget in epochs) nobody knows yet.
+    load_experiment(path, ["train.max_steps=null", "train.num_train_epochs=2"])
+
+
+@pytest.mark.parametrize(("sampler", "notes"), [("gp", 1), ("cmaes", 1), ("tpe", 0), ("random", 0), ("qmc", 0)])
+def test_samplers_that_cannot_learn_from_pruned_trials(here: Path, sampler: str, notes: int) -> None:
+    path = write(here, MINIMAL)
+    assert len(load_experiment(path, [f"search.sampler={sampler}"]).notes) == notes
+    assert load_experiment(path, [f"search.sampler={sampler}", "scheduler.kind=none"]).notes == ()
+
+
+def test_resolved_is_json_and_comes_back(here: Path) -> None:
+    write(here, f"settings: {{train.lora_r: 4}}\n{SPACE[1:-1]}\n", "space.yaml")
+    path = write(here, MINIMAL.replace(SPACE, "space.yaml"))
+    resolved = json.loads(json.dumps(dump_resolved(load_experiment(path, ["train.max_steps=10"]))))
+    (here / "space.yaml").unlink()
+    again = load_resolved(resolved)
+    assert again.settings.train.lora_r == 4
+    assert again.space.name == "space"
+    assert dump_resolved(again) == resolved
+
+
+def test_an_experiment_pickles(here: Path) -> None:
+    experiment = load_experiment(write(here, MINIMAL))
+    assert pickle.loads(pickle.dumps(experiment)) == experiment
+
+
+def test_every_flag_is_a_setting_of_the_real_program() -> None:
+    from trainables.settings import Settings
+    from tuner.config.words import node_at
+
+    class Real:
+        pass
+
+    Real.Settings = Settings  # type: ignore[attr-defined]
+    schema = experiment_schema(Real)  # type: ignore[arg-type]
+    missing = [flag for flag, key in FLAGS.items() if node_at(schema, tuple(key.split("."))) is None]
+    assert missing == []
+    assert ("data", "train") in path_keys(schema)
+
+
+def test_loading_imports_nothing_heavy(here: Path) -> None:
+    path = write(here, MINIMAL)
+    code = (
+        "import sys; from pathlib import Path; from tuner.config import load_experiment; "
+        "from tuner.space import experiment_space; experiment_space(load_experiment(Path(sys.argv[1]))); "
+        "print(sorted({'torch', 'ray', 'optuna', 'transformers', 'trl', 'peft', 'numpy'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,254 @@
+"""Searches made by hand, event by event, as a driver would have written them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tuner.contract import Reason, Verdict
+from tuner.results.ledger import Event, Kind
+from tuner.results.records import SearchRecord
+
+LABELS = {
+    "lora_alpha_mode": "alpha",
+    "lora_dropout": "dropout",
+    "effective_batch_size": "batch",
+    "warmup_ratio": "warmup",
+    "target_modules": "targets",
+    "lr_scheduler_type": "schedule",
+}
+
+STEPS = 100
+PLACES = (4, 11, 20, 33, 45, 60, 80, 100)
+
+RECIPE_PARAMS = {"learning_rate": 3e-4, "lora_r": 16, "lora_alpha_mode": "fixed", "effective_batch_size": 16}
+
+
+def params(rate: float, r: int, mode: str, batch: int) -> dict[str, Any]:
+    return {"learning_rate": rate, "lora_r": r, "lora_alpha_mode": mode, "effective_batch_size": batch}
+
+
+class Tape:
+    """Writes events one second after another, and keeps them."""
+
+    def __init__(self, name: str = "first", num_trials: int = 8, workers: int = 2) -> None:
+        self.events: list[Event] = []
+        self.time = 1000.0
+        self.attempts: dict[int, int] = {}
+        self.say(Kind.SEARCH, details={"name": name, "num_trials": num_trials, "workers": workers})
+
+    def say(self, kind: Kind, after: float = 1.0, **values: Any) -> None:
+        self.time += after
+        self.events.append(Event(kind, time=self.time, **values))
+
+    def prepared(self, *notes: str) -> None:
+        facts = {"train_rows": 3912, "validation_rows": 871, "train_tokens": 402_113, "tokenizer": "llama"}
+        self.say(Kind.PREPARED, after=4, details={"facts": facts, "notes": list(notes)})
+
+    def start(self, number: int, values: dict[str, Any]) -> None:
+        self.attempts[number] = self.attempts.get(number, 0) + 1
+        self._of(Kind.STARTED, number, params=values)
+
+    def setup(self, number: int) -> None:
+        details = {
+            "max_steps": STEPS,
+            "trainable_parameters": 161_480_704,
+            "total_parameters": 8_352_000_000,
+            "accumulation": 2,
+        }
+        self._of(Kind.SETUP, number, details=details)
+
+    def evaluate(self, number: int, step: int, loss: float | None) -> None:
+        rest = {"train_loss": loss and loss * 0.97, "seconds": step * 0.4 + 2, "memory": 21_400_000_000}
+        self._of(Kind.EVALUATION, number, step=step, tokens=step * 2000, eval_loss=loss, details=rest)
+
+    def end(self, number: int, verdict: Verdict, **details: str) -> None:
+        said = {"message": verdict.message, "remedy": verdict.remedy, **details}
+        self._of(Kind.ENDED, number, status=str(verdict.status), reason=str(verdict.reason), details=said)
+
+    def interrupt(self, number: int) -> None:
+        self._of(Kind.INTERRUPTED, number)
+
+    def trial(
+        self, number: int, values: dict[str, Any], losses: Sequence[float | None], verdict: Verdict | None
+    ) -> None:
+        """A whole trial at once: started, set up, measured, ended."""
+        self.start(number, values)
+        self.setup(number)
+        for step, loss in zip(PLACES, losses, strict=False):
+            self.evaluate(number, step, loss)
+        if verdict:
+            self.end(number, verdict)
+
+    def finish(self, outcome: str = "done", **values: Any) -> None:
+        self.say(Kind.FINISHED, details={"outcome": outcome, **values.pop("details", {})}, **values)
+
+    @property
+    def record(self) -> SearchRecord:
+        return SearchRecord.fold(self.events)
+
+    def _of(self, kind: Kind, number: int, **values: Any) -> None:
+        self.say(kind, trial=f"t{number:03d}", number=number, attempt=self.attempts[number], **values)
+
+
+BUDGET = Verdict(Reason.BUDGET, "budget")
+FLAT = Verdict(Reason.FLATLINE, "flat, 3 evaluations within 0.001 of its best")
+
+
+def rung(number: int, loss: float, needed: float) -> Verdict:
+    return Verdict(Reason.RUNG, f"rung {number} ({loss:.3f}, needed {needed:.3f})")
+
+
+def _trials(tape: Tape, upto: int) -> None:
+    wholes = [
+        (RECIPE_PARAMS, [7.21, 6.6, 6.0, 5.6, 5.3, 5.1, 4.95, 4.874], BUDGET),
+        (params(2.9e-3, 64, "2r", 8), [7.0, 5.6, 5.0, 4.7, 4.5, 4.4, 4.35, 4.312], BUDGET),
+        (params(1.2e-4, 8, "fixed", 8), [7.4, 6.402], rung(1, 6.402, 5.91)),
+        (params(3.4e-3, 16, "2r", 32), [6.9, 5.5, 4.9, 4.6, 4.345, 4.341, 4.34], FLAT),
+        (params(4.1e-2, 16, "2r", 8), [4.7, 9.87], Verdict(Reason.DIVERGED, "diverged (2.1 times its first loss)")),
+        (params(8.8e-2, 64, "rslora", 8), [math.nan], Verdict(Reason.DIVERGED, "diverged (loss nan)")),
+    ]
+    for number, (values, losses, verdict) in enumerate(wholes[:upto]):
+        tape.trial(number, values, losses, verdict)
+
+
+def finished() -> Tape:
+    """Eight trials with every common ending; one ran out of memory."""
+    tape = Tape()
+    tape.prepared("the tokenizer has no pad token: using its EOS token")
+    _trials(tape, 6)
+    tape.trial(6, params(1.1e-3, 64, "2r", 64), [], None)
+    remedy = "lower train.per_device_train_batch_size, or data.max_length"
+    tape.end(6, Verdict(Reason.OUT_OF_MEMORY, "out of memory in the forward pass (139.2 of 139.8 GiB)", remedy))
+    tape.trial(7, params(9.7e-4, 32, "rslora", 16), [7.1, 5.9, 5.41, 5.2], rung(2, 5.2, 4.71))
+    tape.finish("failed")
+    return tape
+
+
+def running() -> Tape:
+    """In the middle: two trials run, one is being set up."""
+    tape = Tape(num_trials=16, workers=3)
+    tape.prepared("the tokenizer has no pad token: using its EOS token")
+    _trials(tape, 5)
+    tape.trial(5, params(1.9e-3, 32, "2r", 16), [7.0, 5.5, 4.9], None)
+    tape.trial(6, params(7.1e-4, 4, "rslora", 64), [7.3], None)
+    tape.start(7, params(6.6e-3, 32, "fixed", 32))
+    return tape
+
+
+def recipe_wins() -> Tape:
+    tape = Tape(name="b", num_trials=2)
+    tape.prepared()
+    tape.trial(0, RECIPE_PARAMS, [7.0, 5.0, 4.5, 4.2], BUDGET)
+    tape.trial(1, params(1e-5, 8, "fixed", 8), [7.4, 7.1], rung(1, 7.1, 5.0))
+    tape.finish()
+    return tape
+
+
+def halted() -> Tape:
+    """The set-up is at fault: the first evaluation that repeats to the last digit ends the search."""
+    tape = Tape(name="frozen", num_trials=16)
+    tape.prepared()
+    tape.trial(0, RECIPE_PARAMS, [7.4], None)
+    tape.start(1, params(1e-3, 8, "fixed", 8))
+    message = "frozen: validation loss was 7.4 at step 4 and at step 11, the same to the last digit"
+    remedy = "check train.target_modules: nothing that the loss depends on is trained"
+    tape.end(0, Verdict(Reason.FROZEN, message, remedy))
+    tape.end(1, Verdict(Reason.SEARCH, "the search was stopped"))
+    tape.finish("halted", reason="frozen", details={"message": message, "remedy": remedy})
+    return tape
+
+
+def interrupted() -> Tape:
+    tape = Tape(num_trials=16)
+    tape.prepared()
+    _trials(tape, 3)
+    tape.trial(3, params(3.4e-3, 16, "2r", 32), [6.9, 5.5], None)
+    tape.interrupt(3)
+    tape.finish("interrupted")
+    return tape
+
+
+def many() -> Tape:
+    """Forty trials over eight parameters, one of them a list of names."""
+    tape = Tape(name="many", num_trials=40, workers=8)
+    tape.prepared()
+    for n in range(40):
+        start = 7.0 + (n * 7 % 11) * 0.05
+        values: dict[str, Any] = {
+            **params(10 ** (-4 + (n * 13 % 40) / 20), 2 ** (2 + n % 5), ("fixed", "2r", "rslora")[n % 3], 8 << n % 3),
+            "lora_dropout": (0.0, 0.05)[n % 2],
+            "warmup_ratio": round(0.01 * (n % 10), 2),
+            "target_modules": "all-linear" if n % 2 else ["q_proj", "k_proj", "v_proj", "o_proj"],
+            "lr_scheduler_type": ("linear", "cosine")[n // 2 % 2],
+        }
+        end = 4.3 + (n * 17 % 40) / 20
+        losses = [start + (end - start) * (i / 7) ** 0.5 for i in range(8)]
+        if n % 4:
+            upto = 2 if n % 4 < 3 else 4
+            tape.trial(n, values, losses[:upto], rung(upto // 2, losses[upto - 1], losses[upto - 1] - 0.2))
+        else:
+            tape.trial(n, values, losses, BUDGET)
+    tape.finish()
+    return tape
+
+
+def unprepared() -> Tape:
+    """The data is at fault: no trial was begun."""
+    tape = Tape(name="masked", num_trials=16)
+    message = "no row of the training set has a label: every token is masked"
+    remedy = "set data.completion_only_loss to false, or give rows a completion"
+    tape.finish("halted", reason="data", details={"message": message, "remedy": remedy})
+    return tape
+
+
+def hopeless() -> Tape:
+    """Every trial ended, none with a loss that counts."""
+    tape = Tape(name="hot", num_trials=2)
+    tape.prepared()
+    tape.trial(0, params(0.5, 8, "fixed", 8), [math.inf], Verdict(Reason.DIVERGED, "diverged (loss inf)"))
+    tape.trial(1, params(0.9, 8, "fixed", 8), [None], Verdict(Reason.ERROR, "no eval_loss at 4"))
+    tape.finish()
+    return tape
+
+
+def recipe_stopped() -> Tape:
+    tape = Tape(name="low", num_trials=2)
+    tape.prepared()
+    tape.trial(0, RECIPE_PARAMS, [7.0, 6.0], rung(1, 6.0, 5.0))
+    tape.trial(1, params(1e-3, 8, "fixed", 8), [6.4, 5.0, 4.5, 4.2, 4.1, 4.05, 4.02, 4.01], BUDGET)
+    tape.finish()
+    return tape
+
+
+def one_trial() -> Tape:
+    """A run with fixed hyperparameters: nothing is searched."""
+    tape = Tape(name="again", num_trials=1, workers=1)
+    tape.prepared()
+    tape.trial(0, {}, [7.0, 5.6, 5.0, 4.7, 4.5, 4.4, 4.35, 4.312], BUDGET)
+    tape.finish()
+    return tape
+
+
+def resumed() -> Tape:
+    """Cut off while trial 3 ran; the next session ran it again."""
+    tape = interrupted()
+    tape.say(Kind.SEARCH, after=3600, details={"name": "first", "num_trials": 5, "workers": 2})
+    tape.prepared()
+    tape.trial(3, params(3.4e-3, 16, "2r", 32), [6.9, 5.5, 4.9, 4.6, 4.345, 4.341, 4.34], FLAT)
+    tape.trial(4, params(4.1e-2, 16, "2r", 8), [math.nan], Verdict(Reason.DIVERGED, "diverged (loss nan)"))
+    tape.finish()
+    return tape
+
+
+def broken() -> Tape:
+    """A trial failed by an error nobody foresaw; its message brings newlines and escape codes along."""
+    tape = Tape(name="broken", num_trials=2)
+    tape.prepared()
+    tape.trial(0, RECIPE_PARAMS, [7.0, 6.0, 5.0, 4.6, 4.4, 4.3, 4.25, 4.2], BUDGET)
+    tape.trial(1, params(1e-3, 8, "rslora", 8), [6.9], None)
+    trace = 'Traceback (most recent call last):\n  File "sft.py", line 12, in step\n\traise RuntimeError("\x1b[31mno")'
+    tape.end(1, Verdict(Reason.ERROR, "RuntimeError: \x1b[31mno\x1b[0m\n  second row"), traceback=trace)
+    tape.finish()
+    return tape

@@ -1,0 +1,115 @@
+"""All of it in order: read, check, split, tokenize, store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainables.data import formats, reading, splitting, store, tokenizers, tokenizing
+from trainables.data.reading import Rows
+from trainables.data.tokenizing import Tokens
+from trainables.models import folder as base_folder
+from trainables.settings import DataSettings, Settings
+from tuner.contract import Fault, InputError, Preparation, Reason
+
+
+def prepare(settings: Settings, cache: Path) -> Preparation:
+    """Reads, checks and tokenizes the rows once; a second call with the same inputs finds the first one's result."""
+    base_folder.check(settings.model)
+    for source in (settings.data.train, settings.data.validation):
+        if source is not None and not Path(source).exists():
+            reading.read(source, settings.data)  # a hub id; or says what is missing
+    folder = Path(cache) / store.fingerprint(settings)
+    found = store.find(folder)
+    if found is not None:
+        return found
+
+    data = settings.data
+    train_rows = reading.read(data.train, data)
+    given = reading.read(data.validation, data) if data.validation is not None else None
+    fmt = formats.detect(train_rows, data)
+    tokenizer, notes = tokenizers.load(settings.model, data)
+    template = tokenizing.check_template(tokenizer, fmt, data, settings.model.tokenizer)
+    train_rows, validation_rows = splitting.split(train_rows, given, data)
+
+    sets = {}
+    for name, rows in (("train", train_rows), ("validation", validation_rows)):
+        fmt = formats.detect(rows, data)
+        template = tokenizing.check_template(tokenizer, fmt, data, settings.model.tokenizer)
+        clean = formats.normalize(rows, fmt, data)
+        sets[name] = tokenizing.tokenize(clean, fmt, tokenizer, data, template)
+        _learns_something(name, rows, sets[name], data)
+    _fits_vocabulary(settings, sets, tokenizer)
+
+    facts = {
+        "format": str(fmt),
+        **{name: _facts(tokens) for name, tokens in sets.items()},
+        "max_length": data.max_length,
+        "pad_token": tokenizer.pad_token,
+        "eos_token": tokenizer.eos_token,
+        "chat_template": fmt.conversational,
+        "max_token_id": max(max(tokens.input_ids) for tokens in sets.values()),
+        "data_fingerprint": folder.name,
+    }
+    notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
+    preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
+    store.save(folder, sets, preparation)
+    return preparation
+
+
+def _facts(tokens: Tokens) -> dict[str, Any]:
+    ends = [0, *tokens.ends]
+    lengths = [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+    return {
+        "rows": len(tokens),
+        "tokens": len(tokens.input_ids),
+        "label_tokens": tokens.label_tokens,
+        "mean_length": round(sum(lengths) / len(lengths), 1),
+        "max_length": max(lengths),
+        "dropped_rows": tokens.dropped,
+        "truncated_rows": tokens.truncated,
+    }
+
+
+def _notes(name: str, tokens: Tokens, data: DataSettings) -> list[str]:
+    total = len(tokens) + tokens.dropped
+    notes = []
+    if tokens.dropped:
+        notes.append(f"{tokens.dropped} of {total} {name} rows have nothing to learn within max_length="
+                     f"{data.max_length} and are left out")  # fmt: skip
+    if tokens.truncated - tokens.masked_prompts > 0:
+        notes.append(f"{tokens.truncated} of {total} {name} rows are longer than max_length={data.max_length} and are "
+                     f"cut; the longest has {tokens.longest} tokens")  # fmt: skip
+    return notes
+
+
+def _learns_something(name: str, rows: Rows, tokens: Tokens, data: DataSettings) -> None:
+    if len(tokens) and tokens.label_tokens:
+        return
+    which = "validation set" if name == "validation" else "training set"
+    total = len(tokens) + tokens.dropped
+    if tokens.masked_prompts:
+        cause = (f"every completion lies beyond max_length={data.max_length}: the longest prompt has "
+                 f"{tokens.longest_prompt} tokens" if tokens.longest_prompt
+                 else f"everything that is learned lies beyond max_length={data.max_length}")  # fmt: skip
+        remedy = f"set data.max_length to at least {tokens.longest} to keep every row whole"
+    elif data.assistant_only_loss:
+        cause = "no row has a token of the assistant"
+        remedy = "check the roles, and that the chat template marks the assistant's turns with {% generation %}"
+    else:
+        cause = "every row is empty or a single token"
+        remedy = "check the rows' texts"
+    state = "is empty" if not len(tokens) else "has nothing to learn"
+    raise Fault(Reason.DATA, f"the {which} {state}: of {total} rows in {rows.source} none has a label token; {cause}",
+                remedy)  # fmt: skip
+
+
+def _fits_vocabulary(settings: Settings, sets: dict[str, Tokens], tokenizer: Any) -> None:
+    size = base_folder.vocabulary(settings.model)
+    highest = max(max(tokens.input_ids) for tokens in sets.values())
+    if size is not None and highest >= size:
+        raise InputError(
+            f"the tokenizer gives token id {highest} ({tokenizer.decode([highest])!r}), the model has {size} tokens",
+            where=settings.model.tokenizer,
+            expected="the tokenizer the model was trained with",
+        )

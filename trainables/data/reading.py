@@ -1,0 +1,175 @@
+"""Files, folders and hub ids to rows. Malformed input is named by file and line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainables.data.hub import is_hub_id, offline_if_unreachable
+from trainables.settings import DataSettings
+from tuner.contract import InputError
+
+Row = dict[str, Any]
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
+_EXPECTED = "a .jsonl, .json, .parquet or .csv file, a folder written by `datasets`, or a hub id"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as read, and where each came from."""
+
+    source: str
+    rows: list[Row]
+    lines: Sequence[int] = field(default=())
+    """The line of each row, in text files."""
+
+    def where(self, index: int) -> str:
+        """The place of a row, for an error message."""
+        return f"{self.source}:{self.lines[index]}" if self.lines else f"{self.source}, row {index + 1}"
+
+    def select(self, indices: Sequence[int]) -> Rows:
+        """Some of the rows, in the order of `indices`."""
+        lines = [self.lines[i] for i in indices] if self.lines else ()
+        return Rows(self.source, [self.rows[i] for i in indices], lines)
+
+
+def read(source: str, data: DataSettings) -> Rows:
+    """All rows of a file, a `datasets` folder or a hub dataset."""
+    path = Path(source)
+    if path.is_dir():
+        found = _folder(path, data)
+    elif path.is_file():
+        found = _file(path)
+    elif is_hub_id(source) and path.suffix.lower() not in SUFFIXES:
+        found = _hub(source, data)
+    else:
+        raise InputError("no such file or folder", where=source, expected=_EXPECTED)
+    if not found.rows:
+        raise InputError("no rows: it is empty", where=source, expected="at least one row")
+    return found
+
+
+def _file(path: Path) -> Rows:
+    readers = {".json": _json, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"cannot tell the format from {suffix or 'a name without suffix'!r}", where=str(path),
+                         expected=f"one of {', '.join(SUFFIXES)}")  # fmt: skip
+    try:
+        return readers.get(suffix, _jsonl)(path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text ({error.reason} at byte {error.start})", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from None
+
+
+def _jsonl(path: Path) -> Rows:
+    rows: list[Row] = []
+    lines: list[int] = []
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=where,
+                                 expected="one JSON object a line",
+                                 remedy="rename it to .json if it is one JSON array" if number == 1 else "",
+                                 ) from None  # fmt: skip
+            if not isinstance(row, dict):
+                raise InputError(f"a JSON {_kind(row)}", where=where, expected="one JSON object a line")
+            rows.append(row)
+            lines.append(number)
+    return Rows(str(path), rows, lines)
+
+
+def _json(path: Path) -> Rows:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig") or "[]")
+    except json.JSONDecodeError as error:
+        lines = "one object a line: rename it to .jsonl" if error.msg == "Extra data" else ""
+        raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}",
+                         expected="an array of objects", remedy=lines) from None  # fmt: skip
+    if isinstance(document, dict):  # {"data": [...]}
+        arrays = [value for value in document.values() if isinstance(value, list)]
+        document = arrays[0] if len(arrays) == 1 else document
+    if not isinstance(document, list):
+        raise InputError(f"a JSON {_kind(document)}", where=str(path), expected="an array of objects")
+    for number, row in enumerate(document, start=1):
+        if not isinstance(row, dict):
+            raise InputError(f"a JSON {_kind(row)}", where=f"{path}, row {number}", expected="an object")
+    return Rows(str(path), document)
+
+
+def _parquet(path: Path) -> Rows:
+    import pyarrow.parquet
+
+    try:
+        return Rows(str(path), pyarrow.parquet.read_table(path).to_pylist())
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"not a Parquet file ({error})", where=str(path)) from None
+
+
+def _csv(path: Path) -> Rows:
+    rows: list[Row] = []
+    lines: list[int] = []
+    csv.field_size_limit(1 << 30)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    got = len(row) + len(row.get(None) or ()) - (None in row) - list(row.values()).count(None)
+                    raise InputError(f"{got} values", where=f"{path}:{reader.line_num}",
+                                     expected=f"{len(reader.fieldnames or ())}, as in the header")  # fmt: skip
+                rows.append(dict(row))
+                lines.append(reader.line_num)
+        except csv.Error as error:
+            raise InputError(f"malformed CSV: {error}", where=f"{path}:{reader.line_num}") from None
+    return Rows(str(path), rows, lines)
+
+
+def _folder(path: Path, data: DataSettings) -> Rows:
+    if not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
+        raise InputError("a folder that `datasets` did not write", where=str(path), expected=_EXPECTED)
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot be loaded ({error})", where=str(path)) from None
+    if isinstance(found, datasets.DatasetDict):
+        if data.split not in found:
+            raise InputError(f"no split {data.split!r}", where=str(path), expected=f"one of {', '.join(found)}",
+                             remedy="set data.split")  # fmt: skip
+        found = found[data.split]
+    return Rows(str(path), found.to_list())
+
+
+def _hub(name: str, data: DataSettings) -> Rows:
+    offline = offline_if_unreachable(name)
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(name, data.name, split=data.split, revision=data.revision)
+    except Exception as error:  # every loader on the hub raises its own
+        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if offline or isinstance(error, ConnectionError):
+            raise InputError(
+                "no such file, and as a hub dataset it is neither in the cache nor is the hub reachable",
+                where=name, expected=_EXPECTED, remedy="check the path, or download the dataset first",
+            ) from None  # fmt: skip
+        raise InputError(f"the hub dataset cannot be loaded: {message}", where=name, expected=_EXPECTED) from None
+    return Rows(name, found.to_list())
+
+
+def _kind(value: Any) -> str:
+    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

@@ -1,0 +1,119 @@
+"""The tokenized rows on disk, under a fingerprint of all they depend on.
+
+`<cache>/<fingerprint>/` holds `train/` and `validation/` (Arrow, memory-mapped by every worker) and
+`preparation.json`. It is written beside its place and renamed, so its existence means completeness, and whoever
+comes second to the same place finds it taken and throws its own copy away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trainables.data.tokenizing import Tokens
+from trainables.settings import Settings
+from tuner.contract import InputError, Preparation
+
+_LAYOUT = 1
+_HASHED_BYTES = 256 << 20
+"""Files up to this size are known by content (0.2 s at most), larger ones by size and time."""
+_TOKENIZER_FILES = ("token", "vocab", "merges", "special_tokens", "chat_template", "added_tokens", "spiece", "config")
+PREPARATION = "preparation.json"
+
+
+def fingerprint(settings: Settings) -> str:
+    """16 hex digits that change with the rows, the tokenizer, the template, the data settings or the libraries."""
+    digest = hashlib.sha256()
+    data = settings.data
+    facts = {
+        "layout": _LAYOUT,
+        "versions": [version(name) for name in ("transformers", "tokenizers", "trl")],
+        "data": data.model_dump(),
+        "tokenizer": [settings.model.tokenizer, settings.model.model_revision],
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for source in (data.train, data.validation, data.chat_template):
+        _add_path(digest, source)
+    folder = Path(settings.model.tokenizer)
+    if folder.is_dir():
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and file.name.startswith(_TOKENIZER_FILES):
+                _add_path(digest, str(file))
+    return digest.hexdigest()[:16]
+
+
+def find(folder: Path) -> Preparation | None:
+    """What an earlier run prepared in `folder`, or None."""
+    try:
+        found = json.loads((folder / PREPARATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return Preparation(str(folder), found["tokens"], found["facts"], tuple(found["notes"]))
+
+
+def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> None:
+    """Writes the sets and the preparation beside `folder`, then renames them there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        for name, tokens in sets.items():
+            _save_set(beside / name, tokens)
+        text = json.dumps({**asdict(preparation), "folder": folder.name}, indent=1)
+        (beside / PREPARATION).write_text(text, encoding="utf-8")
+        try:
+            os.rename(beside, folder)
+        except OSError:
+            if find(folder) is None:
+                raise
+    except OSError as error:
+        raise InputError(f"the tokenized rows cannot be written ({error.strerror or error})", where=str(folder.parent),
+                         remedy="free some space, or set run.storage_path to another disk") from None  # fmt: skip
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def open_set(preparation: Preparation, name: str) -> Any:
+    """One of the sets as a memory-mapped `datasets.Dataset`."""
+    import datasets
+
+    return datasets.load_from_disk(str(Path(preparation.folder) / name))
+
+
+def _save_set(folder: Path, tokens: Tokens) -> None:
+    import datasets
+    import numpy
+    import pyarrow
+
+    datasets.disable_progress_bars()
+    offsets = pyarrow.array(numpy.concatenate([[0], numpy.frombuffer(tokens.ends, dtype=numpy.int64)]))
+    columns = {
+        name: pyarrow.LargeListArray.from_arrays(offsets, pyarrow.array(numpy.frombuffer(values, dtype=numpy.int32)))
+        for name, values in (("input_ids", tokens.input_ids), ("labels", tokens.labels))
+    }
+    table = datasets.table.InMemoryTable(pyarrow.table(columns))
+    datasets.Dataset(table).save_to_disk(str(folder))
+
+
+def _add_path(digest: Any, source: str | None) -> None:
+    if source is None:
+        return
+    path = Path(source)
+    files: Iterable[Path] = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if not file.is_file():
+            continue
+        stat = file.stat()
+        digest.update(f"\0{file.name}\0{stat.st_size}\0".encode())
+        if stat.st_size <= _HASHED_BYTES:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        else:
+            digest.update(str(stat.st_mtime_ns).encode())

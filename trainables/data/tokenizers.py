@@ -1,0 +1,83 @@
+"""The tokenizer, its pad and end tokens and its chat template."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trainables.data.hub import is_hub_id, offline_if_unreachable
+from trainables.settings import DataSettings, ModelSettings
+from tuner.contract import InputError
+
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes that hold a tokenizer.json and nothing else: they load without torch, AutoTokenizer does not (2 s)."""
+
+
+def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, tuple[str, ...]]:
+    """The tokenizer with a pad token and, with `data`, the chat template asked for; and notes for the user."""
+    name = model.tokenizer
+    _check_folder(name)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    offline = offline_if_unreachable(name)
+    try:
+        tokenizer = _class(name).from_pretrained(
+            name, revision=model.model_revision if name == model.model_name_or_path else None,
+            trust_remote_code=model.trust_remote_code,
+        )  # fmt: skip
+    except Exception as error:  # OSError, ValueError, and whatever the tokenizers crate raises on broken files
+        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if offline:
+            raise InputError("no such folder, and as a hub id it is neither in the cache nor is the hub reachable",
+                             where=name, expected="a local folder with a model and its tokenizer, or a hub id",
+                             remedy="check the path, or download the model first") from None  # fmt: skip
+        raise InputError(f"the tokenizer cannot be loaded: {message}", where=name,
+                         expected=f"a tokenizer: {', '.join(_FILES[:3])} ...") from None  # fmt: skip
+    if data is not None and data.chat_template is not None:
+        tokenizer.chat_template = read_template(data.chat_template)
+    return tokenizer, _give_pad_token(tokenizer, name)
+
+
+def read_template(path: str) -> str:
+    """The text of a chat template file."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path, expected="a .jinja chat template") from None
+
+
+def _check_folder(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir():
+        if not any((folder / file).is_file() for file in _FILES):
+            raise InputError("the folder has no tokenizer", where=name, expected=f"one of {', '.join(_FILES)}",
+                             remedy="save the tokenizer there, or set model.tokenizer_name_or_path")  # fmt: skip
+    elif not is_hub_id(name):
+        raise InputError("no such folder", where=name, expected="a local folder or a hub id (org/name)")
+
+
+def _class(name: str) -> Any:
+    config = Path(name) / "tokenizer_config.json"
+    if (Path(name) / "tokenizer.json").is_file() and config.is_file():
+        written = json.loads(config.read_text(encoding="utf-8"))
+        if written.get("tokenizer_class") in _PLAIN and "auto_map" not in written:
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def _give_pad_token(tokenizer: Any, name: str) -> tuple[str, ...]:
+    if tokenizer.pad_token is not None:
+        return ()
+    if tokenizer.eos_token is None:
+        raise InputError("the tokenizer has neither a pad token nor an end-of-sequence token", where=name,
+                         expected="at least an eos_token", remedy="set eos_token in tokenizer_config.json",
+                         )  # fmt: skip
+    tokenizer.pad_token = tokenizer.eos_token
+    return (f"the tokenizer has no pad token: using its end-of-sequence token {tokenizer.eos_token!r}",)

@@ -1,0 +1,146 @@
+"""Rows to `input_ids` and `labels`, exactly as SFTTrainer prepares them.
+
+SFTTrainer would do this once a trial; done once a search, its own loop then skips preparation. Held equal to the id by
+a test against a real SFTTrainer. Labels are -100 where nothing is learned; rows that truncation leaves without any
+label are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+from trainables.data.formats import Format
+from trainables.data.reading import Row
+from trainables.settings import DataSettings
+from tuner.contract import InputError
+
+IGNORED = -100
+
+
+@dataclass
+class Tokens:
+    """Tokenized rows as two flat arrays and the end of each row, with what was left out on the way."""
+
+    input_ids: array[int] = field(default_factory=lambda: array("i"))
+    labels: array[int] = field(default_factory=lambda: array("i"))
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    label_tokens: int = 0
+    """Labels that are a prediction's target: the first token of a row is nobody's."""
+    dropped: int = 0
+    truncated: int = 0
+    longest: int = 0
+    """Tokens of the longest row before truncation."""
+    longest_prompt: int = 0
+    masked_prompts: int = 0
+    """Rows whose labels all lie beyond max_length."""
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def add(self, ids: list[int], labels: list[int], limit: int) -> None:
+        """One row, cut to `limit` tokens; dropped where no label is left."""
+        self.longest = max(self.longest, len(ids))
+        if len(ids) > limit:
+            self.truncated += 1
+        learned = any(label != IGNORED for label in labels)
+        ids, labels = ids[:limit], labels[:limit]
+        if not any(label != IGNORED for label in labels):
+            self.dropped += 1
+            self.masked_prompts += learned
+            return
+        self.input_ids.extend(ids)
+        self.labels.extend(labels)
+        self.ends.append(len(self.input_ids))
+        self.label_tokens += sum(label != IGNORED for label in labels[1:])
+
+
+def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str) -> str | None:
+    """Refuses masks and formats that cannot work; the template that marks the assistant's turns, where one is needed."""
+    if data.assistant_only_loss and not fmt.conversational:
+        raise InputError(f"assistant_only_loss with {fmt} rows", where="data.assistant_only_loss",
+                         expected="conversational rows")  # fmt: skip
+    if data.completion_only_loss and fmt.name != "prompt-completion":
+        raise InputError(f"completion_only_loss with {fmt} rows", where="data.completion_only_loss",
+                         expected="prompt and completion rows", remedy="leave it null")  # fmt: skip
+    if not fmt.conversational:
+        if tokenizer.eos_token is None:
+            raise InputError("the tokenizer has no end-of-sequence token", where=where,
+                             expected="an eos_token, which ends every row")  # fmt: skip
+        return None
+    if tokenizer.chat_template is None:
+        raise InputError(f"{fmt} rows, and the tokenizer has no chat template", where=where,
+                         expected="a chat_template in the tokenizer", remedy="set data.chat_template to a .jinja file, "
+                         "or use prompt and completion texts")  # fmt: skip
+    if not data.assistant_only_loss:
+        return None
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    if has_generation_markers(tokenizer.chat_template):
+        return None
+    try:
+        return get_training_chat_template(tokenizer)
+    except ValueError:
+        raise InputError("the chat template does not mark the assistant's turns", where="data.assistant_only_loss",
+                         expected="{% generation %} ... {% endgeneration %} around them",
+                         remedy="set data.chat_template to a template that has them") from None  # fmt: skip
+
+
+def tokenize(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings, template: str | None = None) -> Tokens:
+    """Token ids and labels of all rows."""
+    if fmt.conversational:
+        return _conversations(rows, fmt, tokenizer, data, template)
+    return _texts(rows, fmt, tokenizer, data)
+
+
+def _texts(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings) -> Tokens:
+    result = Tokens()
+    end = tokenizer.eos_token
+    last = "text" if fmt.name == "text" else "completion"
+    whole = [row.get("prompt", "") + _ended(row[last], end) for row in rows]
+    ids = tokenizer(text=whole)["input_ids"]
+    if fmt.name == "text" or data.completion_only_loss is False:
+        for row_ids in ids:
+            result.add(row_ids, row_ids, data.max_length)
+        return result
+    prompts = tokenizer(text=[row["prompt"] for row in rows])["input_ids"]
+    for row_ids, prompt_ids in zip(ids, prompts, strict=True):
+        _add_completion(result, row_ids, prompt_ids, data)
+    return result
+
+
+def _conversations(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings, template: str | None) -> Tokens:
+    result = Tokens()
+    for row in rows:
+        tools = json.loads(row["tools"]) if isinstance(row.get("tools"), str) else row.get("tools")
+        common = {"chat_template": template, "tools": tools, **row.get("chat_template_kwargs", {})}
+        masks = {"return_assistant_tokens_mask": True} if data.assistant_only_loss else {}
+        turns = row["messages"] if fmt.name == "messages" else row["prompt"] + row["completion"]
+        whole = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **masks, **common)
+        ids, labels = list(whole["input_ids"]), list(whole["input_ids"])
+        if data.assistant_only_loss:
+            labels = [token if bit else IGNORED for token, bit in zip(ids, whole["assistant_masks"], strict=True)]
+        if fmt.name == "messages" or data.completion_only_loss is False:
+            result.add(ids, labels, data.max_length)
+            continue
+        prompt = tokenizer.apply_chat_template(
+            row["prompt"], tokenize=True, return_dict=True, add_generation_prompt=True, **common
+        )
+        _add_completion(result, ids, list(prompt["input_ids"]), data, labels)
+    return result
+
+
+def _add_completion(
+    result: Tokens, ids: list[int], prompt: list[int], data: DataSettings, labels: list[int] | None = None
+) -> None:
+    """The completion begins where the tokens of the prompt alone and of the whole part, not where the prompt ends."""
+    begin = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, ids, strict=False)))
+    result.longest_prompt = max(result.longest_prompt, begin)
+    result.add(ids, [IGNORED] * begin + (labels or ids)[begin:], data.max_length)
+
+
+def _ended(text: str, end: str) -> str:
+    return text if text.endswith(end) else text + end

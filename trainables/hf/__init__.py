@@ -1,0 +1,10 @@
+"""The Trainer: its arguments, callbacks, guards, and the turn-taking that lets the driver judge.
+
+quiet.py      the libraries beneath speak only when something is wrong
+arguments.py  a trial's SFTConfig
+turns.py      a thread and its caller taking strict turns
+reporter.py   callback: stops at every evaluation point, measures, hands over, waits for its turn
+guards.py     callback and checks: nothing learns in silence
+saving.py     the adapter on disk, written beside its place and renamed
+trial.py      one trial on a resident base, from set-up to taking everything away
+"""

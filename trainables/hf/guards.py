@@ -1,0 +1,167 @@
+"""Callback and checks: nothing learns in silence.
+
+Each of these has happened to people and left a trainer printing a loss: an adapter loaded for inference only, a model
+frozen by hand or prepared twice, labels all masked, a validation set that filtering emptied. They are faults of the
+set-up: the same for every trial, so the first one ends the search.
+
+FrozenGuard works on any SFTTrainer: `trainer.add_callback(FrozenGuard(trainer))`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from tuner.contract import METRIC, Fault, Reason
+
+_SAMPLED = 2048
+"""Elements looked at in each tensor: a copy of the whole adapter would cost as much memory as a gradient."""
+_PATIENCE = 3
+"""Optimizer steps with a learning rate above zero until weights must have moved; the first may see no gradient."""
+_NEGLIGIBLE = 0.01
+"""Share of the trial's peak learning rate below which a step is not expected to change the loss."""
+_REMEDY = (
+    "hand SFTTrainer the base model and peft_config=, without get_peft_model or prepare_model_for_kbit_training; "
+    "load an existing adapter with is_trainable=True"
+)
+
+
+class FrozenGuard(TrainerCallback):
+    """Raises a Fault where a trainer would run without learning. Judges no loss: a NaN is not frozen."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._start: dict[str, torch.Tensor] = {}
+        self._last: dict[str, torch.Tensor] = {}
+        self._last_loss: float | None = None
+        self._steps_with_rate = 0
+        self._moved = False
+        self._rate = self._rate_since = self._peak = 0.0
+
+    def check_setup(self) -> None:
+        """What can be known before an optimizer exists: data, labels, trainable parameters."""
+        trainer = self._trainer
+        _check_rows("training", trainer.train_dataset)
+        _check_rows("validation", trainer.eval_dataset)
+        if not _trainable(trainer.model):
+            raise Fault(Reason.FROZEN, f"nothing to train: of {_total(trainer.model)} parameters none is trainable",
+                        _REMEDY)  # fmt: skip
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Every trainable parameter must be in the optimizer; remembers where the adapter starts."""
+        self.check_setup()
+        trainable = _trainable(self._trainer.model)
+        held = {id(p) for group in self._trainer.optimizer.param_groups for p in group["params"]}
+        missing = [name for name, parameter in trainable.items() if id(parameter) not in held]
+        if missing:
+            raise Fault(
+                Reason.FROZEN,
+                f"{len(missing)} of {len(trainable)} trainable tensors are not in the optimizer, e.g. {missing[0]}",
+                "let SFTTrainer create the optimizer",
+            )
+        self._start = self._last = _sample(trainable)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Notes the learning rate of the step about to be taken."""
+        self._rate = max(group["lr"] for group in self._trainer.optimizer.param_groups)
+        self._rate_since = max(self._rate_since, self._rate)
+        self._peak = max(self._peak, self._rate)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the first steps with a learning rate above zero, weights must have moved."""
+        if self._moved or self._rate == 0.0:
+            return
+        self._steps_with_rate += 1
+        self._moved = _differ(self._start, _sample(_trainable(self._trainer.model)))
+        if not self._moved and (self._steps_with_rate >= _PATIENCE or state.global_step >= state.max_steps):
+            raise Fault(
+                Reason.FROZEN,
+                f"no trainable weight moved in {self._steps_with_rate} optimizer steps at learning rate {self._rate:g}",
+                _REMEDY,
+            )
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Two validation losses equal to the last digit, with learning in between: looks closer."""
+        loss = (metrics or {}).get(METRIC)
+        now = _sample(_trainable(self._trainer.model))
+        if (
+            loss is not None
+            and math.isfinite(loss)
+            and loss == self._last_loss
+            and self._rate_since > _NEGLIGIBLE * self._peak
+        ):
+            self._look_closer(loss, moved=not now or _differ(self._last, now), trainable=bool(now))
+        self._last_loss, self._last, self._rate_since = loss, now, 0.0
+
+    def _look_closer(self, loss: float, *, moved: bool, trainable: bool) -> None:
+        """Frozen, unless the adapter has an effect and either moves or has blown up (which is the driver's to judge).
+
+        A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge, and
+        that must not end the search.
+        """
+        told = f"validation loss {loss!r} twice, equal to the last digit, although the learning rate was not zero"
+        if not trainable:
+            raise Fault(Reason.FROZEN, f"{told}: no parameter is trainable any more", _REMEDY)
+        effect = self._effect()
+        if effect == 0.0:
+            raise Fault(Reason.FROZEN, f"{told}: the adapter has no effect on the loss", _REMEDY)
+        if not moved and effect < 0:
+            raise Fault(Reason.FROZEN, f"{told}: no trainable weight moved in between", _REMEDY)
+
+    def _effect(self) -> float:
+        """Loss of one validation batch with the adapter minus without it; NaN where it cannot be switched off."""
+        trainer = self._trainer
+        if not hasattr(trainer.model, "disable_adapter"):
+            return math.nan
+        size = min(len(trainer.eval_dataset), trainer.args.per_device_eval_batch_size)
+        rows = [{key: trainer.eval_dataset[i][key] for key in ("input_ids", "labels")} for i in range(size)]
+        was_training = trainer.model.training
+        trainer.model.eval()
+        try:
+            batch = trainer.data_collator(rows)
+            with_adapter = trainer.prediction_step(trainer.model, dict(batch), True)[0].item()
+            with trainer.model.disable_adapter():
+                without = trainer.prediction_step(trainer.model, dict(batch), True)[0].item()
+        finally:
+            trainer.model.train(was_training)
+            trainer._metrics["eval"].clear()
+        return with_adapter - without
+
+
+def _trainable(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _total(model: Any) -> int:
+    return sum(1 for _ in model.parameters())
+
+
+@torch.no_grad()
+def _sample(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().reshape(-1)[:_SAMPLED].clone() for name, tensor in parameters.items()}
+
+
+def _differ(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> bool:
+    """Whether any bit that was looked at differs; a NaN differs from everything."""
+    return any(name not in now or not torch.equal(tensor, now[name]) for name, tensor in before.items())
+
+
+def _check_rows(which: str, dataset: Any) -> None:
+    if dataset is None or len(dataset) == 0:
+        raise Fault(Reason.DATA, f"the {which} set is empty", "check data.max_length and the filters before it")
+    if "labels" in dataset.column_names and not _any_label(dataset):
+        raise Fault(
+            Reason.DATA,
+            f"the {which} set has no label token: all are masked with -100, and the loss would be 0 for every trial",
+            "check completion_only_loss, assistant_only_loss and max_length",
+        )
+
+
+def _any_label(dataset: Any) -> bool:
+    """Whether a label is a prediction's target; stops at the first."""
+    return any(any(label != -100 for label in row["labels"][1:]) for row in dataset.select_columns(["labels"]))

@@ -1,0 +1,64 @@
+"""Callback: stops at every evaluation point, measures, hands over, waits for its turn."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from trainables.hf.saving import save_adapter
+from tuner.contract import METRIC, Evaluation
+
+
+class Reporter(TrainerCallback):
+    """Hands an Evaluation to the driver at each of `points` and goes on, or ends, as the driver says."""
+
+    def __init__(self, points: tuple[int, ...], folder: Path, began: float) -> None:
+        self._points = frozenset(points)
+        self._folder = folder
+        self._began = began
+        self._best = math.inf
+        self._train_loss: float | None = None
+        self._tokens = 0
+        self.hand_over: Callable[[Evaluation], bool] = lambda evaluation: True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Asks for a log line (it carries the mean training loss since the last) and an evaluation."""
+        if state.global_step in self._points:
+            control.should_log = True
+            control.should_evaluate = True
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Keeps what TRL measured over the steps since the evaluation before."""
+        if logs is not None and "loss" in logs:
+            self._train_loss = logs["loss"]
+            self._tokens = int(logs.get("num_tokens", self._tokens))
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, model: Any = None, **_: Any
+    ) -> Any:
+        """Saves the adapter if this loss is its best, then waits for the driver's word."""
+        loss = (metrics or {}).get(METRIC)
+        adapter = None
+        if loss is not None and loss < self._best:  # a NaN is never below
+            self._best = loss
+            adapter = str(save_adapter(model, self._folder))
+        evaluation = Evaluation(
+            step=state.global_step,
+            max_steps=state.max_steps,
+            eval_loss=loss,
+            tokens=self._tokens,
+            train_loss=self._train_loss,
+            seconds=time.monotonic() - self._began,
+            memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            adapter=adapter,
+        )
+        if not self.hand_over(evaluation):
+            control.should_training_stop = True
+        return control

@@ -1,0 +1,23 @@
+"""The adapter on disk, written beside its place and renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def save_adapter(model: Any, folder: Path) -> Path:
+    """Saves the adapter alone to `<folder>/adapter` as safetensors; an older one there is replaced whole."""
+    place, beside, old = folder / "adapter", folder / ".adapter.new", folder / ".adapter.old"
+    for left_over in (beside, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    # "auto" would ask the hub at every save whether the base's vocabulary has changed
+    model.save_pretrained(str(beside), save_embedding_layers=False)
+    (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    if place.exists():
+        os.rename(place, old)
+    os.rename(beside, place)
+    shutil.rmtree(old, ignore_errors=True)
+    return place

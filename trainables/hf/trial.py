@@ -1,0 +1,106 @@
+"""One trial on a resident base, from set-up to taking everything away."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from transformers import PrinterCallback, set_seed
+from trl import SFTTrainer
+
+from trainables.hf.arguments import sft_config
+from trainables.hf.guards import FrozenGuard
+from trainables.hf.reporter import Reporter
+from trainables.hf.turns import Turns
+from trainables.models.adapters import lora_config
+from trainables.models.counting import Count, count
+from trainables.models.resident import Resident
+from trainables.settings import Settings, steps
+from tuner.contract import Assignment, Evaluation
+
+
+class Trial:
+    """An SFTTrainer over the resident base, and its way in and out."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        assignment: Assignment,
+        resident: Resident,
+        tokenizer: Any,
+        train: Any,
+        validation: Any,
+        began: float,
+    ) -> None:
+        self.max_steps = steps.max_steps(settings.train, len(train))
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.reset_peak_memory_stats()
+        args = sft_config(
+            settings, self.max_steps, assignment.seed, assignment.folder,
+            gpu=gpu, autocast=gpu and _computes_in_bf16(resident.model),
+        )  # fmt: skip
+        self.config = lora_config(settings, resident.model)
+        points = steps.evaluation_steps(assignment.evaluate_at, self.max_steps)
+        self.reporter = Reporter(points, Path(assignment.folder), began)
+        self.trainer = SFTTrainer(
+            model=resident.model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=tokenizer,
+            peft_config=self.config,
+        )
+        self.trainer.remove_callback(PrinterCallback)
+        self.guard = FrozenGuard(self.trainer)
+        self.guard.check_setup()
+        self.trainer.add_callback(self.guard)
+        self.trainer.add_callback(self.reporter)
+        self.count: Count = count(self.trainer.model)
+        self.turns: Turns[Evaluation] = Turns(self._train)
+
+    def _train(self, hand_over: Any) -> None:
+        self.reporter.hand_over = hand_over
+        # The constructor seeded too, but between the two others may have drawn from the same global generators
+        set_seed(self.trainer.args.seed)
+        self.trainer.train()
+
+    def adapted_modules(self) -> int:
+        """How many modules of the base the adapter sits on."""
+        return len({name.rpartition(".lora_A")[0] for name, _ in self.trainer.model.named_modules() if ".lora_A" in name})
+
+    def close(self) -> None:
+        """Ends the loop, wherever it is."""
+        self.turns.close()
+
+    def take_away(self) -> None:
+        """Drops adapter, optimizer and accelerator; the base itself is the Resident's to restore."""
+        trainer = self.trainer
+        trainer.accelerator.free_memory()
+        trainer.optimizer = trainer.lr_scheduler = None
+        trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+        trainer.model.base_model.unload()
+
+
+def collect() -> None:
+    """Drops what only cycles keep alive, and the singletons of accelerate that remember a trial's precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _computes_in_bf16(model: Any) -> bool:
+    quantized = getattr(model.config, "quantization_config", None)
+    compute = getattr(quantized, "bnb_4bit_compute_dtype", None)
+    return compute is torch.bfloat16 or (quantized is None and model.dtype is torch.bfloat16)
+
+
+def clock() -> float:
+    """Seconds, for `Evaluation.seconds`."""
+    return time.monotonic()

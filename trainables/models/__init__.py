@@ -1,0 +1,10 @@
+"""The base model and its LoRA adapters.
+
+folder.py     what a model folder must hold, looked at without torch
+base.py       loading: precision, NF4, device
+resident.py   the base as first loaded, and back to that after every trial
+targets.py    attention, mlp, all-linear or a list, to module names that exist
+adapters.py   LoraConfig from the settings
+counting.py   trainable and total parameters, right for 4-bit weights too
+merging.py    an adapter merged into its base, as a model folder of its own
+"""

@@ -1,0 +1,76 @@
+"""Loading the base: precision, NF4, device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+from trainables.data.hub import offline_if_unreachable
+from trainables.models import folder
+from trainables.settings import ModelSettings
+from tuner.contract import InputError
+
+Model = Any
+
+
+def device() -> torch.device:
+    """The one GPU this process sees, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def dtype(model: ModelSettings) -> torch.dtype:
+    """The precision of what is not quantized."""
+    if model.dtype != "auto":
+        return torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load(model: ModelSettings) -> Model:
+    """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if asked for."""
+    folder.check(model)
+    offline = offline_if_unreachable(model.model_name_or_path)
+    try:
+        base = transformers.AutoModelForCausalLM.from_pretrained(
+            model.model_name_or_path,
+            revision=model.model_revision,
+            dtype=dtype(model),
+            quantization_config=_quantization(model),
+            device_map={"": str(device())},
+            attn_implementation=model.attn_implementation,
+            trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = model.model_name_or_path
+        if offline:
+            message = "not a folder, and as a hub id it is neither in the cache nor is the hub reachable"
+        raise InputError(message, where=where, expected="a causal language model with safetensors weights") from error
+    base.requires_grad_(False)
+    _keep_4bit_trainable(base)
+    return base.eval()
+
+
+def _keep_4bit_trainable(base: Model) -> None:
+    """Forbids bitsandbytes to repack 4-bit weights for inference.
+
+    On CPUs with AVX512-BF16 the first forward in evaluation mode repacks every weight for a kernel without a backward
+    pass, and leaves it so: training after the first evaluation would go on without the gradient of all lower layers.
+    """
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _quantization(model: ModelSettings) -> Any:
+    chosen = model.quantization
+    if chosen.kind == "none":
+        return None
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=chosen.double_quant,
+        bnb_4bit_compute_dtype=torch.bfloat16 if chosen.compute_dtype == "bfloat16" else torch.float32,
+    )

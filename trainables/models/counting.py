@@ -1,0 +1,38 @@
+"""Trainable and total parameters, right for 4-bit weights too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Count:
+    """Numbers of parameters, adapter included."""
+
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        share = 100 * self.trainable / self.total if self.total else 0.0
+        return f"{human(self.trainable)} of {human(self.total)}, {share:.2g}%"
+
+
+def count(model: Any) -> Count:
+    """Parameters of a model. A packed 4-bit tensor holds two values a byte; shared tensors count once."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        number = parameter.numel()
+        if type(parameter).__name__ == "Params4bit" and getattr(parameter, "quant_state", None) is not None:
+            number *= 2 * parameter.element_size()
+        total += number
+        trainable += number if parameter.requires_grad else 0
+    return Count(trainable, total)
+
+
+def human(number: int) -> str:
+    """161.5M, 8.2B, 940."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)

@@ -1,0 +1,55 @@
+"""What a model folder must hold, looked at without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainables.data.hub import cached, is_hub_id, offline_if_unreachable
+from trainables.settings import ModelSettings
+from tuner.contract import InputError
+
+
+def check(model: ModelSettings) -> None:
+    """Refuses folders that cannot be a base: missing, an adapter, without config or without safetensors weights."""
+    name = model.model_name_or_path
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or not is_hub_id(name):
+            what = "a file, not a folder" if folder.exists() else "no such folder"
+            raise InputError(what, where=name, expected="a local model folder or a hub id (org/name)")
+        if offline_if_unreachable(name) and not cached(name, "config.json", model.model_revision):
+            raise InputError("no such folder, and as a hub id it is neither in the cache nor is the hub reachable",
+                             where=name, expected="a local model folder or a hub id (org/name)",
+                             remedy="check the path, or download the model first")  # fmt: skip
+        return
+    if (folder / "adapter_config.json").is_file():
+        base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise InputError("this is an adapter, not a base model", where=name, expected="the base model's folder",
+                         remedy=f"set model.model_name_or_path to its base {base!r}, or merge the adapter first",
+                         )  # fmt: skip
+    if not (folder / "config.json").is_file():
+        raise InputError("the folder has no config.json", where=name, expected="a model saved by transformers")
+    if not any(folder.glob("*.safetensors")):
+        others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
+        raise InputError(f"no safetensors weights ({others})", where=name, expected="model.safetensors",
+                         remedy="save it again with transformers' save_pretrained")  # fmt: skip
+
+
+def vocabulary(model: ModelSettings) -> int | None:
+    """Number of token ids a local base knows, or None where it cannot be told."""
+    path = Path(model.model_name_or_path) / "config.json"
+    if not path.is_file():
+        return None
+    config = _read(path)
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    return size if isinstance(size, int) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"malformed JSON ({error})", where=str(path)) from None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,28 @@
+"""The SFT program's sections of the experiment file: typed, strict, torch-free.
+
+model.py       section `model`: which base, at which precision
+data.py        section `data`: which rows, how they become tokens
+train.py       section `train`: the recipe, i.e. the default hyperparameters
+searchable.py  what a space may vary, what it may not and why; `with_params`
+steps.py       arithmetic of batches, steps, warm-up and evaluation points
+"""
+
+from __future__ import annotations
+
+from trainables.settings.data import DataSettings
+from trainables.settings.model import NF4, ModelSettings, Unquantized
+from trainables.settings.root import Settings
+from trainables.settings.searchable import PARAMETERS, REFUSED, with_params
+from trainables.settings.train import TrainSettings
+
+__all__ = [
+    "NF4",
+    "PARAMETERS",
+    "REFUSED",
+    "DataSettings",
+    "ModelSettings",
+    "Settings",
+    "TrainSettings",
+    "Unquantized",
+    "with_params",
+]

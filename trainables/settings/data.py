@@ -1,0 +1,66 @@
+"""Section `data`: which rows, and how they become tokens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from trainables.settings.section import PATH, Section
+
+
+class DataSettings(Section):
+    """Which rows, and how they become tokens. Fixed for a whole search: it defines what the loss means."""
+
+    train: str = Field(min_length=1, json_schema_extra=PATH)
+    """Training rows: a file (.jsonl, .json, .parquet, .csv), a folder written by `datasets`, or a hub id."""
+
+    validation: str | None = Field(default=None, json_schema_extra=PATH)
+    """Validation rows, as `train`; null: split from the training rows, once."""
+
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training rows split off for validation when `validation` is null."""
+
+    split: str = "train"
+    """Which split of a hub dataset or of a folder with several."""
+
+    name: str | None = None
+    """Configuration name of a hub dataset."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub dataset."""
+
+    format: Literal["auto", "messages", "prompt-completion", "text"] = "auto"
+    """TRL's dataset formats; auto: by the columns."""
+
+    text_field: str = "text"
+    """Column of plain text rows."""
+
+    max_length: int = Field(default=1024, ge=2)
+    """Longest sequence in tokens; what lies beyond is cut off."""
+
+    max_train_rows: int | None = Field(default=None, ge=1)
+    """At most this many training rows, after a seeded shuffle."""
+
+    max_validation_rows: int | None = Field(default=None, ge=1)
+    """At most this many validation rows, after a seeded shuffle."""
+
+    completion_only_loss: bool | None = None
+    """Learn the completion only; null: yes for prompt and completion rows, no for the others."""
+
+    assistant_only_loss: bool = False
+    """Learn the assistant's turns only. Needs conversational rows and a template that marks them."""
+
+    chat_template: str | None = Field(default=None, json_schema_extra=PATH)
+    """A .jinja file that replaces the tokenizer's chat template."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the validation split and of the choice of rows."""
+
+    @model_validator(mode="after")
+    def _one_mask(self) -> DataSettings:
+        if self.completion_only_loss and self.format in ("messages", "text"):
+            raise ValueError(f"completion_only_loss needs prompt and completion rows, format is {self.format}")
+        if self.assistant_only_loss and self.format == "text":
+            raise ValueError("assistant_only_loss needs conversational rows, format is text")
+        return self

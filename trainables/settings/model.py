@@ -1,0 +1,73 @@
+"""Section `model`: which base, at which precision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from trainables.settings.section import PATH, Section
+
+
+class Unquantized(Section):
+    """The base in bf16 or fp32."""
+
+    kind: Literal["none"] = "none"
+
+
+class NF4(Section):
+    """The base in 4-bit NormalFloat (QLoRA)."""
+
+    kind: Literal["nf4"] = "nf4"
+
+    double_quant: bool = True
+    """Quantize the quantization constants too: 0.4 bits a parameter less."""
+
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """The precision weights are expanded to for each product."""
+
+
+def _bare_word(value: Any) -> Any:
+    if value is None:
+        return {"kind": "none"}
+    return {"kind": value} if isinstance(value, str) else value
+
+
+_Union = Annotated[Unquantized | NF4, Field(discriminator="kind")]
+Quantization = Annotated[_Union, BeforeValidator(_bare_word, json_schema_input_type=Literal["none", "nf4"] | _Union)]
+
+
+class ModelSettings(Section):
+    """Which base model, at which precision."""
+
+    model_name_or_path: str = Field(min_length=1, json_schema_extra=PATH)
+    """Hub id ("Qwen/Qwen3-8B") or local folder of the base model."""
+
+    model_revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+
+    tokenizer_name_or_path: str | None = Field(default=None, json_schema_extra=PATH)
+    """Hub id or local folder of the tokenizer; null: the model's own."""
+
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of the base; auto: bfloat16 where the GPU has it, float32 on the CPU."""
+
+    quantization: Quantization = Unquantized()
+    """`none`, or `nf4` for QLoRA."""
+
+    attn_implementation: str = "sdpa"
+    """Attention kernel, in transformers' words."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Needs model_revision, so that the code cannot change unseen."""
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> ModelSettings:
+        if self.trust_remote_code and not self.model_revision:
+            raise ValueError("trust_remote_code needs model_revision: pin the commit whose code you trust")
+        return self
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer comes from."""
+        return self.tokenizer_name_or_path or self.model_name_or_path

@@ -1,0 +1,48 @@
+"""Arithmetic of batches, steps, warm-up and evaluation points. Pure, and the same on driver and worker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trainables.settings.train import TrainSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How an effective batch is taken apart: rows a forward pass, and passes an optimizer step."""
+
+    micro: int
+    accumulation: int
+
+
+def batch(effective: int, cap: int) -> Batch:
+    """The largest divisor of `effective` up to `cap`, so that their product is exactly the effective size."""
+    micro = max(divisor for divisor in range(1, min(effective, cap) + 1) if effective % divisor == 0)
+    return Batch(micro, effective // micro)
+
+
+def steps_per_epoch(rows: int, shape: Batch) -> int:
+    """Optimizer steps in one pass, as transformers counts them: a rest of a batch is a step of its own."""
+    return max(1, math.ceil(math.ceil(rows / shape.micro) / shape.accumulation))
+
+
+def max_steps(train: TrainSettings, rows: int) -> int:
+    """Optimizer steps of the whole trial."""
+    if train.max_steps is not None:
+        return train.max_steps
+    assert train.num_train_epochs is not None
+    shape = batch(train.effective_batch_size, train.per_device_train_batch_size)
+    return max(1, math.ceil(train.num_train_epochs * steps_per_epoch(rows, shape)))
+
+
+def warmup_steps(ratio: float, steps: int) -> int:
+    """Steps over which the learning rate rises. The first of them has learning rate 0."""
+    return math.ceil(ratio * steps)
+
+
+def evaluation_steps(fractions: Iterable[float], steps: int) -> tuple[int, ...]:
+    """The optimizer steps after which validation runs: ascending, without repeats, the last step always among them."""
+    points = {min(steps, max(1, round(fraction * steps))) for fraction in fractions}
+    return tuple(sorted(points | {steps}))

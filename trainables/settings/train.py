@@ -1,0 +1,116 @@
+"""Section `train`: the recipe, i.e. the default hyperparameters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from trainables.settings.section import Section
+
+Scheduler = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "adafactor",
+    "rmsprop",
+    "sgd",
+]
+AlphaMode = Literal["fixed", "2r", "rslora"]
+Init = Literal["true", "gaussian", "orthogonal", "pissa", "olora"]
+CHANGES_BASE = ("pissa", "olora")
+"""Initialisations that subtract the adapter from the base's own weights."""
+TargetWord = Literal["all-linear", "attention", "mlp"]
+
+
+class TrainSettings(Section):
+    """The recipe: the default hyperparameters. Trial 0 of a search runs exactly this."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Length in optimizer steps; or null, and num_train_epochs holds."""
+
+    num_train_epochs: float | None = Field(default=1.0, gt=0)
+    """Length in passes over the training rows; null with max_steps."""
+
+    learning_rate: float = Field(default=3.0e-4, gt=0, le=10)
+    """Peak learning rate; 3e-4 was the best single value for LoRA in 22 of 35 published sweeps."""
+
+    effective_batch_size: int = Field(default=16, ge=1)
+    """Rows an optimizer step learns from, over micro-batches and accumulation."""
+
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    """Cap of the micro-batch; the largest divisor of effective_batch_size up to it is used."""
+
+    per_device_eval_batch_size: int = Field(default=8, ge=1)
+    """Rows of a validation batch."""
+
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises."""
+
+    lr_scheduler_type: Scheduler = "linear"
+    """How the learning rate falls after the warm-up."""
+
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay, on the adapter."""
+
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradients are clipped to this norm; 0: not clipped."""
+
+    optim: Optimizer = "adamw_torch"
+    """Optimizer, in transformers' words."""
+
+    lora_r: int = Field(default=16, ge=1, le=4096)
+    """Rank of the adapter."""
+
+    lora_alpha_mode: AlphaMode = "fixed"
+    """fixed: lora_alpha; 2r: twice lora_r; rslora: lora_alpha scaled by the root of the rank."""
+
+    lora_alpha: float = Field(default=32, gt=0)
+    """Scale of the adapter, with lora_alpha_mode fixed or rslora."""
+
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+
+    target_modules: TargetWord | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    """all-linear, attention, mlp, or a list of module names."""
+
+    use_dora: bool = False
+    """Learn direction and magnitude apart (DoRA); slower."""
+
+    init_lora_weights: Init = "true"
+    """How the adapter begins; pissa and olora begin from the base's own weights and cannot use NF4."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations to save memory; about half as much time again."""
+
+    eval_steps: float = Field(default=0.1, gt=0)
+    """How often validation runs: below 1 a share of the trial, from 1 on optimizer steps."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_epochs(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("max_steps") is None:
+            return values
+        if values.get("num_train_epochs") is not None:
+            raise ValueError("give either max_steps or num_train_epochs, not both: set one of them to null")
+        return {**values, "num_train_epochs": None}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSettings:
+        if self.max_steps is None and self.num_train_epochs is None:
+            raise ValueError("give max_steps or num_train_epochs: both are null")
+        if self.eval_steps > 1 and self.eval_steps != int(self.eval_steps):
+            raise ValueError(f"eval_steps above 1 counts steps and must be whole, got {self.eval_steps}")
+        if self.init_lora_weights == "orthogonal" and self.lora_r % 2:
+            raise ValueError(f"init_lora_weights orthogonal needs an even lora_r, got {self.lora_r}")
+        return self
+
+    @property
+    def alpha(self) -> float:
+        """The adapter's lora_alpha under its mode."""
+        return 2 * self.lora_r if self.lora_alpha_mode == "2r" else self.lora_alpha

@@ -1,0 +1,79 @@
+"""The command line: one thin file a command, its imports inside the command.
+
+`python -m tuner --help` imports click and these files and nothing else, so that it answers at once. Exit codes:
+0 done, 1 no usable trial or a halted search, 2 the user's input, 3 done with failed trials, 70 a fault of the tuner
+itself, 130 and 143 signals, 141 a closed pipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from tuner import __version__
+from tuner.cli.errors import ClosedPipeError, exit_code_of
+
+COMMANDS = ("search", "plan", "status", "show", "export", "train", "spaces")
+"""In the order of the help. A command's file is `tuner/cli/<name>.py`, and the command in it is `command`."""
+
+PROGRAM = "python -m tuner"
+
+
+class Commands(click.Group):
+    """Finds a command by importing its file when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"tuner.cli.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ClosedPipeError from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="tuner %(version)s")
+def cli() -> None:
+    """Finds good LoRA and QLoRA hyperparameters for your model and your data.
+
+    \b
+    python -m tuner search                    the embedded example, on this machine
+    python -m tuner search my_search.yaml     your own
+    python -m tuner search --model Qwen/Qwen3-8B --data train.jsonl --space qlora
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code; every error has been told by then."""
+    try:
+        result = cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BaseException as error:
+        return exit_code_of(error)
+
+
+def main() -> None:
+    """The entry point of `python -m tuner`."""
+    sys.exit(run())

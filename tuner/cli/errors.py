@@ -1,0 +1,73 @@
+"""Every way a command can fail, told in the user's words and turned into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from tuner.contract import InputError
+
+USAGE = 2
+INTERNAL = 70
+"""A fault of the tuner itself (EX_SOFTWARE of sysexits.h). Not 1: that says that a search ran and found nothing."""
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""128 + SIGPIPE, what a shell reports of any program whose reader (`| head`) went away."""
+
+
+class ClosedPipeError(Exception):
+    """A broken pipe under another name: click answers the real one itself, with exit code 1."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Tells the error on standard error and returns the exit code it stands for."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, BrokenPipeError | ClosedPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it exits
+        return CLOSED_PIPE
+    if isinstance(error, InputError):
+        _say(f"error: {error}")
+        return USAGE
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        _say("interrupted")
+        return INTERRUPTED
+    return _internal(error)
+
+
+def _usage(error: click.ClickException) -> int:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    _say(f"error: {error.format_message()}")
+    if context is not None:
+        _say(f"  try: {context.command_path} --help")
+    return USAGE
+
+
+def _internal(error: BaseException) -> int:
+    """One line for the user, everything for whoever looks into it."""
+    import tempfile
+    import traceback
+
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    whole = "".join(traceback.format_exception(error))
+    if os.environ.get("TUNER_TRACEBACK"):
+        _say(whole.rstrip())
+        return INTERNAL
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="tuner-", suffix=".log", delete=False, encoding="utf-8") as log:
+            log.write(f"{' '.join(sys.argv)}\n\n{whole}")
+        where = f"the whole story is in {log.name}"
+    except OSError:  # a full disk, most likely what went wrong in the first place
+        where = "say it again with TUNER_TRACEBACK=1 to see where"
+    _say(f"error: {told[:300]}\n  this is a fault of the tuner itself; {where}")
+    return INTERNAL
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,35 @@
+"""`tuner export`: the winner's adapter, taken out of its run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner.cli.options import json_option, storage_option
+
+
+@click.command("export", short_help="Take the best adapter out, or merge it into its base.")
+@click.argument("name")
+@click.option("--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder to make.")
+@click.option("--merge", is_flag=True, help="Merge the adapter into its base: a whole model, not an adapter.")
+@storage_option
+@json_option
+def command(name: str, to: Path, merge: bool, storage_path: Path, as_json: bool) -> int:
+    """Copies the best adapter of the search NAME to DIR, or merges it into its base with --merge."""
+    from tuner.cli.output import answer_json
+    from tuner.report.words import near, size
+    from tuner.results.folder import open_run
+
+    folder = open_run(storage_path, name)
+    from tuner.results.export import export_best
+
+    if merge:
+        click.echo("merging the adapter into its base ...", err=True)
+    path = export_best(folder, to, merge)
+    total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    what = "merged model" if merge else "adapter"
+    click.echo(f"exported the {what} of {folder.name} to {near(path)} ({size(total)})", err=True)
+    if as_json:
+        answer_json({"name": folder.name, "path": str(path.resolve()), "merged": merge, "bytes": total})
+    return 0

@@ -1,0 +1,91 @@
+"""The options that several commands share, and how flags become settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from tuner.config import Experiment
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("--model", "model.model_name_or_path", {"help": "Hub id or folder of the base model.", "metavar": "MODEL"}),
+    ("--model-revision", "model.model_revision", {"help": "Branch, tag or commit of a hub model.", "metavar": "REV"}),
+    ("--trust-remote-code", "model.trust_remote_code", {"help": "Run the model's own code; needs a revision."}),
+    ("--data", "data.train", {"help": "Training data: a file, a datasets folder, or a hub id.", "metavar": "DATA"}),
+    ("--validation", "data.validation", {"help": "Validation data; otherwise split off once.", "metavar": "DATA"}),
+    (
+        "--space",
+        "search.space",
+        {"help": "What is searched: a name, YAML, module:function.", "metavar": "SPACE"},
+    ),
+    ("--num-trials", "search.num_trials", {"help": "Trials in all, the recipe included.", "type": int}),
+    ("--sampler", "search.sampler", {"help": "tpe, random, grid, gp, cmaes or qmc.", "metavar": "KIND"}),
+    ("--seed", "search.seed", {"help": "Seed of sampler, trials and split.", "type": int}),
+    ("--scheduler", "scheduler.kind", {"help": "asha, or none: every trial runs its whole budget.", "metavar": "KIND"}),
+    ("--name", "run.name", {"help": "Name of the run; by default the date and time.", "metavar": "NAME"}),
+    ("--storage-path", "run.storage_path", {"help": "Folder of the runs.  [default: runs]", "metavar": "DIR"}),
+    ("--program", "run.program", {"help": "What fine-tunes: sft, or package.module:Class.", "metavar": "PROGRAM"}),
+    ("--address", "run.address", {"help": "A running Ray cluster, also RAY_ADDRESS.", "metavar": "HOST:PORT"}),
+    ("--gpus-per-trial", "run.gpus_per_trial", {"help": "A share of a GPU, or 0.", "type": float}),
+    ("--max-concurrent-trials", "run.max_concurrent_trials", {"help": "Trials at once, at most.", "type": int}),
+)
+"""Flags that are settings: flag, dotted name, click's own words. `tuner.config.FLAGS` holds the same names."""
+
+_ALIASES = {"--model-revision": ("--revision",), "--max-concurrent-trials": ("--max-concurrent",)}
+_NOT_FOR_ONE_RUN = ("--space", "--num-trials", "--sampler", "--scheduler", "--max-concurrent-trials")
+
+
+def experiment_options(one_run: bool = False) -> Callable[[Command], Command]:
+    """FILE, --set and the flags that are settings. one_run: without those that only a search has."""
+
+    def decorate(command: Command) -> Command:
+        for flag, dotted, words in reversed(SETTINGS):
+            if one_run and flag in _NOT_FOR_ONE_RUN:
+                continue
+            more: dict[str, Any] = {"is_flag": True, "default": None} if flag == "--trust-remote-code" else {}
+            command = click.option(flag, *_ALIASES.get(flag, ()), _parameter(dotted), **words, **more)(command)
+        command = click.option(
+            "--set", "overrides", multiple=True, metavar="A.B=C", help="Any setting; may be given several times."
+        )(command)
+        return click.argument("file", required=one_run, type=click.Path(path_type=Path))(command)
+
+    return decorate
+
+
+def _parameter(dotted: str) -> str:
+    return dotted.replace(".", "__")
+
+
+def settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that flags gave, by dotted name."""
+    return {
+        dotted: values[_parameter(dotted)] for _, dotted, _ in SETTINGS if values.get(_parameter(dotted)) is not None
+    }
+
+
+def flag_of(dotted: str) -> str:
+    return next(flag for flag, name, _ in SETTINGS if name == dotted)
+
+
+def load(file: Path | None, overrides: tuple[str, ...], flags: Mapping[str, Any]) -> Experiment:
+    """The experiment of a command line."""
+    from tuner.config import load_experiment
+
+    return load_experiment(file, overrides, flags)
+
+
+storage_option = click.option(
+    "--storage-path",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the runs.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")

@@ -1,0 +1,104 @@
+"""Where the words of a command go.
+
+A search tells its course on standard error and keeps standard output for `--json`. What a command that only reads
+was asked for is its output, so it goes to standard output and may be piped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tuner.report.lines import Line
+    from tuner.report.live import LiveView
+    from tuner.report.plain import PlainView
+    from tuner.report.summary import Place
+    from tuner.results.folder import RunFolder
+    from tuner.results.records import SearchRecord
+
+WIDEST = 200
+"""Columns a text is laid out in at most; beyond it a row is too long for the eye."""
+
+
+def view(labels: Mapping[str, str], plain: bool = False, record: SearchRecord | None = None) -> LiveView | PlainView:
+    """What follows a search: the live view on a terminal, lines elsewhere. record: earlier sessions of it."""
+    if plain or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        from tuner.report.plain import PlainView
+
+        return PlainView(labels, record=record)
+    from tuner.report.live import LiveView
+
+    return LiveView(labels, record=record)
+
+
+def width(stream: IO[str]) -> int:
+    from tuner.report.lines import terminal_width
+
+    return min(WIDEST, terminal_width(stream))
+
+
+def tell(lines: Sequence[Line]) -> None:
+    """Writes to standard error: the course and the end of a search."""
+    from tuner.report.lines import write
+
+    write(lines, sys.stderr)
+
+
+def answer(lines: Sequence[Line]) -> None:
+    """Writes to standard output: what a reading command was asked for."""
+    from tuner.report.lines import write
+
+    write(lines, sys.stdout)
+
+
+def answer_json(value: Any) -> None:
+    from tuner.report.machine import dump
+
+    click.echo(dump(value))
+
+
+def answer_schema(schema: Mapping[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps(schema, indent=2, ensure_ascii=False))
+
+
+def labels_of_program(program: str) -> dict[str, str]:
+    """Column headings by parameter name, as the program words them; none where the program is not to be had."""
+    from tuner.contract import InputError, load_program
+
+    try:
+        parameters = load_program(program).PARAMETERS
+    except InputError:
+        return {}
+    return {name: parameter.label for name, parameter in parameters.items() if parameter.label}
+
+
+def labels_of_run(folder: RunFolder) -> dict[str, str]:
+    import json
+
+    try:
+        program = json.loads(folder.resolved.read_text(encoding="utf-8"))["run"]["program"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return labels_of_program(program)
+
+
+def place_of(path: Path) -> Place:
+    """A run folder in the words that the user would type from here."""
+    from tuner.report.summary import Place, kept_in
+    from tuner.report.words import near
+
+    log = path / "logs" / "driver.log"
+    return Place(
+        name=path.name,
+        storage_path=near(path.parent),
+        log=near(log) if log.exists() else "",
+        kept=kept_in(path / "best"),
+    )

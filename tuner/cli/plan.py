@@ -1,0 +1,44 @@
+"""`tuner plan`: says what a search would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tuner.cli.options import experiment_options, json_option
+
+
+@click.command("plan", short_help="Say what a search would do; start nothing.")
+@experiment_options()
+@json_option
+@click.option("--schema", is_flag=True, help="The JSON Schema of experiment files, for editors.")
+def command(file: Path | None, overrides: tuple[str, ...], as_json: bool, schema: bool, **values: Any) -> int:
+    """Says what `search` would do with the same FILE and options, and starts nothing.
+
+    Reads and checks the settings and the space; neither model nor data are opened.
+    """
+    import sys
+
+    from tuner.cli.options import load, settings_given
+    from tuner.cli.output import answer, answer_json, answer_schema, width
+
+    flags = settings_given(values)
+    if schema:
+        from tuner.config import experiment_schema
+        from tuner.contract import load_program
+
+        answer_schema(experiment_schema(load_program(flags.get("run.program", "sft"))))
+        return 0
+    experiment = load(file, overrides, flags)
+    from tuner.execution.plan import make_plan
+
+    plan = make_plan(experiment)
+    if as_json:
+        answer_json(plan.to_dict())
+        return 0
+    from tuner.report.plan import plan_report
+
+    answer(plan_report(plan, width(sys.stdout)))
+    return 0

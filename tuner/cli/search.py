@@ -1,0 +1,85 @@
+"""`tuner search`: runs a search, or goes on with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli.options import experiment_options, json_option
+
+if TYPE_CHECKING:
+    from tuner.execution.search import Outcome
+
+_WITH_RESUME = ("search.num_trials", "run.storage_path")
+
+
+@click.command("search", short_help="Search for good hyperparameters.")
+@experiment_options()
+@click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials may give it more trials.")
+@click.option("--plain", is_flag=True, help="Lines instead of the live view.")
+@json_option
+def command(
+    file: Path | None, overrides: tuple[str, ...], resume: str | None, plain: bool, as_json: bool, **values: Any
+) -> int:
+    """Searches for good hyperparameters: many short fine-tunings, the best of them kept.
+
+    FILE is an experiment file (YAML); without FILE, --model and --data, the embedded example runs. The course is told
+    on standard error. Exit codes: 0 done, 1 no usable trial, 2 wrong input, 3 done with failed trials.
+    """
+    if resume is not None:
+        return _resume(resume, file, overrides, plain, as_json, values)
+    from tuner.cli.options import load, settings_given
+    from tuner.cli.output import labels_of_program, view
+
+    experiment = load(file, overrides, settings_given(values))
+    with view(labels_of_program(experiment.run.program), plain) as listener:
+        from tuner.execution.search import run_search
+
+        outcome = run_search(experiment, [listener])
+    return conclude(outcome, as_json)
+
+
+def _resume(
+    name: str, file: Path | None, overrides: tuple[str, ...], plain: bool, as_json: bool, values: dict[str, Any]
+) -> int:
+    from tuner.cli.options import flag_of, settings_given
+    from tuner.cli.output import labels_of_run, view
+    from tuner.contract import InputError
+    from tuner.results.folder import open_run
+
+    given = settings_given(values)
+    extra = [str(file)] if file else []
+    extra += ["--set"] if overrides else []
+    extra += [flag_of(name) for name in given if name not in _WITH_RESUME]
+    if extra:
+        raise InputError(
+            f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
+            where=f"--resume {name}",
+            expected="at most --num-trials and --storage-path beside it",
+            remedy="start a new search under another --name",
+        )
+    storage = Path(given.get("run.storage_path", "runs"))
+    folder = open_run(storage, name)
+    with view(labels_of_run(folder), plain, folder.record()) as listener:
+        from tuner.execution.search import resume_search
+
+        outcome = resume_search(storage, name, [listener], num_trials=given.get("search.num_trials"))
+    return conclude(outcome, as_json)
+
+
+def conclude(outcome: Outcome, as_json: bool) -> int:
+    """The end of a search: the summary for people, the JSON object for programs, the exit code for shells."""
+    import sys
+
+    from tuner.cli.output import answer_json, labels_of_run, place_of, tell, width
+    from tuner.report.machine import search_json
+    from tuner.report.summary import summary
+    from tuner.results.folder import RunFolder
+
+    labels = labels_of_run(RunFolder(outcome.path))
+    tell(summary(outcome.record, place_of(outcome.path), width(sys.stderr), labels=labels))
+    if as_json:
+        answer_json(search_json(outcome.record, outcome.path))
+    return outcome.exit_code

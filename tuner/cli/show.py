@@ -1,0 +1,53 @@
+"""`tuner show`: one trial in full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner.cli.options import json_option, storage_option
+
+
+@click.command("show", short_help="One trial in full: parameters, curve, ending.")
+@click.argument("name")
+@click.argument("number", type=int)
+@storage_option
+@json_option
+def command(name: str, number: int, storage_path: Path, as_json: bool) -> int:
+    """Trial NUMBER of the search NAME: its parameters, curve, set-up, ending, traceback, and where its adapter is."""
+    import sys
+
+    from tuner.cli.output import answer, answer_json, width
+    from tuner.contract import InputError
+    from tuner.report.machine import trial_json
+    from tuner.report.trial import trial_report
+    from tuner.report.words import near
+    from tuner.results.folder import open_run
+
+    folder = open_run(storage_path, name)
+    record = folder.record()
+    trial = record.trials.get(number)
+    if trial is None:
+        last = max(record.trials, default=None)
+        raise InputError(
+            f"there is no trial {number} in {folder.name}",
+            where="NUMBER",
+            expected=f"0 to {last}" if last is not None else "a search that has begun a trial",
+        )
+    adapter = _adapter(folder.best, record.best is trial, trial.adapter)
+    if as_json:
+        answer_json({**trial_json(trial), "name": folder.name, "adapter": adapter})
+        return 0
+    log = folder.log(number)
+    shown = near(Path(adapter)) if adapter else ""
+    log_shown = near(log) if log.exists() else ""
+    answer(trial_report(record, number, width(sys.stdout), adapter=shown, log=log_shown))
+    return 0
+
+
+def _adapter(best: Path, is_winner: bool, own: str | None) -> str | None:
+    """Where a trial's adapter can be found now: only the best few are kept, the winner's in `best/`."""
+    if is_winner and (best / "manifest.json").is_file():
+        return str(best)
+    return own if own and Path(own).is_dir() else None

@@ -1,0 +1,44 @@
+"""`tuner train`: one run with fixed hyperparameters, along the same path as a trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli.options import experiment_options, json_option
+
+if TYPE_CHECKING:
+    from tuner.config import Experiment
+
+
+@click.command("train", short_help="Train once with fixed hyperparameters.")
+@experiment_options(one_run=True)
+@click.option("--plain", is_flag=True, help="Lines instead of the live view.")
+@json_option
+def command(file: Path, overrides: tuple[str, ...], plain: bool, as_json: bool, **values: Any) -> int:
+    """Trains once with the hyperparameters of FILE: a search of one trial that nothing stops early.
+
+    FILE is an experiment file; `best/train.yaml` of a run trains its winner again.
+    """
+    from tuner.cli.options import settings_given
+    from tuner.cli.output import view
+    from tuner.cli.search import conclude
+
+    experiment = one_trial(file, overrides, settings_given(values))
+    with view({}, plain) as listener:
+        from tuner.execution.search import run_search
+
+        outcome = run_search(experiment, [listener])
+    return conclude(outcome, as_json)
+
+
+def one_trial(file: Path, overrides: tuple[str, ...], flags: dict[str, Any]) -> Experiment:
+    """The experiment of FILE with one trial and nothing to search. What its space sets (a quantization) still holds."""
+    from tuner.cli.options import load
+
+    brought = (load(file, overrides, flags).space.data or {}).get("settings")
+    nothing: dict[str, Any] = {"parameters": {}, **({"settings": brought} if brought else {})}
+    fixed = {"search.space": nothing, "search.num_trials": 1, "search.sampler": "tpe", "scheduler.kind": "none"}
+    return load(file, overrides, {**flags, **fixed})

@@ -1,0 +1,247 @@
+"""An experiment: everything one search needs to know, understood and checked, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from tuner.config.document import Document, KeyPath, parse_value, read_document
+from tuner.config.flags import FLAGS
+from tuner.config.layers import Layers, Origin
+from tuner.config.paths import absolute, missing, resolve_paths
+from tuner.config.schema import experiment_schema
+from tuner.config.sections import Asha, NoScheduler, Run, Search, Sections
+from tuner.config.space_source import SpaceSource, read_space_in, space_settings
+from tuner.config.translate import checked, combined, unknown_key
+from tuner.config.words import listed, path_keys
+from tuner.contract import InputError, Program, load_program
+
+_OWN_WORK = frozenset(("model.model_name_or_path", "data.train", "run.program"))
+"""Who gives one of these without a file wants their own search and not the demo's settings around it."""
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment. `settings` is the program's own part, an instance of its `Settings`."""
+
+    program: str
+    settings: BaseModel
+    search: Search
+    scheduler: Asha | NoScheduler
+    run: Run
+    space: SpaceSource
+    """The search space as written; `tuner.space.load_space` makes it usable."""
+    source: str
+    """The experiment file as messages name it, or "the command line"."""
+    path: Path | None = None
+    text: str = ""
+    """The experiment file as written; empty without one."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about choices that work but surprise."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """What --set and flags changed, by dotted name, as given."""
+
+    @property
+    def program_class(self) -> type[Program]:
+        return load_program(self.program)
+
+    @property
+    def storage_path(self) -> Path:
+        """The absolute folder of the runs; relative to the working folder, where `tuner status` looks too."""
+        return absolute(self.run.storage_path)
+
+
+def load_experiment(
+    path: Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Reads, merges and checks an experiment.
+
+    path: the experiment file; None is the embedded demo, or plain defaults where the model or the data are given.
+    overrides: `a.b=c` as written after --set. flags: values of command line flags by dotted name (see FLAGS); None
+    means not given. Later wins: defaults, the space's `settings:`, the file, overrides, flags.
+    Raises InputError, one for everything found.
+    """
+    changes = [*_overrides(overrides), *_flags(flags or {})]
+    if path is None and not _OWN_WORK & {".".join(map(str, key)) for key, _, _ in changes}:
+        path = demo_path()
+    document = _read(path) if path is not None else None
+    return _experiment(document, changes)
+
+
+def load_resolved(
+    resolved: Mapping[str, Any],
+    source: str = "resolved.json",
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """An experiment from what `dump_resolved` wrote: the same settings, whatever became of the files around them."""
+    return _experiment(Document(dict(resolved), source), [*_overrides(overrides), *_flags(flags or {})])
+
+
+def dump_resolved(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as JSON with every default filled in and the space written out, enough to run it again."""
+    sections = Sections(search=experiment.search, scheduler=experiment.scheduler, run=experiment.run)
+    resolved = {**experiment.settings.model_dump(mode="json"), **sections.model_dump(mode="json")}
+    if experiment.space.data is not None:
+        # Its settings are merged already; the name survives, so that people recognise the space.
+        inline = {key: value for key, value in experiment.space.data.items() if key != "settings"}
+        resolved["search"]["space"] = {"name": experiment.space.name, **inline}
+    return resolved
+
+
+def demo_path() -> Path:
+    """The experiment file of the embedded demo."""
+    import tuner
+
+    return Path(next(iter(tuner.__path__))) / "demo" / "search.yaml"
+
+
+def _read(path: Path) -> Document:
+    if not path.exists():
+        raise missing(absolute(path), "experiment file", str(path))
+    if path.is_dir():
+        raise InputError("is a folder", where=str(path), expected="an experiment file (YAML)")
+    return read_document(path, None)
+
+
+Change = tuple[KeyPath, Any, str]
+"""A key, its new value, and how the user wrote it."""
+
+
+def _overrides(overrides: Sequence[str]) -> list[Change]:
+    changes: list[Change] = []
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        where = f"--set {text}"
+        if not equals or not _KEY.fullmatch(name.strip()):
+            raise InputError(
+                "not an assignment", where=where, expected="section.key=value, as in train.learning_rate=1e-3"
+            )
+        changes.append((tuple(name.strip().split(".")), parse_value(value, where), where))
+    return changes
+
+
+def _flags(flags: Mapping[str, Any]) -> list[Change]:
+    names = {key: flag for flag, key in FLAGS.items()}
+    return [
+        (tuple(name.split(".")), list(value) if isinstance(value, tuple) else value, names.get(name, name))
+        for name, value in flags.items()
+        if value is not None
+    ]
+
+
+def _layers(document: Document | None, changes: Sequence[Change], space: SpaceSource | None = None) -> Layers:
+    layers = Layers()
+    for key, value in space_settings(space) if space else ():
+        where = space.where(("settings", ".".join(map(str, key)))) if space else ""
+        base = space.path.parent if space and space.path else Path.cwd()
+        layers.add_value(key, value, Origin(where, base))
+    if document is not None:
+        layers.add_document(document, document.path.parent if document.path else Path.cwd())
+    for key, value, where in changes:
+        layers.add_value(key, value, Origin(where, Path.cwd()))
+    return layers
+
+
+def _experiment(document: Document | None, changes: Sequence[Change]) -> Experiment:
+    # The space brings settings that lie below the file, and the file says which space: so the layers are laid twice.
+    first = _layers(document, changes)
+    errors: list[InputError] = []
+    space: SpaceSource | None = None
+    try:
+        space = read_space_in(first, Search.model_fields["space"].default)
+        layers = _layers(document, changes, space)
+    except InputError as error:
+        errors.append(error)
+        layers = first
+    program_name = layers.get(("run", "program"), Run().program)
+    program = _program(program_name, layers)
+    schema = experiment_schema(program)
+    errors += resolve_paths(layers, path_keys(schema))
+    own = [*program.Settings.model_fields, *Sections.model_fields]
+    errors += [unknown_key((name,), layers.data, schema, layers.where) for name in layers.data if name not in own]
+    settings, found = checked(program.Settings, _only(layers, program.Settings), schema, layers.where)
+    errors += found
+    sections, found = checked(Sections, _only(layers, Sections), schema, layers.where)
+    errors += found
+    if errors or sections is None or settings is None or space is None:
+        raise combined(errors)
+    if errors := _crossed(program, settings, sections, layers):
+        raise combined(errors)
+    return Experiment(
+        program=program_name,
+        settings=settings,
+        search=sections.search,
+        scheduler=sections.scheduler,
+        run=sections.run,
+        space=space,
+        source=layers.where(),
+        path=document.path if document else None,
+        text=document.text if document else "",
+        notes=_notes(program, settings, sections),
+        changes={".".join(map(str, key)): value for key, value, _ in changes},
+    )
+
+
+def _program(name: Any, layers: Layers) -> type[Program]:
+    where = layers.where(("run", "program"))
+    if not isinstance(name, str):
+        raise InputError("run.program: not text", where=where, expected="sft, or package.module:Class")
+    try:
+        program = load_program(name)
+    except InputError as error:
+        raise InputError(error.what, where=where, expected=error.expected, remedy=error.remedy) from error
+    lacking = [part for part in ("Settings", "PARAMETERS", "REFUSED", "budget") if not hasattr(program, part)]
+    if lacking:
+        raise InputError(
+            f"run.program: {name} is no program: it has no {listed(lacking)}",
+            where=where,
+            expected="a class with the attributes of tuner.contract.Program",
+        )
+    return program
+
+
+def _only(layers: Layers, model: type[BaseModel]) -> dict[str, Any]:
+    """The model's own sections. One that has to be there is empty at least, so that what is missing *in* it is told."""
+    return {
+        name: layers.data.get(name, {})
+        for name, field in model.model_fields.items()
+        if name in layers.data or field.is_required()
+    }
+
+
+def _notes(program: type[Program], settings: BaseModel, sections: Sections) -> tuple[str, ...]:
+    notes: list[str] = []
+    scheduler, kind = sections.scheduler, sections.search.sampler.kind
+    if isinstance(scheduler, Asha):
+        if kind in ("gp", "cmaes"):
+            notes.append(
+                f"sampler {kind} learns from completed trials alone, and the scheduler stops most trials early: "
+                "use tpe, or scheduler.kind=none"
+            )
+        steps = program.budget(settings).steps
+        if steps is not None and scheduler.grace_period == steps:
+            notes.append(f"scheduler.grace_period is the whole budget ({steps} steps): no trial is stopped at a rung")
+    return tuple(notes)
+
+
+def _crossed(program: type[Program], settings: BaseModel, sections: Sections, layers: Layers) -> list[InputError]:
+    """What is wrong between sections that are right by themselves."""
+    scheduler = sections.scheduler
+    steps = program.budget(settings).steps
+    if isinstance(scheduler, Asha) and scheduler.grace_period and steps is not None and scheduler.grace_period > steps:
+        return [
+            InputError(
+                f"scheduler.grace_period: got {scheduler.grace_period}, but a whole trial is {steps} steps",
+                where=layers.where(("scheduler", "grace_period")),
+                expected=f"at most {steps}, or null for a period scaled to the budget",
+            )
+        ]
+    return []

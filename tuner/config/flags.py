@@ -1,0 +1,25 @@
+"""Command line flags that are settings. One table for the command line, for the merge, and for error messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FLAGS: Mapping[str, str] = {
+    "--model": "model.model_name_or_path",
+    "--model-revision": "model.model_revision",
+    "--trust-remote-code": "model.trust_remote_code",
+    "--data": "data.train",
+    "--validation": "data.validation",
+    "--space": "search.space",
+    "--num-trials": "search.num_trials",
+    "--sampler": "search.sampler",
+    "--seed": "search.seed",
+    "--scheduler": "scheduler.kind",
+    "--name": "run.name",
+    "--storage-path": "run.storage_path",
+    "--program": "run.program",
+    "--address": "run.address",
+    "--gpus-per-trial": "run.gpus_per_trial",
+    "--max-concurrent-trials": "run.max_concurrent_trials",
+}
+"""Command line flags that are settings, and the settings they are."""

@@ -1,0 +1,62 @@
+"""Relative paths: resolved against the place they are written in, and checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner.config.document import KeyPath
+from tuner.config.layers import Layers
+from tuner.config.words import dotted, nearest
+from tuner.contract import InputError
+
+_FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jinja", ".yaml", ".yml")
+_PATH_STARTS = (".", "/", "~")
+
+
+def resolve_paths(layers: Layers, keys: Sequence[KeyPath]) -> list[InputError]:
+    """Makes the paths among these settings absolute; returns an error for each that is missing.
+
+    A name that exists as a path is that path. One that only looks like a path (it begins with `.`, `/` or `~`, or
+    ends like a data file) must exist. Everything else is left alone: `Qwen/Qwen3-8B` is a hub id.
+    """
+    errors: list[InputError] = []
+    for key in keys:
+        value = layers.get(key)
+        if not isinstance(value, str) or not value:
+            continue
+        origin = layers.origin(key)
+        path = absolute(value, origin.base)
+        if path.exists():
+            layers.replace(key, str(path))
+        elif is_pathlike(value):
+            layers.replace(key, str(path))
+            errors.append(missing(path, dotted(key), origin.where))
+    return errors
+
+
+def absolute(path: str | Path, base: Path | None = None) -> Path:
+    """The whole path, without `..` and `~`, symbolic links kept as the user named them."""
+    return Path(os.path.abspath((base or Path.cwd()) / Path(path).expanduser()))  # noqa: PTH100  resolve() follows links
+
+
+def is_pathlike(value: str) -> bool:
+    """True for text that can only be meant as a path."""
+    return value.startswith(_PATH_STARTS) or value.lower().endswith(_FILE_SUFFIXES)
+
+
+def missing(path: Path, key: str, where: str) -> InputError:
+    """The error for a path that is not there, with the nearest name that is."""
+    folder = path.parent
+    if not folder.is_dir():
+        return InputError(f"{key}: no {path}: there is no folder {folder}", where=where)
+    try:
+        # A folder of a million files must not hold up an error message.
+        with os.scandir(folder) as entries:
+            names = [entry.name for _, entry in zip(range(2000), entries, strict=False)]
+    except OSError:
+        names = []
+    guess = nearest(path.name, sorted(names))
+    what = f"{key}: no file or folder {path}"
+    return InputError(f"{what}; did you mean `{guess}`?" if guess else what, where=where)

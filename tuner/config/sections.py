@@ -1,0 +1,200 @@
+"""The sections of an experiment file that belong to the search itself: `search`, `scheduler`, `run`.
+
+The other sections (`model`, `data`, `train`) belong to the program that trains. Field descriptions feed the JSON
+Schema that editors read, so they are written for the person who fills in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Section(BaseModel):
+    """Strict: an unknown key or a value of another kind is an error, never a guess."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _word(value: Any) -> Any:
+    """`sampler: random` is `sampler: {kind: random}`."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _default_kind(kind: str) -> Any:
+    def fill(value: Any) -> Any:
+        value = _word(value)
+        return {"kind": kind, **value} if isinstance(value, dict) and "kind" not in value else value
+
+    return fill
+
+
+class Tpe(Section):
+    """Tree-structured Parzen estimator, multivariate and grouped: the default, good from about 10 trials on."""
+
+    kind: Literal["tpe"] = "tpe"
+    n_startup_trials: int | None = Field(
+        default=None, ge=1, description="Random trials before the model is used. null: scaled to `num_trials`."
+    )
+
+
+class Random(Section):
+    """Independent draws."""
+
+    kind: Literal["random"] = "random"
+
+
+class Grid(Section):
+    """Every combination once, in random order; the space must be finite and without `when`."""
+
+    kind: Literal["grid"] = "grid"
+
+
+class Gp(Section):
+    """Gaussian process with expected improvement. It learns from completed trials alone."""
+
+    kind: Literal["gp"] = "gp"
+
+
+class Cmaes(Section):
+    """CMA-ES: for numbers, from about 100 trials on."""
+
+    kind: Literal["cmaes"] = "cmaes"
+
+
+class Qmc(Section):
+    """Quasi-random (Sobol) draws that cover the space evenly."""
+
+    kind: Literal["qmc"] = "qmc"
+
+
+SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes", "qmc")
+
+Sampler = Annotated[
+    Annotated[Tpe | Random | Grid | Gp | Cmaes | Qmc, Field(discriminator="kind")],
+    BeforeValidator(
+        _default_kind("tpe"),
+        json_schema_input_type=Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"]
+        | Tpe
+        | Random
+        | Grid
+        | Gp
+        | Cmaes
+        | Qmc,
+    ),
+]
+
+
+class Search(Section):
+    """What is searched, how often, and by which sampler."""
+
+    space: str | dict[str, Any] = Field(
+        default="lora",
+        description="A shipped space by name (`tuner spaces`), a YAML file, a Python function "
+        "`package.module:function`, or a mapping with `parameters:` right here.",
+    )
+    num_trials: int = Field(
+        default=16, ge=1, description="Trials in all; trial 0 is the recipe, the settings as written."
+    )
+    sampler: Sampler = Field(default=Tpe(), description="What proposes the next trial.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seeds the sampler, the trials and the data split.")
+
+
+class Flatline(Section):
+    """A trial whose best validation loss no longer improves has converged: it ends, complete, and may win."""
+
+    patience: int = Field(default=3, ge=1, description="Evaluations without improvement before the trial ends.")
+    min_delta: float = Field(default=0.001, ge=0, lt=1, description="Relative improvement that counts: 0.001 is 0.1%.")
+
+
+class Diverged(Section):
+    """A trial whose validation loss explodes is pruned."""
+
+    factor: float = Field(
+        default=2.0, gt=1, description="Diverged above this many times the trial's first validation loss."
+    )
+
+
+_FLATLINE = "End a trial that has converged; null switches the rule off."
+_DIVERGED = "End a trial that explodes; null leaves only losses that are not finite."
+
+
+class Asha(Section):
+    """Asynchronous successive halving: at each rung a trial goes on if it is in the best 1/reduction_factor."""
+
+    kind: Literal["asha"] = "asha"
+    reduction_factor: float = Field(default=3, gt=1, le=16, description="One in this many trials passes a rung.")
+    grace_period: int | None = Field(
+        default=None,
+        ge=1,
+        description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
+        "null: the longest warm-up of the space, at least 1/27 of the budget.",
+    )
+    flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
+    diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)
+
+
+class NoScheduler(Section):
+    """No rungs: every trial runs its whole budget unless a rule below is switched on."""
+
+    kind: Literal["none"] = "none"
+    flatline: Flatline | None = Field(default=None, description=_FLATLINE)
+    diverged: Diverged | None = Field(default=None, description=_DIVERGED)
+
+
+Scheduler = Annotated[
+    Annotated[Asha | NoScheduler, Field(discriminator="kind")],
+    BeforeValidator(_default_kind("asha"), json_schema_input_type=Literal["asha", "none"] | Asha | NoScheduler),
+]
+
+DEFAULT_KINDS: dict[tuple[str | int, ...], str] = {("search", "sampler"): "tpe", ("scheduler",): "asha"}
+"""What `kind` means where it is left out."""
+
+
+def _run_name(name: str) -> str:
+    if not RUN_NAME.fullmatch(name):
+        raise PydanticCustomError(
+            "expected",
+            "1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit: "
+            "the name is a folder and stays inside the storage path",
+        )
+    return name
+
+
+RunName = Annotated[
+    str, AfterValidator(_run_name), WithJsonSchema({"type": "string", "pattern": f"^{RUN_NAME.pattern}$"})
+]
+
+
+class Run(Section):
+    """Where the search runs, on what, and what it keeps."""
+
+    name: RunName | None = Field(
+        default=None, description="The run's folder under `storage_path`. null: date and time."
+    )
+    storage_path: str = Field(
+        default="runs", min_length=1, description="Folder of the runs, relative to where you start."
+    )
+    program: str = Field(default="sft", min_length=1, description="What fine-tunes: `sft`, or `package.module:Class`.")
+    address: str | None = Field(
+        default=None, min_length=1, description="A running Ray cluster. null: RAY_ADDRESS, or local."
+    )
+    gpus_per_trial: float | None = Field(
+        default=None, ge=0, le=1, description="null: 1 where there are GPUs, else 0. A fraction shares one GPU."
+    )
+    cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
+    max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
+    keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")
+
+
+class Sections(Section):
+    """The search's own half of an experiment file."""
+
+    search: Search = Field(default=Search())
+    scheduler: Scheduler = Field(default=Asha())
+    run: Run = Field(default=Run())

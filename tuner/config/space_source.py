@@ -1,0 +1,116 @@
+"""Finds what `search.space` refers to and reads it, without yet knowing what its parameters mean.
+
+A space may bring settings along (`settings:`), which lie below the experiment file; so the file is read here, once,
+and `tuner.space` builds the space from the same text.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner.config.document import Document, KeyPath, kind_of, read_document, shown_path
+from tuner.config.layers import Layers
+from tuner.config.paths import absolute, missing
+from tuner.config.words import listed, nearest
+from tuner.contract import InputError
+
+SPACE_KEY: KeyPath = ("search", "space")
+_EXPECTED = "a shipped space by name, a YAML file, package.module:function, or a mapping with `parameters:`"
+
+
+@dataclass(frozen=True)
+class SpaceSource:
+    """A search space as it was written: a mapping read from YAML, or the name of a Python function."""
+
+    name: str
+    source: str
+    """Where it is written, for messages and for the user."""
+    data: Mapping[str, Any] | None = None
+    function: str | None = None
+    places: Mapping[KeyPath, str] = field(default_factory=dict)
+    """`file:line` of each key in `data`."""
+    path: Path | None = None
+    text: str = ""
+
+    def where(self, key: KeyPath = ()) -> str:
+        while key:
+            if key in self.places:
+                return self.places[key]
+            key = key[:-1]
+        return self.source
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The spaces that come with the tuner, by name."""
+    try:
+        folder = Path(str(importlib.resources.files("search_spaces")))
+    except ModuleNotFoundError:
+        return {}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_space(spec: str | Mapping[str, Any], base: Path, where: str = "search.space") -> SpaceSource:
+    """Reads the space that `spec` refers to; a relative path is relative to `base`."""
+    if isinstance(spec, Mapping):
+        return SpaceSource(str(spec.get("name") or "inline"), where, spec)
+    if not isinstance(spec, str) or not spec.strip():
+        raise InputError(f"search.space: got {kind_of(spec)}", where=where, expected=_EXPECTED)
+    if spec.endswith((".yaml", ".yml")) or spec.startswith((".", "/", "~")):
+        path = absolute(spec, base)
+        if not path.is_file():
+            raise missing(path, "search.space", where)
+        return _from_document(read_document(path), path.stem)
+    if ":" in spec:
+        return SpaceSource(spec.rpartition(":")[2], where, function=spec)
+    shipped = shipped_spaces()
+    if spec not in shipped:
+        guess = nearest(spec, shipped)
+        raise InputError(
+            f"search.space: no shipped space `{spec}`" + (f"; did you mean `{guess}`?" if guess else ""),
+            where=where,
+            expected=f"one of {listed(shipped)}, a YAML file, package.module:function, or a mapping",
+        )
+    return _from_document(read_document(shipped[spec]), spec)
+
+
+def read_space_in(layers: Layers, default: str) -> SpaceSource:
+    """The space that the experiment in `layers` names, with the lines of an inline one."""
+    spec = layers.get(SPACE_KEY, default)
+    origin = layers.origin(SPACE_KEY)
+    if not isinstance(spec, dict):
+        return read_space(spec, origin.base, origin.where)
+    places = {key: layers.where((*SPACE_KEY, *key)) for key in _keys(spec)}
+    return SpaceSource(str(spec.get("name") or "inline"), origin.where, spec, places=places)
+
+
+def space_settings(space: SpaceSource) -> list[tuple[KeyPath, Any]]:
+    """The settings that a space brings along, with dotted names taken apart, in the order written."""
+    settings = (space.data or {}).get("settings")
+    if settings is None:
+        return []
+    if not isinstance(settings, Mapping):
+        raise InputError(
+            f"settings: got {kind_of(settings)}", where=space.where(("settings",)), expected="a mapping of settings"
+        )
+    return [(tuple(str(name).split(".")), value) for name, value in settings.items()]
+
+
+def _from_document(document: Document, name: str) -> SpaceSource:
+    places = {key: document.where(key) for key in document.lines}
+    source = document.source if document.path is None else shown_path(document.path)
+    return SpaceSource(
+        str(document.data.get("name") or name), source, document.data, None, places, document.path, document.text
+    )
+
+
+def _keys(value: Any, at: KeyPath = ()) -> list[KeyPath]:
+    items: list[tuple[str | int, Any]] = []
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    return [key for name, child in items for key in [(*at, name), *_keys(child, (*at, name))]]

@@ -1,0 +1,150 @@
+"""Errors in our words: pydantic's findings become `InputError`s with file, line, key, what was got and expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tuner.config.document import KeyPath
+from tuner.config.flags import FLAGS
+from tuner.config.words import Schema, describe, dotted, got, keys_at, listed, meant, nearest, node_at
+from tuner.contract import InputError
+
+Where = Callable[[KeyPath], str]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(
+    model: type[Model], data: Mapping[str, Any], schema: Schema, where: Where, at: KeyPath = ()
+) -> tuple[Model | None, list[InputError]]:
+    """`data`, or what stands in it `at` a key, as an instance of `model`; or None and an error for every wrong key."""
+    try:
+        # Strict, whatever the model says: pydantic would take `yes` for true, and true for the number 1.
+        return model.model_validate(_written(data, at), strict=True), []
+    except ValidationError as error:
+        return None, translated(error, data, schema, where, at)
+    except InputError as error:
+        place = error.where or where(())
+        return None, [InputError(error.what, where=place, expected=error.expected, remedy=error.remedy)]
+
+
+def combined(errors: Sequence[InputError]) -> InputError:
+    """Several errors as one, each with its own place."""
+    if len(errors) == 1:
+        return errors[0]
+    lines = [line for error in sorted(errors, key=_place) for line in str(error).splitlines()]
+    return InputError("\n".join([f"{len(errors)} errors in the input", *(f"  {line}" for line in lines)]))
+
+
+def _place(error: InputError) -> tuple[str, int]:
+    """In the order of the file, as a reader goes through it."""
+    source, _, line = error.where.rpartition(":")
+    return (source, int(line)) if line.isdigit() else (error.where, 0)
+
+
+def translated(
+    error: ValidationError, data: Mapping[str, Any], schema: Schema, where: Where, at: KeyPath = ()
+) -> list[InputError]:
+    """One InputError for each key that pydantic complains about, in the order of its complaints."""
+    by_key: dict[KeyPath, list[Any]] = {}
+    for finding in error.errors(include_url=False):
+        by_key.setdefault(_written_key((*at, *finding["loc"]), finding["type"], data), []).append(finding)
+    return [_explained(key, findings, data, schema, where) for key, findings in by_key.items()]
+
+
+def unknown_key(key: KeyPath, data: Mapping[str, Any], schema: Schema, where: Where) -> InputError:
+    """The error for a key that nobody knows."""
+    return _unknown(key, data, schema, where(key))
+
+
+def _explained(key: KeyPath, findings: list[Any], data: Mapping[str, Any], schema: Schema, where: Where) -> InputError:
+    # A plain union (`int | str`) yields a finding for each of its members; one that speaks for itself wins.
+    finding = next((one for one in findings if one["type"] in _SPEAKING), findings[0])
+    kind, value = finding["type"], finding["input"]
+    node = node_at(schema, key, data)
+    accepts = describe(node, schema) if node else ""
+    if kind == "extra_forbidden":
+        return _unknown(key, data, schema, where(key))
+    if kind == "missing":
+        note = " ".join(str((node or {}).get("description", "")).split()).removesuffix(".")
+        flag = next((flag for flag, name in FLAGS.items() if name == dotted(key)), "")
+        return InputError(
+            f"`{dotted(key)}` is missing",
+            where=where(key),
+            expected=f"{accepts} ({note})" if note else accepts,
+            remedy=f"{flag} on the command line, or in the file" if flag else "",
+        )
+    if kind == "union_tag_invalid":
+        tag = str(finding["ctx"]["discriminator"]).strip("'")
+        tags = [part.strip(" '") for part in str(finding["ctx"]["expected_tags"]).split(",")]
+        if isinstance(_written(data, key), Mapping):  # and not the bare word for `{kind: word}`
+            key = (*key, tag)
+        return _refused(key, finding["ctx"]["tag"], f"one of {', '.join(tags)}", where(key), tags)
+    if kind == "expected":
+        return _refused(key, value, finding["msg"], where(key))
+    if kind in _SPEAKING:
+        message = str(finding.get("ctx", {}).get("error", finding["msg"]))
+        return InputError(f"{dotted(key)}: {message}" if key else message, where=where(key))
+    written = _written(data, key) if key else value
+    return _refused(key, written, accepts or finding["msg"].lower(), where(key), _constants(node, schema))
+
+
+_SPEAKING = ("value_error", "assertion_error", "expected", "extra_forbidden", "union_tag_invalid")
+
+
+def _unknown(key: KeyPath, data: Mapping[str, Any], schema: Schema, where: str) -> InputError:
+    parent, name = key[:-1], str(key[-1])
+    what = f"unknown key `{name}` in `{dotted(parent)}`" if parent else f"unknown section `{name}`"
+    holder = _written(data, parent)
+    if parent and isinstance(holder, Mapping) and isinstance(holder.get("kind"), str):
+        what += f" of kind {holder['kind']}"
+    if guess := meant(schema, parent, name, data):
+        return InputError(f"{what}; did you mean `{guess}`?", where=where)
+    known = keys_at(schema, parent, data)
+    return InputError(what, where=where, expected=f"{'one of' if len(known) > 1 else 'only'} {listed(known)}")
+
+
+def _refused(key: KeyPath, value: Any, expected: str, where: str, names: Sequence[str] = ()) -> InputError:
+    what = f"{dotted(key)}: got {got(value)}" if key else f"got {got(value)}"
+    guess = nearest(value, names) if isinstance(value, str) else None
+    # `init_lora_weights: true` reads as a boolean, and the choice is the word.
+    quoted = f'"{got(value)}" in quotes' if isinstance(value, bool) and got(value) in names else ""
+    return InputError(
+        f"{what}; did you mean `{guess}`?" if guess else what, where=where, expected=expected, remedy=quoted
+    )
+
+
+def _constants(node: Schema | None, schema: Schema) -> list[str]:
+    accepts = describe(node, schema) if node else ""
+    first = accepts.split(" or ")[0]
+    return first.removeprefix("one of ").split(", ") if first.startswith("one of ") else []
+
+
+def _written_key(loc: tuple[int | str, ...], kind: str, data: Any) -> KeyPath:
+    """pydantic's location without the names of union members, which nobody wrote."""
+    key: list[str | int] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if _holds(data, part):
+            data = data[part]
+        elif not (last and kind == "missing"):
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _holds(data: Any, part: int | str) -> bool:
+    if isinstance(data, list):
+        return isinstance(part, int) and part < len(data)
+    return isinstance(data, Mapping) and part in data
+
+
+def _written(data: Any, key: KeyPath) -> Any:
+    for part in key:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data

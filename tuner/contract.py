@@ -1,0 +1,283 @@
+"""The narrow seam between the search (driver) and a program (worker).
+
+The driver samples, schedules and judges; a *program* trains and measures. They share this file and nothing else:
+what a trial is told (`Assignment`), what it answers before its first step (`Setup`) and at every evaluation
+(`Evaluation`), how it refuses (`InputError`, `Fault`), and the words for how a trial can end. Standard library only,
+so either side imports it for free.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+METRIC = "eval_loss"
+"""The one number a trial is judged by: mean validation loss, lower is better."""
+
+
+class Status(StrEnum):
+    """How a trial ended, in one word."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Reason(StrEnum):
+    """Why a trial ended. Every ending has exactly one."""
+
+    BUDGET = "budget"
+    FLATLINE = "flatline"
+    RUNG = "rung"
+    DIVERGED = "diverged"
+    FROZEN = "frozen"
+    OUT_OF_MEMORY = "out_of_memory"
+    DATA = "data"
+    CONFIG = "config"
+    INFRASTRUCTURE = "infrastructure"
+    ERROR = "error"
+    USER = "user"
+    SEARCH = "search"
+
+    @property
+    def status(self) -> Status:
+        return _STATUS[self]
+
+    @property
+    def halts_search(self) -> bool:
+        """A fault of the set-up, not of the sample: every further trial would fail the same way."""
+        return self in (Reason.FROZEN, Reason.DATA, Reason.CONFIG)
+
+
+_STATUS = {
+    Reason.BUDGET: Status.COMPLETED,
+    Reason.FLATLINE: Status.COMPLETED,
+    Reason.RUNG: Status.PRUNED,
+    Reason.DIVERGED: Status.PRUNED,
+    Reason.FROZEN: Status.FAILED,
+    Reason.OUT_OF_MEMORY: Status.FAILED,
+    Reason.DATA: Status.FAILED,
+    Reason.CONFIG: Status.FAILED,
+    Reason.INFRASTRUCTURE: Status.FAILED,
+    Reason.ERROR: Status.FAILED,
+    Reason.USER: Status.STOPPED,
+    Reason.SEARCH: Status.STOPPED,
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The end of a trial and its reason, as the user reads it ("rung 2: 2.41, needed 2.17")."""
+
+    reason: Reason
+    message: str = ""
+    remedy: str = ""
+
+    @property
+    def status(self) -> Status:
+        return self.reason.status
+
+
+class InputError(Exception):
+    """Something the user wrote cannot be used: what is wrong, where, what was expected, what to do. Exit code 2."""
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.expected, self.remedy = what, where, expected, remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        lines += [f"  expected: {self.expected}"] if self.expected else []
+        lines += [f"  try: {self.remedy}"] if self.remedy else []
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_input_error, (self.what, self.where, self.expected, self.remedy)
+
+
+def _rebuild_input_error(what: str, where: str, expected: str, remedy: str) -> InputError:
+    return InputError(what, where=where, expected=expected, remedy=remedy)
+
+
+class Fault(Exception):
+    """A program cannot go on with this trial, and knows why.
+
+    Only the worker's own safety ends a trial from inside: out of memory, frozen weights, unusable data or
+    configuration. Whether a loss is good enough is the driver's to judge.
+    """
+
+    def __init__(self, reason: Reason, message: str, remedy: str = "") -> None:
+        self.reason, self.message, self.remedy = reason, message, remedy
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fault, (self.reason, self.message, self.remedy)
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.reason, self.message, self.remedy)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a program made once for all trials, and what it learned about data and base while doing so.
+
+    `facts` is JSON: it goes into `resolved.json` and onto the screen. `tokens` is the number of training tokens in
+    one epoch (None where the word means nothing); with a budget in epochs it makes trials of different batch sizes
+    comparable. `notes` are sentences for the user ("the tokenizer has no pad token: using its EOS token").
+    """
+
+    folder: str
+    tokens: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A whole trial's length: optimizer steps, or epochs where batch sizes differ."""
+
+    steps: int | None
+    epochs: float | None = None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One trial for a worker: a point of the space and where its adapter goes.
+
+    `evaluate_at` are fractions of the trial's steps in (0, 1], ascending, 1.0 last; the same for every trial, so
+    that curves are compared at the same place. `folder` exists when `start` is called and belongs to this trial.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    seed: int
+    evaluate_at: tuple[float, ...]
+    folder: str
+    attempt: int = 1
+
+    def evaluation_steps(self, max_steps: int) -> tuple[int, ...]:
+        """The steps after which a trial of `max_steps` is evaluated: each share rounded up, each step once.
+
+        Up and not to nearest: a trial must have reached a rung's share when it is compared there.
+        """
+        steps = {min(max_steps, max(1, math.ceil(share * max_steps - 1e-9))) for share in self.evaluate_at}
+        return tuple(sorted(steps | {max_steps}))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker built for a trial, before its first step."""
+
+    max_steps: int
+    trainable_parameters: int
+    total_parameters: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One measurement of a running trial.
+
+    step: optimizer steps taken; max_steps: in the whole trial. tokens: training tokens seen (padding excluded).
+    eval_loss: mean validation loss as measured: may be None or not finite, the driver has rules for that.
+    train_loss: mean over the steps since the evaluation before. seconds: since `start`, set-up included.
+    memory: peak accelerator bytes of this trial. adapter: folder the adapter was saved to, if this loss was its best.
+    """
+
+    step: int
+    max_steps: int
+    eval_loss: float | None
+    tokens: int = 0
+    train_loss: float | None = None
+    seconds: float = 0.0
+    memory: int | None = None
+    adapter: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.max_steps
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyperparameter that a program lets a search vary.
+
+    path: where its value stands in the settings ("train.learning_rate"). kind: float, int, or choice.
+    choices: every value allowed (choice), or None when `check` decides. low, high: bounds of what makes sense.
+    label: a short column heading for tables.
+    """
+
+    name: str
+    path: str
+    kind: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] | None = None
+    label: str = ""
+    warmup: bool = False
+    """True for the parameter that is the warm-up's share of a trial; the grace period is at least as long."""
+
+
+@runtime_checkable
+class Program(Protocol):
+    """What fine-tunes. One instance lives in a worker and runs one trial after another.
+
+    The class attributes and class methods answer without heavy imports (torch and the like); `prepare` and `merge`
+    run in a process of their own and may import anything.
+    """
+
+    Settings: ClassVar[Any]
+    """A pydantic model; its fields are the program's sections of the experiment file."""
+
+    PARAMETERS: ClassVar[Mapping[str, Parameter]]
+    """What a space may vary, by name."""
+
+    REFUSED: ClassVar[Mapping[str, str]]
+    """What a space may not vary, by name, each with the reason shown to the user."""
+
+    @classmethod
+    def budget(cls, settings: Any) -> Budget: ...
+
+    @classmethod
+    def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
+        """Reads, checks and tokenizes the data once. Raises InputError or Fault. Idempotent, safe to race."""
+        ...
+
+    def __init__(self, settings: Mapping[str, Any], preparation: Preparation) -> None: ...
+
+    def start(self, assignment: Assignment) -> Setup: ...
+
+    def step(self) -> Evaluation:
+        """Trains to the next evaluation and measures."""
+        ...
+
+    def stop(self) -> None:
+        """Ends the trial, wherever it is, and takes everything it brought away. Called once for each `start`."""
+        ...
+
+
+PROGRAMS = {"sft": "trainables.sft:SFT"}
+
+
+def load_program(name: str) -> type[Program]:
+    """The program class called `name`: a key of PROGRAMS or "package.module:Class"."""
+    target = PROGRAMS.get(name, name)
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"no program {name!r} ({error})",
+            where="run.program",
+            expected=f"one of {', '.join(PROGRAMS)}, or package.module:Class",
+        ) from error

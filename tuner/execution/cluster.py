@@ -1,0 +1,108 @@
+"""Ray, started here or joined, and left as it was found."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from tuner.contract import InputError
+
+# Read by Ray when its modules are imported, or when a search starts.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they import torch on the driver (3.3 s); the ledger is our log
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals.py answers; Ray's would end the search with exit code 0
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots that nobody reads: a resume reads the ledger
+    "TUNE_MAX_LEN_IDENTIFIER": "40",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@contextmanager
+def ray_session(address: str | None, log: Path) -> Iterator[Mapping[str, float]]:
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine; yields the cluster's resources.
+
+    A Ray that was running in this process before is used and left running. Ray's own words go to `log`.
+    Raises InputError where the address does not answer.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    with _hushed(log):
+        yield from _joined(ray, address)
+
+
+def _joined(ray: Any, address: str | None) -> Iterator[Mapping[str, float]]:
+    drop_handlers()
+    ours = not ray.is_initialized()
+    if ours:
+        joined = address or os.environ.get("RAY_ADDRESS")
+        local = {} if joined else {"dashboard_host": "127.0.0.1"}
+        try:
+            ray.init(
+                address=joined or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                **local,
+            )
+        except (ConnectionError, ValueError) as error:
+            raise InputError(
+                f"no Ray cluster answers at {joined} ({_line(error)})",
+                where="run.address",
+                expected="the address of a running cluster, such as 10.0.0.1:6379, or nothing for this machine",
+                remedy="start one with: ray start --head",
+            ) from error
+    try:
+        yield ray.cluster_resources()
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def dashboard_url() -> str | None:
+    """Where the Ray dashboard of this session answers, if it runs."""
+    import ray
+
+    context = getattr(ray, "_private", None)
+    url = context.worker.get_dashboard_url() if context else None
+    return f"http://{url}" if url else None
+
+
+@contextmanager
+def _hushed(log: Path) -> Iterator[None]:
+    """Sends what the libraries beneath say to a file, and nothing of it to the terminal.
+
+    Ray prints the deaths of workers to standard output, where `--json` puts its one object, and clears its own log
+    handlers at `ray.init`, after which Python's last resort would print every warning.
+    """
+    handler = logging.FileHandler(log, delay=True, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        with log.open("a", encoding="utf-8") as output, redirect_stdout(output):
+            yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def drop_handlers() -> None:
+    """Takes away the log handlers that ray.tune gave itself when it was imported; the session's stays."""
+    for name in [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]:
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,40 @@
+"""How many trials at a time, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.contract import InputError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial holds while it runs, and how many run at a time."""
+
+    cpus: float
+    gpus: float
+    workers: int
+
+
+def decide(run: Any, cluster: Mapping[str, float], num_trials: int) -> Resources:
+    """Works out the workers from the `run` settings and what the cluster has ({"CPU": 2.0, "GPU": 1.0}).
+
+    Said or not, `max_concurrent_trials` is always set: left alone, Ray keeps a single trial pending, and one worker
+    busy. Raises InputError where not even one trial fits.
+    """
+    have_gpus, have_cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0)
+    gpus = run.gpus_per_trial if run.gpus_per_trial is not None else (1.0 if have_gpus else 0.0)
+    fits = [have_cpus // run.cpus_per_trial] if run.cpus_per_trial else []
+    fits += [have_gpus // gpus] if gpus else []
+    most = int(min(fits)) if fits else 1
+    if most < 1:
+        raise InputError(
+            f"a trial asks for {gpus:g} GPUs and {run.cpus_per_trial:g} CPUs, and Ray has {have_gpus:g} and "
+            f"{have_cpus:g}",
+            where="run.gpus_per_trial, run.cpus_per_trial",
+            expected="a trial that fits",
+            remedy="ask for less, or join a larger cluster with --address",
+        )
+    return Resources(run.cpus_per_trial, gpus, min(most, run.max_concurrent_trials or most, num_trials))

@@ -1,0 +1,210 @@
+"""A search from start to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuner.config import Experiment, dump_resolved, load_resolved
+from tuner.contract import Fault, InputError, Reason, Status, Verdict
+from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
+from tuner.execution.plan import Plan, make_plan
+from tuner.execution.prepare import Preparing
+from tuner.execution.resources import Resources, decide
+from tuner.execution.signals import StopRequested, StopSignals
+from tuner.results.adapters import write_best
+from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
+from tuner.results.ledger import Event, Kind, Ledger
+from tuner.results.records import SearchRecord
+from tuner.results.versions import versions
+from tuner.seeds import derive_seed
+from tuner.space import with_params
+
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended. exit_code: 0 done, 1 no usable trial or halted, 3 done with failed trials, 130 or 143 after
+    a signal. path: the run folder."""
+
+    record: SearchRecord
+    path: Path
+    exit_code: int
+    signal: int | None = None
+
+
+def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Outcome:
+    """Runs a search in a new run folder. `listeners` hear every event after it is on disk.
+
+    Raises InputError for what the user wrote; nothing is left behind then.
+    """
+    plan = make_plan(experiment)
+    folder = create_run(experiment.storage_path, experiment.run.name or default_name())
+    try:
+        lock = RunLock(folder)
+        _write_settings(folder, experiment)
+        return _Search(plan, folder, lock, listeners).run()
+    except InputError:
+        if not folder.record().trials:  # nothing ran: give the name back
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def resume_search(
+    storage_path: Path, name: str, listeners: Sequence[Observer] = (), num_trials: int | None = None
+) -> Outcome:
+    """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
+
+    num_trials: a new total; None for the one it had. Raises InputError where there is no such run, where it is being
+    written by another driver, or where num_trials is less than what has run.
+    """
+    folder = open_run(storage_path, name)
+    experiment = _read_settings(folder)
+    if num_trials is not None:
+        have = len(folder.record().trials)
+        if num_trials < have:
+            raise InputError(
+                f"the search already has {have} trials",
+                where="--num-trials",
+                expected=f"{have} or more",
+            )
+        search = experiment.search.model_copy(update={"num_trials": num_trials})
+        experiment = replace(experiment, search=search)
+    run = experiment.run.model_copy(update={"name": folder.name, "storage_path": str(folder.path.parent)})
+    experiment = replace(experiment, run=run)
+    lock = RunLock(folder)
+    return _Search(make_plan(experiment), folder, lock, listeners).run()
+
+
+class _Search:
+    """One session of a search: new or resumed, it is the same."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, lock: RunLock, listeners: Sequence[Observer]) -> None:
+        self._plan, self._experiment, self._folder, self._lock = plan, plan.experiment, folder, lock
+        self._record = folder.record()
+        self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners])
+        self._signals = StopSignals()
+
+    def run(self) -> Outcome:
+        with ExitStack() as stack:
+            stack.callback(self._lock.release)
+            stack.callback(self._ledger.close)
+            stack.enter_context(self._signals)
+            halt: Verdict | None = None
+            try:
+                halt = self._carry_out(stack)
+            except StopRequested:
+                pass
+            except Fault as fault:
+                halt = fault.verdict
+            return self._finish(halt)
+
+    def _carry_out(self, stack: ExitStack) -> Verdict | None:
+        preparing = Preparing(
+            self._experiment.program,
+            self._experiment.settings.model_dump(mode="json"),
+            self._folder.data,
+            self._folder.logs / "prepare.log",
+        )
+        stack.callback(preparing.cancel)
+        cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
+        self._signals.listen()
+        resources = decide(self._experiment.run, cluster, self._experiment.search.num_trials)
+        self._ledger.append(Kind.SEARCH, details=self._opening(resources))
+        for note in self._plan.notes:
+            self._ledger.append(Kind.NOTE, details={"text": note})
+        preparation = preparing.result()
+        self._ledger.append(
+            Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)}
+        )
+        from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
+
+        drop_handlers()
+        return run_trials(
+            self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
+            signals=self._signals,
+        )  # fmt: skip
+
+    def _opening(self, resources: Resources) -> dict[str, Any]:
+        experiment = self._experiment
+        return {
+            "name": self._folder.name,
+            "num_trials": experiment.search.num_trials,
+            "workers": resources.workers,
+            "cpus_per_trial": resources.cpus,
+            "gpus_per_trial": resources.gpus,
+            "dashboard": dashboard_url(),
+            "recipe": dict(self._plan.recipe),
+        }
+
+    def _finish(self, halt: Verdict | None) -> Outcome:
+        record, stopped = self._record, self._signals.number
+        resolved = json.loads(self._folder.resolved.read_text())
+        if record.best is not None:
+            train = fixed_experiment(self._experiment, record.best.params)
+            write_best(self._folder, record, train=train, resolved=resolved)
+        code = exit_code(record, halt, stopped)
+        self._ledger.append(
+            Kind.FINISHED,
+            reason=str(halt.reason) if halt else None,
+            details={
+                "outcome": "interrupted" if stopped else "halted" if halt else "done",
+                "message": halt.message if halt else "",
+                "remedy": halt.remedy if halt else "",
+                "exit_code": code,
+            },
+        )
+        return Outcome(record, self._folder.path, code, stopped)
+
+
+def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
+    """0 done, 1 no usable trial or a set-up fault, 3 done with failed trials, 128 + signal."""
+    if stopped is not None:
+        return 128 + stopped
+    if halt is not None or record.best is None:
+        return 1
+    failed = any(t.status is Status.FAILED for t in record.ended)
+    return 3 if failed else 0
+
+
+def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The experiment that trains one point again: every setting of the program, and no search."""
+    settings = with_params(experiment.settings, params, experiment.program_class)
+    return {
+        **settings.model_dump(mode="json"),
+        "search": {"space": {"parameters": {}}, "num_trials": 1, "seed": experiment.search.seed},
+        "scheduler": {"kind": "none"},
+        "run": {"program": experiment.program},
+    }
+
+
+def _write_settings(folder: RunFolder, experiment: Experiment) -> None:
+    folder.experiment.write_text(experiment.text, encoding="utf-8")
+    about = {
+        "versions": versions(),
+        "seeds": {purpose: derive_seed(experiment.search.seed, purpose) for purpose in ("sampler", "trial")},
+        "command": [Path(sys.executable).name, "-m", "tuner", *sys.argv[1:]],
+    }
+    resolved = {**dump_resolved(experiment), "about": about}
+    folder.resolved.write_text(json.dumps(resolved, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_settings(folder: RunFolder) -> Experiment:
+    try:
+        resolved = json.loads(folder.resolved.read_text(encoding="utf-8"))
+        del resolved["about"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"cannot be read ({error})",
+            where=str(folder.resolved),
+            expected="the settings that the search was started with",
+            remedy=f"start it anew from {folder.experiment} under another name",
+        ) from error
+    return load_resolved(resolved, str(folder.resolved))

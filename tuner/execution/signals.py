@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM as a request to stop.
+
+The first signal asks: no new trials, everything saved, the line that resumes printed, exit 130 or 143. The second
+one ends the wait for running steps as well; what was reported is in the ledger by then.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class StopRequested(BaseException):
+    """Raised by a signal outside the search loop (start-up, say), where nothing else would notice a flag."""
+
+
+class StopSignals:
+    """Listens for SIGINT and SIGTERM while it is entered. `number` is the first that came, or None."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.count = 0
+        self._deferred = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Takes the signals over (again: Ray installs a SIGTERM handler of its own when it starts)."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, self._on_signal)
+            self._before.setdefault(number, before)
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def defer(self) -> None:
+        """From here on the first signal only sets the flag; the loop looks at it."""
+        self._deferred = True
+        if self.number is not None:
+            raise StopRequested
+
+    def requested(self) -> bool:
+        return self.number is not None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self.number = self.number or number
+        if not self._deferred or self.count > 1:
+            raise StopRequested

@@ -1,0 +1,124 @@
+"""The part of a search that Ray Tune carries out."""
+
+from __future__ import annotations
+
+from ray import tune
+from ray.tune import Stopper
+
+from tuner.contract import Preparation, Verdict
+from tuner.execution.books import Books, Terms
+from tuner.execution.plan import Plan
+from tuner.execution.plaques import Plaques
+from tuner.execution.resources import Resources
+from tuner.execution.signals import StopSignals
+from tuner.execution.worker import Naming, TrialActor, WorkerConfig, trial_name
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Ledger
+from tuner.results.records import SearchRecord
+from tuner.scheduling.asha import Asha
+from tuner.scheduling.rules import Reading, make_rules
+from tuner.seeds import derive_seed
+from tuner.study.searcher import StudySearcher
+from tuner.study.study import Study
+
+
+class _StopWhenAsked(Stopper):
+    """Ends the search when the books say so; never a single trial, because Ray would lose the reason."""
+
+    def __init__(self, books: Books) -> None:
+        self._books: Books | None = books
+
+    def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Ray asks several times a second; it is the one place in its loop where the driver gets a turn."""
+        assert self._books is not None
+        self._books.tick()
+        return self._books.stopping
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_books": None}
+
+
+def run_trials(
+    plan: Plan,
+    resources: Resources,
+    preparation: Preparation,
+    *,
+    folder: RunFolder,
+    ledger: Ledger,
+    record: SearchRecord,
+    signals: StopSignals,
+) -> Verdict | None:
+    """Runs what is left of a search; returns the verdict that halted it, if one did.
+
+    Raises whatever kept the study from suggesting (a space function of the user's, say).
+    """
+    experiment = plan.experiment
+    ladder = plan.ladder(preparation.tokens)
+    study = Study(
+        folder.study,
+        name=folder.name,
+        space=plan.space,
+        sampler=experiment.search.sampler,
+        num_trials=experiment.search.num_trials,
+        seed=experiment.search.seed,
+        recipe=plan.recipe,
+        records=record.trials.values(),
+    )
+    terms = Terms(
+        num_trials=experiment.search.num_trials,
+        seed=derive_seed(experiment.search.seed, "trial"),
+        evaluate_at=ladder.evaluate_at,
+        keep_adapters=experiment.run.keep_adapters,
+    )
+    plaques = Plaques()
+    naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
+    books = Books(folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=plaques)
+    books.stop_when(signals.requested)
+    before, after = make_rules(experiment.scheduler)
+    scheduler = Asha(
+        ladder,
+        before=before,
+        after=after,
+        listener=books,
+        history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.trials.values()],
+    )
+    left = experiment.search.num_trials - len(record.ended)
+    if left <= 0:
+        return None
+    settings = experiment.settings.model_dump(mode="json")
+    worker = WorkerConfig(
+        experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus
+    )
+    tuner = tune.Tuner(
+        TrialActor,
+        param_space={"worker": worker},
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(books),
+            scheduler=scheduler,
+            num_samples=left,
+            max_concurrent_trials=resources.workers,
+            reuse_actors=True,
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"session-{record.sessions}",
+            storage_path=str(folder.tune),
+            verbose=0,
+            stop=_StopWhenAsked(books),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial saves its adapter itself
+        ),
+    )
+    signals.defer()
+    try:
+        tuner.fit()
+    finally:
+        books.close()
+    if books.failure is not None:
+        raise books.failure
+    return books.halt
+

@@ -1,0 +1,157 @@
+"""The Ray Tune trainable: one process that runs one trial after another.
+
+The actor outlives its trials: imports and the base are paid for once. A trial arrives as a `TrialConfig`, and each
+call of `step` answers with one report: the trial's set-up first, then an evaluation a call. Whatever goes wrong is
+reported in words; only a process that dies leaves Ray to find out.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+
+from tuner.contract import (
+    Assignment,
+    Evaluation,
+    Fault,
+    InputError,
+    Preparation,
+    Program,
+    Reason,
+    Setup,
+    Verdict,
+    load_program,
+)
+from tuner.scheduling.wire import to_result
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds."""
+
+    program: str
+    settings: Mapping[str, Any]
+    preparation: Preparation
+    title: str = "worker"
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """One trial for a worker. title: how it is called in the dashboard. log: where its libraries' words go."""
+
+    assignment: Assignment
+    title: str
+    log: str
+
+
+class TrialActor(tune.Trainable):
+    """Runs trials. Its config is {"worker": WorkerConfig, "trial": TrialConfig}."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Resources from the config; `tune.with_resources` would rename the class in the dashboard."""
+        worker: WorkerConfig = config["worker"]
+        return tune.PlacementGroupFactory([{"CPU": worker.cpus, **({"GPU": worker.gpus} if worker.gpus else {})}])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._program: Program | None = None
+        self._running = False
+        self._log: logging.Handler | None = None
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Ends the trial that was here and takes the next; the base stays."""
+        self._leave()
+        self._take(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One report: the set-up, an evaluation, or the verdict on a fault."""
+        try:
+            return to_result(self._advance())
+        except Fault as fault:
+            return to_result(fault.verdict, traceback.format_exc())
+        except InputError as error:
+            return to_result(Verdict(Reason.CONFIG, str(error)), traceback.format_exc())
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            return to_result(Verdict(Reason.ERROR, message), traceback.format_exc())
+
+    def cleanup(self) -> None:
+        self._leave()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save: a trial's adapter is written to the run folder when its loss improves."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load; see `save_checkpoint`."""
+
+    def __repr__(self) -> str:
+        """Not the trial's title: Ray asks once, and this process outlives the trial. See plaques.py."""
+        return self._worker.title
+
+    def _take(self, config: Mapping[str, Any]) -> None:
+        self._worker: WorkerConfig = config["worker"]
+        self._trial: TrialConfig = config["trial"]
+
+    def _advance(self) -> Setup | Evaluation:
+        if self._running:
+            assert self._program is not None
+            return self._program.step()
+        self._listen()
+        if self._program is None:
+            program = load_program(self._worker.program)
+            self._program = program(self._worker.settings, self._worker.preparation)
+        self._running = True
+        return self._program.start(self._trial.assignment)
+
+    def _leave(self) -> None:
+        if self._running and self._program is not None:
+            self._running = False
+            try:
+                self._program.stop()
+            except Exception:
+                # What could not be taken away must not meet the next trial: it gets a program of its own.
+                logging.getLogger(__name__).exception("ending %s", self._trial.title)
+                self._program = None
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+            self._log = None
+
+    def _listen(self) -> None:
+        """Sends what the libraries beneath say while this trial runs to its own file."""
+        logging.captureWarnings(True)
+        self._log = logging.FileHandler(self._trial.log, delay=True, encoding="utf-8")
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(self._log)
+
+
+def trial_name(trial: Any) -> str:
+    """A Ray trial's name, and its folder's: "trial-0007-1" is the first attempt at trial 7."""
+    config: TrialConfig = trial.config["trial"]
+    return f"trial-{config.assignment.number:04d}-{config.assignment.attempt}"
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Names a trial by its number and its parameters: "trial 7 lr=3.1e-4 r=16"."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def title(self, number: int, params: Mapping[str, Any]) -> str:
+        words = [f"{self.labels.get(name, name)}={_short(value)}" for name, value in params.items()]
+        return " ".join([f"trial {number}", *words])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e") if value and abs(value) < 1e-2 else f"{value:g}"

@@ -1,0 +1,184 @@
+"""Styled lines: made as data, written plain or in colour.
+
+A line is a tuple of spans, a span is (text, style). The builders of tables and summaries make lines and nothing else,
+so that what they say can be tested as text and shown in colour, and rich is imported only where a terminal is
+written to.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Span = tuple[str, str]
+Line = tuple[Span, ...]
+
+STYLES = {
+    "": "",
+    "dim": "dim",
+    "head": "bold dim",
+    "strong": "bold",
+    "good": "green",
+    "best": "bold green",
+    "warn": "yellow",
+    "bad": "red",
+    "run": "cyan",
+    "bar": "cyan",
+    "rest": "bright_black",
+    "code": "cyan",
+}
+"""The few styles there are, each a rich style. Sixteen-colour names: they follow the terminal's own theme."""
+
+_ASCII = str.maketrans(
+    {"·": "-", "…": "~", "●": "o", "━": "=", "─": "-", "╸": "-", "│": "|", "┤": "+", "└": "+"}
+    | {"┬": "+", "▸": ">", "≤": "<"}
+    | dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
+)
+
+
+def line(*spans: Span | str) -> Line:
+    """A line from spans; a bare string is a span without style."""
+    return tuple((span, "") if isinstance(span, str) else span for span in spans)
+
+
+def plain(lines: Iterable[Line]) -> str:
+    """The text alone, one row a line, without trailing spaces."""
+    return "".join("".join(text for text, _ in spans).rstrip() + "\n" for spans in lines)
+
+
+def width_of(text: str) -> int:
+    """How many terminal cells a text takes; East Asian wide characters take two."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def line_width(spans: Line) -> int:
+    return sum(width_of(text) for text, _ in spans)
+
+
+def clean(text: str) -> str:
+    """One row of printable text: what others wrote (error messages, names) brings no newline and no escape code."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut to `width` cells, the last of them "…" where something was cut."""
+    if width_of(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    kept, used = [], 0
+    for c in text:
+        used += width_of(c)
+        if used > width - 1:
+            break
+        kept.append(c)
+    return "".join(kept).rstrip(" ,(") + "…"
+
+
+def pad(text: str, width: int, right: bool = False) -> str:
+    """Filled with spaces to `width` cells, cut where it is longer."""
+    text = shorten(text, width)
+    space = " " * (width - width_of(text))
+    return space + text if right else text + space
+
+
+def crop(spans: Line, width: int) -> Line:
+    """A line cut to `width` cells, so that a terminal never wraps it."""
+    if line_width(spans) <= width:
+        return spans
+    kept: list[Span] = []
+    left = width
+    for text, style in spans:
+        if width_of(text) >= left:
+            cut = shorten(text, left) if width_of(text) > left else shorten(text + "…", left)
+            return (*kept, (cut, style))
+        kept.append((text, style))
+        left -= width_of(text)
+    return tuple(kept)
+
+
+def wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """Words over several rows of at most `width` cells, rows after the first indented. Long words stay whole."""
+    rows, row = [], ""
+    for word in text.split():
+        if row and width_of(row) + 1 + width_of(word) > width:
+            rows.append(row)
+            row = indent + word
+        else:
+            row = f"{row} {word}" if row.strip() else row + word
+    return [*rows, row] if row else rows
+
+
+def title(name: str) -> Span:
+    """The name that a text opens with, as wide as the margin that `labelled` leaves."""
+    return f"{shorten(name, 32):<5}  ", "strong"
+
+
+def labelled(label: str, text: str | Line, width: int, style: str = "") -> list[Line]:
+    """A paragraph under a word in the left margin ("best   trial 9: ..."). A string is wrapped, a line kept."""
+    head: Span = (f"{label:<6} ", "head")
+    if not isinstance(text, str):
+        return [(head, *text)]
+    rows = wrap(text, max(20, width - 7)) or [""]
+    return [line(head, (rows[0], style)), *(line(" " * 7, (row, style)) for row in rows[1:])]
+
+
+def to_rich(lines: Sequence[Line]) -> Text:
+    """The lines as one rich text that neither wraps nor is taken for markup."""
+    from rich.text import Text
+
+    text = Text(no_wrap=True, overflow="crop", end="")
+    for index, spans in enumerate(lines):
+        if index:
+            text.append("\n")
+        for span, style in spans:
+            text.append(span, STYLES[style])
+    return text
+
+
+def terminal_width(stream: IO[str], default: int = 100) -> int:
+    """Columns of the terminal behind a stream; COLUMNS wins, `default` where there is no terminal."""
+    try:
+        columns = int(os.environ.get("COLUMNS", ""))
+    except ValueError:
+        columns = 0
+    if columns > 0:
+        return columns
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or default
+    except (OSError, ValueError, AttributeError):
+        return default
+
+
+def write(lines: Sequence[Line], stream: IO[str] | None = None) -> None:
+    """Writes lines to a stream (standard error by default): coloured on a terminal, plain text elsewhere."""
+    stream = stream or sys.stderr
+    if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+        from rich.console import Console
+
+        console = Console(file=stream, highlight=False, soft_wrap=True)
+        console.print(to_rich([for_stream(spans, stream) for spans in lines]))
+        return
+    stream.write(plain(for_stream(spans, stream) for spans in lines))
+    stream.flush()
+
+
+def for_stream(spans: Line, stream: IO[str]) -> Line:
+    """The line in characters that the stream can write: blocks and dots become ASCII where it must be."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    if encoding.lower().replace("-", "") == "utf8":
+        return spans
+    text = "".join(text for text, _ in spans)
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return tuple((text.translate(_ASCII), style) for text, style in spans)
+    return spans

@@ -1,0 +1,194 @@
+"""The live view: what a search is doing, redrawn in place.
+
+`frame` makes one picture from a record; `LiveView` listens to events and shows the newest picture at most four times
+a second. The picture is drawn by rich's own thread, so that an event costs the driver no more than folding it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+from tuner.report import standing, words
+from tuner.report.lines import Line, Span, clean, crop, for_stream, line, line_width, shorten, title, to_rich
+from tuner.report.progress import estimate
+from tuner.report.table import leaderboard, progress_bar
+from tuner.results.ledger import Event
+from tuner.results.records import SearchRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+REFRESH_PER_SECOND = 4
+NOTES = 2
+"""Sentences for the user kept in view, the newest; all of them are in the ledger."""
+
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+def frame(
+    record: SearchRecord,
+    width: int,
+    height: int,
+    *,
+    elapsed: float,
+    labels: Mapping[str, str] | None = None,
+    least_share: float = 0.0,
+    doing: str = "",
+) -> list[Line]:
+    """One picture of a running search, at most `width` by `height` cells.
+
+    elapsed: seconds so far. least_share: what the bar has shown before; an estimate may fall, a bar does not.
+    doing: what happens while no trial runs ("stopping").
+    """
+    progress = estimate(record, elapsed)
+    share = max(progress.share, least_share)
+    lines = [_bar(record, width, share, progress.left, elapsed, doing)]
+    best = standing.so_far(record)
+    if best:
+        lines.append(crop(line(("best   ", "head"), (best, "best")), width))
+    lines += [crop(line(("note   ", "head"), (clean(note), "warn")), width) for note in record.notes[-NOTES:]]
+    if not record.trials:
+        return lines[:height]
+    lines.append(())
+    room = height - len(lines) - 1  # the table's own heading
+    trials = select(record, room)
+    table = leaderboard(record, width, labels=labels, trials=trials)
+    hidden = len(record.trials) - len(trials)
+    if hidden > 0:
+        table = [*table[: len(trials) + 1], line((f"{'…':>3}  {words.plural(hidden, 'more trial')}", "dim"))]
+    return (lines + table)[:height]
+
+
+def select(record: SearchRecord, room: int) -> list[TrialRecord]:
+    """The trials to show in `room` rows, in the leaderboard's order: the running ones first of all, then the best."""
+    ranked = record.leaderboard
+    if len(ranked) <= room:
+        return ranked
+    room = max(1, room - 1)  # one row says how many are missing
+    running = [t for t in ranked if t.is_running]
+    chosen = {t.number for t in running[: max(1, room - 1)]}
+    chosen |= {t.number for t in [t for t in ranked if t.number not in chosen][: max(0, room - len(chosen))]}
+    return [t for t in ranked if t.number in chosen]
+
+
+def _bar(record: SearchRecord, width: int, share: float, left: float | None, elapsed: float, doing: str) -> Line:
+    """ "first   5 of 16 trials  ━━━━━━╸━━━━━━  43%  0:41, about 55 s left · 2 workers"."""
+    running = sum(t.is_running for t in record.trials.values())
+    name = title(shorten(record.name or "search", 24))
+    if not record.trials:
+        spinner = _SPINNER[int(elapsed * REFRESH_PER_SECOND) % len(_SPINNER)]
+        what = doing or (
+            "waiting for the first worker" if record.facts else "starting Ray, preparing the base and the data"
+        )
+        return crop(line(name, (f"{spinner} {what}", "run"), (f"   {words.clock(elapsed)}", "dim")), width)
+    count = f"{len(record.ended)} of {words.plural(record.num_trials, 'trial')}   "
+    time_left = "" if left is None or doing else f", about {words.about(left)} left"
+    if not doing and not running and len(record.ended) >= record.num_trials and not record.finished:
+        doing = "keeping the best adapter"
+    tail = f"{doing} · " if doing else ""
+    tail += f"{words.clock(elapsed)}{time_left}"
+    workers = f" · {running} running on {words.plural(record.workers, 'worker')}" if running and record.workers else ""
+    head: list[Span] = [name, (count, "")]
+    percent: Span = (f" {words.whole_percent(min(share, 0.99) if not record.finished else 1.0):>4}   ", "strong")
+    for end in (tail + workers, tail, words.clock(elapsed), ""):
+        room = width - line_width((*head, percent)) - len(end)
+        if room >= 10 or not end:
+            bar = progress_bar(share, min(40, room)) if room >= 4 else []
+            return crop((*head, *bar, percent, (end, "dim")), width)
+    return tuple(head)
+
+
+class LiveView:
+    """A listener that keeps a terminal up to date; use it as a context manager around the search.
+
+    What it drew is gone when it ends: the summary takes its place. Anything printed meanwhile goes above it.
+    record: what happened in earlier sessions, for a search that is resumed.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[str, str] | None = None,
+        stream: IO[str] | None = None,
+        record: SearchRecord | None = None,
+    ) -> None:
+        self._labels = labels
+        self._stream = stream or sys.stderr
+        self._record = record or SearchRecord()
+        self._lock = threading.Lock()
+        self._since = time.time()
+        self._least_share = 0.0
+        self._doing = ""
+        self._live: Live | None = None
+        self._events = 0
+        self._drawn: tuple[tuple[object, ...], list[Line]] = ((), [])
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._record.apply(event)
+            self._events += 1
+
+    def say(self, doing: str) -> None:
+        """What happens now that no event tells of ("stopping: saving what is running")."""
+        with self._lock:
+            self._doing = doing
+
+    def __enter__(self) -> LiveView:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=self._stream, highlight=False)
+        self._live = Live(
+            get_renderable=self._render,
+            console=console,
+            refresh_per_second=REFRESH_PER_SECOND,
+            transient=True,
+            vertical_overflow="crop",
+        )
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> RenderableType:
+        from rich.text import Text
+
+        if self._live is None:
+            return Text("")
+        width, height = self._live.console.size
+        with self._lock:
+            lines = self.picture(width, height - 1)
+        return to_rich([for_stream(spans, self._stream) for spans in lines])
+
+    def picture(self, width: int, height: int, now: float | None = None) -> list[Line]:
+        """The lines of this moment."""
+        record = self._record
+        now = time.time() if now is None else now
+        since = max(self._since, record.updated or 0.0)  # an earlier session's last event was long ago
+        elapsed = record.wall_s + max(0.0, now - since)
+        # Once there is a table only events and the clock's seconds change it; it takes 30 ms at 1,000 trials.
+        tick = int(elapsed) if record.trials else elapsed
+        key = (self._events, tick, width, height, self._doing)
+        if self._drawn[0] != key:
+            self._least_share = max(self._least_share, estimate(record, elapsed).share) if record.trials else 0.0
+            lines = frame(
+                record,
+                width,
+                height,
+                elapsed=elapsed,
+                labels=self._labels,
+                least_share=self._least_share,
+                doing=self._doing,
+            )
+            self._drawn = key, lines
+        return self._drawn[1]

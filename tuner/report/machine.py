@@ -1,0 +1,93 @@
+"""The same facts for programs: plain dicts that strict JSON can write."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tuner.results.records import SearchRecord, TrialRecord
+
+
+def search_json(record: SearchRecord, path: Path) -> dict[str, Any]:
+    """The result of a search, the object that `search --json` ends with."""
+    best, recipe = record.best, record.recipe
+    folder = path / "best"
+    return {
+        "name": record.name,
+        "path": str(path),
+        "trials": len(record.trials),
+        "counts": record.counts,
+        "best": best
+        and {
+            "trial": best.number,
+            "params": best.params,
+            "eval_loss": best.best_eval_loss,
+            "path": str(folder) if folder.is_dir() else None,
+        },
+        "recipe": {"eval_loss": recipe.best_eval_loss if recipe else None},
+        "tokens": record.tokens,
+        "wall_s": round(record.wall_s, 3),
+    }
+
+
+def status_json(record: SearchRecord, path: Path) -> dict[str, Any]:
+    """`search_json`, and each trial in short; also of a search that is still running."""
+    return {
+        **search_json(record, path),
+        "num_trials": record.num_trials,
+        "finished": record.finished,
+        "halted": {"reason": record.halt_reason, "message": record.halt_message, "remedy": record.halt_remedy}
+        if record.halt_reason or record.halt_message
+        else None,
+        "leaderboard": [_row(trial) for trial in record.leaderboard],
+        "notes": record.notes,
+    }
+
+
+def trial_json(trial: TrialRecord) -> dict[str, Any]:
+    """Everything known of one trial."""
+    return {
+        **_row(trial),
+        "attempt": trial.attempt,
+        "message": trial.message,
+        "remedy": trial.remedy,
+        "traceback": trial.traceback,
+        "tokens": trial.tokens,
+        "setup": trial.setup,
+        "adapter": trial.adapter,
+        "started": trial.started,
+        "ended": trial.ended,
+        "points": [asdict(point) for point in trial.points],
+    }
+
+
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "params": trial.params,
+        "status": str(trial.status) if trial.status else "interrupted" if trial.interrupted else "running",
+        "reason": str(trial.reason) if trial.reason else None,
+        "step": trial.step,
+        "max_steps": trial.max_steps,
+        "eval_loss": trial.eval_loss,
+        "best_eval_loss": trial.best_eval_loss,
+    }
+
+
+def dump(value: Any) -> str:
+    """One strict JSON document on one line: no NaN (null instead), text as it is."""
+    return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, default=str)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    return value

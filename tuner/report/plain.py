@@ -1,0 +1,146 @@
+"""What a search is doing, one line an event, for logs and pipes: no colour, nothing redrawn."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from typing import IO
+
+from tuner.contract import METRIC
+from tuner.report import standing, words
+from tuner.report.lines import clean, for_stream, line, plain
+from tuner.report.table import label_of
+from tuner.results.ledger import Event, Kind
+from tuner.results.records import RECIPE, SearchRecord, TrialRecord
+
+EVALUATION_EVERY = 15.0
+"""Seconds between two evaluation lines of one trial: 16 trials of 70 s stay under a hundred lines."""
+
+
+class PlainView:
+    """A listener that writes lines; a context manager like `LiveView`, so that either can stand around a search.
+
+    record: what happened in earlier sessions, for a search that is resumed.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[str, str] | None = None,
+        stream: IO[str] | None = None,
+        record: SearchRecord | None = None,
+    ) -> None:
+        self._labels = labels
+        self._stream = stream or sys.stderr
+        self._record = record or SearchRecord()
+        self._lock = threading.Lock()
+        self._told: dict[int, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            for text in self.lines(event):
+                self._stream.write(plain([for_stream(line(text), self._stream)]))
+                self._stream.flush()
+
+    def say(self, doing: str) -> None:
+        """What happens now that no event tells of."""
+        with self._lock:
+            self._stream.write(f"{doing}\n")
+            self._stream.flush()
+
+    def __enter__(self) -> PlainView:
+        self.say("starting Ray, preparing the base and the data")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def lines(self, event: Event) -> list[str]:
+        """Takes in an event; the lines that it is worth."""
+        record = self._record
+        before = record.best
+        known = set(record.notes)
+        record.apply(event)
+        said = self._said(event)
+        if event.event in (Kind.PREPARED, Kind.NOTE):
+            said += [f"note: {clean(note)}" for note in record.notes if note not in known]
+        best = record.best
+        if event.event is Kind.ENDED and best is not None and (before is None or best.number != before.number):
+            said.append(f"best so far: {standing.against_recipe(record, best)}")
+        return [f"[{words.clock(record.wall_s):>5}] {text}" for text in said]
+
+    def _said(self, event: Event) -> list[str]:
+        record = self._record
+        match event.event:
+            case Kind.SEARCH:
+                return [self._opening()]
+            case Kind.PREPARED:
+                facts = facts_text(record.facts)
+                return [f"prepared: {facts}" if facts else "prepared"]
+            case Kind.FINISHED | Kind.NOTE:
+                return []
+        trial = record.trials.get(-1 if event.number is None else event.number)
+        if trial is None or (event.attempt or 1) != trial.attempt:
+            return []
+        return self._of_trial(event, trial)
+
+    def _opening(self) -> str:
+        record = self._record
+        left = record.num_trials - len(record.ended)
+        again = f", {left} of them left" if record.sessions > 1 else ""
+        on = f" on {words.plural(record.workers, 'worker')}" if record.workers else ""
+        return f"search {record.name}: {words.plural(record.num_trials, 'trial')}{on}{again}"
+
+    def _of_trial(self, event: Event, trial: TrialRecord) -> list[str]:
+        name = f"trial {trial.number}"
+        match event.event:
+            case Kind.STARTED:
+                mark = " (recipe)" if trial.number == RECIPE else ""
+                attempt = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
+                return [f"{name} started{mark}{attempt}: {params_text(trial.params, self._labels)}"]
+            case Kind.SETUP:
+                share = trainable_text(trial)
+                return [f"{name}: {share}"] if share else []
+            case Kind.EVALUATION if trial.points:
+                last = trial.points[-1]
+                due = event.time - self._told.get(trial.number, -EVALUATION_EVERY) >= EVALUATION_EVERY
+                if last.is_finite and not due:
+                    return []
+                self._told[trial.number] = event.time
+                train = f", train loss {words.loss(last.train_loss)}" if last.train_loss is not None else ""
+                return [f"{name}: step {standing.place(trial)}, {METRIC} {words.loss(last.eval_loss)}{train}"]
+            case Kind.ENDED:
+                loss = f", {METRIC} {words.loss(trial.best_eval_loss)}" if trial.is_usable else ""
+                said = [f"{name} {clean(trial.ending)}{loss}"]
+                return said + ([f"  try: {clean(trial.remedy)}"] if trial.remedy else [])
+            case Kind.INTERRUPTED:
+                return [f"{name} interrupted: a resume runs it again"]
+        return []
+
+
+def params_text(params: Mapping[str, object], labels: Mapping[str, str] | None = None) -> str:
+    """ "lr 2.9e-3, r 64, batch 8"."""
+    return ", ".join(f"{label_of(n, labels)} {clean(words.value(v))}" for n, v in params.items()) or "no parameters"
+
+
+def trainable_text(trial: TrialRecord) -> str:
+    """ "trainable 161.5M of 8.2B, 1.9%", "" before the set-up."""
+    trained, total = trial.setup.get("trainable_parameters"), trial.setup.get("total_parameters")
+    return f"trainable {words.trainable(trained, total)}" if trained is not None and total else ""
+
+
+def facts_text(facts: Mapping[str, object]) -> str:
+    """What was prepared, in one line: "train rows 3,912, validation rows 871"."""
+    told = []
+    for name, fact in facts.items():
+        label = name.rpartition(".")[2].replace("_", " ")
+        if isinstance(fact, bool) or fact is None or isinstance(fact, list | tuple):
+            continue
+        if isinstance(fact, Mapping):
+            inner = facts_text(fact)
+            told += [f"{label} ({inner})"] if inner else []
+        elif isinstance(fact, int):
+            told.append(f"{label} {fact:,}")
+        else:
+            told.append(f"{label} {clean(words.value(fact))}")
+    return ", ".join(told)

@@ -1,0 +1,149 @@
+"""What a search would do, as text: nothing has been started yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.contract import Budget
+from tuner.report import words
+from tuner.report.lines import Line, clean, crop, labelled, line, pad, title, width_of, wrap
+from tuner.space.parameters import shown
+
+
+def plan_report(plan: Any, width: int) -> list[Line]:
+    """The text of `tuner.execution.plan.Plan`, also of one whose data has not been read."""
+    experiment = plan.experiment
+    out = [_headline(experiment, width)]
+    for name, section in _sections(experiment.settings):
+        out += labelled(name, section, width)
+    out += labelled("trial", _budget(plan.budget), width)
+    out += _stopping(plan, width)
+    out += labelled("uses", _workers(experiment.run), width)
+    out += [(), *_space(plan, width)]
+    notes = [row for note in plan.notes for row in labelled("note", clean(note), width, "warn")]
+    return out + ([(), *notes] if notes else [])
+
+
+def _headline(experiment: Any, width: int) -> Line:
+    search = experiment.search
+    facts = [words.plural(search.num_trials, "trial"), f"sampler {_kind(search.sampler)}", f"seed {search.seed}"]
+    where = f"{str(experiment.run.storage_path).rstrip('/')}/{experiment.run.name or '<date-time>'}"
+    return crop(line(title(experiment.run.name or "search"), " · ".join([*facts, where])), width)
+
+
+def _kind(settings: Any) -> str:
+    """ "tpe", or "tpe (n_startup_trials 4)" where an option was set."""
+    options = {k: v for k, v in settings.model_dump(exclude_defaults=True).items() if k != "kind"}
+    told = ", ".join(f"{k} {shown(v)}" for k, v in options.items())
+    return f"{settings.kind} ({told})" if told else str(settings.kind)
+
+
+def _sections(settings: Any) -> list[tuple[str, str]]:
+    """The program's sections, each with what differs from its defaults."""
+    told = []
+    for name, values in settings.model_dump(mode="json").items():
+        section = getattr(settings, name)
+        if not isinstance(values, Mapping):
+            told += [(name, _setting(values))] if section != type(settings).model_fields[name].default else []
+            continue
+        usual = _defaults(type(section))
+        changed = [f"{k} {_setting(v)}" for k, v in values.items() if v is not None and v != usual.get(k)]
+        told.append((name, ", ".join(changed) or "as by default"))
+    return told
+
+
+def _defaults(section: Any) -> dict[str, Any]:
+    """The defaults of a pydantic section in the words of its JSON; required settings have none."""
+    optional = {name: field for name, field in section.model_fields.items() if not field.is_required()}
+    given = section.model_construct(**{n: f.get_default(call_default_factory=True) for n, f in optional.items()})
+    dumped: dict[str, Any] = given.model_dump(mode="json", include=set(optional), warnings=False)
+    return dumped
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, Mapping):
+        kind = str(value.get("kind", ""))
+        rest = ", ".join(f"{k} {shown(v)}" for k, v in value.items() if k != "kind" and v is not None)
+        return f"{kind} ({rest})".strip() if rest else kind
+    if isinstance(value, str) and value.startswith(os.sep):
+        return clean(words.near(Path(value)))
+    return clean(shown(value))
+
+
+def _budget(budget: Budget) -> str:
+    if budget.steps:
+        return words.plural(budget.steps, "optimizer step")
+    epochs = budget.epochs or 0.0
+    return f"{epochs:g} epoch of the training data" if epochs == 1 else f"{epochs:g} epochs of the training data"
+
+
+def _stopping(plan: Any, width: int) -> list[Line]:
+    """Where trials are measured and where they may be stopped."""
+    scheduler, steps = plan.experiment.scheduler, plan.budget.steps
+    out = labelled("eval", f"validation loss at {_places(plan.evaluate_at, steps)}", width)
+    early = [rung for rung in plan.rungs if rung < 1]
+    if scheduler.kind == "asha" and early:
+        factor = f"{scheduler.reduction_factor:g}"
+        out += labelled("rungs", f"at {_places(early, steps)}; the best one in {factor} goes on", width)
+    else:
+        out += labelled("rungs", "none: no trial is stopped for being behind others", width)
+    rules = []
+    if scheduler.flatline:
+        flat = scheduler.flatline
+        rules.append(f"completed when flat ({flat.patience} evaluations within {flat.min_delta:.2g} of its best)")
+    factor = f" or above {scheduler.diverged.factor:g} times its first" if scheduler.diverged else ""
+    rules.append(f"pruned when its loss is not finite{factor}")
+    return out + labelled("rules", "; ".join(rules), width)
+
+
+def _places(shares: Sequence[float], steps: int | None) -> str:
+    """Steps where a trial is counted in steps ("step 4, 11, 33 of 100"), shares where it is not ("4%, 11%, 33%")."""
+    shown = list(shares) if len(shares) <= 12 else [*shares[:9], *shares[-2:]]
+    told = [str(round(s * steps)) if steps else words.whole_percent(s) for s in shown]
+    if len(shares) > 12:
+        told.insert(9, "…")
+    return f"step {', '.join(told)} of {steps}" if steps else f"{', '.join(told)} of a trial"
+
+
+def _workers(run: Any) -> str:
+    cpus = f"{run.cpus_per_trial:g} CPU"
+    gpus = "and, where there are any, 1 GPU" if run.gpus_per_trial is None else f"and {run.gpus_per_trial:g} GPU"
+    most = f"at most {run.max_concurrent_trials} at once" if run.max_concurrent_trials else "as many at once as fit"
+    on = f"the Ray cluster at {run.address}" if run.address else "this machine"
+    if not run.address and os.environ.get("RAY_ADDRESS"):
+        on = f"the Ray cluster at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)"
+    return f"a trial takes {cpus} {gpus}; {most}; on {on}"
+
+
+def _space(plan: Any, width: int) -> list[Line]:
+    space, recipe = plan.space, plan.recipe
+    described = clean(space.description)
+    out = labelled("space", f"{space.name}: {described}" if described else space.name, width)
+    if not space.parameters and space.describe():  # a Python function: its parameters are known as it draws
+        text = ", ".join(f"{name} {shown(value)}" for name, value in recipe.items())
+        return out + labelled("recipe", text, width) if text else out
+    if not space.parameters:
+        return out + labelled("", "nothing varies: the settings as written, once", width)
+    return out + parameter_table(space.describe(), width, recipe=recipe)
+
+
+def parameter_table(
+    rows: Sequence[Mapping[str, str]], width: int, *, recipe: Mapping[str, Any] | None = None
+) -> list[Line]:
+    """A row a parameter of `Space.describe()`: name, range in words, condition, and what the recipe says."""
+    ranges = [f"{row['range']}, when {row['when']}" if row["when"] else row["range"] for row in rows]
+    cells = [shown(recipe[row["name"]]) if recipe and row["name"] in recipe else "-" for row in rows]
+    wide = max(len("parameter"), *(width_of(row["name"]) for row in rows))
+    own = max(len("recipe"), *(width_of(cell) for cell in cells)) if recipe is not None else -2
+    broad = min(max(len("range"), *(width_of(text) for text in ranges)), max(16, width - wide - own - 6))
+    head = f"  {'parameter':<{wide}}  {'range':<{broad}}" + ("  recipe" if recipe is not None else "")
+    out = [crop(line((head, "head")), width)]
+    for row, text, cell in zip(rows, ranges, cells, strict=True):
+        tail = [("  " + cell, "strong")] if recipe is not None else []
+        first, *more = wrap(text, broad) or [""]
+        out.append(crop(line(f"  {row['name']:<{wide}}  ", pad(first, broad), *tail), width))
+        out += [crop(line(" " * (wide + 4), part), width) for part in more]
+    return out

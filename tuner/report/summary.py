@@ -1,0 +1,154 @@
+"""The end of a search as a person reads it: what happened, leaderboard, winner, what was kept, what is next."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuner.contract import Reason, Status
+from tuner.report import standing, words
+from tuner.report.lines import Line, clean, crop, labelled, line, title
+from tuner.report.table import leaderboard
+from tuner.results.records import SearchRecord, TrialRecord
+
+PROGRAM = "python -m tuner"
+DEFAULT_STORAGE = "runs"
+ROWS = 16
+"""Rows of the leaderboard at the end: a whole default search, and no more than a screen of a larger one."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies, in the words that the user would type. log: the file to read when something is unclear."""
+
+    name: str
+    storage_path: str = DEFAULT_STORAGE
+    log: str = ""
+    kept: tuple[str, ...] = field(default_factory=tuple)
+    """What `best/` holds, in words: ("adapter (1.2 MB)", "train.yaml", "README.md"); empty where there is none."""
+
+    @property
+    def folder(self) -> str:
+        return f"{self.storage_path.rstrip('/') or '/'}/{self.name}" if self.storage_path != "/" else f"/{self.name}"
+
+    def command(self, words_: str) -> str:
+        """A command line that finds this run: with `--storage-path` where it is not the default."""
+        where = "" if self.storage_path == DEFAULT_STORAGE else f" --storage-path {shlex.quote(self.storage_path)}"
+        return f"{PROGRAM} {words_}{where}"
+
+
+def summary(
+    record: SearchRecord, place: Place, width: int, *, labels: Mapping[str, str] | None = None, rows: int = ROWS
+) -> list[Line]:
+    """The whole end text."""
+    out = [headline(record, width)]
+    out += leaderboard(record, width, labels=labels, rows=rows)
+    out += verdict(record, place, width)
+    return out
+
+
+def headline(record: SearchRecord, width: int) -> Line:
+    """ "first   16 of 16 trials · 2 workers · 1 min 12 s · 31% of the full budget's tokens"."""
+    ended = len(record.ended)
+    facts = [f"{ended} of {words.plural(max(record.num_trials, ended), 'trial')}"]
+    facts += [words.plural(record.workers, "worker")] if record.workers else []
+    facts += [words.duration(record.wall_s)]
+    share = record.budget_share
+    facts += [f"{words.whole_percent(share)} of the full budget's tokens"] if share else []
+    facts += [f"{record.sessions} sessions"] if record.sessions > 1 else []
+    return crop(line(title(record.name or "search"), " · ".join(facts)), width)
+
+
+def is_halted(record: SearchRecord) -> bool:
+    return bool(record.halt_reason or record.halt_message)
+
+
+def is_interrupted(record: SearchRecord) -> bool:
+    """Work is left that a resume would do."""
+    return not is_halted(record) and (
+        not record.finished or any(t.interrupted for t in record.trials.values()) or record.outcome == "interrupted"
+    )
+
+
+def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
+    """Everything below the leaderboard."""
+    out: list[Line] = []
+    if is_halted(record):
+        out += _halted(record, width)
+    best = standing.at_the_end(record)
+    if best:
+        out += labelled("best", best, width, "best")
+    elif not is_halted(record) and record.trials:
+        out += labelled("best", "none: no trial ended with a validation loss that can be compared", width, "bad")
+    if best and place.kept:
+        out += labelled("kept", f"{place.folder}/best: {', '.join(place.kept)}", width)
+    out += _failed(record, place, width)
+    if is_interrupted(record):
+        left = max(0, record.num_trials - len(record.ended))
+        out += labelled("left", f"{words.plural(left, 'trial')} not ended; to go on with them:", width, "warn")
+        out.append(_command("", place.command(f"search --resume {place.name}")))
+    if best:
+        out += _next(record, place)
+    elif is_halted(record) and (culprit := _culprit(record)):
+        out.append(_command("next", place.command(f"show {place.name} {culprit.number}")))
+    if place.log and not best:
+        out += labelled("log", place.log, width)
+    return out
+
+
+def _culprit(record: SearchRecord) -> TrialRecord | None:
+    """The trial whose failure halted the search; None where the preparation did."""
+    reason = record.halt_reason
+    return next((t for t in record.ended if str(t.reason) == reason and t.status is Status.FAILED), None)
+
+
+def _halted(record: SearchRecord, width: int) -> list[Line]:
+    """The set-up is at fault: say so before anything else, with the trial that found it."""
+    culprit = _culprit(record)
+    by = f"by trial {culprit.number}: " if culprit else ""
+    message = record.halt_message or (culprit.message if culprit else "") or record.halt_reason
+    remedy = record.halt_remedy or (culprit.remedy if culprit else "")
+    out = labelled("halted", f"{by}a fault of the set-up, every trial would meet it", width, "bad")
+    out += labelled("cause", clean(message), width)
+    out += labelled("try", clean(remedy), width) if remedy else []
+    return out
+
+
+def _failed(record: SearchRecord, place: Place, width: int) -> list[Line]:
+    failed = [t for t in record.ended if t.status is Status.FAILED]
+    if not failed or (is_halted(record) and len(failed) == 1):
+        return []
+    kinds = Counter(str(t.reason).replace("_", " ") for t in failed)
+    told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    out = labelled("failed", f"{words.plural(len(failed), 'trial')}: {told}", width, "bad")
+    for remedy in dict.fromkeys(clean(t.remedy) for t in failed if t.remedy and t.remedy != record.halt_remedy):
+        out += labelled("try", remedy, width)
+    seen = next((t for t in failed if t.reason in (Reason.ERROR, Reason.INFRASTRUCTURE)), failed[0])
+    out.append(_command("", place.command(f"show {place.name} {seen.number}")))
+    return out
+
+
+def _next(record: SearchRecord, place: Place) -> list[Line]:
+    assert record.best is not None
+    commands = [place.command(f"show {place.name} {record.best.number}")]
+    if place.kept:
+        commands += [place.command(f"export {place.name} --to DIR")]
+        commands += [f"{PROGRAM} train {shlex.quote(place.folder + '/best/train.yaml')}"]
+    return [_command("next" if i == 0 else "", command) for i, command in enumerate(commands)]
+
+
+def _command(label: str, command: str) -> Line:
+    """A command on a line of its own, never cut and never wrapped by us: it is there to be copied."""
+    return line((f"{label:<7}", "head"), (command, "code"))
+
+
+def kept_in(best: Path) -> tuple[str, ...]:
+    """What a `best/` folder holds, in words; empty while it is not complete (`manifest.json` is written last)."""
+    if not (best / "manifest.json").is_file():
+        return ()
+    weights = [p for p in best.iterdir() if p.name.startswith("adapter_model.")]
+    adapter = f"adapter ({words.size(sum(p.stat().st_size for p in weights))})" if weights else "adapter"
+    return (adapter, *(name for name in ("train.yaml", "README.md") if (best / name).is_file()))

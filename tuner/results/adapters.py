@@ -1,0 +1,69 @@
+"""Adapters on disk: the best few while a search runs, the winner in `best/` at its end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.results.folder import RunFolder
+from tuner.results.model_card import model_card
+from tuner.results.records import SearchRecord
+
+
+def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int) -> None:
+    """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search."""
+    ranked = [t for t in record.leaderboard if t.has_ended and t.is_usable and t.adapter]
+    kept = {t.number for t in ranked[:keep]} | {t.number for t in record.trials.values() if not t.has_ended}
+    for trial in record.ended:
+        if trial.number not in kept:
+            shutil.rmtree(folder.trial(trial.number), ignore_errors=True)
+
+
+def write_best(
+    folder: RunFolder, record: SearchRecord, *, train: Mapping[str, Any], resolved: Mapping[str, Any]
+) -> Path | None:
+    """Writes `best/`: the winner's PEFT adapter, `train.yaml`, `README.md` and, last, `manifest.json`.
+
+    train: the experiment that trains the winner again. Written beside and renamed; a `manifest.json` means that all
+    of it is there. Returns None where no trial left an adapter.
+    """
+    winner = record.best
+    if winner is None or not winner.adapter or not Path(winner.adapter).is_dir():
+        return None
+    fresh = folder.path / "best.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(winner.adapter, fresh)
+    header = f"# Trains trial {winner.number} of {folder.name} again: python -m tuner train {folder.best}/train.yaml\n"
+    (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
+    (fresh / "README.md").write_text(model_card(folder.name, record, winner, resolved), encoding="utf-8")
+    manifest = {
+        "name": folder.name,
+        "trial": winner.number,
+        "params": winner.params,
+        "eval_loss": winner.best_eval_loss,
+        "step": winner.best.step if winner.best else None,
+        "files": {p.name: _sha256(p) for p in sorted(fresh.iterdir()) if p.is_file()},
+    }
+    (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    old = folder.path / "best.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.best.exists():
+        os.replace(folder.best, old)
+    os.replace(fresh, folder.best)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder.best
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

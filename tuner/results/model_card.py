@@ -1,0 +1,66 @@
+"""The README of `best/`: what the adapter is, how it was found, and how to check its loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.results.records import SearchRecord, TrialRecord
+
+
+def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: Mapping[str, Any]) -> str:
+    """A model card in Markdown with the metadata block that the Hugging Face hub reads."""
+    base = str(resolved.get("model", {}).get("model_name_or_path", "unknown"))
+    quantization = resolved.get("model", {}).get("quantization", {}).get("kind", "none")
+    best = winner.best
+    assert best is not None
+    counts = ", ".join(f"{n} {what}" for what, n in record.counts["reason"].items())
+    versions = ", ".join(f"{package} {version}" for package, version in resolved.get("about", {}).get("versions", {}).items())
+    recipe = record.recipe.best_eval_loss if record.recipe else None
+    lines = [
+        "---",
+        "library_name: peft",
+        f"base_model: {json.dumps(base)}",
+        "tags: [lora, tuner]",
+        "---",
+        "",
+        f"# {name}: trial {winner.number}",
+        "",
+        f"A LoRA adapter for `{base}`{' (NF4)' if quantization == 'nf4' else ''}, the best of {len(record.ended)} trials.",
+        "",
+        f"- validation loss **{best.eval_loss:.6f}** at step {best.step} of {winner.max_steps}",
+        *([f"- the recipe's default hyperparameters reached {recipe:.6f}"] if recipe is not None else []),
+        f"- trainable parameters: {winner.setup.get('share', winner.setup.get('trainable_parameters', 'unknown'))}",
+        f"- endings: {counts}",
+        f"- training tokens of the whole search: {record.tokens:,}",
+        "",
+        "## Hyperparameters",
+        "",
+        "| parameter | value |",
+        "| --- | --- |",
+        *[f"| {key} | {value} |" for key, value in winner.params.items()],
+        "",
+        "`train.yaml` holds every other setting, and trains this adapter again.",
+        "",
+        "## Loss",
+        "",
+        "| step | tokens | validation loss |",
+        "| ---: | ---: | ---: |",
+        *[f"| {p.step} | {p.tokens:,} | {p.eval_loss:.4f} |" for p in winner.points if p.eval_loss is not None],
+        "",
+        "The validation loss is SFTTrainer's `eval_loss`: the mean over batches of "
+        f"{resolved.get('train', {}).get('per_device_eval_batch_size', '?')} rows, in file order, of the mean "
+        "cross-entropy over the label tokens of each batch.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from peft import AutoPeftModelForCausalLM",
+        "",
+        'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")',
+        "```",
+        "",
+        f"Made with {versions}." if versions else "",
+    ]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,304 @@
+"""Events folded into records: what is known of each trial and of the search.
+
+The live table, `status`, `show`, the leaderboard, the best adapter and resume all read these, so they cannot
+disagree. A record is a function of its events alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.contract import Reason, Status
+from tuner.results.ledger import Event, Kind
+
+RECIPE = 0
+"""The number of the trial that runs the recipe's default hyperparameters."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation of a trial. resource: its place on the ladder (steps or tokens of the budget). `train_loss`,
+    `seconds` and `memory` as in `contract.Evaluation`."""
+
+    step: int
+    tokens: int
+    eval_loss: float | None
+    train_loss: float | None = None
+    seconds: float = 0.0
+    memory: int | None = None
+    resource: int = 0
+
+    @property
+    def is_finite(self) -> bool:
+        return self.eval_loss is not None and math.isfinite(self.eval_loss)
+
+
+@dataclass
+class TrialRecord:
+    """One trial: its point of the space, its curve and its ending.
+
+    `interrupted` marks a trial that a signal or a lost driver cut off: it has no ending, and a resume runs it again.
+    """
+
+    number: int
+    params: dict[str, Any] = field(default_factory=dict)
+    trial: str = ""
+    attempt: int = 1
+    distributions: dict[str, str] = field(default_factory=dict)
+    setup: dict[str, Any] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    status: Status | None = None
+    reason: Reason | None = None
+    message: str = ""
+    remedy: str = ""
+    traceback: str = ""
+    interrupted: bool = False
+    started: float | None = None
+    ended: float | None = None
+    adapter: str | None = None
+    earlier_tokens: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status is not None
+
+    @property
+    def is_running(self) -> bool:
+        return self.status is None and not self.interrupted
+
+    @property
+    def is_usable(self) -> bool:
+        """Ended with a finite loss that may be compared: converged, finished, or stopped at a rung."""
+        return self.best is not None and (self.status is Status.COMPLETED or self.reason is Reason.RUNG)
+
+    @property
+    def step(self) -> int:
+        return self.points[-1].step if self.points else 0
+
+    @property
+    def max_steps(self) -> int | None:
+        return self.setup.get("max_steps")
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens spent on this trial, over all its attempts."""
+        return self.earlier_tokens + (self.points[-1].tokens if self.points else 0)
+
+    @property
+    def full_tokens(self) -> float:
+        """Training tokens that the whole budget of this trial would have cost, from its own rate so far."""
+        if not self.points or not self.max_steps or not self.step:
+            return 0.0
+        return self.points[-1].tokens * self.max_steps / self.step
+
+    @property
+    def eval_loss(self) -> float | None:
+        return self.points[-1].eval_loss if self.points else None
+
+    @property
+    def best(self) -> Point | None:
+        """The evaluation with the lowest finite loss."""
+        finite = [p for p in self.points if p.is_finite]
+        return min(finite, key=lambda p: p.eval_loss or 0.0) if finite else None
+
+    @property
+    def best_eval_loss(self) -> float | None:
+        return self.best.eval_loss if self.best else None
+
+    @property
+    def curve(self) -> list[float]:
+        """The finite validation losses, oldest first."""
+        return [p.eval_loss for p in self.points if p.is_finite and p.eval_loss is not None]
+
+    @property
+    def ending(self) -> str:
+        """The ending in words: "pruned: rung 1 (6.402, needed 5.910)"."""
+        if self.interrupted:
+            return "interrupted: a resume runs it again"
+        if self.status is None:
+            return "running"
+        what = self.message or str(self.reason)
+        return f"{self.status}: {what}"
+
+
+@dataclass
+class SearchRecord:
+    """A whole search: its trials by number, and what was said of it as a whole."""
+
+    name: str = ""
+    num_trials: int = 0
+    workers: int = 0
+    trials: dict[int, TrialRecord] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    started: float | None = None
+    updated: float | None = None
+    finished: bool = False
+    sessions: int = 0
+    wall_s: float = 0.0
+    outcome: str = ""
+    halt_reason: str = ""
+    halt_message: str = ""
+    halt_remedy: str = ""
+    _session_started: float | None = None
+
+    @classmethod
+    def fold(cls, events: Iterable[Event]) -> SearchRecord:
+        record = cls()
+        for event in events:
+            record.apply(event)
+        return record
+
+    def apply(self, event: Event) -> None:
+        """Takes in one event. Evaluations and endings of an attempt that has been replaced count for nothing."""
+        self.updated = event.time
+        match event.event:
+            case Kind.SEARCH:
+                self._open(event)
+            case Kind.PREPARED:
+                self.facts = dict(event.details.get("facts", {}))
+                self._note(event.details.get("notes", ()))
+            case Kind.NOTE:
+                self._note([event.details.get("text", "")])
+            case Kind.FINISHED:
+                self.finished = True
+                self.outcome = str(event.details.get("outcome", ""))
+                self.halt_reason = event.reason or ""
+                self.halt_message = str(event.details.get("message", ""))
+                self.halt_remedy = str(event.details.get("remedy", ""))
+            case _ if event.number is not None:
+                self._trial(event)
+        if self._session_started is not None:
+            self.wall_s += max(0.0, event.time - self._session_started)
+            self._session_started = event.time
+
+    def _open(self, event: Event) -> None:
+        details = event.details
+        self.name = details.get("name", self.name)
+        self.num_trials = details.get("num_trials", self.num_trials)
+        self.workers = details.get("workers", self.workers)
+        self.started = self.started or event.time
+        self._session_started = event.time
+        self.sessions += 1
+        self.finished, self.outcome = False, ""
+        self.halt_reason = self.halt_message = self.halt_remedy = ""
+        for trial in self.trials.values():  # a driver that vanished said nothing about what it was running
+            if not trial.has_ended:
+                trial.interrupted = True
+
+    def _note(self, texts: Iterable[str]) -> None:
+        self.notes += [text for text in texts if text and text not in self.notes]
+
+    def _trial(self, event: Event) -> None:
+        number = event.number
+        assert number is not None
+        if event.event is Kind.STARTED:
+            before = self.trials.get(number)
+            self.trials[number] = TrialRecord(
+                number=number,
+                params=dict(event.params or {}),
+                trial=event.trial or "",
+                attempt=event.attempt or 1,
+                distributions=dict(event.details.get("distributions", {})),
+                started=event.time,
+                earlier_tokens=before.tokens if before else 0,
+            )
+            return
+        trial = self.trials.get(number)
+        if trial is None or trial.has_ended or (event.attempt or 1) != trial.attempt:
+            return
+        match event.event:
+            case Kind.SETUP:
+                trial.setup = dict(event.details)
+            case Kind.EVALUATION:
+                trial.points.append(
+                    Point(
+                        step=event.step or 0,
+                        tokens=event.tokens or 0,
+                        eval_loss=event.eval_loss,
+                        train_loss=_number(event.details.get("train_loss")),
+                        seconds=event.details.get("seconds", 0.0),
+                        memory=event.details.get("memory"),
+                        resource=event.details.get("resource", event.step or 0),
+                    )
+                )
+                trial.adapter = event.details.get("adapter") or trial.adapter
+            case Kind.ENDED:
+                trial.status = Status(event.status or Status.FAILED)
+                trial.reason = Reason(event.reason or Reason.ERROR)
+                trial.message = str(event.details.get("message", ""))
+                trial.remedy = str(event.details.get("remedy", ""))
+                trial.traceback = str(event.details.get("traceback", ""))
+                trial.ended = event.time
+            case Kind.INTERRUPTED:
+                trial.interrupted = True
+                trial.ended = event.time
+
+    # What is asked of a search.
+
+    @property
+    def ended(self) -> list[TrialRecord]:
+        return [t for t in self.trials.values() if t.has_ended]
+
+    @property
+    def recipe(self) -> TrialRecord | None:
+        return self.trials.get(RECIPE)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The winner: lowest best loss among completed trials; where none completed, among those stopped at a rung."""
+        usable = [t for t in self.trials.values() if t.is_usable]
+        completed = [t for t in usable if t.status is Status.COMPLETED]
+        return min(completed or usable, key=_by_best_loss, default=None)
+
+    @property
+    def leaderboard(self) -> list[TrialRecord]:
+        """Every trial, the winner first: usable by best loss, then the running, then what had no usable ending."""
+
+        def rank(trial: TrialRecord) -> tuple[int, float, int]:
+            group = 0 if trial.status is Status.COMPLETED and trial.is_usable else 1 if trial.is_usable else 2
+            group = 3 if trial.has_ended and not trial.is_usable else group
+            return group, _by_best_loss(trial), trial.number
+
+        return sorted(self.trials.values(), key=rank)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many trials ended how: by status and by reason."""
+        return {
+            "status": dict(Counter(str(t.status) for t in self.ended)),
+            "reason": dict(Counter(str(t.reason) for t in self.ended)),
+        }
+
+    @property
+    def tokens(self) -> int:
+        return sum(t.tokens for t in self.trials.values())
+
+    @property
+    def budget_share(self) -> float | None:
+        """Training tokens spent over what all trials at full budget would have cost, in [0, 1]."""
+        full = sum(t.full_tokens for t in self.trials.values())
+        return min(1.0, self.tokens / full) if full else None
+
+    @property
+    def gain(self) -> float | None:
+        """How far the best loss lies below the recipe's, as a share of the recipe's (0.053 is 5.3% lower)."""
+        if not self.best or not self.recipe:
+            return None
+        best, recipe = self.best.best_eval_loss, self.recipe.best_eval_loss
+        if best is None or not recipe:
+            return None
+        return (recipe - best) / recipe
+
+
+def _by_best_loss(trial: TrialRecord) -> float:
+    loss = trial.best_eval_loss
+    return math.inf if loss is None else loss
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

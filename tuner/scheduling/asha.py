@@ -1,0 +1,176 @@
+"""The Ray Tune scheduler: asynchronous successive halving that also consults the rules, and says why.
+
+Ray's ASHA decides at rungs. Around it: a loss that is no number never reaches a rung (there, `nan < cutoff` is False
+and lets a NaN pass; None raises and ends the whole search); every stop carries a verdict; rungs are filled again from
+the ledger when a search resumes (Ray's own restore leaves them empty).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from tuner.contract import METRIC, Evaluation, Reason, Setup, Verdict
+from tuner.scheduling.ladder import Ladder
+from tuner.scheduling.rules.base import Reading, Rule
+from tuner.scheduling.rules.rung import behind
+from tuner.scheduling.wire import REPORT, RESOURCE, TRACEBACK
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
+class Listener(Protocol):
+    """Who is told what was measured and judged; the driver's books."""
+
+    def set_up(self, trial_id: str, setup: Setup) -> None: ...
+
+    def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None: ...
+
+    def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None: ...
+
+    def spares(self, trial_id: str) -> bool:
+        """Whether this trial goes on past rungs that it would be stopped at; its losses count there all the same."""
+        ...
+
+
+class Asha(AsyncHyperBandScheduler):
+    """ASHA with rules. One object judges every trial of a search.
+
+    ladder: where the rungs lie. before, after: rules asked ahead of the rung and behind it. listener: told everything.
+    history: for a resume, (trial, readings) of every trial in the ledger, which fill the rungs again.
+    """
+
+    def __init__(
+        self,
+        ladder: Ladder,
+        *,
+        before: Sequence[Rule],
+        after: Sequence[Rule],
+        listener: Listener,
+        history: Iterable[tuple[str, Sequence[Reading]]] = (),
+    ) -> None:
+        super().__init__(
+            time_attr=RESOURCE,
+            metric=METRIC,
+            mode="min",
+            max_t=ladder.max_t,
+            grace_period=ladder.grace_period,
+            reduction_factor=ladder.reduction_factor,
+            brackets=1,
+        )
+        self._ladder, self._before, self._after = ladder, tuple(before), tuple(after)
+        self._listener: Listener | None = listener
+        self._curves: dict[str, list[Reading]] = {}
+        for trial_id, readings in history:
+            self._replay(trial_id, readings)
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """Judges one report of a worker: its set-up, an evaluation, or a fault."""
+        assert self._listener is not None
+        report = result[REPORT]
+        if isinstance(report, Setup):
+            self._listener.set_up(trial.trial_id, report)
+            return TrialScheduler.CONTINUE
+        if isinstance(report, Verdict):
+            self._listener.ended(trial.trial_id, report, result.get(TRACEBACK, ""))
+            return TrialScheduler.STOP
+        resource = self._resource(report)
+        curve = self._curves.setdefault(trial.trial_id, [])
+        curve.append(Reading(resource, report.eval_loss))
+        verdict = self._judge(tune_controller, trial, report, curve)
+        self._listener.evaluated(trial.trial_id, report, resource, verdict)
+        return TrialScheduler.STOP if verdict else TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        """Forgets a trial. Ray's would note its last result at a rung once more, a NaN included."""
+        self._forget(trial)
+
+    def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
+        self._forget(trial)
+
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        """A worker died without a word: its process was killed, or its node is gone."""
+        assert self._listener is not None
+        error = _error_text(trial)
+        verdict = Verdict(Reason.INFRASTRUCTURE, f"its worker died ({_last_line(error)})" if error else "its worker died")
+        self._listener.ended(trial.trial_id, verdict, error)
+        self._forget(trial)
+
+    def _judge(
+        self, tune_controller: TuneController, trial: Trial, evaluation: Evaluation, curve: Sequence[Reading]
+    ) -> Verdict | None:
+        for rule in self._before:
+            if verdict := rule.judge(curve):
+                return verdict
+        if evaluation.done:
+            return Verdict(Reason.BUDGET, "budget")
+        if verdict := self._rung(tune_controller, trial, curve[-1]):
+            return verdict
+        for rule in self._after:
+            if verdict := rule.judge(curve):
+                return verdict
+        return None
+
+    def _rung(self, tune_controller: TuneController, trial: Trial, reading: Reading) -> Verdict | None:
+        """Asks Ray's ASHA, and puts its answer into words."""
+        if not self._ladder.rungs or reading.eval_loss is None:
+            return None
+        due = self._due(trial.trial_id, reading.resource)
+        result = {RESOURCE: reading.resource, METRIC: reading.eval_loss}
+        action = super().on_trial_result(tune_controller, trial, result)
+        assert self._listener is not None
+        if action != TrialScheduler.STOP or due is None or self._listener.spares(trial.trial_id):
+            return None
+        rung, needed = due
+        return behind(rung, reading.eval_loss, needed)
+
+    def _due(self, trial_id: str, resource: int) -> tuple[int, float] | None:
+        """The rung that this report is judged at, counted from 1, and the loss that going on needs there; None where
+        no rung is due or nobody has been there yet."""
+        bracket = self._brackets[0]
+        for index, (milestone, recorded) in enumerate(bracket._rungs):
+            if resource >= milestone and trial_id not in recorded:
+                cutoff = bracket.cutoff(recorded)
+                return None if cutoff is None else (len(bracket._rungs) - index, -float(cutoff))
+        return None
+
+    def _replay(self, trial_id: str, readings: Sequence[Reading]) -> None:
+        place = _Place(trial_id)
+        for reading in readings:
+            if reading.is_finite and reading.eval_loss is not None and self._ladder.rungs:
+                self._brackets[0].on_result(place, reading.resource, -reading.eval_loss)
+
+    def _resource(self, evaluation: Evaluation) -> int:
+        """A trial's place on the ladder: its share of its own steps, of the whole budget. For a budget in steps that
+        is the step itself; for one in tokens it makes trials of different batch sizes meet at the same rungs."""
+        return round(self._ladder.max_t * evaluation.step / max(1, evaluation.max_steps))
+
+    def _forget(self, trial: Trial) -> None:
+        self._trial_info.pop(trial.trial_id, None)
+        self._curves.pop(trial.trial_id, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_listener": None}  # Ray pickles its tuner; the books hold open files
+
+
+class _Place:
+    """What Ray's bracket wants of a trial: its id."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+
+
+def _error_text(trial: Trial) -> str:
+    """What Ray noted of a worker's death. Read from the driver's own copy: the one in storage comes later."""
+    name = trial.run_metadata.error_filename
+    path = Path(trial.local_path or "", name) if name else None
+    return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].split(" Some common causes")[0][:240] if lines else ""

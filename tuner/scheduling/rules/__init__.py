@@ -1,0 +1,30 @@
+"""Rules: curve in, verdict out. To add one, write its file and name it in `make_rules`.
+
+    base.py     what a rule is
+    missing.py  no number was reported
+    diverged.py not finite, or far above where the trial began
+    flatline.py converged
+    rung.py     the words of a rung's verdict (the decision is ASHA's, it needs the other trials)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuner.scheduling.rules.base import Curve, Reading, Rule
+from tuner.scheduling.rules.diverged import Diverged
+from tuner.scheduling.rules.flatline import Flatline
+from tuner.scheduling.rules.missing import Missing
+
+__all__ = ["Curve", "Diverged", "Flatline", "Missing", "Reading", "Rule", "make_rules"]
+
+
+def make_rules(settings: Any) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules of `scheduler` settings: those asked before the rungs, and those asked after.
+
+    A loss that is no number must never reach a rung (a NaN passes every one of Ray's), and a trial that is behind is
+    told so rather than called converged.
+    """
+    before: tuple[Rule, ...] = (Missing(), Diverged(settings.diverged.factor if settings.diverged else None))
+    flat = settings.flatline
+    return before, ((Flatline(patience=flat.patience, min_delta=flat.min_delta),) if flat else ())

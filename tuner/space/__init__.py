@@ -1,0 +1,27 @@
+"""The search space: what a trial may vary, from YAML or Python to an optuna define-by-run callable.
+
+parameters  Float, Int, Choice, with conditions
+space       Space and FunctionSpace: draw, the recipe as a point, the grid
+load        from what is written to a checked space
+settings    a point laid over the program's settings
+
+Importing this imports neither optuna nor torch; drawing does, through the trial that is handed in.
+"""
+
+from tuner.space.load import experiment_space, load_space
+from tuner.space.parameters import Choice, Float, Int
+from tuner.space.settings import recipe_values, with_params
+from tuner.space.space import FunctionSpace, Recipe, Space
+
+__all__ = [
+    "Choice",
+    "Float",
+    "FunctionSpace",
+    "Int",
+    "Recipe",
+    "Space",
+    "experiment_space",
+    "load_space",
+    "recipe_values",
+    "with_params",
+]

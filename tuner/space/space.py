@@ -1,0 +1,312 @@
+"""A search space: parameters drawn in the order their conditions need, for optuna and for people."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.config.words import got, listed, nearest
+from tuner.contract import InputError, Parameter
+from tuner.space.parameters import AnyParameter, parents_first, shown
+
+if TYPE_CHECKING:
+    import optuna
+
+MOST_POINTS = 100_000
+"""Points are counted one by one where there are conditions; beyond this many nobody runs a grid anyway."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe as a point of a space: trial 0.
+
+    params: its values of the parameters that the space searches, where they lie inside their ranges. What is left out
+    keeps the recipe's value in the trial all the same, because a trial changes only what its params name; but the
+    sampler must not be told of a value it could never draw. notes: a sentence for each value left out.
+    """
+
+    params: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters by name, each a range or a choice, some of them only active under a condition."""
+
+    name: str
+    parameters: Mapping[str, AnyParameter]
+    description: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    path: Path | None = None
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The names, parents before the parameters that depend on them."""
+        return tuple(parents_first(self.parameters)[0])
+
+    def suggest(self, trial: optuna.Trial, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Draws a point; `only` restricts the draw to some parameters (trial 0 names those of its recipe)."""
+        drawn: dict[str, Any] = {}
+        for name in self.order:
+            if (only is None or name in only) and self.parameters[name].active(drawn):
+                drawn[name] = self.parameters[name].suggest(trial, name)
+        return drawn
+
+    def upper_bound(self, name: str) -> float | None:
+        """The largest number a trial can draw for `name`; None if it is not searched, or not a number."""
+        return self.parameters[name].upper_bound() if name in self.parameters else None
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe's point among the active parameters; `values` are the recipe's settings by short name."""
+        params: dict[str, Any] = {}
+        notes: list[str] = []
+        for name in self.order:
+            parameter = self.parameters[name]
+            if name not in values or not parameter.active(values):
+                continue
+            if any(parent not in params for parent in parameter.when):
+                continue  # its parent was left out, so optuna would never ask for it
+            if parameter.contains(values[name]):
+                params[name] = values[name]
+            else:
+                notes.append(f"the recipe's {name} {shown(values[name])} is outside the space ({parameter})")
+        return Recipe(params, tuple(notes))
+
+    def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Params as optuna stores them, for `enqueue_trial`: lists become labels."""
+        return {name: self.parameters[name].encode(value) for name, value in params.items() if name in self.parameters}
+
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The other way: `trial.params` of a stored trial as the program takes them."""
+        return {
+            name: self.parameters[name].decode(value) if name in self.parameters else value
+            for name, value in params.items()
+        }
+
+    @property
+    def is_finite(self) -> bool:
+        return all(parameter.count() is not None for parameter in self.parameters.values())
+
+    @property
+    def continuous(self) -> tuple[str, ...]:
+        """The parameters that have no last value, by name."""
+        return tuple(name for name, parameter in self.parameters.items() if parameter.count() is None)
+
+    @cached_property
+    def size(self) -> int | None:
+        """The number of different points; None if there is no end to them."""
+        if not self.is_finite:
+            return None
+        if not any(parameter.when for parameter in self.parameters.values()):
+            return math.prod(parameter.count() or 0 for parameter in self.parameters.values())
+        points = sum(1 for _ in itertools.islice(self.points(), MOST_POINTS + 1))
+        return points if points <= MOST_POINTS else None
+
+    def points(self, extremes: bool = False) -> Iterator[dict[str, Any]]:
+        """Every point in turn; with `extremes`, every combination of choices and ends of ranges."""
+
+        def below(index: int, drawn: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            if index == len(self.order):
+                yield drawn
+                return
+            name = self.order[index]
+            parameter = self.parameters[name]
+            if not parameter.active(drawn):
+                yield from below(index + 1, drawn)
+                return
+            for value in (parameter.extremes() if extremes else parameter.values()) or ():
+                yield from below(index + 1, {**drawn, name: value})
+
+        return below(0, {})
+
+    def grid(self) -> dict[str, list[Any]]:
+        """Every value of every parameter, as optuna's GridSampler takes them; InputError if that is impossible."""
+        conditional = [name for name, parameter in self.parameters.items() if parameter.when]
+        if self.continuous or conditional:
+            what = f"`{self.continuous[0]}` is continuous" if self.continuous else f"`{conditional[0]}` has a `when`"
+            raise InputError(
+                f"search.sampler: grid cannot search {self.name}: {what}",
+                where=self.source,
+                expected="choices, ints and floats with a step, none of them conditional",
+                remedy="sampler tpe, or a `step` or `choice` for that parameter",
+            )
+        return {
+            name: [parameter.encode(value) for value in parameter.values() or ()]
+            for name, parameter in self.parameters.items()
+        }
+
+    def describe(self) -> list[dict[str, str]]:
+        """A row of text for each parameter: name, type, range, when."""
+        return [
+            {
+                "name": name,
+                "type": parameter.type,
+                "range": str(parameter),
+                "when": " and ".join(
+                    f"{parent} = {' | '.join(shown(value) for value in values)}"
+                    for parent, values in parameter.when.items()
+                ),
+            }
+            for name, parameter in self.parameters.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as it could be written in YAML, with all defaults left out."""
+        return {
+            "name": self.name,
+            **({"description": self.description} if self.description else {}),
+            **({"settings": dict(self.settings)} if self.settings else {}),
+            "parameters": {
+                name: {"type": parameter.type, **_written(parameter)} for name, parameter in self.parameters.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class FunctionSpace:
+    """A user's own define-by-run function `(trial) -> {name: value}`, found by name so that it pickles."""
+
+    name: str
+    target: str
+    """package.module:function"""
+    known: Mapping[str, Parameter]
+    refused: Mapping[str, str]
+    description: str = ""
+    source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    parameters: Mapping[str, AnyParameter] = field(default_factory=dict)
+    is_finite: bool = False
+    size: int | None = None
+
+    def suggest(self, trial: Any, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Calls the function and checks what it returns. `only` being empty, nothing is drawn at all."""
+        if only is not None and not only:
+            return {}
+        return self._checked(self.function()(trial))
+
+    def function(self) -> Any:
+        module, _, attribute = self.target.partition(":")
+        expected = "package.module:function, importable from where you start the search"
+        try:
+            function = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"search.space: no function `{self.target}` ({error})", where=self.source, expected=expected
+            ) from error
+        if not callable(function) or inspect.isclass(function):
+            raise InputError(f"search.space: `{self.target}` is not a function", where=self.source, expected=expected)
+        return function
+
+    def upper_bound(self, name: str) -> float | None:
+        """The largest number the function asks for, as far as one call without a trial can tell."""
+        told = RecipeTrial({})
+        if name not in self.suggest(told):
+            return None
+        return told.highs.get(name, self.known[name].high)
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe's point, if the function would accept every one of its values under their own names."""
+        told = RecipeTrial(values)
+        drawn = self.suggest(told)
+        strange = {name: value for name, value in drawn.items() if values.get(name) != value}
+        if told.outside or strange:
+            names = listed(sorted({*told.outside, *strange}))
+            return Recipe({}, (f"the recipe is not a point of {self.name} ({names}): the sampler is not told of it",))
+        return Recipe(drawn)
+
+    def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(params)
+
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(params)
+
+    def grid(self) -> dict[str, list[Any]]:
+        raise InputError(
+            f"search.sampler: grid cannot search {self.name}: a function's points are not known beforehand",
+            where=self.source,
+            expected="a space in YAML of choices and ints",
+        )
+
+    def describe(self) -> list[dict[str, str]]:
+        return [{"name": self.target, "type": "function", "range": "", "when": ""}]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "function": self.target}
+
+    def _checked(self, drawn: Any) -> dict[str, Any]:
+        where = f"search.space {self.target}"
+        if not isinstance(drawn, Mapping) or not drawn:
+            raise InputError(f"returned {got(drawn)}", where=where, expected="a dict of parameter names and values")
+        by_path = {parameter.path: name for name, parameter in self.known.items()}
+        point: dict[str, Any] = {}
+        for key, value in drawn.items():
+            name = by_path.get(str(key), str(key))
+            if name not in self.known:
+                raise unknown_parameter(name, self.known, self.refused, where)
+            point[name] = value
+        return point
+
+
+class RecipeTrial:
+    """Answers a define-by-run function with the recipe's values and notes what the function would not have drawn."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.outside: list[str] = []
+        self.highs: dict[str, float] = {}
+        self.params: dict[str, Any] = {}
+        self.number = 0
+
+    def suggest_float(self, name: str, low: float, high: float, **_: Any) -> Any:
+        self.highs[name] = high
+        return self._answer(name, low, lambda value: _is_number(value) and low <= value <= high)
+
+    def suggest_int(self, name: str, low: int, high: int, **_: Any) -> Any:
+        self.highs[name] = high
+        return self._answer(name, low, lambda value: _is_number(value) and value == int(value) and low <= value <= high)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self._answer(name, next(iter(choices)), lambda value: value in choices)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Notes are for real trials."""
+
+    def _answer(self, name: str, otherwise: Any, fits: Any) -> Any:
+        if name in self.values and fits(self.values[name]):
+            self.params[name] = self.values[name]
+            return self.values[name]
+        self.outside.append(name)
+        return otherwise
+
+
+def unknown_parameter(name: str, known: Mapping[str, Parameter], refused: Mapping[str, str], where: str) -> InputError:
+    """The error for a parameter that a program does not let a search vary."""
+    short = name.rpartition(".")[2]
+    if name in refused or short in refused:
+        return InputError(f"`{name}` cannot be searched: {refused.get(name) or refused[short]}", where=where)
+    guess = nearest(short, known)
+    if guess:
+        return InputError(f"unknown parameter `{name}`; did you mean `{guess}`?", where=where)
+    return InputError(f"unknown parameter `{name}`", where=where, expected=f"one of {listed(sorted(known))}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _written(parameter: AnyParameter) -> dict[str, Any]:
+    dumped = parameter.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"type", "when"})
+    return (
+        {**dumped, "when": {name: list(values) for name, values in parameter.when.items()}}
+        if parameter.when
+        else dumped
+    )

@@ -1,0 +1,58 @@
+"""Samplers, one for each `search.sampler.kind`.
+
+A sampler is built anew for every trial, seeded by the search's seed and the trial's number. What it suggests is then
+a function of the finished trials alone: a search that was interrupted and resumed suggests what an undisturbed one
+would have, without a pickled random state.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from tuner.contract import InputError
+from tuner.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def startup_trials(num_trials: int) -> int:
+    """Random trials before TPE begins to model: a quarter of the search, at least 4, at most Optuna's own 10.
+
+    Optuna's default of 10 would make a 16-trial search mostly random.
+    """
+    return max(4, min(10, num_trials // 4))
+
+
+def make_sampler(settings: Any, space: Any, *, num_trials: int, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler that suggests trial `number`. `settings` is `search.sampler`, `space` a `tuner.space` space."""
+    import optuna
+
+    trial_seed = derive_seed(seed, "sampler", number)
+    search_seed = derive_seed(seed, "sampler")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match settings.kind:
+            case "tpe":
+                return optuna.samplers.TPESampler(
+                    n_startup_trials=settings.n_startup_trials or startup_trials(num_trials),
+                    multivariate=True,
+                    group=True,
+                    seed=trial_seed,
+                )
+            case "random":
+                return optuna.samplers.RandomSampler(seed=trial_seed)
+            case "gp":
+                return optuna.samplers.GPSampler(seed=trial_seed, n_startup_trials=startup_trials(num_trials))
+            case "cmaes":
+                return optuna.samplers.CmaEsSampler(seed=trial_seed, n_startup_trials=startup_trials(num_trials))
+            case "qmc":  # one scrambled sequence for the whole search; the study keeps the place in it
+                return optuna.samplers.QMCSampler(scramble=True, seed=search_seed)
+            case "grid":  # one permutation of the grid for the whole search; the study keeps what was visited
+                sampler = optuna.samplers.GridSampler(space.grid(), seed=search_seed)
+                # When the grid is used up it would call Study.stop, which raises outside Study.optimize.
+                sampler.after_trial = lambda *args, **kwargs: None  # type: ignore[method-assign]
+                return sampler
+            case kind:
+                raise InputError(f"unknown sampler {kind!r}", where="search.sampler.kind")

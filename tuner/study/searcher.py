@@ -1,0 +1,48 @@
+"""The Ray Tune Searcher: hands Ray the points that the search's books hand out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ray.tune.search import Searcher
+
+from tuner.contract import METRIC
+
+
+class Source(Protocol):
+    """Where trials come from and where their loss is noted; the driver's books."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The configuration of a new trial; None when there are no more."""
+        ...
+
+    def lost(self, trial_id: str, error: bool) -> None:
+        """Ray dropped a trial. Does nothing where the trial already has its ending."""
+        ...
+
+
+class StudySearcher(Searcher):
+    """Suggests from a Source. Endings reach the study through the scheduler's verdicts, never through Ray's results,
+    because Ray reports a trial stopped at a rung and one that finished in the same words."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(metric=METRIC, mode="min")
+        self._source: Source | None = source
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        assert self._source is not None
+        config = self._source.suggest(trial_id)
+        return Searcher.FINISHED if config is None else config
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        assert self._source is not None
+        self._source.lost(trial_id, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger is the truth, and a resume reads it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search resumes from its ledger, not from Ray's snapshot")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}  # Ray pickles its tuner; the books hold open files
