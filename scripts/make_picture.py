@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 from pathlib import Path
 
 from tuner.cli.output import labels_of_run
@@ -34,7 +35,10 @@ def picture(run: Path, at: float, width: int, height: int) -> str:
         record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
     console.print(to_rich(lines))
-    return console.export_svg(title=f"python -m tuner search --name {record.name}", unique_id="tuner")
+    svg = console.export_svg(title=f"python -m tuner search --name {record.name}", unique_id="tuner")
+    # Fonts of the reader's own machine: a picture that loads a font from elsewhere is blank where that is blocked.
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    return svg.replace("Fira Code, monospace", "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace")
 
 
 def main() -> None:

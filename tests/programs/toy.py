@@ -1,5 +1,6 @@
-"""A program that trains nothing heavy: its loss is a formula of its parameters, so that a whole search on real Ray takes
-seconds, and its trials misbehave in every way a real one can, when told to.
+"""A program that trains nothing heavy: its loss is a formula of its parameters.
+
+A whole search on real Ray then takes seconds, and its trials misbehave in every way a real one can, when told to.
 
 The loss after a share s of the steps is `floor + (8 - floor) * 0.02 ** s` where floor grows with the distance of
 log10(learning_rate) from -2: a clear optimum and curves that keep their order.
@@ -84,7 +85,7 @@ class Toy:
         self._best = math.inf
         self._started_trials += 1
         if self._behaviour == "frozen":
-            raise Fault(Reason.FROZEN, "0 of 1,000 parameters are trainable", "hand SFTTrainer the base and peft_config=")
+            raise Fault(Reason.FROZEN, "0 of 1,000 parameters are trainable", "give SFTTrainer base and peft_config=")
         if self._behaviour == "data":
             raise Fault(Reason.DATA, "no label tokens", "look at the template")
         return Setup(self._max_steps, 10, 1000, {"share": "10 of 1,000, 1.0%", "pid": os.getpid()})

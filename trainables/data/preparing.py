@@ -16,9 +16,6 @@ from tuner.contract import Fault, InputError, Preparation, Reason
 def prepare(settings: Settings, cache: Path) -> Preparation:
     """Reads, checks and tokenizes the rows once; a second call with the same inputs finds the first one's result."""
     base_folder.check(settings.model)
-    for source in (settings.data.train, settings.data.validation):
-        if source is not None and not Path(source).exists():
-            reading.read(source, settings.data)  # a hub id; or says what is missing
     folder = Path(cache) / store.fingerprint(settings)
     found = store.find(folder)
     if found is not None:
@@ -27,13 +24,12 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     data = settings.data
     train_rows = reading.read(data.train, data)
     given = reading.read(data.validation, data) if data.validation is not None else None
-    fmt = formats.detect(train_rows, data)
+    formats.detect(train_rows, data)  # before the tokenizer: misnamed columns are told at once
     tokenizer, notes = tokenizers.load(settings.model, data)
-    template = tokenizing.check_template(tokenizer, fmt, data, settings.model.tokenizer)
     train_rows, validation_rows = splitting.split(train_rows, given, data)
 
-    sets = {}
-    for name, rows in (("train", train_rows), ("validation", validation_rows)):
+    sets: dict[str, Tokens] = {}
+    for name, rows in (("validation", validation_rows), ("train", train_rows)):
         fmt = formats.detect(rows, data)
         template = tokenizing.check_template(tokenizer, fmt, data, settings.model.tokenizer)
         clean = formats.normalize(rows, fmt, data)
@@ -43,7 +39,8 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
 
     facts = {
         "format": str(fmt),
-        **{name: _facts(tokens) for name, tokens in sets.items()},
+        "train": _facts(sets["train"]),
+        "validation": _facts(sets["validation"]),
         "max_length": data.max_length,
         "pad_token": tokenizer.pad_token,
         "eos_token": tokenizer.eos_token,

@@ -40,6 +40,7 @@ class FrozenGuard(TrainerCallback):
         self._steps_with_rate = 0
         self._moved = False
         self._rate = self._rate_since = self._peak = 0.0
+        self._grad_norm: float | None = None
 
     def check_setup(self) -> None:
         """What can be known before an optimizer exists: data, labels, trainable parameters."""
@@ -83,9 +84,11 @@ class FrozenGuard(TrainerCallback):
                 _REMEDY,
             )
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Keeps the last gradient norm."""
+        self._grad_norm = (logs or {}).get("grad_norm", self._grad_norm)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
         """Two validation losses equal to the last digit, with learning in between: looks closer."""
         loss = (metrics or {}).get(METRIC)
         now = _sample(_trainable(self._trainer.model))
@@ -95,23 +98,29 @@ class FrozenGuard(TrainerCallback):
             and loss == self._last_loss
             and self._rate_since > _NEGLIGIBLE * self._peak
         ):
-            self._look_closer(loss, moved=not now or _differ(self._last, now), trainable=bool(now))
+            self._look_closer(loss, now)
         self._last_loss, self._last, self._rate_since = loss, now, 0.0
 
-    def _look_closer(self, loss: float, *, moved: bool, trainable: bool) -> None:
-        """Frozen, unless the adapter has an effect and either moves or has blown up (which is the driver's to judge).
+    def _look_closer(self, loss: float, now: dict[str, torch.Tensor]) -> None:
+        """Frozen: the adapter has no effect on the loss, or its weights stood still although they should have moved.
 
-        A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge, and
-        that must not end the search.
+        A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge. That is
+        the driver's to judge, and must not end the search.
         """
         told = f"validation loss {loss!r} twice, equal to the last digit, although the learning rate was not zero"
-        if not trainable:
+        if not now:
             raise Fault(Reason.FROZEN, f"{told}: no parameter is trainable any more", _REMEDY)
-        effect = self._effect()
-        if effect == 0.0:
+        if self._effect() == 0.0:
             raise Fault(Reason.FROZEN, f"{told}: the adapter has no effect on the loss", _REMEDY)
-        if not moved and effect < 0:
+        if not _differ(self._last, now) and self._should_have_moved(now):
             raise Fault(Reason.FROZEN, f"{told}: no trainable weight moved in between", _REMEDY)
+
+    def _should_have_moved(self, now: dict[str, torch.Tensor]) -> bool:
+        """There was a gradient, and a step of the learning rate's size is not lost in rounding everywhere."""
+        felt = any(
+            self._rate_since > torch.finfo(tensor.dtype).eps * tensor.abs().min().item() for tensor in now.values()
+        )
+        return felt and self._grad_norm != 0.0
 
     def _effect(self) -> float:
         """Loss of one validation batch with the adapter minus without it; NaN where it cannot be switched off."""

@@ -71,7 +71,9 @@ class Trial:
 
     def adapted_modules(self) -> int:
         """How many modules of the base the adapter sits on."""
-        return len({name.rpartition(".lora_A")[0] for name, _ in self.trainer.model.named_modules() if ".lora_A" in name})
+        return len(
+            {name.rpartition(".lora_A")[0] for name, _ in self.trainer.model.named_modules() if ".lora_A" in name}
+        )
 
     def close(self) -> None:
         """Ends the loop, wherever it is."""

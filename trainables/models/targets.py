@@ -9,14 +9,14 @@ from tuner.contract import Fault, Reason
 
 _ATTENTION = ("attn", "attention")
 _MLP = ("mlp", "ffn", "feed_forward", "feedforward", "moe", "experts")
-_ATTENTION_LEAVES = (
-    "q_proj k_proj v_proj o_proj out_proj qkv_proj q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj query_key_value "
-    "c_attn Wqkv W_pack query key value wq wk wv wo q k v o"
-).split()
-_MLP_LEAVES = (
-    "gate_proj up_proj down_proj gate_up_proj fc1 fc2 fc_in fc_out c_fc dense_h_to_4h dense_4h_to_h w1 w2 w3 wi wi_0 "
-    "wi_1"
-).split()
+_ATTENTION_LEAVES = frozenset(
+    ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "W_pack"]
+)
+_MLP_LEAVES = frozenset(
+    ["gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "fc_in", "fc_out", "c_fc"]
+    + ["dense_h_to_4h", "dense_4h_to_h", "w1", "w2", "w3"]
+)
+"""Names that tell by themselves, for layers that stand in no module called attention or mlp (OPT's fc1)."""
 
 
 def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
-from tuner.contract import Fault, InputError, Reason, Status, Verdict
+from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
 from tuner.execution.plan import Plan, make_plan
-from tuner.execution.prepare import Preparing
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
 from tuner.results.adapters import write_best
@@ -107,23 +107,19 @@ class _Search:
             return self._finish(halt)
 
     def _carry_out(self, stack: ExitStack) -> Verdict | None:
-        preparing = Preparing(
-            self._experiment.program,
-            self._experiment.settings.model_dump(mode="json"),
-            self._folder.data,
-            self._folder.logs / "prepare.log",
-        )
-        stack.callback(preparing.cancel)
+        settings = self._experiment.settings.model_dump(mode="json")
+        log = self._folder.logs / "prepare.log"
+        preparing = Apart(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
+        stack.callback(preparing.close)
         cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
         self._signals.listen()
         resources = decide(self._experiment.run, cluster, self._experiment.search.num_trials)
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         for note in self._plan.notes:
             self._ledger.append(Kind.NOTE, details={"text": note})
-        preparation = preparing.result()
-        self._ledger.append(
-            Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)}
-        )
+        made = preparing.result()
+        preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
+        self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
         from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
 
         drop_handlers()

@@ -121,4 +121,3 @@ def run_trials(
     if books.failure is not None:
         raise books.failure
     return books.halt
-

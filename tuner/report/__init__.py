@@ -5,5 +5,6 @@ curve     sparklines and the text plot     table    the leaderboard
 progress  share done and time left         standing the best against the recipe, in a sentence
 live      the live view                    plain    one line an event, where there is no terminal
 summary   the end of a search              trial    one trial in full
-plan      what would run                   machine  the same facts as strict JSON
+plan      what would run                   spaces   the search spaces
+machine   the same facts as strict JSON
 """

@@ -17,7 +17,7 @@ from tuner.report import standing, words
 from tuner.report.lines import Line, Span, clean, crop, for_stream, line, line_width, shorten, title, to_rich
 from tuner.report.progress import estimate
 from tuner.report.table import leaderboard, progress_bar
-from tuner.results.ledger import Event
+from tuner.results.ledger import Event, Kind
 from tuner.results.records import SearchRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class LiveView:
         with self._lock:
             self._record.apply(event)
             self._events += 1
+            if event.event is Kind.SEARCH:  # more trials than before, perhaps: the bar may begin anew
+                self._least_share = 0.0
 
     def say(self, doing: str) -> None:
         """What happens now that no event tells of ("stopping: saving what is running")."""

@@ -130,17 +130,19 @@ def trainable_text(trial: TrialRecord) -> str:
 
 
 def facts_text(facts: Mapping[str, object]) -> str:
-    """What was prepared, in one line: "train rows 3,912, validation rows 871"."""
-    told = []
-    for name, fact in facts.items():
-        label = name.rpartition(".")[2].replace("_", " ")
-        if isinstance(fact, bool) or fact is None or isinstance(fact, list | tuple):
-            continue
-        if isinstance(fact, Mapping):
-            inner = facts_text(fact)
-            told += [f"{label} ({inner})"] if inner else []
-        elif isinstance(fact, int):
-            told.append(f"{label} {fact:,}")
-        else:
-            told.append(f"{label} {clean(words.value(fact))}")
-    return ", ".join(told)
+    """What was prepared, in one line: the data sets if there are any ("train 3,912 rows, 402.1k tokens"), else all."""
+    sets = {name: fact for name, fact in facts.items() if isinstance(fact, Mapping) and "rows" in fact}
+    if sets:
+        return "; ".join(f"{name} {_rows_text(fact)}" for name, fact in sets.items())
+    plain_facts = {n: f for n, f in facts.items() if isinstance(f, str | int | float) and not isinstance(f, bool)}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {f'{fact:,}' if isinstance(fact, int) else clean(words.value(fact))}"
+        for name, fact in plain_facts.items()
+    )
+
+
+def _rows_text(fact: Mapping[str, object]) -> str:
+    rows, tokens, labels = fact.get("rows"), fact.get("tokens"), fact.get("label_tokens")
+    text = f"{rows:,} rows" if isinstance(rows, int) else "rows"
+    text += f", {words.count(tokens)} tokens" if isinstance(tokens, int) else ""
+    return text + (f", {words.count(labels)} of them labels" if isinstance(labels, int) else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuner.contract import Reason, Status
 from tuner.report import standing, words
-from tuner.report.lines import Line, clean, crop, labelled, line, title
+from tuner.report.lines import Line, clean, crop, labelled, line, line_width, title
 from tuner.report.table import leaderboard
 from tuner.results.records import SearchRecord, TrialRecord
 
@@ -59,7 +59,10 @@ def headline(record: SearchRecord, width: int) -> Line:
     share = record.budget_share
     facts += [f"{words.whole_percent(share)} of the full budget's tokens"] if share else []
     facts += [f"{record.sessions} sessions"] if record.sessions > 1 else []
-    return crop(line(title(record.name or "search"), " · ".join(facts)), width)
+    name = title(record.name or "search")
+    while facts[1:] and line_width(line(name, " · ".join(facts))) > width:
+        facts.pop()  # the last says least
+    return crop(line(name, " · ".join(facts)), width)
 
 
 def is_halted(record: SearchRecord) -> bool:
@@ -81,7 +84,7 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
     best = standing.at_the_end(record)
     if best:
         out += labelled("best", best, width, "best")
-    elif not is_halted(record) and record.trials:
+    elif not is_halted(record) and record.ended:
         out += labelled("best", "none: no trial ended with a validation loss that can be compared", width, "bad")
     if best and place.kept:
         out += labelled("kept", f"{place.folder}/best: {', '.join(place.kept)}", width)

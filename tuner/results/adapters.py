@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,8 +54,8 @@ def write_best(
     old = folder.path / "best.old"
     shutil.rmtree(old, ignore_errors=True)
     if folder.best.exists():
-        os.replace(folder.best, old)
-    os.replace(fresh, folder.best)
+        folder.best.replace(old)
+    fresh.replace(folder.best)
     shutil.rmtree(old, ignore_errors=True)
     return folder.best
 

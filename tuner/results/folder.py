@@ -1,13 +1,13 @@
 """The run folder: `<storage_path>/<name>/`, one search, one writer.
 
-    experiment.yaml, resolved.json   as written; as understood
-    trials.jsonl                     the ledger
-    study.journal                    the Optuna study
-    data/                            tokenized data (Arrow)
-    adapters/                        the best few trials' adapters while the search runs
-    best/                            the winner
-    logs/                            what the libraries beneath said
-    tune/                            Ray Tune's own state
+experiment.yaml, resolved.json   as written; as understood
+trials.jsonl                     the ledger
+study.journal                    the Optuna study
+data/                            tokenized data (Arrow)
+adapters/                        the best few trials' adapters while the search runs
+best/                            the winner
+logs/                            what the libraries beneath said
+tune/                            Ray Tune's own state
 """
 
 from __future__ import annotations

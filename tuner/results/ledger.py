@@ -62,7 +62,7 @@ class Event:
         values = json.loads(line)
         if not isinstance(values, dict) or "event" not in values:
             raise ValueError("not a ledger event")
-        known = {name: values.get(name) for name in EVENT_FIELDS if values.get(name) is not None}
+        known: dict[str, Any] = {name: values[name] for name in EVENT_FIELDS if values.get(name) is not None}
         known["event"] = Kind(values["event"])
         for name in ("eval_loss", "best_eval_loss"):
             if name in known:

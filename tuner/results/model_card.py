@@ -16,7 +16,8 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
     best = winner.best
     assert best is not None
     counts = ", ".join(f"{n} {what}" for what, n in record.counts["reason"].items())
-    versions = ", ".join(f"{package} {version}" for package, version in resolved.get("about", {}).get("versions", {}).items())
+    about = resolved.get("about", {})
+    versions = ", ".join(f"{package} {version}" for package, version in about.get("versions", {}).items())
     recipe = record.recipe.best_eval_loss if record.recipe else None
     lines = [
         "---",
@@ -27,7 +28,8 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         "",
         f"# {name}: trial {winner.number}",
         "",
-        f"A LoRA adapter for `{base}`{' (NF4)' if quantization == 'nf4' else ''}, the best of {len(record.ended)} trials.",
+        f"A LoRA adapter for `{base}`{' (NF4)' if quantization == 'nf4' else ''}, "
+        f"the best of {len(record.ended)} trials.",
         "",
         f"- validation loss **{best.eval_loss:.6f}** at step {best.step} of {winner.max_steps}",
         *([f"- the recipe's default hyperparameters reached {recipe:.6f}"] if recipe is not None else []),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
+
 class Listener(Protocol):
     """Who is told what was measured and judged; the driver's books."""
 
@@ -96,8 +97,8 @@ class Asha(AsyncHyperBandScheduler):
         """A worker died without a word: its process was killed, or its node is gone."""
         assert self._listener is not None
         error = _error_text(trial)
-        verdict = Verdict(Reason.INFRASTRUCTURE, f"its worker died ({_last_line(error)})" if error else "its worker died")
-        self._listener.ended(trial.trial_id, verdict, error)
+        message = f"its worker died ({_last_line(error)})" if error else "its worker died"
+        self._listener.ended(trial.trial_id, Verdict(Reason.INFRASTRUCTURE, message), error)
         self._forget(trial)
 
     def _judge(
@@ -139,9 +140,12 @@ class Asha(AsyncHyperBandScheduler):
         return None
 
     def _replay(self, trial_id: str, readings: Sequence[Reading]) -> None:
+        """Notes a trial of an earlier session at the rungs where it was compared then."""
         place = _Place(trial_id)
-        for reading in readings:
-            if reading.is_finite and reading.eval_loss is not None and self._ladder.rungs:
+        for index, reading in enumerate(readings):
+            if any(rule.judge(readings[: index + 1]) for rule in self._before) or reading.resource >= self._ladder.max_t:
+                return
+            if self._ladder.rungs and reading.eval_loss is not None:
                 self._brackets[0].on_result(place, reading.resource, -reading.eval_loss)
 
     def _resource(self, evaluation: Evaluation) -> int:

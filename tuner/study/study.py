@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Study:
         self._space, self._sampler = space, sampler
         self._num_trials, self._seed = num_trials, seed
         self._recipe = dict(recipe)
-        self._live: dict[int, optuna.Trial] = {}
+        self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
         notes = _sampler_notes(path, name)
         fresh = path.with_name(path.name + ".new")
@@ -76,7 +75,7 @@ class Study:
             self._restore(record, notes.get(record.number, {}))
         if not records:
             self._study.enqueue_trial(space.encode(recipe))
-        os.replace(fresh, path)
+        fresh.replace(path)
         self._study = _open(path, name)
 
     @property
@@ -115,12 +114,12 @@ class Study:
         self._study.tell(number, value, state=TrialState[state])
         self._live.pop(number, None)
 
-    def _trial(self, number: int) -> optuna.Trial:
-        import optuna
+    def _trial(self, number: int) -> Any:
+        from optuna.trial import Trial
 
         if number not in self._live:
             trial_id = self._study.get_trials(deepcopy=False)[number]._trial_id
-            self._live[number] = optuna.Trial(self._study, trial_id)
+            self._live[number] = Trial(self._study, trial_id)
         return self._live[number]
 
     def _restore(self, record: TrialRecord, system_attrs: Mapping[str, Any]) -> None:
@@ -135,6 +134,8 @@ class Study:
         state, value, infeasible = ("RUNNING", None, False)
         if record.reason is not None:
             state, value, infeasible = _translate(record.reason, record.best_eval_loss)
+            if state == "PRUNED" and record.curve:
+                value = record.curve[-1]  # as Optuna's own `tell` has it
         attrs = dict(system_attrs)
         if infeasible:
             attrs["constraints:trainable"] = 1.0
@@ -195,7 +196,7 @@ def _open(path: Path, name: str) -> optuna.Study:
 
 
 def _sampler_notes(path: Path, name: str) -> dict[int, dict[str, Any]]:
-    """What samplers noted on the trials of an earlier journal (visited grid points, CMA-ES state), if it can be read."""
+    """What samplers noted on the trials of an earlier journal (visited grid points, say), where it can be read."""
     if not path.exists():
         return {}
     try:

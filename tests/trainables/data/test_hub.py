@@ -20,7 +20,9 @@ except InputError as error:
 """
 
 
-@pytest.mark.parametrize(("name", "expected"), [("Qwen/Qwen3-8B", True), ("gpt2", True), ("./x/y", False), ("/x", False)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("Qwen/Qwen3-8B", True), ("gpt2", True), ("./x/y", False), ("/x", False)]
+)
 def test_is_hub_id(name: str, expected: bool) -> None:
     assert hub.is_hub_id(name) is expected
 

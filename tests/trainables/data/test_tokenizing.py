@@ -34,9 +34,7 @@ CASES: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("rows", "data"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_equal_to_the_id(
-    tiny_model: Path, tmp_path: Path, rows: list[dict[str, Any]], data: dict[str, Any]
-) -> None:
+def test_equal_to_the_id(tiny_model: Path, tmp_path: Path, rows: list[dict[str, Any]], data: dict[str, Any]) -> None:
     file = str(write_jsonl(tmp_path / "rows.jsonl", rows))
     settings = Settings.model_validate(
         {

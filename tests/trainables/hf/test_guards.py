@@ -149,20 +149,13 @@ def test_frozen_after_the_first_evaluation(load: Build, build: Build) -> None:
 def test_an_adapter_without_effect(load: Build, build: Build) -> None:
     """Weights move, but the validation never sees the adapter."""
     trainer = build(load(), lora(), lr_scheduler_type="constant")
-    evaluate = trainer.evaluate
+    predict = trainer.prediction_step
 
     def blind(*args: Any, **kwargs: Any) -> Any:
         with trainer.model.disable_adapter():
-            return evaluate(*args, **kwargs)
-
-    trainer.evaluate = blind
-    predict = trainer.prediction_step
-
-    def blind_step(*args: Any, **kwargs: Any) -> Any:
-        with trainer.model.disable_adapter():
             return predict(*args, **kwargs)
 
-    trainer.prediction_step = blind_step
+    trainer.prediction_step = blind
     fault = fault_of(trainer)
     assert fault.reason is Reason.FROZEN and "no effect on the loss" in fault.message
 
@@ -196,7 +189,7 @@ def masked(number: int) -> Any:
 
 
 def test_labels_all_masked(load: Build, build: Build) -> None:
-    trainer = build(load(), lora(), evaluate=masked(4), dataset_kwargs={"skip_prepare_dataset": True})
+    trainer = build(load(), lora(), evaluate=masked(4), max_length=None)
     fault = fault_of(trainer)
     assert fault.reason is Reason.DATA and "the validation set has no label token" in fault.message
 

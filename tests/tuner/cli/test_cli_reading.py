@@ -6,10 +6,9 @@ import fcntl
 import json
 from pathlib import Path
 
-import golden
 import pytest
-import searches
 
+from tests.tuner.report import golden, searches
 from tuner.cli import run
 
 

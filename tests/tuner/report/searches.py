@@ -43,7 +43,12 @@ class Tape:
         self.events.append(Event(kind, time=self.time, **values))
 
     def prepared(self, *notes: str) -> None:
-        facts = {"train_rows": 3912, "validation_rows": 871, "train_tokens": 402_113, "tokenizer": "llama"}
+        facts = {
+            "format": "prompt-completion",
+            "train": {"rows": 3912, "tokens": 402_113, "label_tokens": 98_231},
+            "validation": {"rows": 871, "tokens": 90_417, "label_tokens": 21_870},
+            "data_fingerprint": "5f1d",
+        }
         self.say(Kind.PREPARED, after=4, details={"facts": facts, "notes": list(notes)})
 
     def start(self, number: int, values: dict[str, Any]) -> None:

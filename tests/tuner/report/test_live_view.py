@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import threading
 import time
-from pathlib import Path
 
-import searches
-
+from tests.tuner.report import searches
+from tuner.report.lines import plain
 from tuner.report.live import LiveView
+from tuner.results.records import SearchRecord
 
 
 def _terminal() -> tuple[int, int, list[bytes], threading.Thread]:
@@ -56,13 +57,25 @@ def test_events_from_several_threads_end_in_one_picture() -> None:
 
 def test_the_bar_never_goes_back() -> None:
     tape = searches.many()
-    view = LiveView(stream=Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    view = LiveView(stream=io.StringIO())
     shares = []
     for event in tape.events:
         view(event)
         view.picture(100, 24, now=event.time)
         shares.append(view._least_share)
     assert shares == sorted(shares)
+
+
+def test_a_resumed_search_begins_with_what_was_there() -> None:
+    tape = searches.resumed()
+    opening = next(i for i, e in enumerate(tape.events) if i and e.event == "search")
+    view = LiveView(stream=io.StringIO(), record=SearchRecord.fold(tape.events[:opening]))
+    for event in tape.events[opening : opening + 4]:
+        view(event)
+    text = plain(view.picture(100, 24, now=tape.events[opening + 3].time))
+    assert "3 of 5 trials" in text
+    assert "100%" not in text
+    assert "trial 1: 4.312, 11.5% below the recipe's 4.874" in text
 
 
 def _thirds(events: list[searches.Event]) -> list[list[searches.Event]]:

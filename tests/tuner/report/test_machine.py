@@ -4,8 +4,7 @@ import json
 import math
 from pathlib import Path
 
-import searches
-
+from tests.tuner.report import searches
 from tuner.report.machine import dump, search_json, status_json, trial_json
 
 

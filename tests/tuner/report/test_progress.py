@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import searches
 
+from tests.tuner.report import searches
 from tuner.report.progress import estimate
 from tuner.results.records import SearchRecord
 
@@ -41,5 +41,11 @@ def test_the_end_is_the_end() -> None:
 
 def test_an_interrupted_trial_is_work_to_be_done_again() -> None:
     record = searches.interrupted().record
-    record.finished = False
     assert estimate(record, 30.0).share < 0.5
+
+
+def test_no_time_is_named_while_nobody_knows_what_will_be_stopped() -> None:
+    tape = searches.Tape(num_trials=16)
+    for number in range(2):
+        tape.trial(number, {}, [5.0, 4.0, 3.5, 3.2], None)
+    assert estimate(tape.record, 60.0).left is None

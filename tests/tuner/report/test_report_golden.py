@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import golden
-import searches
-
+from tests.tuner.report import golden, searches
 from tuner.report.lines import plain
 from tuner.report.live import frame
 from tuner.report.plain import PlainView

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 import pytest
-import searches
 
+from tests.tuner.report import searches
 from tuner.contract import Reason, Verdict
 from tuner.report.curve import BLOCKS, NOT_FINITE, Scale, plot, sparkline
 from tuner.report.lines import clean, for_stream, line, line_width, plain, shorten, width_of, wrap

@@ -1,10 +1,10 @@
 """Rules: curve in, verdict out. To add one, write its file and name it in `make_rules`.
 
-    base.py     what a rule is
-    missing.py  no number was reported
-    diverged.py not finite, or far above where the trial began
-    flatline.py converged
-    rung.py     the words of a rung's verdict (the decision is ASHA's, it needs the other trials)
+base.py     what a rule is
+missing.py  no number was reported
+diverged.py not finite, or far above where the trial began
+flatline.py converged
+rung.py     the words of a rung's verdict (the decision is ASHA's, it needs the other trials)
 """
 
 from __future__ import annotations

@@ -1,0 +1,142 @@
+"""What Optuna is told, and that it is told the same again after a resume."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.programs.toy import Toy
+from tuner.config import Random, Tpe
+from tuner.contract import Reason, Verdict
+from tuner.results.records import Point, TrialRecord
+from tuner.space import load_space
+from tuner.study.samplers import startup_trials
+from tuner.study.study import Study
+
+SPACE = load_space(
+    {
+        "parameters": {
+            "learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True},
+            "batch_size": {"type": "choice", "values": [8, 16]},
+        }
+    },
+    Toy,
+)
+RECIPE = {"learning_rate": 1e-3, "batch_size": 8}
+
+
+def make(path: Path, records: Any = (), **settings: Any) -> Study:
+    arguments: dict[str, Any] = {
+        "name": "first", "space": SPACE, "sampler": Tpe(), "num_trials": 16, "seed": 0, "recipe": RECIPE, **settings,
+    }  # fmt: skip
+    return Study(path, records=records, **arguments)
+
+
+def test_trial_0_is_the_recipe(tmp_path: Path) -> None:
+    study = make(tmp_path / "study.journal")
+    suggestion = study.ask()
+    assert suggestion.number == 0 and suggestion.params == RECIPE
+    assert study.ask().number == 1
+
+
+def test_a_recipe_outside_the_space_leaves_the_sampler_untold(tmp_path: Path) -> None:
+    study = make(tmp_path / "study.journal", recipe={"batch_size": 8})
+    assert study.ask().params == {"batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("reason", "best", "state", "value", "infeasible"),
+    [
+        (Reason.BUDGET, 2.5, "COMPLETE", 2.5, False),
+        (Reason.FLATLINE, 2.5, "COMPLETE", 2.5, False),
+        (Reason.RUNG, 2.5, "PRUNED", 2.6, False),
+        (Reason.DIVERGED, 2.5, "PRUNED", 2.6, True),
+        (Reason.OUT_OF_MEMORY, None, "PRUNED", 2.6, True),
+        (Reason.ERROR, 2.5, "FAIL", None, False),
+        (Reason.INFRASTRUCTURE, None, "FAIL", None, False),
+        (Reason.USER, 2.5, "FAIL", None, False),
+    ],
+)
+def test_every_ending_is_told_as_what_it_is(
+    tmp_path: Path, reason: Reason, best: float | None, state: str, value: float | None, infeasible: bool
+) -> None:
+    study = make(tmp_path / "study.journal")
+    number = study.ask().number
+    for resource, loss in [(4, 2.5), (12, 2.6), (20, math.nan), (30, math.inf), (40, None)]:
+        study.report(number, resource, loss)
+    study.tell(number, Verdict(reason), best)
+    trial = study.optuna.trials[number]
+    assert trial.state.name == state and trial.value == value
+    assert trial.intermediate_values == {4: 2.5, 12: 2.6}, "what is not finite is never stored"
+    assert bool(trial.constraints) is infeasible
+
+
+def test_a_diverged_region_ranks_behind_one_stopped_early(tmp_path: Path) -> None:
+    study = make(tmp_path / "study.journal")
+    late, early = study.ask().number, study.ask().number
+    study.report(late, 90, 9.0)
+    study.tell(late, Verdict(Reason.DIVERGED), None)
+    study.report(early, 4, 5.0)
+    study.tell(early, Verdict(Reason.RUNG), 5.0)
+    from optuna.samplers._tpe.sampler import _split_trials
+
+    below, above = _split_trials(study.optuna, study.optuna.trials, 1)
+    assert [t.number for t in below] == [early] and [t.number for t in above] == [late]
+
+
+def record(number: int, study: Study, suggestion: Any, reason: Reason | None, losses: list[float]) -> TrialRecord:
+    points = [Point(step=i + 1, tokens=0, eval_loss=loss, resource=i + 1) for i, loss in enumerate(losses)]
+    return TrialRecord(
+        number=number, params=dict(suggestion.params), distributions=dict(suggestion.distributions), points=points,
+        reason=reason, status=reason.status if reason else None, started=1.0, ended=2.0, interrupted=reason is None,
+    )  # fmt: skip
+
+
+def test_a_study_built_from_the_ledger_suggests_what_the_first_would_have(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    reasons = [Reason.BUDGET, Reason.RUNG, Reason.DIVERGED, Reason.ERROR, Reason.FLATLINE, Reason.RUNG, Reason.BUDGET]
+    study, records = make(path), []
+    for i, reason in enumerate(reasons):
+        suggestion = study.ask()
+        losses = [5.0 - 0.3 * i, 4.0 - 0.3 * i]
+        for resource, loss in enumerate(losses, start=1):
+            study.report(suggestion.number, resource, loss)
+        records.append(record(suggestion.number, study, suggestion, reason, losses))
+        study.tell(suggestion.number, Verdict(reason), records[-1].best_eval_loss)
+    undisturbed = study.ask()
+    path.write_text("damaged")
+    again = make(path, records)
+    assert again.ask() == undisturbed
+    first, second = study.optuna.trials[:7], again.optuna.trials[:7]
+    for a, b in zip(first, second, strict=True):
+        assert (a.state, a.value, a.params, a.intermediate_values) == (b.state, b.value, b.params, b.intermediate_values)
+
+
+def test_a_trial_that_was_cut_off_keeps_its_number_and_can_be_told(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study = make(path)
+    suggestion = study.ask()
+    again = make(path, [record(0, study, suggestion, None, [5.0])])
+    again.report(0, 2, 4.5)
+    again.tell(0, Verdict(Reason.BUDGET), 4.5)
+    assert [t.state.name for t in again.optuna.trials] == ["COMPLETE"]
+    assert again.ask().number == 1
+
+
+def test_another_program_can_open_the_journal(tmp_path: Path) -> None:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path = tmp_path / "study.journal"
+    make(path, sampler=Random()).ask()
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    assert [s.study_name for s in optuna.get_all_study_summaries(storage)] == ["first"]
+
+
+@pytest.mark.parametrize(("trials", "startup"), [(4, 4), (16, 4), (32, 8), (40, 10), (200, 10)])
+def test_startup_trials_scale_with_the_search(trials: int, startup: int) -> None:
+    assert startup_trials(trials) == startup
