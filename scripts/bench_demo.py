@@ -1,92 +1,85 @@
 """Measures how the demo answers to its hyperparameters: full-budget LoRA trials by a real SFTTrainer, no search.
 
-    python scripts/bench_demo.py --demo tuner/demo --grid small --threads 1
-    python scripts/bench_demo.py --demo tuner/demo --grid full --workers 12 --json spread.json      # on a GPU
+    python scripts/bench_demo.py                                              # the recipe and seven learning rates
+    python scripts/bench_demo.py --draws 48 --workers 15 --json spread.json   # and 48 points of the demo's own space
 
-Prints a table of validation losses and the seconds of each trial. Each trial is 100 optimizer steps, evaluated ten
-times, as the demo's `search.yaml` asks for.
+Every trial is one process-pool job on one thread of the CPU: its own base, the recipe of `search.yaml` changed in some
+values, `max_steps` steps, ten evaluations. Prints a line a trial, the spread at the end.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import math
 import os
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from random import Random
 from typing import Any
 
-RECIPE: dict[str, Any] = {
-    "learning_rate": 1.0e-3,
-    "lora_r": 8,
-    "lora_alpha_mode": "fixed",
-    "effective_batch_size": 8,
-    "target_modules": "all-linear",
-    "lr_scheduler_type": "linear",
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+TARGETS = {
+    "all-linear": "all-linear",
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "mlp": ["gate_proj", "up_proj", "down_proj"],
 }
-TARGETS = {"all-linear": "all-linear", "attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}
-STEPS, LORA_ALPHA = 100, 16
 
 
-def alpha(mode: str, rank: int) -> dict[str, Any]:
+def scaling(train: dict[str, Any]) -> dict[str, Any]:
     """The LoRA scaling of a mode, in PEFT's arguments."""
-    if mode == "2r":
-        return {"lora_alpha": 2 * rank}
-    return {"lora_alpha": LORA_ALPHA, "use_rslora": mode == "rslora"}
+    if train["lora_alpha_mode"] == "2r":
+        return {"lora_alpha": 2 * train["lora_r"]}
+    return {"lora_alpha": train["lora_alpha"], "use_rslora": train["lora_alpha_mode"] == "rslora"}
 
 
-def trial(demo: Path, point: dict[str, Any], threads: int, base: Path | None = None) -> dict[str, Any]:
-    """Trains one point for the full budget; its losses, curve and seconds (imports and set-up not counted)."""
-    import torch
-
-    torch.set_num_threads(threads)
+def trial(demo: Path, base: Path, train: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
+    """Trains one point for the full budget; its loss, curve and seconds, imports and set-up not counted."""
     import logging
 
     import datasets
+    import torch
     import transformers
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
+    torch.set_num_threads(1)
     datasets.disable_progress_bars()
-    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     logging.disable(logging.WARNING)
-    values = RECIPE | point
-    folder = base or demo / "base"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    train = {"lr_scheduler_type": "linear", "target_modules": "all-linear"} | train | point
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     rows = {
         name: datasets.Dataset.from_json(str(demo / f"{name}.jsonl"), keep_in_memory=True)
         for name in ("train", "validation")
     }
     config = SFTConfig(
-        output_dir="/tmp/bench_demo",
-        max_steps=STEPS,
-        learning_rate=values["learning_rate"],
-        lr_scheduler_type=values["lr_scheduler_type"],
-        warmup_steps=0.03,
-        per_device_train_batch_size=values["effective_batch_size"],
-        per_device_eval_batch_size=32,
+        output_dir=tempfile.mkdtemp(),
+        max_steps=train["max_steps"],
+        learning_rate=train["learning_rate"],
+        lr_scheduler_type=train["lr_scheduler_type"],
+        warmup_steps=round(train["warmup_ratio"] * train["max_steps"]),
+        per_device_train_batch_size=train["effective_batch_size"],
+        per_device_eval_batch_size=train["per_device_eval_batch_size"],
         max_length=128,
         eval_strategy="steps",
-        eval_steps=STEPS // 10,
+        eval_steps=round(train["eval_steps"] * train["max_steps"]),
         logging_strategy="no",
         save_strategy="no",
         report_to=[],
         bf16=False,
+        use_cpu=True,
         gradient_checkpointing=False,
-        dataloader_num_workers=0,
         disable_tqdm=True,
         seed=0,
     )
     lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=values["lora_r"],
-        target_modules=TARGETS[values["target_modules"]],
-        **alpha(values["lora_alpha_mode"], values["lora_r"]),
+        task_type="CAUSAL_LM", r=train["lora_r"], target_modules=TARGETS[train["target_modules"]], **scaling(train)
     )
     trainer = SFTTrainer(
         model=model,
@@ -102,62 +95,65 @@ def trial(demo: Path, point: dict[str, Any], threads: int, base: Path | None = N
     trainer.train()
     seconds, used = time.perf_counter() - started, time.process_time() - used
     history = [entry for entry in trainer.state.log_history if "eval_loss" in entry and entry["step"] > 0]
-    curve = [entry["eval_loss"] for entry in history]
+    curve = [round(entry["eval_loss"], 4) for entry in history]
     return {
-        **values,
+        **{name: train[name] for name in ("learning_rate", "lora_r", "lora_alpha_mode", "effective_batch_size")},
+        **{name: train[name] for name in ("lr_scheduler_type", "target_modules")},
         "eval_loss": curve[-1],
-        "curve": [round(loss, 3) for loss in curve],
-        "before": before,
+        "curve": curve,
+        "base_loss": round(before, 4),
         "seconds": round(seconds, 2),
-        "cpu_seconds": round(used, 2),  # what one thread takes on a machine that does nothing else
+        "cpu_seconds": round(used, 2),  # what the trial takes on a core that does nothing else
         "evaluation_seconds": round(sum(entry["eval_runtime"] for entry in history), 2),
         "trainable": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
     }
 
 
-def grid(name: str) -> list[dict[str, Any]]:
-    """The points of a named grid; the recipe is always the first."""
-    points: list[dict[str, Any]] = [{}]
-    if name == "one":
-        return points
-    if name == "small":
-        rates = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-        return points + [{"learning_rate": rate} for rate in rates if rate != RECIPE["learning_rate"]]
-    rates, ranks, batches = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (4, 16, 64), (4, 8, 16)
-    for rank, batch, rate in itertools.product(ranks, batches, rates):
-        points.append({"learning_rate": rate, "lora_r": rank, "effective_batch_size": batch})
-    for mode, rank, rate in itertools.product(("2r", "rslora"), (4, 16, 64), (3e-4, 1e-3, 3e-3, 1e-2)):
-        points.append({"learning_rate": rate, "lora_r": rank, "lora_alpha_mode": mode})
-    for targets, schedule, rate in itertools.product(
-        TARGETS, ("linear", "cosine", "constant_with_warmup"), (1e-3, 3e-3, 1e-2)
-    ):
-        points.append({"learning_rate": rate, "target_modules": targets, "lr_scheduler_type": schedule})
-    return points
+def draw(space: dict[str, Any], random: Random) -> dict[str, Any]:
+    """A point of the space, each parameter by itself."""
+    point: dict[str, Any] = {}
+    for name, parameter in space.items():
+        if parameter["type"] == "choice":
+            point[name] = random.choice(parameter["values"])
+        else:
+            low, high = math.log(parameter["low"]), math.log(parameter["high"])
+            point[name] = float(f"{math.exp(random.uniform(low, high)):.3g}")
+    return point
 
 
 def main() -> None:
+    import yaml
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--demo", type=Path, default=Path("tuner/demo"))
     parser.add_argument("--base", type=Path, default=None, help="another base than the demo's")
-    parser.add_argument("--grid", choices=("one", "small", "full"), default="small")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="trials at a time, each in its own process")
-    parser.add_argument("--json", type=Path, default=None, help="also write every trial here")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="changes to the recipe")
+    parser.add_argument("--rates", nargs="*", type=float, default=RATES, help="learning rates tried with the recipe")
+    parser.add_argument("--draws", type=int, default=0, help="points drawn from the demo's space")
+    parser.add_argument("--workers", type=int, default=1, help="trials at a time, one thread each")
+    parser.add_argument("--json", type=Path, default=None, help="write every trial here too")
     arguments = parser.parse_args()
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    points = grid(arguments.grid)
-    results = []
+
+    search = yaml.safe_load((arguments.demo / "search.yaml").read_text("utf-8"))
+    recipe = search["train"] | {name: yaml.safe_load(value) for name, _, value in (s.partition("=") for s in arguments.set)}
+    space, random = search["search"]["space"]["parameters"], Random(0)
+    points = [{}, *({"learning_rate": rate} for rate in arguments.rates if rate != recipe["learning_rate"])]
+    points += [draw(space, random) for _ in range(arguments.draws)]
+    base, results = arguments.base or arguments.demo / "base", []
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(trial, arguments.demo, point, arguments.threads, arguments.base) for point in points]
-        for job in jobs:
+        for job in [pool.submit(trial, arguments.demo, base, recipe, point) for point in points]:
             result = job.result()
             results.append(result)
-            shown = " ".join(f"{result[key]!s:>11}" for key in RECIPE)
-            print(f"{shown}  {result['eval_loss']:.3f}  {result['seconds']:5.1f} s  {result['curve']}", flush=True)
+            shown = "  ".join(f"{value!s:<10}" for value in list(result.values())[:6])
+            seconds = f"{result['cpu_seconds']:5.1f} s ({result['evaluation_seconds']:.1f})"
+            print(f"{shown} {result['eval_loss']:.3f} {seconds} {result['curve']}", flush=True)
     losses = [result["eval_loss"] for result in results]
-    best, worst, recipe = min(losses), max(losses), losses[0]
-    print(f"base {results[0]['before']:.3f}  recipe {recipe:.3f}  best {best:.3f}  worst {worst:.3f}")
-    print(f"worst / best {worst / best:.2f}  best below the recipe by {1 - best / recipe:.1%}")
+    best, worst, first = min(losses), max(losses), losses[0]
+    print(f"base {results[0]['base_loss']:.3f}  recipe {first:.3f}  best {best:.3f}  worst {worst:.3f}")
+    print(f"worst / best {worst / best:.2f}, best below the recipe by {1 - best / first:.1%}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 

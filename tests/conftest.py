@@ -17,7 +17,24 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-WORDS = "the cat sat on a mat and dog ran to red house with blue tree under sun".split()
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "and",
+    "dog",
+    "ran",
+    "to",
+    "red",
+    "house",
+    "with",
+    "tree",
+    "under",
+    "sun",
+]
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{% if message.role == 'assistant' %}"
     "{% generation %}{{ message.content }}<|end|>{% endgeneration %}{% else %}{{ message.content }}<|end|>{% endif %}"

@@ -201,7 +201,7 @@ def fresh_loss(settings: dict[str, Any], preparation: Preparation, adapter: str,
             bf16=False,
             gradient_checkpointing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
-        ),  # fmt: skip
+        ),
         train_dataset=validation,
         eval_dataset=validation,
         processing_class=transformers.AutoTokenizer.from_pretrained(settings["model"]["model_name_or_path"]),

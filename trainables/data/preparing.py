@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     data = settings.data
     train_rows = reading.read(data.train, data)
     given = reading.read(data.validation, data) if data.validation is not None else None
-    formats.detect(train_rows, data)  # before the tokenizer: misnamed columns are told at once
+    train_format = formats.detect(train_rows, data)  # before the tokenizer: misnamed columns are told at once
     tokenizer, notes = tokenizers.load(settings.model, data)
     train_rows, validation_rows = splitting.split(train_rows, given, data)
 
     sets: dict[str, Tokens] = {}
-    for name, rows in (("validation", validation_rows), ("train", train_rows)):
+    for name, rows in (("train", train_rows), ("validation", validation_rows)):
         fmt = formats.detect(rows, data)
         template = tokenizing.check_template(tokenizer, fmt, data, settings.model.tokenizer)
         clean = formats.normalize(rows, fmt, data)
@@ -38,13 +39,13 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     _fits_vocabulary(settings, sets, tokenizer)
 
     facts = {
-        "format": str(fmt),
+        "format": str(train_format),
         "train": _facts(sets["train"]),
         "validation": _facts(sets["validation"]),
         "max_length": data.max_length,
         "pad_token": tokenizer.pad_token,
         "eos_token": tokenizer.eos_token,
-        "chat_template": fmt.conversational,
+        "chat_template": train_format.conversational,
         "max_token_id": max(max(tokens.input_ids) for tokens in sets.values()),
         "data_fingerprint": folder.name,
     }
@@ -55,8 +56,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
 
 
 def _facts(tokens: Tokens) -> dict[str, Any]:
-    ends = [0, *tokens.ends]
-    lengths = [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+    lengths = [end - begin for begin, end in pairwise([0, *tokens.ends])]
     return {
         "rows": len(tokens),
         "tokens": len(tokens.input_ids),

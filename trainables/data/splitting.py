@@ -27,7 +27,7 @@ def _split_off(rows: Rows, data: DataSettings) -> tuple[Rows, Rows]:
             expected="at least 2 rows, or data.validation",
         )
     order = list(range(total))
-    random.Random(data.seed).shuffle(order)
+    random.Random(data.seed).shuffle(order)  # noqa: S311  a split is no secret
     held_out = min(total - 1, max(1, round(total * data.validation_fraction)))
     return rows.select(sorted(order[held_out:])), rows.select(sorted(order[:held_out]))
 
@@ -35,4 +35,5 @@ def _split_off(rows: Rows, data: DataSettings) -> tuple[Rows, Rows]:
 def _at_most(rows: Rows, limit: int | None, seed: int) -> Rows:
     if limit is None or len(rows.rows) <= limit:
         return rows
-    return rows.select(sorted(random.Random(seed).sample(range(len(rows.rows)), limit)))
+    draw = random.Random(seed)  # noqa: S311  a split is no secret
+    return rows.select(sorted(draw.sample(range(len(rows.rows)), limit)))

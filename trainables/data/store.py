@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -69,7 +68,7 @@ def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> Non
         text = json.dumps({**asdict(preparation), "folder": folder.name}, indent=1)
         (beside / PREPARATION).write_text(text, encoding="utf-8")
         try:
-            os.rename(beside, folder)
+            beside.rename(folder)
         except OSError:
             if find(folder) is None:
                 raise

@@ -59,7 +59,7 @@ class Tokens:
 
 
 def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str) -> str | None:
-    """Refuses masks and formats that cannot work; the template that marks the assistant's turns, where one is needed."""
+    """Refuses masks and formats that cannot work; gives the template that marks the assistant's turns, if needed."""
     if data.assistant_only_loss and not fmt.conversational:
         raise InputError(f"assistant_only_loss with {fmt} rows", where="data.assistant_only_loss",
                          expected="conversational rows")  # fmt: skip

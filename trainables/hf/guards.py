@@ -150,7 +150,6 @@ def _total(model: Any) -> int:
     return sum(1 for _ in model.parameters())
 
 
-@torch.no_grad()
 def _sample(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().reshape(-1)[:_SAMPLED].clone() for name, tensor in parameters.items()}
 

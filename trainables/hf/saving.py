@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ def save_adapter(model: Any, folder: Path) -> Path:
     model.save_pretrained(str(beside), save_embedding_layers=False)
     (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     if place.exists():
-        os.rename(place, old)
-    os.rename(beside, place)
+        place.rename(old)
+    beside.rename(place)
     shutil.rmtree(old, ignore_errors=True)
     return place

@@ -10,7 +10,7 @@ import transformers
 from trainables.data.hub import offline_if_unreachable
 from trainables.models import folder
 from trainables.settings import ModelSettings
-from tuner.contract import InputError
+from tuner.contract import Fault, InputError, Reason
 
 Model = Any
 
@@ -30,6 +30,9 @@ def dtype(model: ModelSettings) -> torch.dtype:
 def load(model: ModelSettings) -> Model:
     """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if asked for."""
     folder.check(model)
+    if torch.cuda.device_count() > 1:
+        raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
+                    "set run.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
     offline = offline_if_unreachable(model.model_name_or_path)
     try:
         base = transformers.AutoModelForCausalLM.from_pretrained(

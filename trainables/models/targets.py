@@ -13,8 +13,7 @@ _ATTENTION_LEAVES = frozenset(
     ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "W_pack"]
 )
 _MLP_LEAVES = frozenset(
-    ["gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "fc_in", "fc_out", "c_fc"]
-    + ["dense_h_to_4h", "dense_4h_to_h", "w1", "w2", "w3"]
+    ["gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "fc_in", "fc_out", "c_fc", "w1", "w2", "w3"]
 )
 """Names that tell by themselves, for layers that stand in no module called attention or mlp (OPT's fc1)."""
 

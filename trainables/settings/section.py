@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-PATH = {"format": "path"}
+PATH: dict[str, JsonValue] = {"format": "path"}
 """JSON Schema mark of a field that may hold a path: those are resolved against the file they are written in."""
 
 

@@ -53,7 +53,6 @@ def space_schema(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
                 "description": "What is searched.",
                 "properties": known,
                 "additionalProperties": False,
-                "minProperties": 1,
             },
         },
         "required": ["parameters"],

@@ -39,6 +39,12 @@ def experiment_space(experiment: Experiment) -> Space | FunctionSpace:
     """The space of an experiment, its extremes and combinations tried on the experiment's own settings."""
     program = experiment.program_class
     space = load_space(experiment.space, program)
+    if isinstance(space, Space) and not space.parameters and experiment.search.num_trials > 1:
+        raise InputError(
+            "search.space: nothing to search",
+            where=space.source,
+            expected="at least one parameter with its range, or search.num_trials: 1",
+        )
     if experiment.search.sampler.kind == "grid":
         space.grid()
     if isinstance(space, Space):
@@ -57,10 +63,8 @@ def _read(source: SpaceSource, program: type[Program]) -> Space:
                 InputError(f"{key}: got {got(data[key])}", where=source.where((key,)), expected="text in quotes")
             )
     written = data.get("parameters")
-    if not isinstance(written, Mapping) or not written:
+    if not isinstance(written, Mapping):
         what = "`parameters` is missing" if "parameters" not in data else f"parameters: got {kind_of(written)}"
-        if written == {}:
-            what = "parameters: nothing to search"
         errors.append(
             InputError(what, where=source.where(("parameters",)), expected="at least one parameter with its range")
         )

@@ -85,7 +85,7 @@ PARAMETER = st.fixed_dictionaries(
 def test_any_parameters(parameters: dict[str, Any]) -> None:
     try:
         space = load_space({"parameters": parameters}, Tiny)
-        assert space.describe()
+        assert len(space.describe()) == len(space.parameters)
         assert space.to_dict()
         assert space.size is None or space.size > 0
     except InputError as error:

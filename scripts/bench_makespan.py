@@ -1,0 +1,367 @@
+"""How long the same trials take: the textbook's way and tuner's, on one machine, in turns.
+
+    python scripts/bench_makespan.py --device cpu --json
+    python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --steps 60 --trials 5
+
+The peer ("naive") is the textbook, complete and fair: a Ray Tune function trainable that loads everything for each
+trial and runs an SFTTrainer with `peft_config=`, the same rows, steps, evaluations, seed and hyperparameters, without
+gradient checkpointing. Its variants: "naive-reuse" keeps its processes (`reuse_actors=True`). Nothing is stopped
+early, so every way does the same work; the final losses are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+SPACE = {
+    "parameters": {
+        "learning_rate": {"type": "float", "low": 1e-4, "high": 3e-3, "log": True},
+        "lora_r": {"type": "choice", "values": [8, 16, 32]},
+    }
+}
+
+
+def experiment(job: dict[str, Any], storage: Path) -> dict[str, Any]:
+    """The experiment as tuner reads it. No scheduler, no rules: every trial runs its whole length."""
+    return {
+        "model": {"model_name_or_path": job["base"], "dtype": job["dtype"], "quantization": job["quantization"]},
+        "data": {
+            "train": job["train"],
+            "validation": job["validation"],
+            "max_length": job["max_length"],
+            "max_validation_rows": job["validation_rows"],
+        },
+        "train": {
+            "max_steps": job["steps"],
+            "effective_batch_size": job["batch"],
+            "per_device_train_batch_size": job["batch"],
+            "per_device_eval_batch_size": 8,
+            "warmup_ratio": 0.05,
+            "eval_steps": job["eval_steps"],
+        },
+        "search": {"space": SPACE, "num_trials": job["trials"], "sampler": "random", "seed": 0},
+        "scheduler": {"kind": "none"},
+        "run": {"storage_path": str(storage), "name": "bench", "max_concurrent_trials": job["workers"]},
+    }
+
+
+def configurations(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trials that tuner's random sampler will draw, drawn ahead with its own study."""
+    from tuner.config import load_experiment
+    from tuner.execution.plan import make_plan
+    from tuner.study.study import Study
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.yaml"
+        file.write_text(json.dumps(experiment(job, Path(folder))))
+        plan = make_plan(load_experiment(file))
+        study = Study(
+            Path(folder) / "study.journal",
+            name="bench",
+            space=plan.space,
+            sampler=plan.experiment.search.sampler,
+            num_trials=job["trials"],
+            seed=0,
+            recipe=plan.recipe,
+        )
+        return [dict(study.ask().params) for _ in range(job["trials"])]
+
+
+def textbook_trial(config: dict[str, Any]) -> None:
+    """The textbook's trainable: everything loaded inside."""
+    import torch
+    from datasets import load_dataset
+    from peft import LoraConfig
+    from ray import tune
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    job, gpu = config["job"], torch.cuda.is_available()
+    bf16 = job["dtype"] == "bfloat16"
+    tokenizer = AutoTokenizer.from_pretrained(job["base"])
+    quantization = (
+        BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        if job["quantization"] == "nf4"
+        else None
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        job["base"],
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        quantization_config=quantization,
+        device_map={"": 0} if gpu else "cpu",
+        attn_implementation="sdpa",
+    )
+    rows = load_dataset("json", data_files={"train": job["train"], "validation": job["validation"]})
+    validation = rows["validation"].select(range(min(job["validation_rows"], len(rows["validation"]))))
+
+    class Report(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+            tune.report({"eval_loss": metrics["eval_loss"], "step": state.global_step})
+
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=tempfile.mkdtemp(),
+            max_steps=job["steps"],
+            per_device_train_batch_size=job["batch"],
+            per_device_eval_batch_size=8,
+            learning_rate=config["learning_rate"],
+            warmup_steps=max(1, round(0.05 * job["steps"])),
+            max_length=job["max_length"],
+            gradient_checkpointing=False,
+            bf16=gpu and bf16,
+            use_cpu=not gpu,
+            eval_strategy="steps",
+            eval_steps=job["eval_steps"],
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=job["seed"],
+            data_seed=job["seed"],
+        ),
+        train_dataset=rows["train"],
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            task_type="CAUSAL_LM", r=config["lora_r"], lora_alpha=32, lora_dropout=0.0, target_modules="all-linear"
+        ),
+        callbacks=[Report()],
+    )
+    trainer.train()
+    trainer.save_model()
+
+
+def run_naive(job: dict[str, Any], *, reuse: bool) -> dict[str, Any]:
+    """One Ray Tune run of the textbook's trainable over the job's configurations."""
+    import ray
+    from ray import tune
+
+    ray.init(log_to_driver=False, logging_level="ERROR")
+    gpu = ray.cluster_resources().get("GPU", 0)
+    start = time.time()
+    tuner = tune.Tuner(
+        tune.with_resources(textbook_trial, {"cpu": 1, "gpu": 1 if gpu else 0}),
+        param_space={"job": job},
+        tune_config=tune.TuneConfig(
+            search_alg=given(job["configurations"]),
+            num_samples=job["trials"],
+            max_concurrent_trials=job["workers"],
+            reuse_actors=reuse,
+            metric="eval_loss",
+            mode="min",
+        ),
+        run_config=tune.RunConfig(storage_path=tempfile.mkdtemp(), verbose=0),
+    )
+    results = tuner.fit()
+    wall = time.time() - start
+    losses = {}
+    for result in results:
+        which = job["configurations"].index({k: result.config[k] for k in ("learning_rate", "lora_r")})
+        losses[which] = result.metrics["eval_loss"]
+    ray.shutdown()
+    return {"wall_s": wall, "losses": [losses.get(i) for i in range(job["trials"])]}
+
+
+def given(configurations: list[dict[str, Any]]) -> Any:
+    """A Ray searcher that hands out a list."""
+    from ray.tune.search import Searcher
+
+    class Given(Searcher):
+        def __init__(self) -> None:
+            super().__init__(metric="eval_loss", mode="min")
+            self.left = list(configurations)
+
+        def suggest(self, trial_id: str) -> Any:
+            return self.left.pop(0) if self.left else Searcher.FINISHED
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None: ...
+
+    return Given()
+
+
+def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
+    """One search as a user starts it."""
+    from tuner.results.ledger import read_ledger
+    from tuner.results.records import SearchRecord
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.yaml"
+        file.write_text(json.dumps(experiment(job, Path(folder) / "runs")))
+        start = time.time()
+        done = subprocess.run(
+            [sys.executable, "-m", "tuner", "search", str(file), "--json", *flags],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        wall = time.time() - start
+        if done.returncode:
+            raise SystemExit(f"tuner search ended with {done.returncode}:\n{done.stderr}")
+        record = SearchRecord.fold(read_ledger(Path(folder) / "runs" / "bench" / "trials.jsonl"))
+    trials = [record.trials[n] for n in sorted(record.trials)]
+    peaks = [p.memory for t in trials for p in t.points if p.memory]
+    return {
+        "wall_s": wall,
+        "losses": [t.eval_loss for t in trials],
+        "params": [t.params for t in trials],
+        "seconds": [t.points[-1].seconds for t in trials],
+        "peak_bytes": max(peaks, default=None),
+        "memory_before": [t.setup.get("memory_before") for t in trials],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", help="a random base of this shape (see make_base.py); default: the embedded demo")
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+    parser.add_argument("--quantization", choices=["none", "nf4"], default="none")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--eval-steps", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1, help="how often each way runs, in turns")
+    parser.add_argument("--ways", default="naive,naive-reuse,resident")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        way, file = arguments.one.split("=", 1)
+        job = json.loads(Path(file).read_text())
+        print(json.dumps(run_naive(job, reuse=way == "naive-reuse")))
+        return
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with tempfile.TemporaryDirectory() as scratch:
+        job = prepare_job(arguments, Path(scratch))
+        report(arguments, job, measure(arguments, job, Path(scratch)))
+
+
+def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Everything that all ways share, as JSON."""
+    from tuner.seeds import derive_seed
+
+    demo = ROOT / "tuner" / "demo"
+    job: dict[str, Any] = {
+        "base": str(demo / "base"),
+        "train": str(demo / "train.jsonl"),
+        "validation": str(demo / "validation.jsonl"),
+        "max_length": 128,
+        "validation_rows": 64,
+        "dtype": "float32",
+        "quantization": arguments.quantization,
+        "batch": arguments.batch,
+        "steps": arguments.steps,
+        "eval_steps": arguments.eval_steps,
+        "trials": arguments.trials,
+        "seed": derive_seed(0, "trial"),
+        "workers": 1 if arguments.shape else 2,
+    }
+    if arguments.shape:
+        base = scratch / "base"
+        code = f"from make_base import make_base, make_rows; from pathlib import Path; b=Path({str(base)!r}); "
+        code += f"make_base({arguments.shape!r}, b); make_rows(b, 1000, 200)"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True)
+        job |= {
+            "base": str(base),
+            "train": str(base / "train.jsonl"),
+            "validation": str(base / "validation.jsonl"),
+            "max_length": 1024,
+            "dtype": "bfloat16",
+        }
+    job["configurations"] = configurations(job)
+    return job
+
+
+def measure(arguments: argparse.Namespace, job: dict[str, Any], scratch: Path) -> dict[str, list[dict[str, Any]]]:
+    """Runs every way `rounds` times, in turns."""
+    file = scratch / "job.json"
+    file.write_text(json.dumps(job))
+    ways = arguments.ways.split(",")
+    measured: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for turn in range(arguments.rounds):
+        for way in ways if turn % 2 == 0 else reversed(ways):
+            if way.startswith("naive"):
+                done = subprocess.run(
+                    [sys.executable, __file__, "--one", f"{way}={file}"],
+                    cwd=ROOT, capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                if done.returncode:
+                    raise SystemExit(f"{way} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+                result = json.loads(done.stdout.strip().splitlines()[-1])
+            else:
+                result = run_tuner(job, [] if way == "resident" else ["--trials-per-gpu", way.partition("-")[2]])
+            measured[way].append(result)
+            print(f"{way}: {result['wall_s']:.1f} s", file=sys.stderr, flush=True)
+    return measured
+
+
+def report(arguments: argparse.Namespace, job: dict[str, Any], measured: dict[str, list[dict[str, Any]]]) -> None:
+    """A row a way: wall time, seconds a trial, trials an hour, against the first way."""
+    first = next(iter(measured))
+    walls = {way: [r["wall_s"] for r in results] for way, results in measured.items()}
+    reference = statistics.median(walls[first])
+    rows = []
+    for way, results in measured.items():
+        median = statistics.median(walls[way])
+        spread = max(
+            abs(a - b)
+            for r in results
+            for a, b in zip(r["losses"], measured[first][0]["losses"], strict=True)
+            if a is not None and b is not None
+        )
+        rows.append(
+            {
+                "way": way,
+                "wall_s": [round(w, 2) for w in walls[way]],
+                "seconds_a_trial": round(median / job["trials"], 2),
+                "trials_an_hour": round(3600 * job["trials"] / median, 1),
+                "times_the_first": round(reference / median, 2),
+                "largest_loss_difference": spread,
+                "peak_bytes": results[-1].get("peak_bytes"),
+                "memory_before": results[-1].get("memory_before"),
+            }
+        )
+    from tuner.results.versions import versions
+
+    about = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
+    for row in rows:
+        print(
+            f"{row['way']:<14} {row['seconds_a_trial']:>8.2f} s a trial  {row['trials_an_hour']:>8.1f} trials/h  "
+            f"{row['times_the_first']:>6.2f}x  loss difference {row['largest_loss_difference']:.1e}",
+            file=sys.stderr,
+        )
+    if arguments.json:
+        settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "one")}
+        print(json.dumps({"about": about, "settings": settings, "rows": rows, "losses": {
+            way: results[-1]["losses"] for way, results in measured.items()}}))  # fmt: skip
+
+
+def machine() -> str:
+    """The machine in words."""
+    try:
+        gpus = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True
+        ).stdout.strip().splitlines()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        gpus = []
+    return f"{os.cpu_count()} {platform.machine()} cores" + (f", {len(gpus)} x {gpus[0]}" if gpus else "")
+
+
+if __name__ == "__main__":
+    main()
