@@ -377,6 +377,7 @@ def make_base(out: Path, work: Path, *, steps: int, device: str) -> dict[str, ob
         "torch": torch.__version__,
     }
     model.to("cpu", dtype=torch.float32).save_pretrained(out / "base")
+    (out / "base" / "model.safetensors").chmod(0o644)  # written 0600, which a package would keep
     return facts
 
 
@@ -393,7 +394,8 @@ def main() -> None:
         make_data(arguments.out, arguments.work)
     if arguments.stage in ("all", "pretrain"):
         facts = make_base(arguments.out, arguments.work, steps=arguments.steps, device=arguments.device)
-        (arguments.out / "base" / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+        told = json.loads((arguments.out / "sources.json").read_text("utf-8"))
+        (arguments.out / "sources.json").write_text(json.dumps({**told, "base": facts}, indent=1) + "\n", "utf-8")
         print(json.dumps(facts, indent=1))
 
 

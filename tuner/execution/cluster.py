@@ -54,13 +54,8 @@ def _joined(ray: Any, address: str | None) -> Iterator[Mapping[str, float]]:
                 configure_logging=False,
                 **local,
             )
-        except (ConnectionError, ValueError) as error:
-            raise InputError(
-                f"no Ray cluster answers at {joined} ({_line(error)})",
-                where="run.address",
-                expected="the address of a running cluster, such as 10.0.0.1:6379, or nothing for this machine",
-                remedy="start one with: ray start --head",
-            ) from error
+        except (OSError, ValueError) as error:
+            raise _not_started(joined, error) from error
     try:
         yield ray.cluster_resources()
     finally:
@@ -102,6 +97,21 @@ def drop_handlers() -> None:
     for name in [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
+
+
+def _not_started(joined: str | None, error: Exception) -> InputError:
+    if joined:
+        return InputError(
+            f"no Ray cluster answers at {joined} ({_line(error)})",
+            where="run.address",
+            expected="the address of a running cluster, such as 10.0.0.1:6379, or nothing for this machine",
+            remedy="start one with: ray start --head",
+        )
+    return InputError(
+        f"Ray does not start on this machine ({_line(error)})",
+        expected="a temporary folder with a short path and some room: Ray keeps its sockets there",
+        remedy="set RAY_TMPDIR to a short path, such as /tmp",
+    )
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM on a real search in a process of its own: exit code, what is kept, the line that resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.integration.conftest import SPACE, TOY
+from tuner.contract import Reason
+from tuner.results.ledger import Kind, read_ledger
+from tuner.results.records import SearchRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner", "search", *arguments, "--storage-path", str(folder)],
+        env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_evaluations(ledger: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if ledger.exists() and sum(e.event is Kind.EVALUATION for e in read_ledger(ledger)) >= count:
+            return
+        time.sleep(0.2)
+    raise AssertionError("the search did not get going")
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    file = tmp_path / "search.yaml"
+    train = {"max_steps": 27, "pace": 0.3}
+    search = {"num_trials": 5, "space": SPACE}
+    file.write_text(yaml.safe_dump({"train": train, "search": search, "run": {"program": TOY}}))
+    process = start(tmp_path, str(file), "--name", "cut")
+    ledger = tmp_path / "cut" / "trials.jsonl"
+    wait_for_evaluations(ledger, 4)
+    family = descendants(process.pid)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "python -m tuner search --resume cut" in errors
+    assert "Traceback" not in errors
+    gone, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive, f"left behind: {[p.cmdline() for p in alive]}"
+
+    before = SearchRecord.fold(read_ledger(ledger))
+    assert before.outcome == "interrupted" and any(t.interrupted for t in before.trials.values())
+    ended = {n: t.trial for n, t in before.trials.items() if t.has_ended}
+
+    resumed = start(tmp_path, "--resume", "cut", "--json")
+    output, errors = resumed.communicate(timeout=180)
+    assert resumed.returncode == 0, errors
+    answer = json.loads(output)
+    assert sum(answer["counts"]["status"].values()) == 5
+    after = SearchRecord.fold(read_ledger(ledger))
+    assert {n: after.trials[n].trial for n in ended} == ended, "what had ended was not run again"
+    assert sorted(after.trials) == [0, 1, 2, 3, 4]
+    assert after.recipe and after.recipe.reason in (Reason.BUDGET, Reason.FLATLINE)
