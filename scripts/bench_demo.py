@@ -127,7 +127,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--demo", type=Path, default=Path("tuner/demo"))
     parser.add_argument("--base", type=Path, default=None, help="another base than the demo's")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="changes to the recipe")
     parser.add_argument("--rates", nargs="*", type=float, default=RATES, help="learning rates tried with the recipe")
     parser.add_argument("--draws", type=int, default=0, help="points drawn from the demo's space")
     parser.add_argument("--workers", type=int, default=1, help="trials at a time, one thread each")
@@ -138,7 +137,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
     search = yaml.safe_load((arguments.demo / "search.yaml").read_text("utf-8"))
-    recipe = search["train"] | {name: yaml.safe_load(value) for name, _, value in (s.partition("=") for s in arguments.set)}
+    recipe = search["train"]
     space, random = search["search"]["space"]["parameters"], Random(0)
     points = [{}, *({"learning_rate": rate} for rate in arguments.rates if rate != recipe["learning_rate"])]
     points += [draw(space, random) for _ in range(arguments.draws)]

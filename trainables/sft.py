@@ -43,6 +43,8 @@ class SFT:
     PARAMETERS: ClassVar[Mapping[str, Parameter]] = PARAMETERS
     REFUSED: ClassVar[Mapping[str, str]] = REFUSED
 
+    with_params = staticmethod(with_params)
+
     @classmethod
     def budget(cls, settings: Any) -> Budget:
         """A trial's length as the recipe has it."""
@@ -178,6 +180,7 @@ class SFT:
                 "adapted_modules": trial.adapted_modules(),
                 "dtype": str(base.dtype(settings.model)).removeprefix("torch."),
                 "quantization": settings.model.quantization.kind,
+                "memory_before": trial.memory_before,
                 "device": torch.cuda.get_device_name() if gpu else "cpu",
             },
         )

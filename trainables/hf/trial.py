@@ -38,6 +38,8 @@ class Trial:
     ) -> None:
         self.max_steps = steps.max_steps(settings.train, len(train))
         gpu = torch.cuda.is_available()
+        # What the base alone holds: the same before every trial, or something was left behind
+        self.memory_before = torch.cuda.memory_allocated() if gpu else None
         if gpu:
             torch.cuda.reset_peak_memory_stats()
         args = sft_config(
@@ -45,7 +47,7 @@ class Trial:
             gpu=gpu, autocast=gpu and _computes_in_bf16(resident.model),
         )  # fmt: skip
         self.config = lora_config(settings, resident.model)
-        points = steps.evaluation_steps(assignment.evaluate_at, self.max_steps)
+        points = assignment.evaluation_steps(self.max_steps)
         self.reporter = Reporter(points, Path(assignment.folder), began)
         self.trainer = SFTTrainer(
             model=resident.model,

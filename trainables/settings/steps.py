@@ -1,9 +1,8 @@
-"""Arithmetic of batches, steps, warm-up and evaluation points. Pure, and the same on driver and worker."""
+"""Arithmetic of batches, steps and warm-up. Pure, and the same on driver and worker."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainables.settings.train import TrainSettings
@@ -41,8 +40,3 @@ def warmup_steps(ratio: float, steps: int) -> int:
     """Steps over which the learning rate rises. The first of them has learning rate 0."""
     return math.ceil(ratio * steps)
 
-
-def evaluation_steps(fractions: Iterable[float], steps: int) -> tuple[int, ...]:
-    """The optimizer steps after which validation runs: ascending, without repeats, the last step always among them."""
-    points = {min(steps, max(1, round(fraction * steps))) for fraction in fractions}
-    return tuple(sorted(points | {steps}))

@@ -38,16 +38,3 @@ def test_max_steps_as_given() -> None:
 def test_warmup(ratio: float, total: int, expected: int) -> None:
     assert steps.warmup_steps(ratio, total) == expected
 
-
-def test_evaluation_steps() -> None:
-    assert steps.evaluation_steps((0.1, 0.5, 1.0), 100) == (10, 50, 100)
-    assert steps.evaluation_steps((0.1, 0.2, 0.3, 1.0), 3) == (1, 3)
-    assert steps.evaluation_steps((0.5,), 7) == (4, 7)
-
-
-@given(st.lists(st.floats(0.001, 1.0), max_size=20), st.integers(1, 5000))
-def test_evaluation_steps_rise_to_the_last(fractions: list[float], total: int) -> None:
-    points = steps.evaluation_steps(fractions, total)
-    assert points[-1] == total
-    assert list(points) == sorted(set(points))
-    assert points[0] >= 1
