@@ -230,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", help="a random base of this shape (see make_base.py); default: the embedded demo")
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: bfloat16 with --shape, else float32")
     parser.add_argument("--quantization", choices=["none", "nf4"], default="none")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60)
@@ -263,7 +264,7 @@ def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "validation": str(demo / "validation.jsonl"),
         "max_length": 128,
         "validation_rows": 64,
-        "dtype": "float32",
+        "dtype": arguments.dtype or "float32",
         "quantization": arguments.quantization,
         "batch": arguments.batch,
         "steps": arguments.steps,
@@ -282,7 +283,7 @@ def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             "train": str(base / "train.jsonl"),
             "validation": str(base / "validation.jsonl"),
             "max_length": 1024,
-            "dtype": "bfloat16",
+            "dtype": arguments.dtype or "bfloat16",
         }
     job["configurations"] = configurations(job)
     return job

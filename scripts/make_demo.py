@@ -170,7 +170,7 @@ def split(counts: dict[str, int], seed: int) -> dict[str, str]:
     """Family -> train, validation or test, so that each held-out split has rows enough before copies are dropped."""
     order = sorted(counts)
     random.Random(seed).shuffle(order)
-    wanted = {"validation": 2.0 * HELD_OUT_ROWS, "test": 2.0 * HELD_OUT_ROWS}  # half have a copy or prove too long
+    wanted = {"validation": 2.5 * HELD_OUT_ROWS, "test": 2.5 * HELD_OUT_ROWS}  # over half are too long or have a copy
     splits = {}
     for name in order:
         open_split = next((part for part, rows in wanted.items() if rows > 0), "train")
@@ -393,7 +393,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="where the corpus is kept between stages")
     parser.add_argument("--stage", choices=("all", "data", "pretrain"), default="all")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--steps", type=int, default=1500, help="pre-training steps of 16,384 tokens")
+    parser.add_argument("--steps", type=int, default=1200, help="pre-training steps of 16,384 tokens")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.stage in ("all", "data"):

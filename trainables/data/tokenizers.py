@@ -15,6 +15,10 @@ _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiec
 _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes that hold a tokenizer.json and nothing else: they load without torch, AutoTokenizer does not (2 s)."""
 
+_PLAIN_MODELS = ("llama",)
+"""Model types for which AutoTokenizer takes those classes at their word. For others, qwen2 among them, it goes by the
+model's type and splits text otherwise, whatever the tokenizer's own configuration says."""
+
 
 def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, tuple[str, ...]]:
     """The tokenizer with a pad token and, with `data`, the chat template asked for; and notes for the user."""
@@ -60,16 +64,19 @@ def _check_folder(name: str) -> None:
 
 
 def _class(name: str) -> Any:
-    config = Path(name) / "tokenizer_config.json"
-    if (Path(name) / "tokenizer.json").is_file() and config.is_file():
-        written = json.loads(config.read_text(encoding="utf-8"))
-        if written.get("tokenizer_class") in _PLAIN and "auto_map" not in written:
-            from transformers import PreTrainedTokenizerFast
+    written, model = (_read(Path(name) / file) for file in ("tokenizer_config.json", "config.json"))
+    plain = written.get("tokenizer_class") in _PLAIN and "auto_map" not in written
+    if plain and model.get("model_type") in _PLAIN_MODELS and (Path(name) / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast
 
-            return PreTrainedTokenizerFast
+        return PreTrainedTokenizerFast
     from transformers import AutoTokenizer
 
     return AutoTokenizer
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _give_pad_token(tokenizer: Any, name: str) -> tuple[str, ...]:

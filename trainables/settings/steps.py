@@ -39,4 +39,3 @@ def max_steps(train: TrainSettings, rows: int) -> int:
 def warmup_steps(ratio: float, steps: int) -> int:
     """Steps over which the learning rate rises. The first of them has learning rate 0."""
     return math.ceil(ratio * steps)
-

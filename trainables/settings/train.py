@@ -61,7 +61,7 @@ class TrainSettings(Section):
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradients are clipped to this norm; 0: not clipped."""
 
-    optim: Optimizer = "adamw_torch"
+    optim: Optimizer = "adamw_torch_fused"
     """Optimizer, in transformers' words."""
 
     lora_r: int = Field(default=16, ge=1, le=4096)

@@ -143,7 +143,10 @@ class Asha(AsyncHyperBandScheduler):
         """Notes a trial of an earlier session at the rungs where it was compared then."""
         place = _Place(trial_id)
         for index, reading in enumerate(readings):
-            if any(rule.judge(readings[: index + 1]) for rule in self._before) or reading.resource >= self._ladder.max_t:
+            if (
+                any(rule.judge(readings[: index + 1]) for rule in self._before)
+                or reading.resource >= self._ladder.max_t
+            ):
                 return
             if self._ladder.rungs and reading.eval_loss is not None:
                 self._brackets[0].on_result(place, reading.resource, -reading.eval_loss)

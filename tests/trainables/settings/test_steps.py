@@ -37,4 +37,3 @@ def test_max_steps_as_given() -> None:
 @pytest.mark.parametrize(("ratio", "total", "expected"), [(0.0, 100, 0), (0.03, 100, 3), (0.03, 10, 1), (0.1, 5, 1)])
 def test_warmup(ratio: float, total: int, expected: int) -> None:
     assert steps.warmup_steps(ratio, total) == expected
-

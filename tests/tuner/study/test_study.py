@@ -113,7 +113,12 @@ def test_a_study_built_from_the_ledger_suggests_what_the_first_would_have(tmp_pa
     assert again.ask() == undisturbed
     first, second = study.optuna.trials[:7], again.optuna.trials[:7]
     for a, b in zip(first, second, strict=True):
-        assert (a.state, a.value, a.params, a.intermediate_values) == (b.state, b.value, b.params, b.intermediate_values)
+        assert (a.state, a.value, a.params, a.intermediate_values) == (
+            b.state,
+            b.value,
+            b.params,
+            b.intermediate_values,
+        )
 
 
 def test_a_trial_that_was_cut_off_keeps_its_number_and_can_be_told(tmp_path: Path) -> None:
