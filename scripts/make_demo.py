@@ -122,7 +122,7 @@ def without_docstrings(text: str) -> str:
             if not source[line_start:start].strip() and not source[end:line_end].strip():
                 start, end = line_start, line_end
             elif source[end:line_end].lstrip().startswith(b";"):
-                end = source.index(b";", end) + 1
+                end += len(source[end:line_end]) - len(source[end:line_end].lstrip().removeprefix(b";").lstrip())
         source = source[:start] + instead + source[end:]
     return source.decode()
 

@@ -61,7 +61,7 @@ def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Si
     assert process.returncode == code, errors
     assert "python -m tuner search --resume cut" in errors
     assert "Traceback" not in errors
-    gone, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive, f"left behind: {[p.cmdline() for p in alive]}"
 
     before = SearchRecord.fold(read_ledger(ledger))
