@@ -10,6 +10,7 @@ FrozenGuard works on any SFTTrainer: `trainer.add_callback(FrozenGuard(trainer))
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -29,24 +30,89 @@ _REMEDY = (
 )
 
 
-class FrozenGuard(TrainerCallback):
-    """Raises a Fault where a trainer would run without learning. Judges no loss: a NaN is not frozen."""
+Sample = dict[str, torch.Tensor]
+"""A part of every trainable tensor, by name."""
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
-        self._start: dict[str, torch.Tensor] = {}
-        self._last: dict[str, torch.Tensor] = {}
+
+class Stillness:
+    """Notices an adapter that does not learn, told of every step and evaluation. Judges no loss: a NaN is not frozen."""
+
+    def __init__(self, start: Sample) -> None:
+        self._start = self._last = start
         self._last_loss: float | None = None
         self._steps_with_rate = 0
         self._moved = False
         self._rate = self._rate_since = self._peak = 0.0
+
+    def stepping(self, rate: float) -> None:
+        """Notes the learning rate of the step about to be taken."""
+        self._rate = rate
+        self._rate_since = max(self._rate_since, rate)
+        self._peak = max(self._peak, rate)
+
+    def stepped(self, now: Callable[[], Sample], last: bool) -> None:
+        """After the first steps with a learning rate above zero, weights must have moved."""
+        if self._moved or self._rate == 0.0:
+            return
+        self._steps_with_rate += 1
+        self._moved = differ(self._start, now())
+        if not self._moved and (self._steps_with_rate >= _PATIENCE or last):
+            raise Fault(
+                Reason.FROZEN,
+                f"no trainable weight moved in {self._steps_with_rate} optimizer steps at learning rate {self._rate:g}",
+                _REMEDY,
+            )
+
+    def evaluated(
+        self, loss: float | None, now: Sample, effect: Callable[[], float], grad_norm: Callable[[], float | None]
+    ) -> None:
+        """Two validation losses equal to the last digit, with learning in between: looks closer."""
+        if (
+            loss is not None
+            and math.isfinite(loss)
+            and loss == self._last_loss
+            and self._rate_since > _NEGLIGIBLE * self._peak
+        ):
+            self._look_closer(loss, now, effect, grad_norm)
+        self._last_loss, self._last, self._rate_since = loss, now, 0.0
+
+    def _look_closer(
+        self, loss: float, now: Sample, effect: Callable[[], float], grad_norm: Callable[[], float | None]
+    ) -> None:
+        """Frozen: the adapter has no effect on the loss, or its weights stood still although they should have moved.
+
+        A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge. That is
+        the driver's to judge, and must not end the search.
+        """
+        told = f"validation loss {loss!r} twice, equal to the last digit, although the learning rate was not zero"
+        if not now:
+            raise Fault(Reason.FROZEN, f"{told}: no parameter is trainable any more", _REMEDY)
+        if effect() == 0.0:
+            raise Fault(Reason.FROZEN, f"{told}: the adapter has no effect on the loss", _REMEDY)
+        if not differ(self._last, now) and self._should_have_moved(now, grad_norm()):
+            raise Fault(Reason.FROZEN, f"{told}: no trainable weight moved in between", _REMEDY)
+
+    def _should_have_moved(self, now: Sample, grad_norm: float | None) -> bool:
+        """There was a gradient, and a step of the learning rate's size is not lost in rounding everywhere."""
+        felt = any(
+            self._rate_since > torch.finfo(tensor.dtype).eps * tensor.abs().min().item() for tensor in now.values()
+        )
+        return felt and grad_norm != 0.0
+
+
+class FrozenGuard(TrainerCallback):
+    """Raises a Fault where a trainer would run without learning."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._stillness = Stillness({})
         self._grad_norm: float | None = None
 
     def check_setup(self) -> None:
         """What can be known before an optimizer exists: data, labels, trainable parameters."""
         trainer = self._trainer
-        _check_rows("training", trainer.train_dataset)
-        _check_rows("validation", trainer.eval_dataset)
+        check_rows("training", trainer.train_dataset)
+        check_rows("validation", trainer.eval_dataset)
         if not _trainable(trainer.model):
             raise Fault(Reason.FROZEN, f"nothing to train: of {_total(trainer.model)} parameters none is trainable",
                         _REMEDY)  # fmt: skip
@@ -63,26 +129,15 @@ class FrozenGuard(TrainerCallback):
                 f"{len(missing)} of {len(trainable)} trainable tensors are not in the optimizer, e.g. {missing[0]}",
                 "let SFTTrainer create the optimizer",
             )
-        self._start = self._last = _sample(trainable)
+        self._stillness = Stillness(sample(trainable))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Notes the learning rate of the step about to be taken."""
-        self._rate = max(group["lr"] for group in self._trainer.optimizer.param_groups)
-        self._rate_since = max(self._rate_since, self._rate)
-        self._peak = max(self._peak, self._rate)
+        self._stillness.stepping(max(group["lr"] for group in self._trainer.optimizer.param_groups))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """After the first steps with a learning rate above zero, weights must have moved."""
-        if self._moved or self._rate == 0.0:
-            return
-        self._steps_with_rate += 1
-        self._moved = _differ(self._start, _sample(_trainable(self._trainer.model)))
-        if not self._moved and (self._steps_with_rate >= _PATIENCE or state.global_step >= state.max_steps):
-            raise Fault(
-                Reason.FROZEN,
-                f"no trainable weight moved in {self._steps_with_rate} optimizer steps at learning rate {self._rate:g}",
-                _REMEDY,
-            )
+        self._stillness.stepped(self._now, last=state.global_step >= state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Keeps the last gradient norm."""
@@ -90,37 +145,10 @@ class FrozenGuard(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
         """Two validation losses equal to the last digit, with learning in between: looks closer."""
-        loss = (metrics or {}).get(METRIC)
-        now = _sample(_trainable(self._trainer.model))
-        if (
-            loss is not None
-            and math.isfinite(loss)
-            and loss == self._last_loss
-            and self._rate_since > _NEGLIGIBLE * self._peak
-        ):
-            self._look_closer(loss, now)
-        self._last_loss, self._last, self._rate_since = loss, now, 0.0
+        self._stillness.evaluated((metrics or {}).get(METRIC), self._now(), self._effect, lambda: self._grad_norm)
 
-    def _look_closer(self, loss: float, now: dict[str, torch.Tensor]) -> None:
-        """Frozen: the adapter has no effect on the loss, or its weights stood still although they should have moved.
-
-        A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge. That is
-        the driver's to judge, and must not end the search.
-        """
-        told = f"validation loss {loss!r} twice, equal to the last digit, although the learning rate was not zero"
-        if not now:
-            raise Fault(Reason.FROZEN, f"{told}: no parameter is trainable any more", _REMEDY)
-        if self._effect() == 0.0:
-            raise Fault(Reason.FROZEN, f"{told}: the adapter has no effect on the loss", _REMEDY)
-        if not _differ(self._last, now) and self._should_have_moved(now):
-            raise Fault(Reason.FROZEN, f"{told}: no trainable weight moved in between", _REMEDY)
-
-    def _should_have_moved(self, now: dict[str, torch.Tensor]) -> bool:
-        """There was a gradient, and a step of the learning rate's size is not lost in rounding everywhere."""
-        felt = any(
-            self._rate_since > torch.finfo(tensor.dtype).eps * tensor.abs().min().item() for tensor in now.values()
-        )
-        return felt and self._grad_norm != 0.0
+    def _now(self) -> Sample:
+        return sample(_trainable(self._trainer.model))
 
     def _effect(self) -> float:
         """Loss of one validation batch with the adapter minus without it; NaN where it cannot be switched off."""
@@ -150,16 +178,18 @@ def _total(model: Any) -> int:
     return sum(1 for _ in model.parameters())
 
 
-def _sample(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+def sample(parameters: Mapping[str, torch.Tensor]) -> Sample:
+    """The first elements of every tensor, as they are now."""
     return {name: tensor.detach().reshape(-1)[:_SAMPLED].clone() for name, tensor in parameters.items()}
 
 
-def _differ(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> bool:
+def differ(before: Sample, now: Sample) -> bool:
     """Whether any bit that was looked at differs; a NaN differs from everything."""
     return any(name not in now or not torch.equal(tensor, now[name]) for name, tensor in before.items())
 
 
-def _check_rows(which: str, dataset: Any) -> None:
+def check_rows(which: str, dataset: Any) -> None:
+    """There are rows, and something to learn in them."""
     if dataset is None or len(dataset) == 0:
         raise Fault(Reason.DATA, f"the {which} set is empty", "check data.max_length and the filters before it")
     if "labels" in dataset.column_names and not _any_label(dataset):

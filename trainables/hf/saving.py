@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 def save_adapter(model: Any, folder: Path) -> Path:
     """Saves the adapter alone to `<folder>/adapter` as safetensors; an older one there is replaced whole."""
+
+    def write(beside: Path) -> None:
+        # "auto" would ask the hub at every save whether the base's vocabulary has changed
+        model.save_pretrained(str(beside), save_embedding_layers=False)
+        (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+    return replace_adapter(folder, write)
+
+
+def replace_adapter(folder: Path, write: Callable[[Path], None]) -> Path:
+    """`<folder>/adapter` as `write` writes it to the folder it is given; an older one is replaced whole."""
     place, beside, old = folder / "adapter", folder / ".adapter.new", folder / ".adapter.old"
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    # "auto" would ask the hub at every save whether the base's vocabulary has changed
-    model.save_pretrained(str(beside), save_embedding_layers=False)
-    (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    write(beside)
     if place.exists():
         place.rename(old)
     beside.rename(place)

@@ -12,7 +12,7 @@ from tuner.cli.options import experiment_options, json_option
 if TYPE_CHECKING:
     from tuner.execution.search import Outcome
 
-_WITH_RESUME = ("search.num_trials", "run.storage_path")
+_WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 
 
 @click.command("search", short_help="Search for good hyperparameters.")
@@ -57,7 +57,7 @@ def _resume(
         raise InputError(
             f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
             where=f"--resume {name}",
-            expected="at most --num-trials and --storage-path beside it",
+            expected="at most --num-trials, --address and --storage-path beside it",
             remedy="start a new search under another --name",
         )
     storage = Path(given.get("run.storage_path", "runs"))
@@ -65,7 +65,9 @@ def _resume(
     with view(labels_of_run(folder), plain, folder.record()) as listener:
         from tuner.execution.search import resume_search
 
-        outcome = resume_search(storage, name, [listener], num_trials=given.get("search.num_trials"))
+        outcome = resume_search(
+            storage, name, [listener], num_trials=given.get("search.num_trials"), address=given.get("run.address")
+        )
     return conclude(outcome, as_json)
 
 

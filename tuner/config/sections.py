@@ -50,7 +50,7 @@ class Random(Section):
 
 
 class Grid(Section):
-    """Every combination once, in random order; the space must be finite and without `when`."""
+    """Every point once, in random order; the space must be finite. The search ends when the grid is used up."""
 
     kind: Literal["grid"] = "grid"
 
@@ -102,7 +102,12 @@ class Search(Section):
         default=16, ge=1, description="Trials in all; trial 0 is the recipe, the settings as written."
     )
     sampler: Sampler = Field(default=Tpe(), description="What proposes the next trial.")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seeds the sampler, the trials and the data split.")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="Seeds the sampler and the trials. The split of the data has a seed of its own.",
+    )
 
 
 class Flatline(Section):
@@ -110,6 +115,13 @@ class Flatline(Section):
 
     patience: int = Field(default=3, ge=1, description="Evaluations without improvement before the trial ends.")
     min_delta: float = Field(default=0.001, ge=0, lt=1, description="Relative improvement that counts: 0.001 is 0.1%.")
+    after: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Share of the budget before which nothing is called flat: a loss that stands still at the peak of "
+        "the learning rate often falls again when the schedule lowers it.",
+    )
 
 
 class Diverged(Section):
@@ -133,7 +145,7 @@ class Asha(Section):
         default=None,
         ge=1,
         description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
-        "null: the longest warm-up of the space, at least 1/27 of the budget.",
+        "null: twice the longest warm-up of the space, at least 1/27 of the budget.",
     )
     flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
     diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, Reason, Setup, Status, Verdict
+from tuner.contract import Assignment, Evaluation, Reason, Setup, Verdict
 from tuner.execution.plaques import Plaques
 from tuner.execution.worker import Naming, TrialConfig
 from tuner.results.adapters import drop_surplus
@@ -76,6 +76,8 @@ class Books:
         """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
         for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
             self._interrupt(number)
+        for number in [n for n, trial in self._record.trials.items() if trial.interrupted]:
+            self._study.abandon(number)
         self._plaques.clear()
 
     def tick(self) -> None:
@@ -144,6 +146,8 @@ class Books:
             distributions: Mapping[str, str] = cut_off.distributions
         elif len(self._record.trials) < self._terms.num_trials:
             suggestion = self._study.ask()
+            if suggestion is None:
+                return None
             number, attempt, params = suggestion.number, 1, dict(suggestion.params)
             distributions = suggestion.distributions
         else:
@@ -175,7 +179,7 @@ class Books:
         self._plaques.end(number)
         trial = self._record.trials[number]
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
-        self._study.tell(number, Verdict(Reason.USER, "interrupted"), None)
+        self._study.abandon(number)
 
     def _append(self, kind: Kind, trial_id: str, **values: Any) -> None:
         number = self._numbers[trial_id]
@@ -199,5 +203,4 @@ class Books:
             details={key: value for key, value in details.items() if value},
         )
         self._study.tell(number, verdict, trial.best_eval_loss)
-        if verdict.status is not Status.FAILED:
-            drop_surplus(self._folder, self._record, self._terms.keep_adapters)
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -45,6 +46,8 @@ def _joined(ray: Any, address: str | None) -> Iterator[Mapping[str, float]]:
     ours = not ray.is_initialized()
     if ours:
         joined = address or os.environ.get("RAY_ADDRESS")
+        if joined:
+            _knock(joined)
         local = {} if joined else {"dashboard_host": "127.0.0.1"}
         try:
             ray.init(
@@ -54,7 +57,7 @@ def _joined(ray: Any, address: str | None) -> Iterator[Mapping[str, float]]:
                 configure_logging=False,
                 **local,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ray.exceptions.RayError) as error:
             raise _not_started(joined, error) from error
     try:
         yield ray.cluster_resources()
@@ -99,7 +102,25 @@ def drop_handlers() -> None:
         logger.handlers, logger.propagate = [], True
 
 
+def _knock(address: str) -> None:
+    """Raises InputError where nobody listens at `address`; Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a name that Ray understands
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise _not_started(address, error) from error
+
+
 def _not_started(joined: str | None, error: Exception) -> InputError:
+    if joined and "token" in str(error).lower():
+        return InputError(
+            f"the Ray cluster at {joined} asks for a token ({_line(error)})",
+            where="run.address",
+            expected="the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN",
+            remedy="set RAY_AUTH_MODE=token, and copy the token from the head node (ray get-auth-token)",
+        )
     if joined:
         return InputError(
             f"no Ray cluster answers at {joined} ({_line(error)})",

@@ -98,10 +98,16 @@ def make_plan(experiment: Experiment) -> Plan:
         warmup=_longest_warmup(program, experiment, space),
         eval_every=_eval_every(experiment, budget),
         recipe=recipe.params,
-        notes=(*experiment.notes, *recipe.notes),
+        notes=(*experiment.notes, *recipe.notes, *_used_up(experiment, space)),
     )
     plan.ladder()
     return plan
+
+
+def _used_up(experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:
+    if experiment.search.sampler.kind != "grid" or not space.size or experiment.search.num_trials <= space.size:
+        return ()
+    return (f"the grid has {space.size} points: the search ends after them",)
 
 
 def _longest_warmup(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> float:

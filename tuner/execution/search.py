@@ -58,12 +58,16 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
 
 
 def resume_search(
-    storage_path: Path, name: str, listeners: Sequence[Observer] = (), num_trials: int | None = None
+    storage_path: Path,
+    name: str,
+    listeners: Sequence[Observer] = (),
+    num_trials: int | None = None,
+    address: str | None = None,
 ) -> Outcome:
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
 
-    num_trials: a new total; None for the one it had. Raises InputError where there is no such run, where it is being
-    written by another driver, or where num_trials is less than what has run.
+    num_trials: a new total; None for the one it had. address: another cluster than before. Raises InputError where
+    there is no such run, where it is being written by another driver, or where num_trials is less than what has run.
     """
     folder = open_run(storage_path, name)
     experiment = _read_settings(folder)
@@ -77,7 +81,8 @@ def resume_search(
             )
         search = experiment.search.model_copy(update={"num_trials": num_trials})
         experiment = replace(experiment, search=search)
-    run = experiment.run.model_copy(update={"name": folder.name, "storage_path": str(folder.path.parent)})
+    place = {"name": folder.name, "storage_path": str(folder.path.parent), "address": address or experiment.run.address}
+    run = experiment.run.model_copy(update=place)
     experiment = replace(experiment, run=run)
     lock = RunLock(folder)
     return _Search(make_plan(experiment), folder, lock, listeners).run()
@@ -115,7 +120,10 @@ class _Search:
         self._signals.listen()
         resources = decide(self._experiment.run, cluster, self._experiment.search.num_trials)
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
-        for note in self._plan.notes:
+        notes = list(self._plan.notes)
+        if url := dashboard_url():
+            notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
+        for note in notes:
             self._ledger.append(Kind.NOTE, details={"text": note})
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
@@ -136,7 +144,6 @@ class _Search:
             "workers": resources.workers,
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
-            "dashboard": dashboard_url(),
             "recipe": dict(self._plan.recipe),
         }
 

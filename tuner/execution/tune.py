@@ -77,7 +77,7 @@ def run_trials(
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     books = Books(folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=plaques)
     books.stop_when(signals.requested)
-    before, after = make_rules(experiment.scheduler)
+    before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,
         before=before,

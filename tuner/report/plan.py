@@ -93,7 +93,9 @@ def _stopping(plan: Any, width: int) -> list[Line]:
     rules = []
     if scheduler.flatline:
         flat = scheduler.flatline
-        rules.append(f"completed when flat ({flat.patience} evaluations within {flat.min_delta:.2g} of its best)")
+        after = f", after {flat.after:.0%} of the budget" if flat.after else ""
+        flat_words = f"{flat.patience} evaluations within {flat.min_delta:.2g} of its best{after}"
+        rules.append(f"completed when flat ({flat_words})")
     factor = f" or above {scheduler.diverged.factor:g} times its first" if scheduler.diverged else ""
     rules.append(f"pruned when its loss is not finite{factor}")
     return out + labelled("rules", "; ".join(rules), width)

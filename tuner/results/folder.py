@@ -106,7 +106,8 @@ class RunLock:
             raise InputError(
                 f"the run {folder.name!r} is being written by another driver" + (f" ({holder})" if holder else ""),
                 where=str(folder.path),
-                remedy=f"wait for it, or start under another name; watch it with: python -m tuner status {folder.name}",
+                remedy="wait for it, or start under another name; watch it with: "
+                f"python -m tuner status {folder.name}{_elsewhere(folder)}",
             ) from error
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {os.uname().nodename}")
@@ -128,7 +129,8 @@ def create_run(storage_path: Path, name: str) -> RunFolder:
         raise InputError(
             f"the run {name!r} is already there",
             where=str(folder.path),
-            remedy=f"go on with it (python -m tuner search --resume {name}), or choose another --name",
+            remedy=f"go on with it (python -m tuner search --resume {name}{_elsewhere(folder)}), "
+            "or choose another --name",
         )
     try:
         folder.path.mkdir(parents=True)
@@ -168,6 +170,12 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
             remedy="give --storage-path if the runs lie elsewhere",
         )
     return folder
+
+
+def _elsewhere(folder: RunFolder) -> str:
+    """The option that finds a run outside the default storage path."""
+    storage = folder.path.parent
+    return "" if storage == Path("runs").resolve() else f" --storage-path {storage}"
 
 
 def _named(storage_path: Path, name: str) -> RunFolder:

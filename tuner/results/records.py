@@ -268,10 +268,13 @@ class SearchRecord:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many trials ended how: by status and by reason."""
+        """How many trials ended how: by status and by reason. One that was cut off counts as stopped, by the user or
+        with the search, until a resume runs it again."""
+        stopped = Reason.SEARCH if self.halt_reason else Reason.USER
+        reasons = [t.reason or stopped for t in self.trials.values() if t.has_ended or t.interrupted]
         return {
-            "status": dict(Counter(str(t.status) for t in self.ended)),
-            "reason": dict(Counter(str(t.reason) for t in self.ended)),
+            "status": dict(Counter(str(reason.status) for reason in reasons)),
+            "reason": dict(Counter(str(reason) for reason in reasons)),
         }
 
     @property

@@ -33,13 +33,15 @@ def make_ladder(
 ) -> Ladder:
     """Places rungs and evaluations.
 
-    grace_period: given, or None for the longer of the warm-up and GRACE_SHARE of the budget. reduction_factor: None
+    grace_period: given, or None for the longer of twice the warm-up and GRACE_SHARE of the budget: at the end of its
+    warm-up a trial has hardly moved, and a comparison there says nothing (with one step of it, the first loss of every
+    trial is the base's own). reduction_factor: None
     for no rungs. warmup: the longest warm-up in the space, as a share of the budget. eval_every: share of the budget
     between evaluations.
     """
     if reduction_factor is None:
         return Ladder(max_t, max_t, 3, (), _evaluations((), eval_every))
-    grace = grace_period or max(1, math.ceil(max(warmup, GRACE_SHARE) * max_t - 1e-9))
+    grace = grace_period or max(1, math.ceil(max(2 * warmup, GRACE_SHARE) * max_t - 1e-9))
     rungs, milestone = [], float(grace)
     while milestone < max_t:
         rungs.append(milestone)

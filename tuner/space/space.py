@@ -70,7 +70,7 @@ class Space:
         notes: list[str] = []
         for name in self.order:
             parameter = self.parameters[name]
-            if name not in values or not parameter.active(values):
+            if values.get(name) is None or not parameter.active(values):
                 continue
             if any(parent not in params for parent in parameter.when):
                 continue  # its parent was left out, so optuna would never ask for it
@@ -127,21 +127,17 @@ class Space:
 
         return below(0, {})
 
-    def grid(self) -> dict[str, list[Any]]:
-        """Every value of every parameter, as optuna's GridSampler takes them; InputError if that is impossible."""
-        conditional = [name for name, parameter in self.parameters.items() if parameter.when]
-        if self.continuous or conditional:
-            what = f"`{self.continuous[0]}` is continuous" if self.continuous else f"`{conditional[0]}` has a `when`"
+    def grid(self) -> list[dict[str, Any]]:
+        """Every point, as optuna stores it; InputError where there is no end to them, or more than MOST_POINTS."""
+        if self.continuous or self.size is None or self.size > MOST_POINTS:
+            what = f"`{self.continuous[0]}` is continuous" if self.continuous else f"it has over {MOST_POINTS:,} points"
             raise InputError(
                 f"search.sampler: grid cannot search {self.name}: {what}",
                 where=self.source,
-                expected="choices, ints and floats with a step, none of them conditional",
+                expected="choices, ints and floats with a step",
                 remedy="sampler tpe, or a `step` or `choice` for that parameter",
             )
-        return {
-            name: [parameter.encode(value) for value in parameter.values() or ()]
-            for name, parameter in self.parameters.items()
-        }
+        return [self.encode(point) for point in self.points()]
 
     def describe(self) -> list[dict[str, str]]:
         """A row of text for each parameter: name, type, range, when."""
@@ -229,7 +225,7 @@ class FunctionSpace:
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return dict(params)
 
-    def grid(self) -> dict[str, list[Any]]:
+    def grid(self) -> list[dict[str, Any]]:
         raise InputError(
             f"search.sampler: grid cannot search {self.name}: a function's points are not known beforehand",
             where=self.source,

@@ -29,6 +29,8 @@ def make_sampler(settings: Any, space: Any, *, num_trials: int, seed: int, numbe
     """The sampler that suggests trial `number`. `settings` is `search.sampler`, `space` a `tuner.space` space."""
     import optuna
 
+    from tuner.study.grid import GridWalk
+
     trial_seed = derive_seed(seed, "sampler", number)
     search_seed = derive_seed(seed, "sampler")
     with warnings.catch_warnings():
@@ -49,10 +51,7 @@ def make_sampler(settings: Any, space: Any, *, num_trials: int, seed: int, numbe
                 return optuna.samplers.CmaEsSampler(seed=trial_seed, n_startup_trials=startup_trials(num_trials))
             case "qmc":  # one scrambled sequence for the whole search; the study keeps the place in it
                 return optuna.samplers.QMCSampler(scramble=True, seed=search_seed)
-            case "grid":  # one permutation of the grid for the whole search; the study keeps what was visited
-                sampler = optuna.samplers.GridSampler(space.grid(), seed=search_seed)
-                # When the grid is used up it would call Study.stop, which raises outside Study.optimize.
-                sampler.after_trial = lambda *args, **kwargs: None  # type: ignore[method-assign]
-                return sampler
+            case "grid":
+                return GridWalk(space, seed=search_seed)
             case kind:
                 raise InputError(f"unknown sampler {kind!r}", where="search.sampler.kind")

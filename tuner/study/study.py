@@ -83,13 +83,19 @@ class Study:
         """The study itself, for reading."""
         return self._study
 
-    def ask(self) -> Suggestion:
-        """Draws the next trial. The first is the recipe."""
+    def ask(self) -> Suggestion | None:
+        """Draws the next trial; None when a grid is used up. The first is the recipe."""
         trials = self._study.get_trials(deepcopy=False)
         number = RECIPE if len(trials) == 1 and trials[0].state.name == "WAITING" else len(trials)
         self._study.sampler = make_sampler(
             self._sampler, self._space, num_trials=self._num_trials, seed=self._seed, number=number
         )
+        if (
+            self._sampler.kind == "grid"
+            and number != RECIPE
+            and not self._study.sampler.next_point(self._study, number)
+        ):
+            return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's remarks on its own experimental parts
             trial = self._study.ask()
@@ -113,6 +119,11 @@ class Study:
             trial.set_constraint("trainable", 1.0)
         self._study.tell(number, value, state=TrialState[state])
         self._live.pop(number, None)
+
+    def abandon(self, number: int) -> None:
+        """Tells a trial that was cut off as failed, unless it has its ending; a resume takes it up again."""
+        if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
+            self.tell(number, Verdict(Reason.USER, "interrupted"), None)
 
     def _trial(self, number: int) -> Any:
         from optuna.trial import Trial

@@ -13,15 +13,15 @@ from tuner.contract import Assignment
 from tuner.scheduling.ladder import make_ladder
 
 
-def test_the_grace_period_is_a_27th_or_the_warm_up() -> None:
-    short = make_ladder(100, grace_period=None, reduction_factor=3, warmup=0.03, eval_every=0.1)
+def test_the_grace_period_is_a_27th_or_twice_the_warm_up() -> None:
+    short = make_ladder(100, grace_period=None, reduction_factor=3, warmup=0.01, eval_every=0.1)
     assert short.grace_period == 4 and short.rungs == (4, 12, 36)
     warm = make_ladder(100, grace_period=None, reduction_factor=3, warmup=0.1, eval_every=0.1)
-    assert warm.grace_period == 10 and warm.rungs == (10, 30, 90)
+    assert warm.grace_period == 20 and warm.rungs == (20, 60)
 
 
 def test_evaluations_hold_every_rung_and_no_neighbours() -> None:
-    ladder = make_ladder(100, grace_period=None, reduction_factor=3, warmup=0.03, eval_every=0.1)
+    ladder = make_ladder(100, grace_period=None, reduction_factor=3, warmup=0.01, eval_every=0.1)
     assert ladder.evaluate_at == (0.04, 0.12, 0.2, 0.3, 0.36, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 

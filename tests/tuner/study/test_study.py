@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from tests.programs.toy import Toy
-from tuner.config import Random, Tpe
+from tuner.config import Grid, Random, Tpe
 from tuner.contract import Reason, Verdict
 from tuner.results.records import Point, TrialRecord
 from tuner.space import load_space
@@ -38,9 +38,9 @@ def make(path: Path, records: Any = (), **settings: Any) -> Study:
 
 def test_trial_0_is_the_recipe(tmp_path: Path) -> None:
     study = make(tmp_path / "study.journal")
-    suggestion = study.ask()
-    assert suggestion.number == 0 and suggestion.params == RECIPE
-    assert study.ask().number == 1
+    first, second = study.ask(), study.ask()
+    assert first is not None and first.number == 0 and first.params == RECIPE
+    assert second is not None and second.number == 1
 
 
 def test_a_recipe_outside_the_space_leaves_the_sampler_untold(tmp_path: Path) -> None:
@@ -145,3 +145,24 @@ def test_another_program_can_open_the_journal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("trials", "startup"), [(4, 4), (16, 4), (32, 8), (40, 10), (200, 10)])
 def test_startup_trials_scale_with_the_search(trials: int, startup: int) -> None:
     assert startup_trials(trials) == startup
+
+
+def test_a_grid_is_walked_once_the_recipe_among_its_points(tmp_path: Path) -> None:
+    space = load_space(
+        {
+            "parameters": {
+                "batch_size": {"type": "choice", "values": [8, 16, 32]},
+                "learning_rate": {"type": "choice", "values": [1e-3, 1e-2], "when": {"batch_size": [8, 16]}},
+            }
+        },
+        Toy,
+    )
+    study = make(
+        tmp_path / "study.journal", space=space, sampler=Grid(), recipe={"batch_size": 8, "learning_rate": 1e-3}
+    )
+    points = []
+    while (suggestion := study.ask()) is not None:
+        points.append(dict(suggestion.params))
+        study.tell(suggestion.number, Verdict(Reason.BUDGET), 1.0)
+    assert points[0] == {"batch_size": 8, "learning_rate": 1e-3}
+    assert len(points) == space.size == 5 and len({str(sorted(p.items())) for p in points}) == 5

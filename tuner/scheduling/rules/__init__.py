@@ -19,12 +19,14 @@ from tuner.scheduling.rules.missing import Missing
 __all__ = ["Curve", "Diverged", "Flatline", "Missing", "Reading", "Rule", "make_rules"]
 
 
-def make_rules(settings: Any) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """The rules of `scheduler` settings: those asked before the rungs, and those asked after.
+def make_rules(settings: Any, max_t: int) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules of `scheduler` settings, for a budget of `max_t`: those asked before the rungs, and those asked after.
 
     A loss that is no number must never reach a rung (a NaN passes every one of Ray's), and a trial that is behind is
     told so rather than called converged.
     """
     before: tuple[Rule, ...] = (Missing(), Diverged(settings.diverged.factor if settings.diverged else None))
     flat = settings.flatline
-    return before, ((Flatline(patience=flat.patience, min_delta=flat.min_delta),) if flat else ())
+    if flat is None:
+        return before, ()
+    return before, (Flatline(patience=flat.patience, min_delta=flat.min_delta, after=flat.after * max_t),)

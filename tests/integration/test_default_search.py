@@ -1,0 +1,138 @@
+"""The embedded default and the qlora space, as a user starts them: real Ray, real SFTTrainer, real NF4."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from tuner.contract import Reason
+from tuner.results.ledger import read_ledger
+from tuner.results.records import SearchRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RELOAD = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+folder, rows_file, nf4, batch = sys.argv[1], sys.argv[2], sys.argv[3] == "nf4", int(sys.argv[4])
+torch.set_num_threads(1)
+base = json.load(open(folder + "/adapter_config.json"))["base_model_name_or_path"]
+quantization = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+) if nf4 else None
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=quantization)
+model = PeftModel.from_pretrained(model, folder).eval()
+tokenizer = AutoTokenizer.from_pretrained(base)
+rows = []
+for line in open(rows_file):
+    row = json.loads(line)
+    prompt = tokenizer(row["prompt"])["input_ids"]
+    both = tokenizer(row["prompt"] + row["completion"] + tokenizer.eos_token)["input_ids"]
+    same = next((i for i, (a, b) in enumerate(zip(prompt, both)) if a != b), len(prompt))
+    rows.append((both, [-100] * same + both[same:]))
+total = 0.0
+for start in range(0, len(rows), batch):
+    part = rows[start : start + batch]
+    width = max(len(ids) for ids, _ in part)
+    ids = torch.tensor([ids + [tokenizer.pad_token_id] * (width - len(ids)) for ids, _ in part])
+    labels = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in part])
+    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in part])
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask).logits.float()
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    total += loss.item() * len(part)
+print(total / len(rows))
+"""
+
+
+def search(folder: Path, *arguments: str) -> tuple[dict[str, Any], SearchRecord]:
+    command = [sys.executable, "-m", "tuner", "search", "--json", "--name", "a", "--storage-path", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, *arguments], env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip().splitlines()) == 1, "standard output holds the one JSON object"
+    return json.loads(done.stdout), SearchRecord.fold(read_ledger(folder / "a" / "trials.jsonl"))
+
+
+def reloaded_loss(answer: dict[str, Any], quantization: str) -> float:
+    """The best adapter's validation loss, by plain transformers and peft in a new process."""
+    resolved = json.loads((Path(answer["path"]) / "resolved.json").read_text())
+    batch = resolved["train"]["per_device_eval_batch_size"]
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD, answer["best"]["path"], resolved["data"]["validation"], quantization, f"{batch}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+def assert_study_tells_the_truth(answer: dict[str, Any], record: SearchRecord) -> None:
+    storage = JournalStorage(JournalFileBackend(str(Path(answer["path"]) / "study.journal")))
+    trials = optuna.load_study(study_name="a", storage=storage).trials
+    states = {"completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+    assert [t.state.name for t in trials] == [states[str(record.trials[n].status)] for n in range(len(trials))]
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], SearchRecord]:
+    return search(tmp_path_factory.mktemp("default"))
+
+
+def test_the_default_search_beats_its_recipe(default: tuple[dict[str, Any], SearchRecord]) -> None:
+    answer, record = default
+    assert sum(answer["counts"]["status"].values()) == answer["trials"] == 16
+    assert answer["counts"]["reason"]["rung"] >= 1
+    assert record.recipe and record.recipe.reason is Reason.BUDGET
+    assert answer["best"]["eval_loss"] < 0.97 * answer["recipe"]["eval_loss"]
+    assert all("%" in t.setup["share"] for t in record.trials.values())
+    assert_study_tells_the_truth(answer, record)
+
+
+def test_the_best_adapter_gives_its_loss_in_plain_peft(default: tuple[dict[str, Any], SearchRecord]) -> None:
+    answer, _ = default
+    assert math.isclose(reloaded_loss(answer, "none"), answer["best"]["eval_loss"], abs_tol=1e-3)
+
+
+def test_a_worker_pays_for_its_imports_once(default: tuple[dict[str, Any], SearchRecord]) -> None:
+    _, record = default
+    starts = sorted(t.points[0].seconds for t in record.trials.values())
+    assert record.workers <= 2 and starts[len(starts) // 2] < 5
+
+
+def test_the_driver_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tuner.config import load_experiment\n"
+        "from tuner.execution.search import run_search\n"
+        "space = {'parameters': {'learning_rate': {'type': 'float', 'low': 1e-4, 'high': 1e-2}}}\n"
+        "flags = {'run.program': 'tests.programs.toy:Toy', 'run.storage_path': sys.argv[1], 'search.space': space}\n"
+        "outcome = run_search(load_experiment(None, (), {**flags, 'search.num_trials': 2}))\n"
+        "heavy = sorted({'torch', 'transformers', 'trl', 'peft', 'tensorboardX'} & set(sys.modules))\n"
+        "print(outcome.exit_code, heavy)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "0 []", done.stderr
+
+
+def test_qlora_on_the_cpu(tmp_path: Path) -> None:
+    answer, record = search(tmp_path, "--space", "qlora", "--num-trials", "4", "--set", "train.max_steps=20")
+    assert sum(answer["counts"]["status"].values()) == 4
+    assert {t.setup["quantization"] for t in record.trials.values()} == {"nf4"}
+    assert math.isclose(reloaded_loss(answer, "nf4"), answer["best"]["eval_loss"], abs_tol=1e-3)
+    assert_study_tells_the_truth(answer, record)

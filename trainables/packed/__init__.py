@@ -1,0 +1,21 @@
+"""Packed trials: one resident base, several LoRA trials in one forward and backward, each exactly its solo run.
+
+eligible.py    which settings can be packed, and why others cannot; torch-free
+rows.py        rows as flat arrays, the order a solo run reads them in, micro-batches of several slots as one
+stack.py       the adapters of all slots in flat buffers, one row a slot: weights, gradients, moments
+delta.py       what the adapters add to a linear layer's output, several slots in one call
+sites.py       the linear layers of the base, and the part of the stack that each one uses
+optimizer.py   AdamW and clipping, every slot with its own rate, decay and step count
+adapters.py    a slot's adapter as PEFT makes it under the trial's seed, and as PEFT's files
+slot.py        one trial: its rows, its schedule, where it stands, what it is waiting for
+evaluating.py  the validation loss of several slots at once
+engine.py      the loop: join, leave, advance, confirm
+
+Importing this package costs no torch; `trainables.packed.engine` does.
+"""
+
+from __future__ import annotations
+
+from trainables.packed.eligible import packs
+
+__all__ = ["packs"]

@@ -1,0 +1,117 @@
+"""What every way of training needs from the worker: settings, rows, base, what is told of a trial, what a fault is.
+
+Importing this module costs no torch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainables.settings import Settings, steps
+from tuner.contract import Fault, InputError, Preparation, Reason, Setup
+
+if TYPE_CHECKING:
+    from trainables.models.counting import Count
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all trials of a worker read: the tokenizer and the tokenized rows, memory-mapped."""
+
+    tokenizer: Any
+    train: Any
+    validation: Any
+
+
+def validated(settings: Any) -> Settings:
+    """The settings as typed ones, whichever way they come."""
+    return settings if isinstance(settings, Settings) else Settings.model_validate(dict(settings))
+
+
+def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
+    """The tokenizer and both sets."""
+    from trainables.data import store, tokenizers
+
+    tokenizer, _ = tokenizers.load(settings.model, settings.data)
+    return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))
+
+
+def load_base(settings: Settings, preparation: Preparation) -> Any:
+    """The base, which must know every token id of the rows."""
+    from trainables.models import base
+
+    with faults():
+        model = base.load(settings.model)
+    known, highest = model.get_input_embeddings().num_embeddings, preparation.facts.get("max_token_id", 0)
+    if highest >= known:
+        raise InputError(
+            f"the rows contain token id {highest}, the model has {known} tokens",
+            where=settings.model.tokenizer,
+            expected="the tokenizer the model was trained with",
+        )
+    return model
+
+
+def setup(
+    settings: Settings,
+    *,
+    max_steps: int,
+    rows: int,
+    count: Count,
+    lora_alpha: float,
+    adapted_modules: int,
+    memory_before: int | None,
+) -> Setup:
+    """What the driver is told of a trial before its first step."""
+    import torch
+
+    from trainables.models import base
+
+    train = settings.train
+    shape = steps.batch(train.effective_batch_size, train.per_device_train_batch_size)
+    return Setup(
+        max_steps=max_steps,
+        trainable_parameters=count.trainable,
+        total_parameters=count.total,
+        details={
+            "share": str(count),
+            "micro_batch": shape.micro,
+            "accumulation": shape.accumulation,
+            "steps_per_epoch": steps.steps_per_epoch(rows, shape),
+            "warmup_steps": steps.warmup_steps(train.warmup_ratio, max_steps),
+            "lora_alpha": lora_alpha,
+            "adapted_modules": adapted_modules,
+            "dtype": str(base.dtype(settings.model)).removeprefix("torch."),
+            "quantization": settings.model.quantization.kind,
+            "memory_before": memory_before,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        },
+    )
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Out of memory, as the driver knows it. The frames that hold the tensors are let go at once."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        message = str(error).split(". ")[0] or "out of memory"
+        traceback.clear_frames(error.__traceback__)
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        message = "the host has too little memory"
+        traceback.clear_frames(error.__traceback__)
+    else:
+        return
+    raise Fault(
+        Reason.OUT_OF_MEMORY,
+        message,
+        "lower train.per_device_train_batch_size or data.max_length, or set train.gradient_checkpointing",
+    )
