@@ -73,10 +73,8 @@ def reloaded_loss(answer: dict[str, Any], quantization: str) -> float:
     """The best adapter's validation loss, by plain transformers and peft in a new process."""
     resolved = json.loads((Path(answer["path"]) / "resolved.json").read_text())
     batch = resolved["train"]["per_device_eval_batch_size"]
-    done = subprocess.run(
-        [sys.executable, "-c", RELOAD, answer["best"]["path"], resolved["data"]["validation"], quantization, f"{batch}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    arguments = [answer["best"]["path"], resolved["data"]["validation"], quantization, str(batch)]
+    done = subprocess.run([sys.executable, "-c", RELOAD, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
 

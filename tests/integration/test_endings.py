@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from tuner.contract import InputError, Reason, Status
 from tuner.execution.search import Outcome, resume_search
-from tuner.results.ledger import Kind, read_ledger
+from tuner.results.ledger import Event, Kind, read_ledger
 from tuner.results.records import SearchRecord
 
 Toy = Callable[..., Outcome]
@@ -191,3 +191,20 @@ def test_a_resume_with_fewer_trials_is_refused(toy: Toy, tmp_path: Path) -> None
     toy(search__num_trials=3)
     with pytest.raises(InputError, match="already has 3 trials"):
         resume_search(tmp_path, "toy", num_trials=2)
+
+
+def test_every_running_trial_has_a_row_in_the_dashboard(toy: Toy) -> None:
+    from ray.util.state import list_actors
+
+    seen: dict[int, set[str]] = {}
+
+    def look(event: Event) -> None:
+        if event.event is Kind.EVALUATION and event.step == 27:
+            rows = list_actors(detail=True, filters=[("class_name", "=", "Trial")])
+            seen[event.number or 0] = {row.repr_name for row in rows if row.state == "ALIVE"}
+
+    outcome = toy([look], train__pace=0.35, search__num_trials=1)
+    assert outcome.exit_code == 0
+    assert seen[0] == {"trial 0 lr=1.0e-3"}
+    alive = list_actors(detail=True, filters=[("class_name", "=", "Trial"), ("state", "=", "ALIVE")])
+    assert not alive, "the row goes when its trial ends"

@@ -35,17 +35,21 @@ def ray_session(address: str | None, log: Path) -> Iterator[Mapping[str, float]]
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    joined = address or os.environ.get("RAY_ADDRESS")
+    if joined and _has_token():
+        # Read when ray is imported. A cluster that wants a token turns a client without one away, after 20 s; a cluster
+        # that wants none takes one all the same.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     with _hushed(log):
-        yield from _joined(ray, address)
+        yield from _joined(ray, joined)
 
 
-def _joined(ray: Any, address: str | None) -> Iterator[Mapping[str, float]]:
+def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
     drop_handlers()
     ours = not ray.is_initialized()
     if ours:
-        joined = address or os.environ.get("RAY_ADDRESS")
         if joined:
             _knock(joined)
         local = {} if joined else {"dashboard_host": "127.0.0.1"}
@@ -102,6 +106,11 @@ def drop_handlers() -> None:
         logger.handlers, logger.propagate = [], True
 
 
+def _has_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
 def _knock(address: str) -> None:
     """Raises InputError where nobody listens at `address`; Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
@@ -126,7 +135,7 @@ def _not_started(joined: str | None, error: Exception) -> InputError:
             f"no Ray cluster answers at {joined} ({_line(error)})",
             where="run.address",
             expected="the address of a running cluster, such as 10.0.0.1:6379, or nothing for this machine",
-            remedy="start one with: ray start --head",
+            remedy="start one with: ray start --head; if it asks for a token, put that into RAY_AUTH_TOKEN",
         )
     return InputError(
         f"Ray does not start on this machine ({_line(error)})",
