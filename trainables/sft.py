@@ -59,6 +59,20 @@ class SFT:
         return prepare(worker.validated(settings), Path(cache))
 
     @classmethod
+    def packs(cls, settings: Any) -> str | None:
+        """Why a trial of these settings cannot be packed with others; None where it can."""
+        from trainables.packed.eligible import packs
+
+        return packs(worker.validated(settings))
+
+    @classmethod
+    def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int) -> Any:
+        """An engine for `slots` packed trials; see trainables.packed."""
+        from trainables.packed.engine import Engine
+
+        return Engine(settings, preparation, slots)
+
+    @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:
         """Merges an adapter into its base and saves a model folder with its tokenizer."""
         from trainables.hf import quiet

@@ -1,4 +1,4 @@
-"""One real Ray for the tests of this folder, in a temporary folder of its own, shut down at the end."""
+"""One real Ray for the tests of a module that share it, shut down at its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOY = "tests.programs.toy:Toy"
 SPACE = {"parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with ray_session(None, tmp_path_factory.mktemp("ray") / "driver.log"):
         yield

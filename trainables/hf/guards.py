@@ -35,7 +35,7 @@ Sample = dict[str, torch.Tensor]
 
 
 class Stillness:
-    """Notices an adapter that does not learn, told of every step and evaluation. Judges no loss: a NaN is not frozen."""
+    """Notices an adapter that does not learn, told of every step and evaluation. A NaN is not frozen."""
 
     def __init__(self, start: Sample) -> None:
         self._start = self._last = start

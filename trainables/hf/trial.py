@@ -44,7 +44,7 @@ class Trial:
             torch.cuda.reset_peak_memory_stats()
         args = sft_config(
             settings, self.max_steps, assignment.seed, assignment.folder,
-            gpu=gpu, autocast=gpu and _computes_in_bf16(resident.model),
+            gpu=gpu, autocast=gpu and computes_in_bf16(resident.model),
         )  # fmt: skip
         self.config = lora_config(settings, resident.model)
         points = assignment.evaluation_steps(self.max_steps)
@@ -101,7 +101,8 @@ def collect() -> None:
         torch.cuda.empty_cache()
 
 
-def _computes_in_bf16(model: Any) -> bool:
+def computes_in_bf16(model: Any) -> bool:
+    """Whether a trial on a GPU trains under bf16 autocast."""
     quantized = getattr(model.config, "quantization_config", None)
     compute = getattr(quantized, "bnb_4bit_compute_dtype", None)
     return compute is torch.bfloat16 or (quantized is None and model.dtype is torch.bfloat16)

@@ -22,7 +22,7 @@ def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
     """What PEFT's `target_modules` takes. A name that matches nothing is a fault of the set-up, with the nearest."""
     if wanted == "all-linear":
         return "all-linear"
-    names = _linear_names(model)
+    names = linear_names(model)
     if isinstance(wanted, str):
         found = _group(names, wanted)
         if not found:
@@ -42,7 +42,8 @@ def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
     return list(wanted)
 
 
-def _linear_names(model: Any) -> list[str]:
+def linear_names(model: Any) -> list[str]:
+    """Every linear layer but the output's: what all-linear means, and all that an adapter may sit on."""
     kinds = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
     head = _output_name(model)
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds and name != head]

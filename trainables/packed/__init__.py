@@ -8,6 +8,7 @@ sites.py       the linear layers of the base, and the part of the stack that eac
 optimizer.py   AdamW and clipping, every slot with its own rate, decay and step count
 adapters.py    a slot's adapter as PEFT makes it under the trial's seed, and as PEFT's files
 slot.py        one trial: its rows, its schedule, where it stands, what it is waiting for
+head.py        the loss of a batch, by the head that SFTTrainer uses
 evaluating.py  the validation loss of several slots at once
 engine.py      the loop: join, leave, advance, confirm
 

@@ -105,13 +105,13 @@ class Batch:
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
-    labels: torch.Tensor
     segments: tuple[Segment, ...]
-
-    @property
-    def row_slots(self) -> list[int]:
-        """Which of the segments each row belongs to, by position."""
-        return [place for place, segment in enumerate(self.segments) for _ in range(segment.rows)]
+    positions: torch.Tensor
+    """Of the flattened tokens those whose successor is a target, segment by segment."""
+    targets: torch.Tensor
+    """What follows at `positions`."""
+    counts: list[int]
+    """How many of them each segment has."""
 
 
 def collate(parts: Sequence[tuple[int, Indices]], rows: Rows, pad: int, device: torch.device) -> Batch:
@@ -137,7 +137,10 @@ def collate(parts: Sequence[tuple[int, Indices]], rows: Rows, pad: int, device: 
         Segment(slot, len(indices), length, begin, end)
         for (slot, indices), length, (begin, end) in zip(parts, longest, ends, strict=True)
     )
-    tensors = [torch.from_numpy(array) for array in (ids, mask, labels)]
+    positions = numpy.flatnonzero(numpy.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED) != IGNORED)
+    borders = numpy.searchsorted(positions, [segment.end for segment in segments]).tolist()
+    tensors = [torch.from_numpy(array) for array in (ids, mask, positions, labels.reshape(-1)[positions + 1])]
     if device.type == "cuda":
         tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
-    return Batch(tensors[0], tensors[1], tensors[2], segments)
+    counts = [end - begin for begin, end in pairwise([0, *borders])]
+    return Batch(tensors[0], tensors[1], segments, tensors[2], tensors[3], counts)

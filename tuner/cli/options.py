@@ -26,8 +26,9 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("--num-trials", "search.num_trials", {"help": "Trials in all, the recipe included.", "type": int}),
     ("--sampler", "search.sampler", {"help": "tpe, random, grid, gp, cmaes or qmc.", "metavar": "KIND"}),
-    ("--seed", "search.seed", {"help": "Seed of sampler, trials and split.", "type": int}),
+    ("--seed", "search.seed", {"help": "Seed of the sampler and the trials.", "type": int}),
     ("--scheduler", "scheduler.kind", {"help": "asha, or none: every trial runs its whole budget.", "metavar": "KIND"}),
+    ("--trials-per-gpu", "scheduler.trials_per_gpu", {"help": "Above 1: so many trials packed on a GPU.", "type": int}),
     ("--name", "run.name", {"help": "Name of the run; by default the date and time.", "metavar": "NAME"}),
     ("--storage-path", "run.storage_path", {"help": "Folder of the runs.  [default: runs]", "metavar": "DIR"}),
     ("--program", "run.program", {"help": "What fine-tunes: sft, or package.module:Class.", "metavar": "PROGRAM"}),
@@ -38,7 +39,14 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 """Flags that are settings: flag, dotted name, click's own words. `tuner.config.FLAGS` holds the same names."""
 
 _ALIASES = {"--model-revision": ("--revision",), "--max-concurrent-trials": ("--max-concurrent",)}
-_NOT_FOR_ONE_RUN = ("--space", "--num-trials", "--sampler", "--scheduler", "--max-concurrent-trials")
+_NOT_FOR_ONE_RUN = (
+    "--space",
+    "--num-trials",
+    "--sampler",
+    "--scheduler",
+    "--trials-per-gpu",
+    "--max-concurrent-trials",
+)
 
 
 def experiment_options(one_run: bool = False) -> Callable[[Command], Command]:

@@ -15,6 +15,7 @@ FLAGS: Mapping[str, str] = {
     "--sampler": "search.sampler",
     "--seed": "search.seed",
     "--scheduler": "scheduler.kind",
+    "--trials-per-gpu": "scheduler.trials_per_gpu",
     "--name": "run.name",
     "--storage-path": "run.storage_path",
     "--program": "run.program",

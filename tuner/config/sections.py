@@ -132,6 +132,10 @@ class Diverged(Section):
     )
 
 
+_PACKED = (
+    "Trials that share one GPU, or one worker's CPUs: above 1 they run packed, one pass of the base for all of them, "
+    "each exactly as it would run alone."
+)
 _FLATLINE = "End a trial that has converged; null switches the rule off."
 _DIVERGED = "End a trial that explodes; null leaves only losses that are not finite."
 
@@ -147,6 +151,7 @@ class Asha(Section):
         description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
         "null: twice the longest warm-up of the space, at least 1/27 of the budget.",
     )
+    trials_per_gpu: int = Field(default=1, ge=1, le=256, description=_PACKED)
     flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
     diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)
 
@@ -155,6 +160,7 @@ class NoScheduler(Section):
     """No rungs: every trial runs its whole budget unless a rule below is switched on."""
 
     kind: Literal["none"] = "none"
+    trials_per_gpu: int = Field(default=1, ge=1, le=256, description=_PACKED)
     flatline: Flatline | None = Field(default=None, description=_FLATLINE)
     diverged: Diverged | None = Field(default=None, description=_DIVERGED)
 

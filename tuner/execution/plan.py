@@ -9,7 +9,7 @@ from typing import Any
 from tuner.config import Asha, Experiment, dump_resolved
 from tuner.contract import Budget, InputError, Program
 from tuner.scheduling.ladder import Ladder, make_ladder
-from tuner.space import FunctionSpace, Space, experiment_space, recipe_values
+from tuner.space import FunctionSpace, Space, experiment_space, recipe_values, with_params
 
 UNKNOWN_TOKENS = 1_000_000
 """Stands for a budget in epochs until the data has been read; only shares of it are shown."""
@@ -19,7 +19,8 @@ UNKNOWN_TOKENS = 1_000_000
 class Plan:
     """A search, resolved. budget: a trial's length. unit: what the ladder counts. max_t: the whole budget in that
     unit; None for tokens until the data has been read. rungs, grace, evaluate_at: shares of the budget. recipe: the
-    parameters of trial 0. notes: sentences for the user."""
+    parameters of trial 0. notes: sentences for the user. trials_per_gpu: as asked for, or 1 where the program cannot
+    pack what the space may draw."""
 
     experiment: Experiment
     program: type[Program]
@@ -31,6 +32,7 @@ class Plan:
     eval_every: float
     recipe: Mapping[str, Any]
     notes: tuple[str, ...]
+    trials_per_gpu: int = 1
 
     def ladder(self, tokens: int | None = None) -> Ladder:
         """The rungs, in steps or tokens. tokens: training tokens in one epoch, once they are known."""
@@ -88,6 +90,7 @@ def make_plan(experiment: Experiment) -> Plan:
     space = experiment_space(experiment)
     budget = program.budget(experiment.settings)
     recipe = space.recipe(recipe_values(experiment.settings, program))
+    unpackable = _unpackable(program, experiment, space)
     plan = Plan(
         experiment=experiment,
         program=program,
@@ -98,10 +101,26 @@ def make_plan(experiment: Experiment) -> Plan:
         warmup=_longest_warmup(program, experiment, space),
         eval_every=_eval_every(experiment, budget),
         recipe=recipe.params,
-        notes=(*experiment.notes, *recipe.notes, *_used_up(experiment, space)),
+        notes=(*experiment.notes, *recipe.notes, *_used_up(experiment, space), *unpackable),
+        trials_per_gpu=1 if unpackable else experiment.scheduler.trials_per_gpu,
     )
     plan.ladder()
     return plan
+
+
+def _unpackable(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:
+    """Why the search runs unpacked although packing was asked for: the first value that cannot be packed."""
+    if experiment.scheduler.trials_per_gpu == 1:
+        return ()
+    packs = getattr(program, "packs", None)
+    if packs is None:
+        return (f"trials run unpacked: the program {experiment.program} packs none",)
+    points: list[dict[str, Any]] = [{}]
+    points += [{name: value} for name, parameter in space.parameters.items() for value in parameter.extremes()]
+    for point in points:
+        if why := packs(with_params(experiment.settings, point, program)):
+            return (f"trials run unpacked: {why}",)
+    return ()
 
 
 def _used_up(experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:

@@ -11,15 +11,24 @@ from tuner.contract import InputError
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial holds while it runs, and how many run at a time."""
+    """What runs at a time. cpus, gpus: what one worker holds. workers: processes that train. slots: trials that each of
+    them runs at a time; above 1 it is an engine that packs them."""
 
     cpus: float
     gpus: float
     workers: int
+    slots: int = 1
+
+    @property
+    def trials(self) -> int:
+        """How many trials run at a time."""
+        return self.workers * self.slots
 
 
-def decide(run: Any, cluster: Mapping[str, float], num_trials: int) -> Resources:
+def decide(run: Any, cluster: Mapping[str, float], num_trials: int, trials_per_gpu: int = 1) -> Resources:
     """Works out the workers from the `run` settings and what the cluster has ({"CPU": 2.0, "GPU": 1.0}).
+
+    trials_per_gpu: slots of a worker, each on its GPU, or on its share of the CPUs where there is none.
 
     Said or not, `max_concurrent_trials` is always set: left alone, Ray keeps a single trial pending, and one worker
     busy. Raises InputError where not even one trial fits.
@@ -37,4 +46,6 @@ def decide(run: Any, cluster: Mapping[str, float], num_trials: int) -> Resources
             expected="a trial that fits",
             remedy="ask for less, or join a larger cluster with --address",
         )
-    return Resources(run.cpus_per_trial, gpus, min(most, run.max_concurrent_trials or most, num_trials))
+    slots = min(trials_per_gpu, num_trials, run.max_concurrent_trials or num_trials)
+    trials = min(most * slots, run.max_concurrent_trials or num_trials, num_trials)
+    return Resources(run.cpus_per_trial, gpus, max(1, trials // slots), slots)

@@ -118,7 +118,12 @@ class _Search:
         stack.callback(preparing.close)
         cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
         self._signals.listen()
-        resources = decide(self._experiment.run, cluster, self._experiment.search.num_trials)
+        resources = decide(
+            self._experiment.run,
+            cluster,
+            self._experiment.search.num_trials,
+            self._plan.trials_per_gpu,
+        )
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = list(self._plan.notes)
         if url := dashboard_url():
@@ -133,7 +138,7 @@ class _Search:
         drop_handlers()
         return run_trials(
             self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
-            signals=self._signals,
+            signals=self._signals, stack=stack,
         )  # fmt: skip
 
     def _opening(self, resources: Resources) -> dict[str, Any]:
@@ -142,6 +147,7 @@ class _Search:
             "name": self._folder.name,
             "num_trials": experiment.search.num_trials,
             "workers": resources.workers,
+            "slots": resources.slots,
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
             "recipe": dict(self._plan.recipe),

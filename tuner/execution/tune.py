@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
+
 from ray import tune
 from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms
+from tuner.execution.engines import SLOT_CPUS, engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
 from tuner.execution.resources import Resources
@@ -50,8 +54,9 @@ def run_trials(
     ledger: Ledger,
     record: SearchRecord,
     signals: StopSignals,
+    stack: ExitStack,
 ) -> Verdict | None:
-    """Runs what is left of a search; returns the verdict that halted it, if one did.
+    """Runs what is left of a search; returns the verdict that halted it, if one did. stack: closes what was opened.
 
     Raises whatever kept the study from suggesting (a space function of the user's, say).
     """
@@ -92,6 +97,19 @@ def run_trials(
     worker = WorkerConfig(
         experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus
     )
+    if resources.slots > 1:
+        made = stack.enter_context(
+            engines(
+                resources.workers,
+                resources.slots,
+                program=experiment.program,
+                settings=settings,
+                preparation=preparation,
+                cpus=resources.cpus,
+                gpus=resources.gpus,
+            )
+        )
+        worker = replace(worker, engines=made, cpus=SLOT_CPUS, gpus=0.0)
     tuner = tune.Tuner(
         TrialActor,
         param_space={"worker": worker},
@@ -99,7 +117,7 @@ def run_trials(
             search_alg=StudySearcher(books),
             scheduler=scheduler,
             num_samples=left,
-            max_concurrent_trials=resources.workers,
+            max_concurrent_trials=resources.trials,
             reuse_actors=True,
             trial_name_creator=trial_name,
             trial_dirname_creator=trial_name,

@@ -32,7 +32,8 @@ from tuner.scheduling.wire import to_result
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds."""
+    """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds.
+    engines: where its trials run packed with others; none, and it trains itself."""
 
     program: str
     settings: Mapping[str, Any]
@@ -40,6 +41,7 @@ class WorkerConfig:
     title: str = "worker"
     cpus: float = 1.0
     gpus: float = 0.0
+    engines: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,16 @@ class TrialActor(tune.Trainable):
             return self._program.step()
         self._listen()
         if self._program is None:
-            program = load_program(self._worker.program)
-            self._program = program(self._worker.settings, self._worker.preparation)
+            self._program = self._make_program()
         self._running = True
         return self._program.start(self._trial.assignment)
+
+    def _make_program(self) -> Any:
+        if self._worker.engines:
+            from tuner.execution.engines import RemoteProgram
+
+            return RemoteProgram(self._worker.engines)
+        return load_program(self._worker.program)(self._worker.settings, self._worker.preparation)
 
     def _leave(self) -> None:
         if self._running and self._program is not None:

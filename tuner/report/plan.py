@@ -21,7 +21,7 @@ def plan_report(plan: Any, width: int) -> list[Line]:
         out += labelled(name, section, width)
     out += labelled("trial", _budget(plan.budget), width)
     out += _stopping(plan, width)
-    out += labelled("uses", _workers(experiment.run), width)
+    out += labelled("uses", _workers(experiment.run, plan.trials_per_gpu), width)
     out += [(), *_space(plan, width)]
     notes = [row for note in plan.notes for row in labelled("note", clean(note), width, "warn")]
     return out + ([(), *notes] if notes else [])
@@ -110,14 +110,15 @@ def _places(shares: Sequence[float], steps: int | None) -> str:
     return f"step {', '.join(told)} of {steps}" if steps else f"{', '.join(told)} of a trial"
 
 
-def _workers(run: Any) -> str:
+def _workers(run: Any, packed: int) -> str:
     cpus = f"{run.cpus_per_trial:g} CPU"
     gpus = "and, where there are any, 1 GPU" if run.gpus_per_trial is None else f"and {run.gpus_per_trial:g} GPU"
     most = f"at most {run.max_concurrent_trials} at once" if run.max_concurrent_trials else "as many at once as fit"
     on = f"the Ray cluster at {run.address}" if run.address else "this machine"
     if not run.address and os.environ.get("RAY_ADDRESS"):
         on = f"the Ray cluster at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)"
-    return f"a trial takes {cpus} {gpus}; {most}; on {on}"
+    who = "a trial" if packed == 1 else f"an engine of {packed} packed trials"
+    return f"{who} takes {cpus} {gpus}; {most}; on {on}"
 
 
 def _space(plan: Any, width: int) -> list[Line]:

@@ -1,0 +1,61 @@
+"""Packed trials in a real search: every slot a Ray trial of its own, and each the trial it would be alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tuner.contract import Reason
+from tuner.results.ledger import read_ledger
+from tuner.results.records import SearchRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def search(folder: Path, name: str, *arguments: str) -> tuple[SearchRecord, str]:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "tuner", "search", "--json", "--name", name, "--storage-path", str(folder),
+            "--sampler", "random", "--set", "train.max_steps=12", "--set", "data.max_validation_rows=32", *arguments,
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+    return SearchRecord.fold(read_ledger(folder / name / "trials.jsonl")), done.stderr
+
+
+def test_packed_trials_have_the_losses_of_unpacked_ones(tmp_path: Path) -> None:
+    everything = ("--num-trials", "6", "--scheduler", "none")
+    alone, _ = search(tmp_path, "alone", *everything)
+    packed, _ = search(tmp_path, "packed", *everything, "--trials-per-gpu", "3")
+    assert {t.reason for t in packed.ended} == {Reason.BUDGET}
+    for number, trial in alone.trials.items():
+        other = packed.trials[number]
+        assert other.params == trial.params
+        assert [p.step for p in other.points] == [p.step for p in trial.points]
+        for mine, theirs in zip(other.points, trial.points, strict=True):
+            assert mine.eval_loss == pytest.approx(theirs.eval_loss, abs=1e-5)
+            assert mine.train_loss == pytest.approx(theirs.train_loss, abs=1e-4)
+    assert (tmp_path / "packed" / "best" / "adapter_model.safetensors").is_file()
+
+
+def test_packed_trials_are_stopped_at_rungs_and_their_slots_filled_again(tmp_path: Path) -> None:
+    record, _ = search(tmp_path, "packed", "--num-trials", "9", "--trials-per-gpu", "3")
+    assert len(record.ended) == 9
+    assert record.counts["reason"].get("rung", 0) >= 1
+    assert record.recipe and record.recipe.reason is Reason.BUDGET
+
+
+def test_what_cannot_be_packed_runs_unpacked_and_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", "plan", "--trials-per-gpu", "4", "--set", "train.use_dora=true"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "trials run unpacked: use_dora" in " ".join(done.stdout.split())

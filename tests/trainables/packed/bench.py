@@ -1,0 +1,80 @@
+"""Solo trials of the SFT program, and engines on the same settings and rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainables.sft import SFT
+from tuner.contract import Assignment, Evaluation, Fault
+
+POINTS = (0.25, 0.5, 1.0)
+Make = Callable[..., dict[str, Any]]
+
+
+def assignment(folder: Path, params: dict[str, Any], seed: int, points: tuple[float, ...] = POINTS) -> Assignment:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Assignment(0, params, seed, points, str(folder))
+
+
+class Bench:
+    """One preparation, one SFT program and its finished trials, and engines."""
+
+    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
+        self.settings, self.folder = settings, folder
+        self.preparation = SFT.prepare(settings, folder / "cache")
+        self._program: SFT | None = None
+        self._curves: dict[str, list[Evaluation]] = {}
+
+    def solo(self, params: dict[str, Any], seed: int) -> list[Evaluation]:
+        """The evaluations of a trial that runs alone."""
+        key = json.dumps([params, seed], sort_keys=True)
+        if key not in self._curves:
+            self._program = self._program or SFT(self.settings, self.preparation)
+            self._program.start(assignment(self.folder / f"solo-{len(self._curves)}", params, seed))
+            curve: list[Evaluation] = []
+            while not curve or not curve[-1].done:
+                curve.append(self._program.step())
+            self._program.stop()
+            self._curves[key] = curve
+        return self._curves[key]
+
+    def engine(self, slots: int, **more: Any) -> Any:
+        from trainables.packed.engine import Engine
+
+        return Engine(self.settings, self.preparation, slots, **more)
+
+
+def take(engine: Any, curves: dict[int, list[Evaluation]], limit: int | None = None) -> dict[int, Fault]:
+    """One `advance`; its evaluations go to `curves` and are confirmed, its faults come back."""
+    faults: dict[int, Fault] = {}
+    for slot, outcome in engine.advance(limit):
+        if isinstance(outcome, Fault):
+            faults[slot] = outcome
+        else:
+            curves.setdefault(slot, []).append(outcome)
+            engine.confirm(slot)
+    return faults
+
+
+def drive(engine: Any, curves: dict[int, list[Evaluation]]) -> dict[int, Fault]:
+    """Runs and confirms everything until nothing moves."""
+    faults: dict[int, Fault] = {}
+    while True:
+        before = sum(map(len, curves.values()))
+        new = take(engine, curves)
+        faults |= new
+        if not new and sum(map(len, curves.values())) == before:
+            return faults
+
+
+def assert_same(packed: list[Evaluation], solo: list[Evaluation], tolerance: float = 1e-5) -> None:
+    """Every reported number of every evaluation."""
+    assert [(e.step, e.max_steps, e.tokens) for e in packed] == [(e.step, e.max_steps, e.tokens) for e in solo]
+    for ours, theirs in zip(packed, solo, strict=True):
+        assert ours.eval_loss == pytest.approx(theirs.eval_loss, abs=tolerance), ours.step
+        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=tolerance), ours.step

@@ -1,0 +1,194 @@
+"""Slots that wait, fail, are refused, or are no longer finite; what happens to their neighbours."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainables.packed.bench import Bench, assert_same, assignment, drive, take
+from tuner.contract import Evaluation, Fault, InputError, Reason
+
+PARAMS: list[dict[str, Any]] = [
+    {"max_steps": 6},
+    {"max_steps": 6, "lora_r": 12, "learning_rate": 1e-2},
+    {"max_steps": 6, "target_modules": "attention", "max_grad_norm": 0.1},
+]
+
+
+def numbers(curve: list[Evaluation]) -> list[tuple[float | None, ...]]:
+    return [(evaluation.train_loss, evaluation.eval_loss) for evaluation in curve]
+
+
+@pytest.mark.parametrize("batches", [(8, 8, 8), (6, 3, 16)], ids=["equal", "unequal"])
+def test_a_slot_that_is_not_finite_leaves_its_neighbours_to_the_bit(
+    bench: Bench, tmp_path: Path, batches: tuple[int, ...]
+) -> None:
+    """From its first step on, through its evaluation, beyond its leaving, and for the trial that comes after it."""
+    found = {}
+    for name, poison in (("sound", None), ("inf", math.inf), ("nan", math.nan)):
+        engine = bench.engine(3)
+        for slot, (params, size) in enumerate(zip(PARAMS, batches, strict=True)):
+            place = tmp_path / name / str(slot)
+            engine.join(slot, assignment(place, {**params, "effective_batch_size": size}, seed=slot))
+        if poison is not None:
+            engine._stack.weights[1, 5] = poison
+        curves: dict[int, list[Evaluation]] = {}
+        while len(curves.get(1, [])) < 2:
+            assert take(engine, curves) == {}
+        engine.leave(1)
+        lost = curves.pop(1)
+        drive(engine, curves)
+        engine.join(1, assignment(tmp_path / name / "next", {"max_steps": 3}, seed=9))
+        next_curve: dict[int, list[Evaluation]] = {}
+        drive(engine, next_curve)
+        assert_same(next_curve[1], bench.solo({"max_steps": 3}, seed=9))
+        found[name] = ({slot: numbers(curve) for slot, curve in curves.items()}, engine._stack.weights[[0, 2]].clone())
+        if poison is not None:
+            assert all(math.isnan(e.eval_loss or 0.0) and math.isnan(e.train_loss or 0.0) for e in lost)
+            assert all(e.adapter is None for e in lost)
+    for name in ("inf", "nan"):
+        assert found[name][0] == found["sound"][0]
+        assert found[name][1].equal(found["sound"][1])
+
+
+@pytest.mark.parametrize("run_ahead", [0, 1, 5])
+def test_a_slot_waits_for_the_word(bench: Bench, tmp_path: Path, run_ahead: int) -> None:
+    engine = bench.engine(1, run_ahead=run_ahead)
+    engine.join(0, assignment(tmp_path, {"max_steps": 8}, seed=0))
+    ((slot, first),) = engine.advance()
+    assert (slot, first.step) == (0, 2)
+    assert engine.advance() == []
+    assert engine._slots[0].step == min(2 + run_ahead, 4)  # at 4 is the next evaluation
+    assert engine.advance() == []
+    curve = [first]
+    while not curve[-1].done:
+        engine.confirm(0)
+        curve += [outcome for _, outcome in engine.advance()]
+    assert_same(curve, bench.solo({"max_steps": 8}, seed=0))
+    assert engine.advance() == []  # done and not yet taken away
+    engine.leave(0)
+    assert engine.advance() == []
+    with pytest.raises(LookupError):
+        engine.confirm(0)
+
+
+def test_the_adapter_is_that_of_the_evaluation(bench: Bench, tmp_path: Path) -> None:
+    """Not that of the steps run ahead of the verdict."""
+    from safetensors.torch import load_file
+
+    engine = bench.engine(1)
+    engine.join(0, assignment(tmp_path, {"max_steps": 8}, seed=0))
+    ((_, first),) = engine.advance()
+    saved = load_file(Path(first.adapter or "") / "adapter_model.safetensors")
+    then = {name: tensor.clone() for name, (tensor, _) in engine._stack.get(0, engine._sites).items()}
+    engine.advance()
+    for name, (now, _) in engine._stack.get(0, engine._sites).items():
+        assert saved[f"base_model.model.{name}.lora_A.weight"].equal(then[name])
+        assert not now.equal(then[name])
+
+
+def test_limit(bench: Bench, tmp_path: Path) -> None:
+    engine = bench.engine(1)
+    engine.join(0, assignment(tmp_path, {"max_steps": 8}, seed=0))
+    assert engine.advance(limit=1) == []
+    assert engine._slots[0].step == 1
+    assert engine.advance(limit=0) == []
+    assert len(engine.advance(limit=1)) == 1
+
+
+def test_a_frozen_slot_fails_alone(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainables.packed import optimizer
+
+    engine = bench.engine(2)
+    for slot in range(2):
+        engine.join(slot, assignment(tmp_path / str(slot), {"max_steps": 6}, seed=slot))
+    apply = optimizer.apply
+
+    def stuck(stack: Any, updates: Any) -> Any:
+        before = stack.weights[1].clone()
+        norms = apply(stack, updates)
+        stack.weights[1] = before
+        return norms
+
+    monkeypatch.setattr(optimizer, "apply", stuck)
+    curves: dict[int, list[Evaluation]] = {}
+    faults = drive(engine, curves)
+    assert list(faults) == [1]
+    assert faults[1].reason is Reason.FROZEN
+    assert_same(curves[0], bench.solo({"max_steps": 6}, seed=0))
+    assert all(evaluation.step < 6 for evaluation in curves.get(1, []))
+
+
+def test_an_adapter_without_effect_is_frozen(bench: Bench, tmp_path: Path) -> None:
+    """Weights that move, and a loss that does not."""
+    engine = bench.engine(2)
+    for slot in range(2):
+        engine.join(slot, assignment(tmp_path / str(slot), {"max_steps": 6, "weight_decay": 1.0}, seed=slot))
+    for site in engine._sites.values():
+        site.scales[0] = 0.0
+    faults = drive(engine, {})
+    assert list(faults) == [0]
+    assert faults[0].reason is Reason.FROZEN and "no effect on the loss" in str(faults[0])
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"optim": "adafactor"}, "adafactor"),
+        ({"init_lora_weights": "pissa"}, "changes the base"),
+        ({"max_length": 3}, "cannot be searched"),
+    ],
+)
+def test_what_cannot_be_packed(bench: Bench, tmp_path: Path, params: dict[str, Any], told: str) -> None:
+    engine = bench.engine(1)
+    with pytest.raises(InputError, match=told):
+        engine.join(0, assignment(tmp_path, params, seed=0))
+    assert engine.free == [0]
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "query"])
+def test_targets_that_are_no_linear_layer(bench: Bench, tmp_path: Path, target: str) -> None:
+    """The base is whole afterwards."""
+    engine = bench.engine(1)
+    checksum, tree = engine.checksum(), engine._resident.tree()
+    with pytest.raises(Fault) as caught:
+        engine.join(0, assignment(tmp_path / "bad", {"target_modules": [target]}, seed=0))
+    assert caught.value.reason is Reason.CONFIG
+    assert (engine.checksum(), engine._resident.tree(), engine.free) == (checksum, tree, [0])
+    engine.join(0, assignment(tmp_path / "good", {"max_steps": 3}, seed=9))
+    curves: dict[int, list[Evaluation]] = {}
+    drive(engine, curves)
+    assert_same(curves[0], bench.solo({"max_steps": 3}, seed=9))
+
+
+def test_packs_is_torch_free() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from trainables.packed import packs; print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({}, None),
+        ({"optim": "adamw_torch", "init_lora_weights": "orthogonal", "lora_dropout": 0.1}, None),
+        ({"use_dora": True}, "use_dora"),
+        ({"optim": "sgd"}, "optim sgd"),
+        ({"init_lora_weights": "olora"}, "changes the base"),
+        ({"gradient_checkpointing": True}, "gradient_checkpointing"),
+    ],
+)
+def test_packs(train: dict[str, Any], told: str | None) -> None:
+    from trainables.packed import packs
+    from trainables.settings import Settings
+
+    settings = {"model": {"model_name_or_path": "x"}, "data": {"train": "y"}, "train": train}
+    reason = packs(Settings.model_validate(settings))
+    assert reason is None if told is None else told in str(reason)

@@ -1,0 +1,280 @@
+"""The loop of a pack: trials join and leave, and the rows of all of them run through the base together."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy
+import torch
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+
+from trainables import worker
+from trainables.hf.guards import Stillness, check_rows, sample
+from trainables.hf.trial import clock, computes_in_bf16
+from trainables.models import base
+from trainables.models.resident import Resident
+from trainables.packed import adapters, optimizer, sites
+from trainables.packed.eligible import packs
+from trainables.packed.evaluating import evaluate
+from trainables.packed.head import Head
+from trainables.packed.rows import Batch, Rows, collate
+from trainables.packed.slot import Slot
+from trainables.packed.stack import Stack
+from trainables.settings import Settings, with_params
+from tuner.contract import Assignment, Evaluation, Fault, InputError, Preparation, Reason, Setup
+
+Outcome = tuple[int, Evaluation | Fault]
+"""A slot, and its measurement or the reason why it cannot go on."""
+
+
+class Engine:
+    """One resident base and `slots` places for trials on it.
+
+    A slot trains on after an evaluation until `confirm`, at most `run_ahead` optimizer steps; what it did past a stop
+    is dropped with the slot and never reported. A slot that failed is held until `leave`.
+    """
+
+    def __init__(
+        self, settings: Settings | Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8
+    ) -> None:
+        self._settings = worker.validated(settings)
+        inputs = worker.open_inputs(self._settings, preparation)
+        check_rows("training", inputs.train)
+        check_rows("validation", inputs.validation)
+        self._train, self._validation = Rows.of(inputs.train), Rows.of(inputs.validation)
+        self._run_ahead = run_ahead
+        tokenizer = inputs.tokenizer
+        self._pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+        self._model = worker.load_base(self._settings, preparation)
+        _check_base(self._model)
+        self._device = base.device()
+        self._autocast = self._device.type == "cuda" and computes_in_bf16(self._model)
+        self._head = Head(self._model)
+        self._board = sites.Board()
+        self._sites = sites.attach(self._model, self._board, slots)
+        self._resident = Resident(self._model)
+        dtype = adapters.state_dtype(self._model)
+        compute = torch.bfloat16 if self._autocast else dtype
+        shapes = {name: site.shape for name, site in self._sites.items()}
+        self._stack = Stack(shapes, slots, dtype, compute, self._device)
+        self._slots: list[Slot | None] = [None] * slots
+        self._losses = torch.zeros(slots, device=self._device)
+
+    def join(self, slot: int, assignment: Assignment) -> Setup:
+        """Brings a trial into a slot, between two steps of its neighbours. Whoever was there leaves."""
+        began = clock()
+        self.leave(slot)
+        settings = with_params(self._settings, assignment.params)
+        reason = packs(settings)
+        if reason is not None:
+            raise InputError(reason, where="scheduler.trials_per_gpu", remedy="run this trial unpacked")
+        memory = torch.cuda.memory_allocated() if self._device.type == "cuda" else None
+        with worker.faults():
+            made = adapters.make(settings, self._resident, assignment.seed)
+            outside = sorted(set(made.adapter) - set(self._sites))
+            if outside:
+                raise Fault(Reason.CONFIG, f"{outside[0]} is no linear layer that can be packed",
+                            "leave it out of target_modules")  # fmt: skip
+            if self._stack.fit(settings.train.lora_r):
+                sites.bind(self._sites, self._stack)
+            self._stack.put(slot, made.adapter, settings.train.lora_r)
+        for name, site in self._sites.items():
+            site.scales[slot] = made.scales.get(name, 0.0)
+        self._losses[slot] = 0.0
+        trial = Slot(slot, settings, assignment, made, self._train, began, self._device)
+        if settings.train.lora_dropout > 0:
+            self._board.dropouts[slot] = sites.Dropout(settings.train.lora_dropout, trial.stream)
+        trial.stillness = Stillness(self._sample(trial))
+        self._slots[slot] = trial
+        return worker.setup(
+            settings, max_steps=trial.max_steps, rows=len(self._train), count=made.count,
+            lora_alpha=made.config.lora_alpha, adapted_modules=len(made.adapter), memory_before=memory,
+        )  # fmt: skip
+
+    def leave(self, slot: int) -> None:
+        """Empties a slot, wherever its trial is. Its neighbours do not feel it; an empty slot stays empty."""
+        if self._slots[slot] is None:
+            return
+        self._slots[slot] = None
+        self._board.dropouts.pop(slot, None)
+        for site in self._sites.values():
+            site.scales[slot] = 0.0
+        self._stack.clear(slot)
+
+    def confirm(self, slot: int) -> None:
+        """The verdict on the slot's last evaluation: go on."""
+        self._held(slot).confirm()
+
+    def advance(self, limit: int | None = None) -> list[Outcome]:
+        """Trains until an evaluation, a fault, `limit` engine steps, or until every slot waits for a word.
+
+        An engine step is one micro-batch of every slot that may train. All slots due at the same one are measured
+        together.
+        """
+        with worker.faults():
+            for step in itertools.count():
+                trials = [trial for trial in self._slots if trial is not None]
+                due = [trial for trial in trials if trial.due]
+                if due:
+                    return self._evaluate(due)
+                active = [trial for trial in trials if trial.may_train(self._run_ahead)]
+                if not active or step == limit:
+                    return []
+                failed = self._step(active)
+                if failed:
+                    return failed
+        raise AssertionError("unreachable")
+
+    @property
+    def free(self) -> list[int]:
+        """The empty slots."""
+        return [slot for slot, trial in enumerate(self._slots) if trial is None]
+
+    @property
+    def busy(self) -> bool:
+        """Whether `advance` has anything to do."""
+        return any(trial is not None and (trial.due or trial.may_train(self._run_ahead)) for trial in self._slots)
+
+    def checksum(self) -> str:
+        """SHA-256 over the base's weights: equal as long as no trial changed it."""
+        return self._resident.checksum()
+
+    def _held(self, slot: int) -> Slot:
+        trial = self._slots[slot]
+        if trial is None:
+            raise LookupError(f"slot {slot} is empty")
+        return trial
+
+    def _step(self, active: Sequence[Slot]) -> list[Outcome]:
+        parts, divisors = [], []
+        for trial in active:
+            indices, targets = trial.next_batch()
+            parts.append((trial.number, indices))
+            divisors.append(targets)
+        batch = collate(parts, self._train, self._pad, self._device)
+        self._model.train()
+        with self._in_forward(batch, training=True):
+            losses = self._segment_losses(batch) / torch.tensor(divisors).to(self._device)
+            # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
+            losses.sum().backward()
+        numbers = torch.tensor([trial.number for trial in active], device=self._device)
+        self._losses.index_add_(0, numbers, losses.detach())
+        full = [trial for trial in active if not trial.mid_window]
+        if not full:
+            return []
+        norms = optimizer.apply(self._stack, [trial.update() for trial in full])
+        failed: list[Outcome] = []
+        for trial, norm in zip(full, norms, strict=True):
+            trial.step += 1
+            trial.grad_norm = norm
+            with _failing(trial, failed):
+                trial.stillness.stepped(partial(self._sample, trial), last=trial.done)
+        return failed
+
+    def _evaluate(self, due: Sequence[Slot]) -> list[Outcome]:
+        sums = self._losses.tolist()
+        self._model.eval()
+        for trial in due:
+            trial.draw()
+        losses = evaluate(
+            [trial.number for trial in due], self._validation, self._settings.train.per_device_eval_batch_size,
+            self._pad, self._device, self._measure,
+        )  # fmt: skip
+        outcomes: list[Outcome] = []
+        for trial, loss in zip(due, losses, strict=True):
+            with _failing(trial, outcomes):
+                trial.stillness.evaluated(loss, self._sample(trial), partial(self._effect, trial), trial.last_norm)
+                outcomes.append((trial.number, self._evaluation(trial, loss, sums[trial.number])))
+            self._losses[trial.number] = 0.0
+        return outcomes
+
+    def _evaluation(self, trial: Slot, loss: float | None, losses: float) -> Evaluation:
+        train_loss = losses / trial.since_evaluation
+        adapter = None
+        if trial.evaluated(loss):
+            weights = self._stack.get(trial.number, trial.made.adapter)
+            adapter = str(adapters.save(trial.made, weights, trial.folder, self._model))
+        return Evaluation(
+            step=trial.step,
+            max_steps=trial.max_steps,
+            eval_loss=loss,
+            tokens=trial.tokens,
+            train_loss=train_loss,
+            seconds=trial.seconds,
+            memory=torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None,
+            adapter=adapter,
+        )
+
+    def _effect(self, trial: Slot) -> float:
+        """Loss of one validation batch with the adapter minus without it."""
+        size = min(len(self._validation), self._settings.train.per_device_eval_batch_size)
+        batch = collate([(trial.number, numpy.arange(size))], self._validation, self._pad, self._device)
+        with_adapter = self._measure(batch).sum().item()
+        scales = {name: site.scales[trial.number] for name, site in self._sites.items()}
+        for site in self._sites.values():
+            site.scales[trial.number] = 0.0
+        without = self._measure(batch).sum().item()
+        for name, site in self._sites.items():
+            site.scales[trial.number] = scales[name]
+        return with_adapter - without
+
+    def _measure(self, batch: Batch) -> torch.Tensor:
+        with torch.no_grad(), self._in_forward(batch, training=False):
+            return self._segment_losses(batch)
+
+    def _segment_losses(self, batch: Batch) -> torch.Tensor:
+        """The negative log-likelihood of every slot's rows, summed over their targets."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+            outputs = self._model.base_model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            )
+            return self._head.losses(outputs.last_hidden_state, batch)
+
+    @contextmanager
+    def _in_forward(self, batch: Batch, *, training: bool) -> Iterator[None]:
+        board = self._board
+        board.segments, board.tokens, board.training = batch.segments, batch.input_ids.numel(), training
+        try:
+            yield
+        finally:
+            board.segments = ()
+
+    def _sample(self, trial: Slot) -> dict[str, torch.Tensor]:
+        pairs = self._stack.get(trial.number, trial.made.adapter)
+        return sample({f"{name}.{letter}": tensor for name, pair in pairs.items()
+                       for letter, tensor in zip("AB", pair, strict=True)})  # fmt: skip
+
+
+@contextmanager
+def _failing(trial: Slot, outcomes: list[Outcome]) -> Iterator[None]:
+    """A fault of one trial is its own."""
+    try:
+        yield
+    except Fault as fault:
+        trial.failed = True
+        outcomes.append((trial.number, fault))
+
+
+def _check_base(model: Any) -> None:
+    """Refuses a base whose loss couples its rows, or is not divided by the targets of a window."""
+    config = model.config.get_text_config()
+    why = None
+    if hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0.0) != 0.0:
+        why = "its auxiliary loss is a mean over all rows of a batch, the neighbours' too"
+    elif LOSS_MAPPING.get(getattr(model, "loss_type", None)) is not ForCausalLMLoss:
+        why = "its loss is not that of a causal language model"
+    elif not getattr(model, "accepts_loss_kwargs", _takes_anything(model)):
+        why = "its loss is a mean of every micro-batch"
+    if why is not None:
+        raise Fault(Reason.CONFIG, f"trials on {type(model).__name__} cannot be packed: {why}",
+                    "set scheduler.trials_per_gpu to 1")  # fmt: skip
+
+
+def _takes_anything(model: Any) -> bool:
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds

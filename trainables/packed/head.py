@@ -1,0 +1,42 @@
+"""The loss of a batch from the base's last hidden states, by the head that SFTTrainer uses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from trl.trainer import add_fused_lm_head
+
+from trainables.packed.rows import Batch
+
+
+class Head:
+    """TRL's fused output layer over the positions that have a target, and over no others.
+
+    It knows every base's scaling and capping of logits. On a CPU it scores padding and prompts too, two of three
+    positions of a short completion; so it is given the positions that count, as a model whose backbone is done.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.config = model.config
+        add_fused_lm_head(self, outputs=("log_probs",))
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """Replaced by the fused one, which is the only one asked."""
+        raise NotImplementedError
+
+    def base_model(self, hidden: torch.Tensor, **_: Any) -> Any:
+        """The backbone, which has run before."""
+        return SimpleNamespace(last_hidden_state=hidden)
+
+    def get_output_embeddings(self) -> Any:
+        """The base's own."""
+        return self._model.get_output_embeddings()
+
+    def losses(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The negative log-likelihood of each segment, summed over its targets; `hidden` is [rows, width, features]."""
+        chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.positions)
+        scored = self.forward(chosen.unsqueeze(0), shift_labels=batch.targets.unsqueeze(0), fused_lm_head=True)
+        return torch.stack([part.sum() for part in (-scored.log_probs[0]).split(batch.counts)])

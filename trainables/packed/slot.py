@@ -1,0 +1,138 @@
+"""One packed trial: its rows, its schedule, where it stands, and what it is waiting for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import get_scheduler
+
+from trainables.hf.guards import Stillness
+from trainables.packed.adapters import Made
+from trainables.packed.optimizer import Update
+from trainables.packed.rows import Indices, Rows, Window, windows
+from trainables.settings import Settings, steps
+from tuner.contract import Assignment
+
+
+class Slot:
+    """A trial in a slot. It knows what it needs next; the engine does it, together with the neighbours' needs."""
+
+    def __init__(
+        self, number: int, settings: Settings, assignment: Assignment, made: Made, rows: Rows, began: float,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        train = settings.train
+        self.number, self.settings, self.assignment, self.made = number, settings, assignment, made
+        self.max_steps = steps.max_steps(train, len(rows))
+        self.points = frozenset(assignment.evaluation_steps(self.max_steps))
+        self.folder = Path(assignment.folder)
+        self.stillness = Stillness({})
+        self.rate_at = _rates(settings, self.max_steps)
+        self.step = 0
+        self.tokens = 0
+        self.grad_norm: torch.Tensor | None = None
+        self.failed = False
+        self.mid_window = False
+        self._rows = rows
+        shape = steps.batch(train.effective_batch_size, train.per_device_train_batch_size)
+        self._windows = windows(rows, shape.micro, shape.accumulation, assignment.seed)
+        self._waiting: deque[Indices] = deque()
+        self._window: Window | None = None
+        self._began = began
+        self._best = math.inf
+        self._evaluated = 0
+        self._unconfirmed = False
+        self.stream = torch.Generator(device).manual_seed(assignment.seed)
+
+    @property
+    def done(self) -> bool:
+        """All steps taken."""
+        return self.step >= self.max_steps
+
+    @property
+    def due(self) -> bool:
+        """At an evaluation point that is not measured yet, with the word on the one before come."""
+        return not self.failed and self._at_point and not self._unconfirmed
+
+    @property
+    def _at_point(self) -> bool:
+        return self.step in self.points and self.step != self._evaluated
+
+    def may_train(self, run_ahead: int) -> bool:
+        """Whether the next micro-batch may be run: past an evaluation without a word, `run_ahead` steps may."""
+        if self.failed or self.done or self._at_point:
+            return False
+        return not self._unconfirmed or self.step - self._evaluated < run_ahead
+
+    def confirm(self) -> None:
+        """The word on the last evaluation: go on."""
+        self._unconfirmed = False
+
+    def next_batch(self) -> tuple[Indices, int]:
+        """The rows of the next micro-batch, and the targets of its whole window, by which its loss is divided."""
+        if not self._waiting:
+            self._window = next(self._windows)
+            self._waiting.extend(self._window.batches)
+            if self._window.opens_epoch:
+                self.draw()
+        assert self._window is not None
+        batch = self._waiting.popleft()
+        self.tokens += self._rows.tokens(batch)
+        self.mid_window = bool(self._waiting)
+        return batch, max(1, self._window.targets)
+
+    def draw(self) -> None:
+        """What a solo run's loaders draw whenever one begins; after it come the same dropout masks."""
+        if self.stream.device.type == "cpu":
+            torch.empty((), dtype=torch.int64).random_(generator=self.stream)
+
+    def update(self) -> Update:
+        """The optimizer step that a full window asks for."""
+        train = self.settings.train
+        rate = self.rate_at(self.step)
+        self.stillness.stepping(rate)
+        return Update(self.number, self.step + 1, rate, train.weight_decay, train.max_grad_norm)
+
+    def evaluated(self, loss: float | None) -> bool:
+        """Notes that this step is measured. True where the loss is the trial's best."""
+        self._evaluated = self.step
+        self._unconfirmed = not self.done
+        better = loss is not None and loss < self._best  # a NaN is never below
+        if better:
+            assert loss is not None
+            self._best = loss
+        return better
+
+    def last_norm(self) -> float | None:
+        """Norm of the gradient of the last step, before clipping."""
+        return None if self.grad_norm is None else self.grad_norm.item()
+
+    @property
+    def since_evaluation(self) -> int:
+        """Optimizer steps since the evaluation before."""
+        return self.step - self._evaluated
+
+    @property
+    def seconds(self) -> float:
+        """Since it joined, set-up included."""
+        return time.monotonic() - self._began
+
+
+def _rates(settings: Settings, max_steps: int) -> Callable[[int], float]:
+    """The learning rate of every step, counted from 0, as transformers schedules it."""
+    train = settings.train
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    scheduler: Any = get_scheduler(
+        train.lr_scheduler_type,
+        optimizer=torch.optim.SGD([parameter], lr=train.learning_rate),
+        num_warmup_steps=steps.warmup_steps(train.warmup_ratio, max_steps),
+        num_training_steps=max_steps,
+    )
+    (share,) = scheduler.lr_lambdas
+    return lambda step: train.learning_rate * share(step)

@@ -1,0 +1,115 @@
+"""The adapters of all slots in flat buffers: weights, gradients and moments, one row a slot.
+
+One row a slot makes clipping and AdamW a dozen kernels over [slots, width], however many modules the base has: one by
+one, the 392 matrices of a 1.5B base take 16 slots longer than their forward pass. Every module's part is a view of
+fixed shape, so a graph that was captured over it outlives the slot's trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_RANKS = 8
+"""Ranks are padded to a multiple of this: grouped_mm wants rows of 16 bytes, 8 bf16."""
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+Adapter = Mapping[str, Pair]
+"""Module name to A [rank, in] and B [out, rank], PEFT's layout."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A linear layer's features."""
+
+    inputs: int
+    outputs: int
+
+
+class Stack:
+    """Rows of adapters. Ranks below the padded one are filled with zeros, which stay exactly zero under AdamW."""
+
+    def __init__(
+        self, shapes: Mapping[str, Shape], slots: int, dtype: torch.dtype, compute: torch.dtype, device: Any
+    ) -> None:
+        self.shapes, self.slots = dict(shapes), slots
+        self.dtype, self.compute, self.device = dtype, compute, device
+        self.rank = 0
+        self.ranks = [0] * slots
+        self._allocate(0)
+
+    def _allocate(self, rank: int) -> None:
+        self.rank = rank
+        self.width = sum(rank * (shape.inputs + shape.outputs) for shape in self.shapes.values())
+        size = (self.slots, self.width)
+        self.weights, self.grads, self.first, self.second = (
+            torch.zeros(size, dtype=self.dtype, device=self.device) for _ in range(4)
+        )
+        # What the products read: the weights themselves, or their bf16 copy, cast once a step and not once a product
+        same = self.compute == self.dtype
+        self.cast = self.weights if same else torch.zeros(size, dtype=self.compute, device=self.device)
+
+    def views(self, buffer: torch.Tensor) -> dict[str, Pair]:
+        """Every module's A [slots, rank, in] and B [slots, out, rank] in `buffer`."""
+        found, begin = {}, 0
+        for name, shape in self.shapes.items():
+            middle = begin + self.rank * shape.inputs
+            end = middle + self.rank * shape.outputs
+            found[name] = (
+                buffer[:, begin:middle].view(self.slots, self.rank, shape.inputs),
+                buffer[:, middle:end].view(self.slots, shape.outputs, self.rank),
+            )
+            begin = end
+        return found
+
+    def fit(self, rank: int) -> bool:
+        """Makes room for `rank`. True where the buffers, and so all views of them, are new."""
+        if rank <= self.rank:
+            return False
+        old = [self.views(buffer) for buffer in self._state()]
+        before = self.rank
+        self._allocate(-(-rank // _RANKS) * _RANKS)
+        for buffer, views in zip(self._state(), old, strict=True):
+            for name, (a, b) in self.views(buffer).items():
+                a[:, :before].copy_(views[name][0])
+                b[:, :, :before].copy_(views[name][1])
+        self.recast()
+        return True
+
+    def _state(self) -> tuple[torch.Tensor, ...]:
+        return self.weights, self.grads, self.first, self.second
+
+    def put(self, slot: int, adapter: Adapter, rank: int) -> None:
+        """A new adapter with fresh gradients and moments; `fit` came before."""
+        self.clear(slot)
+        self.ranks[slot] = rank
+        for name, (a, b) in self.views(self.weights).items():
+            if name in adapter:
+                a[slot, :rank].copy_(adapter[name][0])
+                b[slot, :, :rank].copy_(adapter[name][1])
+        self.recast([slot])
+
+    def get(self, slot: int, names: Any) -> dict[str, Pair]:
+        """The adapter of a slot, without its padding, as views."""
+        rank = self.ranks[slot]
+        views = self.views(self.weights)
+        return {name: (views[name][0][slot, :rank], views[name][1][slot, :, :rank]) for name in names}
+
+    def clear(self, slot: int) -> None:
+        """Zeros, whatever was there: filled and not multiplied, or a NaN would stay."""
+        for buffer in (*self._state(), self.cast):
+            buffer[slot].zero_()
+        self.ranks[slot] = 0
+
+    def recast(self, slots: list[int] | None = None) -> None:
+        """Brings the copy that the products read up to date."""
+        if self.cast is self.weights:
+            return
+        if slots is None:
+            self.cast.copy_(self.weights)
+            return
+        for slot in slots:
+            self.cast[slot].copy_(self.weights[slot])
