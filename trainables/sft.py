@@ -68,9 +68,9 @@ class SFT:
     @classmethod
     def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int) -> Any:
         """An engine for `slots` packed trials; see trainables.packed."""
-        from trainables.packed.engine import Engine
+        from trainables import packed
 
-        return Engine(settings, preparation, slots)
+        return packed.load(settings, preparation, slots)
 
     @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:

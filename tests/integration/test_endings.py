@@ -208,3 +208,34 @@ def test_every_running_trial_has_a_row_in_the_dashboard(toy: Toy) -> None:
     assert seen[0] == {"trial 0 lr=1.0e-3"}
     alive = list_actors(detail=True, filters=[("class_name", "=", "Trial"), ("state", "=", "ALIVE")])
     assert not alive, "the row goes when its trial ends"
+
+
+def broken_space(trial: optuna.Trial) -> dict[str, Any]:
+    if trial.number == 2:
+        raise KeyError("forgotten")
+    rate = 1e9 if trial.number == 7 else 1e-3
+    return {"learning_rate": trial.suggest_float("learning_rate", rate / 2, rate * 2)}
+
+
+def test_a_space_function_that_fails_ends_the_search_with_what_it_had(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="drawing trial 2 failed: KeyError: 'forgotten'"):
+        toy(search__space="tests.integration.test_endings:broken_space", run__max_concurrent_trials=1)
+    record = SearchRecord.fold(read_ledger(tmp_path / "toy" / "trials.jsonl"))
+    assert record.finished and len(record.ended) == 2
+    assert (tmp_path / "toy" / "best" / "manifest.json").is_file()
+
+
+def test_a_program_that_answers_nonsense_fails_its_trial_alone(toy: Toy) -> None:
+    outcome = toy(train__behaviour="nonsense", train__misbehaving=[1], search__num_trials=3)
+    assert outcome.exit_code == 3
+    assert outcome.record.trials[1].reason is Reason.ERROR and "answered str" in outcome.record.trials[1].message
+    assert len(outcome.record.ended) == 3
+
+
+def test_a_moved_run_keeps_its_winner(toy: Toy, tmp_path: Path) -> None:
+    toy(search__num_trials=2)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "toy").rename(tmp_path / "elsewhere" / "toy")
+    outcome = resume_search(tmp_path / "elsewhere", "toy", num_trials=3)
+    manifest = json.loads((outcome.path / "best" / "manifest.json").read_text())
+    assert outcome.record.best and manifest["trial"] == outcome.record.best.number

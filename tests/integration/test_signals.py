@@ -46,8 +46,8 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(("number", "twice", "code"), [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)])
+def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Signals, twice: bool, code: int) -> None:
     file = tmp_path / "search.yaml"
     train = {"max_steps": 27, "pace": 0.3}
     search = {"num_trials": 5, "space": SPACE}
@@ -57,6 +57,9 @@ def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Si
     wait_for_evaluations(ledger, 4)
     family = descendants(process.pid)
     process.send_signal(number)
+    if twice:
+        time.sleep(0.8)
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "python -m tuner search --resume cut" in errors

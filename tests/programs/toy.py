@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tuner.contract import Assignment, Budget, Evaluation, Fault, InputError, Parameter, Preparation, Reason, Setup
 
-Behaviour = Literal["fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat"]
+Behaviour = Literal[
+    "fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat", "nonsense"
+]
 
 
 class Strict(BaseModel):
@@ -102,6 +104,8 @@ class Toy:
                     loss = math.inf
                 case "none" | "missing":
                     loss = None
+                case "nonsense":
+                    return "nonsense"  # type: ignore[return-value]
                 case "raise":
                     raise ValueError("the toy broke")
                 case "exit":

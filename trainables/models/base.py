@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from trainables.data.hub import offline_if_unreachable
 from trainables.models import folder
@@ -45,7 +46,7 @@ def load(model: ModelSettings) -> Model:
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = model.model_name_or_path
         if offline:

@@ -12,11 +12,32 @@ head.py        the loss of a batch, by the head that SFTTrainer uses
 evaluating.py  the validation loss of several slots at once
 engine.py      the loop: join, leave, advance, confirm
 
-Importing this package costs no torch; `trainables.packed.engine` does.
+Importing this package costs no torch; `load` and `trainables.packed.engine` do.
 """
 
 from __future__ import annotations
 
-from trainables.packed.eligible import packs
+import gc
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["packs"]
+from trainables.packed.eligible import packs
+from tuner.contract import Preparation
+
+if TYPE_CHECKING:
+    from trainables.packed.engine import Engine
+
+__all__ = ["load", "packs"]
+
+
+def load(settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8) -> Engine:
+    """An engine in a worker of its own: the libraries quiet, and out of the garbage collector's sight."""
+    from trainables.hf import quiet
+
+    quiet.before_imports()
+    from trainables.packed.engine import Engine
+
+    quiet.after_imports()
+    gc.collect()
+    gc.freeze()
+    return Engine(settings, preparation, slots, run_ahead)

@@ -261,7 +261,7 @@ def _failing(trial: Slot, outcomes: list[Outcome]) -> Iterator[None]:
 
 
 def _check_base(model: Any) -> None:
-    """Refuses a base whose loss couples its rows, or is not divided by the targets of a window."""
+    """Refuses a base whose loss couples its rows or is not divided by a window's targets, or that draws at random."""
     config = model.config.get_text_config()
     why = None
     if hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0.0) != 0.0:
@@ -270,6 +270,8 @@ def _check_base(model: Any) -> None:
         why = "its loss is not that of a causal language model"
     elif not getattr(model, "accepts_loss_kwargs", _takes_anything(model)):
         why = "its loss is a mean of every micro-batch"
+    elif dropouts := _dropouts(model):
+        why = f"its own dropout ({dropouts[0]}) draws from one stream for all of them"
     if why is not None:
         raise Fault(Reason.CONFIG, f"trials on {type(model).__name__} cannot be packed: {why}",
                     "set scheduler.trials_per_gpu to 1")  # fmt: skip
@@ -278,3 +280,13 @@ def _check_base(model: Any) -> None:
 def _takes_anything(model: Any) -> bool:
     kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _dropouts(model: Any) -> list[str]:
+    """Where the base drops in training: modules, and numbers handed to functions."""
+    return [
+        f"{name}.{key}".strip(".")
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, float) and value > 0 and ("drop" in key or isinstance(module, torch.nn.Dropout))
+    ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, Reason, Setup, Verdict
+from tuner.contract import Assignment, Evaluation, InputError, Reason, Setup, Verdict
 from tuner.execution.plaques import Plaques
 from tuner.execution.worker import Naming, TrialConfig
 from tuner.results.adapters import drop_surplus
@@ -28,6 +29,8 @@ class Terms:
     seed: int
     evaluate_at: tuple[float, ...]
     keep_adapters: int
+    check: Callable[[Mapping[str, Any]], Any] = dict
+    """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
 
 
 class Books:
@@ -60,7 +63,7 @@ class Books:
         try:
             return self._begin(trial_id)
         except Exception as error:  # a user's space function, or the study's disk: end the search, then say so
-            self.failure = error
+            self.failure = error if isinstance(error, InputError) else _no_suggestion(len(self._record.trials), error)
             return None
 
     def lost(self, trial_id: str, error: bool) -> None:
@@ -107,7 +110,7 @@ class Books:
                 "train_loss": evaluation.train_loss,
                 "seconds": round(evaluation.seconds, 3),
                 "memory": evaluation.memory,
-                "adapter": evaluation.adapter,
+                "adapter": self._within(evaluation.adapter),
             },
         )
         self._study.report(number, resource, evaluation.eval_loss)
@@ -150,6 +153,7 @@ class Books:
                 return None
             number, attempt, params = suggestion.number, 1, dict(suggestion.params)
             distributions = suggestion.distributions
+            self._terms.check(params)
         else:
             return None
         self._numbers[trial_id] = number
@@ -174,6 +178,11 @@ class Books:
         title = self._naming.title(number, params)
         self._plaques.begin(number, title)
         return {"trial": TrialConfig(assignment, title, str(self._folder.log(number)))}
+
+    def _within(self, adapter: str | None) -> str | None:
+        """An adapter's place, from the run folder on, so that the folder may be moved."""
+        path = Path(adapter) if adapter else None
+        return str(path.relative_to(self._folder.path)) if path and path.is_relative_to(self._folder.path) else adapter
 
     def _interrupt(self, number: int) -> None:
         self._plaques.end(number)
@@ -204,3 +213,12 @@ class Books:
         )
         self._study.tell(number, verdict, trial.best_eval_loss)
         drop_surplus(self._folder, self._record, self._terms.keep_adapters)
+
+
+def _no_suggestion(number: int, error: Exception) -> InputError:
+    return InputError(
+        f"drawing trial {number} failed: {type(error).__name__}: {error}",
+        where="search.space",
+        expected="a point that the program takes",
+        remedy="mend the space and start a new search; `show` and `export` read what has run",
+    )

@@ -51,7 +51,7 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
         lock = RunLock(folder)
         _write_settings(folder, experiment)
         return _Search(plan, folder, lock, listeners).run()
-    except InputError:
+    except (InputError, KeyboardInterrupt, OSError):
         if not folder.record().trials:  # nothing ran: give the name back
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
@@ -103,13 +103,23 @@ class _Search:
             stack.callback(self._ledger.close)
             stack.enter_context(self._signals)
             halt: Verdict | None = None
+            failure: Exception | None = None
             try:
                 halt = self._carry_out(stack)
             except StopRequested:
                 pass
             except Fault as fault:
                 halt = fault.verdict
-            return self._finish(halt)
+            except Exception as error:
+                # A second signal may end Ray's own calls in any way; what was reported is in the ledger by then.
+                failure = error if self._signals.number is None else None
+            self._signals.mute()
+            if failure is not None and not self._record.trials:
+                raise failure
+            outcome = self._finish(halt, failure)
+            if failure is not None:
+                raise failure
+            return outcome
 
     def _carry_out(self, stack: ExitStack) -> Verdict | None:
         settings = self._experiment.settings.model_dump(mode="json")
@@ -132,6 +142,7 @@ class _Search:
             self._ledger.append(Kind.NOTE, details={"text": note})
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
+        self._require_same_data(preparation)
         self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
         from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
 
@@ -140,6 +151,16 @@ class _Search:
             self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
             signals=self._signals, stack=stack,
         )  # fmt: skip
+
+    def _require_same_data(self, preparation: Preparation) -> None:
+        before, now = (facts.get("data_fingerprint") for facts in (self._record.facts, preparation.facts))
+        if self._record.trials and before and before != now:
+            raise InputError(
+                "the data is not what it was when the search began: old and new losses cannot be compared",
+                where=str(self._folder.path),
+                expected=f"the files of the first session (fingerprint {before}, now {now})",
+                remedy="put them back, or start a new search",
+            )
 
     def _opening(self, resources: Resources) -> dict[str, Any]:
         experiment = self._experiment
@@ -153,19 +174,21 @@ class _Search:
             "recipe": dict(self._plan.recipe),
         }
 
-    def _finish(self, halt: Verdict | None) -> Outcome:
+    def _finish(self, halt: Verdict | None, failure: Exception | None) -> Outcome:
         record, stopped = self._record, self._signals.number
         resolved = json.loads(self._folder.resolved.read_text())
         if record.best is not None:
             train = fixed_experiment(self._experiment, record.best.params)
-            write_best(self._folder, record, train=train, resolved=resolved)
+            if write_best(self._folder, record, train=train, resolved=resolved) is None:
+                text = f"the adapter of trial {record.best.number} is not where it was saved: there is no best/"
+                self._ledger.append(Kind.NOTE, details={"text": text})
         code = exit_code(record, halt, stopped)
         self._ledger.append(
             Kind.FINISHED,
             reason=str(halt.reason) if halt else None,
             details={
-                "outcome": "interrupted" if stopped else "halted" if halt else "done",
-                "message": halt.message if halt else "",
+                "outcome": "interrupted" if stopped else "halted" if halt else "failed" if failure else "done",
+                "message": halt.message if halt else str(failure or ""),
                 "remedy": halt.remedy if halt else "",
                 "exit_code": code,
             },

@@ -48,6 +48,11 @@ class StopSignals:
         if self.number is not None:
             raise StopRequested
 
+    def mute(self) -> None:
+        """From here on signals are ignored: the search is ending, and what it writes last must be whole."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
     def requested(self) -> bool:
         return self.number is not None
 

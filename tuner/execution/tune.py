@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from ray import tune
 from ray.tune import Stopper
@@ -22,6 +25,7 @@ from tuner.results.records import SearchRecord
 from tuner.scheduling.asha import Asha
 from tuner.scheduling.rules import Reading, make_rules
 from tuner.seeds import derive_seed
+from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
 
@@ -77,6 +81,7 @@ def run_trials(
         seed=derive_seed(experiment.search.seed, "trial"),
         evaluate_at=ladder.evaluate_at,
         keep_adapters=experiment.run.keep_adapters,
+        check=partial(_check, plan),
     )
     plaques = Plaques()
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
@@ -88,7 +93,7 @@ def run_trials(
         before=before,
         after=after,
         listener=books,
-        history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.trials.values()],
+        history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.ended],
     )
     left = experiment.search.num_trials - len(record.ended)
     if left <= 0:
@@ -139,3 +144,7 @@ def run_trials(
     if books.failure is not None:
         raise books.failure
     return books.halt
+
+
+def _check(plan: Plan, params: Mapping[str, Any]) -> None:
+    with_params(plan.experiment.settings, params, plan.program)

@@ -34,11 +34,11 @@ def write_best(
     of it is there. Returns None where no trial left an adapter.
     """
     winner = record.best
-    if winner is None or not winner.adapter or not Path(winner.adapter).is_dir():
+    if winner is None or not winner.adapter or not (folder.path / winner.adapter).is_dir():
         return None
     fresh = folder.path / "best.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(winner.adapter, fresh)
+    shutil.copytree(folder.path / winner.adapter, fresh)
     header = f"# Trains trial {winner.number} of {folder.name} again: python -m tuner train {folder.best}/train.yaml\n"
     (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
     (fresh / "README.md").write_text(model_card(folder.name, record, winner, resolved), encoding="utf-8")

@@ -25,7 +25,10 @@ def export_best(folder: RunFolder, to: Path, merge: bool = False) -> Path:
         )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError("is already there", where=str(to), expected="a new or an empty folder")
-    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write here ({error.strerror})", where=str(to), expected="a folder to make") from error
     if merge:
         resolved = json.loads(folder.resolved.read_text(encoding="utf-8"))
         settings = {name: resolved[name] for name in resolved if name not in ("search", "scheduler", "run", "about")}

@@ -7,6 +7,7 @@ the ledger when a search resumes (Ray's own restore leaves them empty).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -123,6 +124,7 @@ class Asha(AsyncHyperBandScheduler):
         due = self._due(trial.trial_id, reading.resource)
         result = {RESOURCE: reading.resource, METRIC: reading.eval_loss}
         action = super().on_trial_result(tune_controller, trial, result)
+        self._mark_passed(trial.trial_id, reading.resource)
         assert self._listener is not None
         if action != TrialScheduler.STOP or due is None or self._listener.spares(trial.trial_id):
             return None
@@ -150,6 +152,15 @@ class Asha(AsyncHyperBandScheduler):
                 return
             if self._ladder.rungs and reading.eval_loss is not None:
                 self._brackets[0].on_result(place, reading.resource, -reading.eval_loss)
+                self._mark_passed(trial_id, reading.resource)
+
+    def _mark_passed(self, trial_id: str, resource: int) -> None:
+        """Notes that a trial is past every rung up to `resource`. Where one evaluation passes two rungs, Ray compares
+        at the higher and would take the trial's next, later loss for the lower; a NaN stands there and counts for
+        nothing in the cut-off."""
+        for milestone, recorded in self._brackets[0]._rungs:
+            if resource >= milestone:
+                recorded.setdefault(trial_id, math.nan)
 
     def _resource(self, evaluation: Evaluation) -> int:
         """A trial's place on the ladder: its share of its own steps, of the whole budget. For a budget in steps that

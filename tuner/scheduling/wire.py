@@ -17,5 +17,7 @@ TRACEBACK = "traceback"
 
 def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict[str, Any]:
     """The Ray Tune result that carries `report`; a dataclass, which Ray passes through as it is."""
+    if not isinstance(report, Setup | Evaluation | Verdict):
+        raise TypeError(f"the program answered {type(report).__name__}, expected Setup or Evaluation")
     loss = report.eval_loss if isinstance(report, Evaluation) else None
     return {METRIC: float("nan") if loss is None else float(loss), REPORT: report, TRACEBACK: traceback}

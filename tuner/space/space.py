@@ -194,7 +194,7 @@ class FunctionSpace:
         expected = "package.module:function, importable from where you start the search"
         try:
             function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # whatever the module does when it is imported
             raise InputError(
                 f"search.space: no function `{self.target}` ({error})", where=self.source, expected=expected
             ) from error

@@ -165,6 +165,56 @@ def test_targets_that_are_no_linear_layer(bench: Bench, tmp_path: Path, target: 
     assert_same(curves[0], bench.solo({"max_steps": 3}, seed=9))
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("LlamaForCausalLM", {"attention_dropout": 0.1}, "self_attn.attention_dropout"),
+        ("GPT2LMHeadModel", {}, "its loss is not that"),
+        ("OPTForCausalLM", {"ffn_dim": 8, "word_embed_proj_dim": 8}, "its own dropout"),
+        ("MixtralForCausalLM", {"num_local_experts": 2}, "auxiliary loss"),
+    ],
+)
+def test_a_base_whose_trials_would_feel_each_other(name: str, change: dict[str, Any], told: str) -> None:
+    import torch
+    import transformers
+
+    from trainables.packed.engine import _check_base
+
+    kind = getattr(transformers, name)
+    small = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "num_key_value_heads": 2}  # fmt: skip
+    with torch.device("meta"), pytest.raises(Fault, match=told) as caught:
+        _check_base(kind(kind.config_class(**small, **change)))
+    assert caught.value.reason is Reason.CONFIG
+
+
+def test_rows_without_a_target(bench: Bench) -> None:
+    """Their loss is 0 and their gradient too, as TRL has it."""
+    import dataclasses
+
+    import numpy
+    import torch
+
+    from trainables.packed.rows import collate
+
+    engine = bench.engine(2)
+    rows = engine._train
+    none = dataclasses.replace(rows, labels=numpy.full_like(rows.labels, -100))
+    indices = numpy.arange(2)
+    whole = collate([(0, indices), (1, indices)], rows, 0, torch.device("cpu"))
+    empty = collate([(0, indices), (1, indices)], none, 0, torch.device("cpu"))
+    half = whole.counts[0]
+    mixed = dataclasses.replace(
+        whole, counts=[half, 0], positions=whole.positions[:half], targets=whole.targets[:half]
+    )  # fmt: skip
+    for batch in (empty, mixed):
+        hidden = torch.randn(4, batch.input_ids.shape[1], 64, requires_grad=True)
+        losses = engine._head.losses(hidden, batch)
+        losses.sum().backward()
+        assert losses[1] == 0.0 and hidden.grad is not None and not hidden.grad[2:].any()
+        assert bool(losses[0] > 0) == (batch is mixed)
+
+
 def test_packs_is_torch_free() -> None:
     import subprocess
     import sys

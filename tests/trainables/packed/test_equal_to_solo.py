@@ -125,6 +125,19 @@ def test_joining_and_leaving_in_the_middle(bench: Bench, tmp_path: Path) -> None
     assert_same(gone, bench.solo(NEIGHBOURS[0], seed=5)[: len(gone)])
 
 
+def test_nothing_is_left_behind(bench: Bench, tmp_path: Path) -> None:
+    """Left in the middle of a window: its losses, gradients, moments and dropout are not its successor's."""
+    engine = bench.engine(1)
+    params = {"effective_batch_size": 16, "lora_r": 12, "lora_dropout": 0.5, "max_grad_norm": 0.0}
+    engine.join(0, assignment(tmp_path / "left", params, seed=1))
+    assert engine.advance(limit=3) == []
+    assert engine._slots[0].mid_window and engine._stack.grads[0].any()
+    engine.join(0, assignment(tmp_path / "next", {"max_steps": 3}, seed=9))
+    curves: dict[int, list[Evaluation]] = {}
+    drive(engine, curves)
+    assert_same(curves[0], bench.solo({"max_steps": 3}, seed=9))
+
+
 def draw(chance: random.Random) -> dict[str, Any]:
     """A trial, any."""
     return {
@@ -185,4 +198,4 @@ def test_over_nf4(sft_settings: Make, tmp_path: Path) -> None:
     curves: dict[int, list[Evaluation]] = {}
     drive(engine, curves)
     for slot, own in enumerate(params):
-        assert_same(curves[slot], small.solo(own, seed=slot), tolerance=2e-3)
+        assert_same(curves[slot], small.solo(own, seed=slot), tolerance=5e-4)

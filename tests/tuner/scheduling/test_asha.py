@@ -122,7 +122,7 @@ def test_on_plain_losses_it_decides_as_rays_asha_does() -> None:
             stock.on_trial_add(None, SimpleNamespace(trial_id=name))  # type: ignore[arg-type]
         while running:
             name = rng.choice(sorted(running))
-            running[name] = step = min(100, running[name] + rng.choice([4, 8, 12, 30]))
+            running[name] = step = min(100, next(s for s in (4, 8, 12, 20, 30, 36, 60, 100) if s > running[name]))
             loss = rng.uniform(1, 9)
             ours_says = report(ours, name, step, loss)
             result = {"t": step, "loss": loss}
@@ -145,5 +145,15 @@ def test_rungs_are_filled_again_from_the_ledger() -> None:
                 break
     resumed = scheduler(Heard(), history.items())
     before = [(m, sorted(r.values())) for m, r in asha._brackets[0]._rungs]
+    assert all(math.isfinite(loss) for _, losses in before for loss in losses)
     after = [(m, sorted(r.values())) for m, r in resumed._brackets[0]._rungs]
     assert before == after
+
+
+def test_an_evaluation_past_two_rungs_leaves_no_late_loss_at_the_lower() -> None:
+    heard = Heard()
+    asha = scheduler(heard)
+    for step, loss in [(1, 4.0), (2, 3.5), (3, 3.2)]:  # of 4 steps: a quarter of the budget passes rungs 4 and 12
+        report(asha, "short", step, loss, max_steps=4)
+    assert report(asha, "long", 4, 4.9) == TrialScheduler.CONTINUE
+    assert not heard.verdicts
