@@ -21,7 +21,7 @@ def search(folder: Path, name: str, *arguments: str) -> tuple[SearchRecord, str]
     done = subprocess.run(
         [
             sys.executable, "-m", "tuner", "search", "--json", "--name", name, "--storage-path", str(folder),
-            "--sampler", "random", "--set", "train.max_steps=12", "--set", "data.max_validation_rows=32", *arguments,
+            "--sampler", "random", "--set", "train.max_steps=9", "--set", "data.max_validation_rows=32", *arguments,
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -31,9 +31,9 @@ def search(folder: Path, name: str, *arguments: str) -> tuple[SearchRecord, str]
 
 
 def test_packed_trials_have_the_losses_of_unpacked_ones(tmp_path: Path) -> None:
-    everything = ("--num-trials", "6", "--scheduler", "none")
+    everything = ("--num-trials", "4", "--scheduler", "none")
     alone, _ = search(tmp_path, "alone", *everything)
-    packed, _ = search(tmp_path, "packed", *everything, "--trials-per-gpu", "3")
+    packed, _ = search(tmp_path, "packed", *everything, "--trials-per-gpu", "2")
     assert {t.reason for t in packed.ended} == {Reason.BUDGET}
     for number, trial in alone.trials.items():
         other = packed.trials[number]
@@ -46,8 +46,8 @@ def test_packed_trials_have_the_losses_of_unpacked_ones(tmp_path: Path) -> None:
 
 
 def test_packed_trials_are_stopped_at_rungs_and_their_slots_filled_again(tmp_path: Path) -> None:
-    record, _ = search(tmp_path, "packed", "--num-trials", "9", "--trials-per-gpu", "3")
-    assert len(record.ended) == 9
+    record, _ = search(tmp_path, "packed", "--num-trials", "7", "--trials-per-gpu", "2")
+    assert len(record.ended) == 7
     assert record.counts["reason"].get("rung", 0) >= 1
     assert record.recipe and record.recipe.reason is Reason.BUDGET
 
