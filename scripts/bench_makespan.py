@@ -285,6 +285,10 @@ def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             "max_length": 1024,
             "dtype": arguments.dtype or "bfloat16",
         }
+    rows = Path(job["validation"]).read_text(encoding="utf-8").splitlines(keepends=True)[: job["validation_rows"]]
+    few = scratch / "validation.jsonl"  # tuner would draw them, the textbook takes the first
+    few.write_text("".join(rows), encoding="utf-8")
+    job["validation"] = str(few)
     job["configurations"] = configurations(job)
     return job
 
