@@ -50,7 +50,7 @@ class Books:
         self._folder, self._ledger, self._record, self._study = folder, ledger, record, study
         self._terms, self._naming, self._plaques = terms, naming, plaques
         self._numbers: dict[str, int] = {}
-        self._stop_reason: Callable[[], bool] = lambda: False
+        self._stop_requested: Callable[[], bool] = lambda: False
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
@@ -132,15 +132,12 @@ class Books:
 
     def stop_when(self, requested: Callable[[], bool]) -> None:
         """Consults `requested` (a signal, say) beside the books' own reasons to stop."""
-        self._stop_reason = requested
+        self._stop_requested = requested
 
     @property
     def stopping(self) -> bool:
         """Whether Ray should end the search now."""
         return self.halt is not None or self.failure is not None or self._stop_requested()
-
-    def _stop_requested(self) -> bool:
-        return self._stop_reason()
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
         cut_off = next((t for t in self._record.trials.values() if t.interrupted), None)

@@ -93,7 +93,7 @@ class EngineActor:
         return done.result()
 
     def _run(self) -> None:
-        engine, broken = None, None
+        engine = None
         while True:
             with self._changed:
                 while not self._orders and (engine is None or not engine.busy):
@@ -113,10 +113,10 @@ class EngineActor:
                     number = next(n for n, place in self._places.items() if place == slot)
                     self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
             except Exception as error:
-                broken = _verdict(error)
+                answer = _verdict(error)
                 for number, slot in list(self._places.items()):
                     engine.leave(slot)
-                    self._mail[number].put(broken)
+                    self._mail[number].put(answer)
 
 
 class RemoteProgram:
