@@ -1,74 +1,92 @@
-"""What the adapters add to a linear layer's output, several slots in one call.
+"""A linear layer of the base with the adapters of several slots on it, in one call.
 
-The tokens of a slot are consecutive, so a batch is a list of segments. `result[segment] += scale * (x A^T) B^T`, and
-the gradients go straight into the stack's buffers: what autograd would do with a slice of a stacked parameter is write
-a whole stack of zeros for each slot.
+The tokens of a slot are consecutive, so a batch is a list of segments:
+`result[segment] = base(x[segment]) + scale * (x A^T) B^T`. One autograd function does the base's product too: it adds
+the adapters' into what the base has computed, forward and backward, instead of making a second tensor of that size and
+a third one for the sum. The gradients of A and B go straight into the stack's buffers: what autograd would do with a
+slice of a stacked parameter is write a whole stack of zeros for each slot.
 
-Two forms with the same result, chosen by `_batched`: one product for each segment at its true rank, which is what a
-solo run computes, and one batched product at the padded rank, which needs segments of one length.
+Three forms with the same result, chosen by `form`:
+
+each     one product for each segment at its true rank, which is what a solo run computes
+batched  one batched product at the padded rank, for segments of one length
+grouped  one grouped product at the padded rank, for bf16 on a GPU
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
     from trainables.packed.rows import Segment
-    from trainables.packed.sites import Site
+    from trainables.packed.sites import Board, Site
+
+Hidden = list[torch.Tensor]
+"""What a form keeps of its forward pass: scale * x A^T, or x A^T by segments."""
 
 
 class Delta(torch.autograd.Function):
-    """`result` plus every slot's `scale * B A x` on its own tokens; accumulates the adapters' gradients in place."""
+    """The layer with all adapters; accumulates their gradients in place."""
 
     @staticmethod
-    def forward(ctx: Any, result: torch.Tensor, x: torch.Tensor, anchor: torch.Tensor, site: Site) -> torch.Tensor:
-        segments = site.board.segments
+    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor, site: Site) -> torch.Tensor:
+        board = site.board
+        result = site.base(x)
         inputs = x.reshape(-1, site.shape.inputs).to(site.a.dtype)
-        masks = site.board.masks(site, inputs)
+        masks = board.masks(site, inputs)
         if masks is not None:
-            inputs = _masked(inputs, segments, masks)
-        out = result.reshape(-1, site.shape.outputs).clone()
-        batched = _batched(segments)
-        hidden = _add_batched(out, inputs, segments, site) if batched else _add_each(out, inputs, segments, site)
+            inputs = _masked(inputs, board.segments, masks)
+        add, _ = _FORMS[form(board, inputs)]
+        hidden = add(result.view(-1, site.shape.outputs), inputs, site)
         ctx.save_for_backward(inputs, *hidden)
-        ctx.site, ctx.segments, ctx.masks, ctx.batched, ctx.shape = site, segments, masks, batched, x.shape
-        ctx.x_dtype = x.dtype
-        return out.view(result.shape)
+        ctx.site, ctx.segments, ctx.masks, ctx.like = site, board.segments, masks, (x.shape, x.dtype)
+        return result
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        site, segments = ctx.site, ctx.segments
+        site, (shape, dtype) = ctx.site, ctx.like
         inputs, *hidden = ctx.saved_tensors
-        flat = grad.reshape(-1, site.shape.outputs).to(inputs.dtype)
-        into = torch.zeros_like(inputs) if ctx.needs_input_grad[1] else None
-        back = _back_batched if ctx.batched else _back_each
-        back(flat, inputs, hidden, segments, site, into)
-        if into is None:
-            return grad, None, None, None
-        if ctx.masks is not None:
-            into = _masked(into, segments, ctx.masks)
-        return grad, into.to(ctx.x_dtype).view(ctx.shape), None, None
+        flat = grad.reshape(-1, site.shape.outputs)
+        own = flat.to(inputs.dtype)
+        _, back = _FORMS[form(site.board, inputs)]
+        if not ctx.needs_input_grad[0]:
+            back(own, inputs, hidden, site, None)
+            return None, None, None
+        into = site.frozen.backward(flat).to(dtype)
+        if ctx.masks is None and into.dtype == inputs.dtype:
+            back(own, inputs, hidden, site, into)
+        else:
+            more = torch.zeros_like(inputs)
+            back(own, inputs, hidden, site, more)
+            into += more if ctx.masks is None else _masked(more, ctx.segments, ctx.masks)
+        return into.view(shape), None, None
+
+
+def form(board: Board, like: torch.Tensor) -> str:
+    """Which form a batch takes. On a CPU batched and each are as fast; on a GPU launches count."""
+    segments = board.segments
+    length = segments[0].end - segments[0].begin
+    if len(segments) == 1:
+        return "each"
+    if all(segment.end - segment.begin == length for segment in segments):
+        return "batched"
+    return "grouped" if like.dtype == torch.bfloat16 and like.is_cuda else "each"
 
 
 def _masked(x: torch.Tensor, segments: tuple[Segment, ...], masks: list[torch.Tensor | None]) -> torch.Tensor:
     x = x.clone()
     for segment, mask in zip(segments, masks, strict=True):
         if mask is not None:
-            x[segment.begin : segment.end].mul_(mask)
+            x[segment.begin : segment.begin + len(mask)].mul_(mask)
     return x
 
 
-def _batched(segments: tuple[Segment, ...]) -> bool:
-    """Several segments of one length. On a CPU both forms are as fast, on a GPU launches count."""
-    length = segments[0].end - segments[0].begin
-    return len(segments) > 1 and all(segment.end - segment.begin == length for segment in segments)
-
-
-def _add_each(out: torch.Tensor, inputs: torch.Tensor, segments: tuple[Segment, ...], site: Site) -> list[torch.Tensor]:
+def _add_each(out: torch.Tensor, inputs: torch.Tensor, site: Site) -> Hidden:
     hidden = []
-    for segment in segments:
+    for segment in site.board.segments:
         slot, scale = segment.slot, site.scales[segment.slot]
         if not scale:
             continue
@@ -80,16 +98,9 @@ def _add_each(out: torch.Tensor, inputs: torch.Tensor, segments: tuple[Segment, 
     return hidden
 
 
-def _back_each(
-    grad: torch.Tensor,
-    inputs: torch.Tensor,
-    hidden: list[torch.Tensor],
-    segments: tuple[Segment, ...],
-    site: Site,
-    into: torch.Tensor | None,
-) -> None:
+def _back_each(grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, site: Site, into: torch.Tensor | None) -> None:
     kept = iter(hidden)
-    for segment in segments:
+    for segment in site.board.segments:
         slot, scale = segment.slot, site.scales[segment.slot]
         if not scale:
             continue
@@ -99,7 +110,7 @@ def _back_each(
         _accumulate(site.grad_b[slot, :, :rank], own.t(), h, scale)
         _accumulate(site.grad_a[slot, :rank], grad_h.t(), inputs[tokens], 1.0)
         if into is not None:
-            torch.mm(grad_h, site.a[slot, :rank], out=into[tokens])
+            into[tokens].addmm_(grad_h, site.a[slot, :rank])
 
 
 def _accumulate(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> None:
@@ -110,54 +121,76 @@ def _accumulate(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, sc
         total.add_((left @ right).mul_(scale))
 
 
-def _add_batched(
-    out: torch.Tensor, inputs: torch.Tensor, segments: tuple[Segment, ...], site: Site
-) -> list[torch.Tensor]:
-    slots, scales = _slots(segments), _scales(segments, site, inputs)
-    h = torch.bmm(_apart(inputs, segments), site.a[slots].transpose(1, 2))
-    delta = torch.bmm(h, site.b[slots].transpose(1, 2))
-    _apart(out, segments).add_(delta.mul_(scales))
+def _add_batched(out: torch.Tensor, inputs: torch.Tensor, site: Site) -> Hidden:
+    board = site.board
+    h = torch.bmm(_apart(inputs, board), site.a[board.slots].transpose(1, 2)).mul_(site.scale[board.slots])
+    _accumulate_batch(_apart(out, board), h, site.b[board.slots].transpose(1, 2))
     return [h]
 
 
 def _back_batched(
-    grad: torch.Tensor,
-    inputs: torch.Tensor,
-    hidden: list[torch.Tensor],
-    segments: tuple[Segment, ...],
-    site: Site,
-    into: torch.Tensor | None,
+    grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, site: Site, into: torch.Tensor | None
 ) -> None:
-    slots, scales = _slots(segments), _scales(segments, site, inputs)
-    own = _apart(grad, segments)
-    grad_h = torch.bmm(own, site.b[slots]).mul_(scales)
-    grad_b = torch.bmm(own.transpose(1, 2), hidden[0]).mul_(scales)
-    grad_a = torch.bmm(grad_h.transpose(1, 2), _apart(inputs, segments))
-    # Not `+=` on an indexed view: with a list of slots that would read and write the whole part once more
-    for total, more in ((site.grad_a, grad_a), (site.grad_b, grad_b)):
-        if isinstance(slots, slice):
-            total[slots].add_(more)
-        else:
-            total.index_add_(0, torch.tensor(slots, device=total.device), more.to(total.dtype))
+    board = site.board
+    own = _apart(grad, board)
+    grad_h = torch.bmm(own, site.b[board.slots]).mul_(site.scale[board.slots])
+    _accumulate_slots(site.grad_b, own.transpose(1, 2), hidden[0], board)
+    _accumulate_slots(site.grad_a, grad_h.transpose(1, 2), _apart(inputs, board), board)
     if into is not None:
-        torch.bmm(grad_h, site.a[slots], out=_apart(into, segments))
+        _apart(into, board).baddbmm_(grad_h, site.a[board.slots])
 
 
-def _apart(x: torch.Tensor, segments: tuple[Segment, ...]) -> torch.Tensor:
-    return x.view(len(segments), -1, x.shape[-1])
+def _accumulate_batch(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    if total.dtype == left.dtype:
+        total.baddbmm_(left, right)
+    else:
+        total.add_(torch.bmm(left, right))
 
 
-def _slots(segments: tuple[Segment, ...]) -> slice | list[int]:
-    """Neighbouring slots as a slice, which copies nothing."""
-    slots = [segment.slot for segment in segments]
-    if slots == list(range(slots[0], slots[0] + len(slots))):
-        return slice(slots[0], slots[0] + len(slots))
-    return slots
+def _accumulate_slots(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, board: Board) -> None:
+    """`total[slots] += left @ right`. Not so written: with a list of slots that would read and write all once more."""
+    if isinstance(board.slots, slice):
+        _accumulate_batch(total[board.slots], left, right)
+    else:
+        total.index_add_(0, board.slots, torch.bmm(left, right).to(total.dtype))
 
 
-def _scales(segments: tuple[Segment, ...], site: Site, like: torch.Tensor) -> torch.Tensor:
-    return (
-        torch.tensor([site.scales[segment.slot] for segment in segments], dtype=like.dtype)
-        .to(like.device, non_blocking=True)
-        .view(-1, 1, 1)
-    )
+def _add_grouped(out: torch.Tensor, inputs: torch.Tensor, site: Site) -> Hidden:
+    board, ends = site.board, site.board.ends
+    h = _grouped(inputs, site.a[board.slots].transpose(1, 2), ends)
+    scaled = site.b[board.slots] * site.scale[board.slots]
+    out.add_(_grouped(h, scaled.transpose(1, 2), ends))
+    return [h]
+
+
+def _back_grouped(
+    grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, site: Site, into: torch.Tensor | None
+) -> None:
+    board, ends = site.board, site.board.ends
+    scale = site.scale[board.slots]
+    grad_h = _grouped(grad, site.b[board.slots] * scale, ends)
+    for total, more in (
+        (site.grad_b, _grouped(grad.t(), hidden[0], ends).mul_(scale)),
+        (site.grad_a, _grouped(grad_h.t(), inputs, ends)),
+    ):
+        if isinstance(board.slots, slice):
+            total[board.slots].add_(more)
+        else:
+            total.index_add_(0, board.slots, more.to(total.dtype))
+    if into is not None:
+        into.add_(_grouped(grad_h, site.a[board.slots], ends))
+
+
+def _grouped(left: torch.Tensor, right: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.grouped_mm(left, right, offs=ends)
+
+
+def _apart(x: torch.Tensor, board: Board) -> torch.Tensor:
+    return x.view(len(board.segments), -1, x.shape[-1])
+
+
+_FORMS: dict[str, tuple[Callable[..., Hidden], Callable[..., None]]] = {
+    "each": (_add_each, _back_each),
+    "batched": (_add_batched, _back_batched),
+    "grouped": (_add_grouped, _back_grouped),
+}

@@ -18,7 +18,7 @@ from trainables.hf.guards import Stillness, check_rows, sample
 from trainables.hf.trial import clock, computes_in_bf16
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, optimizer, sites
+from trainables.packed import adapters, attention, norms, optimizer, sites
 from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
 from trainables.packed.head import Head
@@ -55,6 +55,9 @@ class Engine:
         self._device = base.device()
         self._autocast = self._device.type == "cuda" and computes_in_bf16(self._model)
         self._head = Head(self._model)
+        self._attention = _attention(self._model, self._train, self._validation)
+        if self._device.type == "cuda":
+            norms.attach(self._model)
         self._board = sites.Board()
         self._sites = sites.attach(self._model, self._board, slots)
         self._resident = Resident(self._model)
@@ -84,7 +87,7 @@ class Engine:
                 sites.bind(self._sites, self._stack)
             self._stack.put(slot, made.adapter, settings.train.lora_r)
         for name, site in self._sites.items():
-            site.scales[slot] = made.scales.get(name, 0.0)
+            site.rescale(slot, made.scales.get(name, 0.0))
         self._losses[slot] = 0.0
         trial = Slot(slot, settings, assignment, made, self._train, began, self._device)
         if settings.train.lora_dropout > 0:
@@ -103,7 +106,7 @@ class Engine:
         self._slots[slot] = None
         self._board.dropouts.pop(slot, None)
         for site in self._sites.values():
-            site.scales[slot] = 0.0
+            site.rescale(slot, 0.0)
         self._stack.clear(slot)
 
     def confirm(self, slot: int) -> None:
@@ -159,7 +162,7 @@ class Engine:
         batch = collate(parts, self._train, self._pad, self._device)
         self._model.train()
         with self._in_forward(batch, training=True):
-            losses = self._segment_losses(batch) / torch.tensor(divisors).to(self._device)
+            losses = self._losses_of(batch) / torch.tensor(divisors).to(self._device, non_blocking=True)
             # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
             losses.sum().backward()
         numbers = torch.tensor([trial.number for trial in active], device=self._device)
@@ -217,32 +220,33 @@ class Engine:
         with_adapter = self._measure(batch).sum().item()
         scales = {name: site.scales[trial.number] for name, site in self._sites.items()}
         for site in self._sites.values():
-            site.scales[trial.number] = 0.0
+            site.rescale(trial.number, 0.0)
         without = self._measure(batch).sum().item()
         for name, site in self._sites.items():
-            site.scales[trial.number] = scales[name]
+            site.rescale(trial.number, scales[name])
         return with_adapter - without
 
     def _measure(self, batch: Batch) -> torch.Tensor:
         with torch.no_grad(), self._in_forward(batch, training=False):
-            return self._segment_losses(batch)
+            return self._losses_of(batch)
 
-    def _segment_losses(self, batch: Batch) -> torch.Tensor:
-        """The negative log-likelihood of every slot's rows, summed over their targets."""
+    def _losses_of(self, batch: Batch) -> torch.Tensor:
+        """The negative log-likelihood of every part's rows, summed over their targets."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
             outputs = self._model.base_model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+                input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
             )
             return self._head.losses(outputs.last_hidden_state, batch)
 
     @contextmanager
     def _in_forward(self, batch: Batch, *, training: bool) -> Iterator[None]:
-        board = self._board
-        board.segments, board.tokens, board.training = batch.segments, batch.input_ids.numel(), training
+        self._board.show(batch, training=training)
+        self._attention.batch = batch
         try:
             yield
         finally:
-            board.segments = ()
+            self._board.segments = ()
+            self._attention.batch = None
 
     def _sample(self, trial: Slot) -> dict[str, torch.Tensor]:
         pairs = self._stack.get(trial.number, trial.made.adapter)
@@ -275,6 +279,19 @@ def _check_base(model: Any) -> None:
     if why is not None:
         raise Fault(Reason.CONFIG, f"trials on {type(model).__name__} cannot be packed: {why}",
                     "set scheduler.trials_per_gpu to 1")  # fmt: skip
+
+
+def _attention(model: Any, *sets: Rows) -> attention.RowAttention:
+    """The base's attention over rows in a line; refuses a base that has none."""
+    why = None
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and window < max(rows.longest for rows in sets):
+        why = f"its attention sees {window} tokens, and rows are longer"
+    elif (found := attention.attach(model)) is not None:
+        return found
+    raise Fault(Reason.CONFIG, f"trials on {type(model).__name__} cannot be packed: "
+                f"{why or 'its attention cannot be replaced'}", "set scheduler.trials_per_gpu to 1")  # fmt: skip
 
 
 def _takes_anything(model: Any) -> bool:

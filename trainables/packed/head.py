@@ -36,7 +36,8 @@ class Head:
         return self._model.get_output_embeddings()
 
     def losses(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The negative log-likelihood of each segment, summed over its targets; `hidden` is [rows, width, features]."""
+        """The negative log-likelihood of each part, summed over its targets; `hidden` is [1, tokens, features]."""
         chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.positions)
         scored = self.forward(chosen.unsqueeze(0), shift_labels=batch.targets.unsqueeze(0), fused_lm_head=True)
-        return torch.stack([part.sum() for part in (-scored.log_probs[0]).split(batch.counts)])
+        # Part by part, so that a sum that is not finite stays alone. unsafe: the counts are ours, and need no check
+        return torch.segment_reduce(-scored.log_probs[0].float(), "sum", lengths=batch.counts, unsafe=True)

@@ -11,7 +11,8 @@ import torch
 
 from trainables.models import targets
 from trainables.packed.delta import Delta
-from trainables.packed.rows import Segment
+from trainables.packed.frozen import Frozen, freeze
+from trainables.packed.rows import Batch, Segment
 from trainables.packed.stack import Shape, Stack
 from tuner.contract import Fault, Reason
 
@@ -26,18 +27,35 @@ class Dropout:
 
 @dataclass
 class Board:
-    """What every site looks at during a forward pass; the engine sets it before."""
+    """What every site looks at during a forward pass and its backward; `show` sets it before."""
 
     segments: tuple[Segment, ...] = ()
     tokens: int = 0
     training: bool = False
+    slots: Any = None
+    """The segments' slots: a slice where they are neighbours, which copies nothing, or else a tensor."""
+    ends: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     dropouts: dict[int, Dropout] = field(default_factory=dict)
+    _kept: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def show(self, batch: Batch, *, training: bool) -> None:
+        """The batch whose rows come through next."""
+        self.segments, self.tokens, self.training = batch.segments, batch.input_ids.numel(), training
+        self.ends = batch.ends
+        numbers = [segment.slot for segment in batch.segments]
+        neighbours = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        self.slots = (
+            slice(numbers[0], numbers[-1] + 1)
+            if neighbours
+            else torch.tensor(numbers).to(batch.input_ids.device, non_blocking=True)
+        )
+        self._kept.clear()
 
     def masks(self, site: Site, like: torch.Tensor) -> list[torch.Tensor | None] | None:
-        """Of every segment the factor of its inputs, None for 1; None where no segment has dropout.
+        """Of every segment the factor of its rows' inputs, None for 1; None where no segment has dropout.
 
-        Drawn for adapted modules alone, as a solo run does, and at the segment's own length and not at the batch's,
-        which the neighbours decide.
+        Drawn for adapted modules alone, as a solo run does, and as it does for rows padded to the longest of them,
+        whose padding is left out afterwards.
         """
         if not self.training or not self.dropouts:
             return None
@@ -50,22 +68,37 @@ class Board:
         if dropout is None:
             return None
         keep = 1.0 - dropout.share
-        drawn = torch.empty((segment.rows, segment.length, features), dtype=like.dtype, device=like.device)
+        rows, width = len(segment.lengths), max(segment.lengths)
+        drawn = torch.empty((rows * width, features), dtype=like.dtype, device=like.device)
         drawn = drawn.bernoulli_(keep, generator=dropout.stream).div_(keep)
-        width = (segment.end - segment.begin) // segment.rows
-        return torch.nn.functional.pad(drawn, (0, 0, 0, width - segment.length)).view(-1, features)
+        if sum(segment.lengths) == rows * width:
+            return drawn
+        if segment.slot not in self._kept:
+            lengths = torch.tensor(segment.lengths).unsqueeze(1)
+            kept = (torch.arange(width) < lengths).reshape(-1).nonzero().squeeze(1)
+            self._kept[segment.slot] = kept.to(like.device, non_blocking=True)
+        return drawn.index_select(0, self._kept[segment.slot])
 
 
 class Site:
     """One linear layer: the slots' A and B on it, and their scales; scale 0 where a trial leaves it out."""
 
-    def __init__(self, name: str, shape: Shape, board: Board, slots: int) -> None:
-        self.name, self.shape, self.board = name, shape, board
+    def __init__(self, name: str, frozen: Frozen, board: Board, slots: int) -> None:
+        self.name, self.frozen, self.board = name, frozen, board
+        self.shape: Shape = frozen.shape
+        self.base: Callable[..., torch.Tensor] = lambda x: x
         self.scales = [0.0] * slots
         self.ranks = [0] * slots
+        self.scale = torch.zeros(slots, 1, 1)
         self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)
         # Makes the output require a gradient where the input does not: in the first layer
         self.anchor = torch.zeros((), requires_grad=True)
+
+    def rescale(self, slot: int, scale: float) -> None:
+        """Sets the factor of a slot's adapter on this layer."""
+        if self.scales[slot] != scale:
+            self.scales[slot] = scale
+            self.scale[slot] = scale
 
 
 def attach(model: Any, board: Board, slots: int) -> dict[str, Site]:
@@ -76,8 +109,9 @@ def attach(model: Any, board: Board, slots: int) -> dict[str, Site]:
     sites = {}
     for name in targets.linear_names(model):
         module = model.get_submodule(name)
-        sites[name] = site = Site(name, _shape(module), board, slots)
-        module.forward = partial(_forward, site, module.forward)
+        sites[name] = site = Site(name, freeze(name, module), board, slots)
+        site.base = module.forward
+        module.forward = partial(_forward, site)
     return sites
 
 
@@ -88,21 +122,14 @@ def bind(sites: Mapping[str, Site], stack: Stack) -> None:
         site.a, site.b = weights[name]
         site.grad_a, site.grad_b = grads[name]
         site.ranks = stack.ranks
+        site.scale = torch.tensor(site.scales, dtype=stack.compute).view(-1, 1, 1).to(stack.device)
 
 
-def _forward(site: Site, base: Callable[..., torch.Tensor], x: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
-    result = base(x, *more, **named)
+def _forward(site: Site, x: torch.Tensor) -> torch.Tensor:
     board = site.board
     if not board.segments or not any(site.scales[segment.slot] for segment in board.segments):
-        return result
+        return site.base(x)
     if x.numel() != board.tokens * site.shape.inputs:
         raise Fault(Reason.CONFIG, f"{site.name} sees {x.numel() // site.shape.inputs} of the batch's {board.tokens} "
                     "tokens: its trials cannot be told apart", "set scheduler.trials_per_gpu to 1")  # fmt: skip
-    return Delta.apply(result, x, site.anchor, site)
-
-
-def _shape(module: Any) -> Shape:
-    if hasattr(module, "in_features"):
-        return Shape(module.in_features, module.out_features)
-    inputs, outputs = module.weight.shape  # transformers' Conv1D
-    return Shape(inputs, outputs)
+    return Delta.apply(x, site.anchor, site)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+import numpy
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
+from transformers.pytorch_utils import Conv1D
 
-from trainables.packed import delta, optimizer
+from trainables.packed import attention, delta, optimizer
+from trainables.packed.frozen import freeze
 from trainables.packed.optimizer import Update
-from trainables.packed.rows import Segment
+from trainables.packed.rows import Batch, Rows, Segment, collate
 from trainables.packed.sites import Board, Site, bind
-from trainables.packed.stack import Shape, Stack
+from trainables.packed.stack import Stack
+from tuner.contract import Fault
 
 
 def stacked(dtype: torch.dtype, ranks: list[int], seed: int = 0) -> tuple[Stack, Site]:
     """One layer of 6 to 5 features, with an adapter in each slot."""
     torch.manual_seed(seed)
-    shape = Shape(6, 5)
-    stack, site = Stack({"x": shape}, len(ranks), dtype, dtype, "cpu"), Site("x", shape, Board(), len(ranks))
+    layer = torch.nn.Linear(6, 5, dtype=dtype).requires_grad_(False)
+    site = Site("x", freeze("x", layer), Board(), len(ranks))
+    site.base = layer.forward
+    stack = Stack({"x": site.shape}, len(ranks), dtype, dtype, "cpu")
     stack.fit(max(ranks))
     for slot, rank in enumerate(ranks):
         stack.put(slot, {"x": (torch.randn(rank, 6), torch.randn(5, rank))}, rank)
@@ -26,29 +36,26 @@ def stacked(dtype: torch.dtype, ranks: list[int], seed: int = 0) -> tuple[Stack,
 
 
 @pytest.mark.parametrize("slots", [(0, 1, 2, 3), (1, 3), (2,)], ids=str)
-@pytest.mark.parametrize("batched", [True, False])
-def test_delta_is_the_sum_of_the_slots_own(
-    slots: tuple[int, ...], batched: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("form", ["each", "batched"])
+def test_delta_is_the_sum_of_the_slots_own(slots: tuple[int, ...], form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and all three gradients, both forms, against autograd; slot 1 leaves this layer out."""
-    monkeypatch.setattr(delta, "_batched", lambda segments: batched)
+    monkeypatch.setattr(delta, "form", lambda board, like: form)
     stack, site = stacked(torch.float64, [4, 3, 9, 1])
     stack.put(1, {}, 3)
-    site.scales[1] = 0.0
-    site.board.segments = tuple(Segment(slot, 1, 7, 7 * at, 7 * at + 7) for at, slot in enumerate(slots))
-    x, result, direction = (torch.randn(1, 7 * len(slots), n, dtype=torch.float64) for n in (6, 5, 5))
+    site.rescale(1, 0.0)
+    segments = tuple(Segment(slot, (7,), 7 * at, 7 * at + 7) for at, slot in enumerate(slots))
+    site.board.show(shown(segments), training=True)
+    x, direction = (torch.randn(1, 7 * len(slots), n, dtype=torch.float64) for n in (6, 5))
     x.requires_grad_()
-    result.requires_grad_()
-    (delta.Delta.apply(result, x, site.anchor, site) * direction).sum().backward()
-    grads = x.grad, result.grad
+    (delta.Delta.apply(x, site.anchor, site) * direction).sum().backward()
 
     weights = {slot: [part.clone().requires_grad_() for part in stack.get(slot, ["x"])["x"]] for slot in slots}
-    plain_x, plain_result = x.detach().clone().requires_grad_(), result.detach().clone().requires_grad_()
-    parts = [plain_result[:, s.begin : s.end] + site.scales[s.slot]
-             * plain_x[:, s.begin : s.end] @ weights[s.slot][0].T @ weights[s.slot][1].T
-             for s in site.board.segments]  # fmt: skip
+    plain = x.detach().clone().requires_grad_()
+    parts = [site.base(plain[:, s.begin : s.end]) + site.scales[s.slot]
+             * plain[:, s.begin : s.end] @ weights[s.slot][0].T @ weights[s.slot][1].T
+             for s in segments]  # fmt: skip
     (torch.cat(parts, 1) * direction).sum().backward()
-    torch.testing.assert_close(grads, (plain_x.grad, plain_result.grad))
+    torch.testing.assert_close(x.grad, plain.grad)
     for slot in range(4):
         found = stack.views(stack.grads)["x"]
         rank = stack.ranks[slot]
@@ -58,6 +65,55 @@ def test_delta_is_the_sum_of_the_slots_own(
         else:
             assert not a.any() and not b.any()
         assert not a[rank:].any() and not b[:, rank:].any()
+
+
+def shown(segments: tuple[Segment, ...]) -> Batch:
+    """A batch of these segments."""
+    nothing = torch.empty(0)
+    return Batch(torch.zeros(1, segments[-1].end), nothing, segments, None, 1, nothing, nothing, nothing, nothing)
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Linear4bit", "Conv1D"])
+def test_the_gradient_of_a_frozen_layer_is_autograds(kind: str) -> None:
+    torch.manual_seed(0)
+    if kind == "Linear":
+        layer: Any = torch.nn.Linear(64, 32)
+    elif kind == "Conv1D":
+        layer = Conv1D(32, 64)
+    else:
+        layer = Linear4bit(64, 32, compute_dtype=torch.bfloat16, quant_type="nf4").to("cpu")
+        layer.support_avx512bf16_for_cpu = False
+    x = torch.randn(5, 64, requires_grad=True)
+    direction = torch.randn(5, 32)
+    (layer(x) * direction).sum().backward()
+    frozen = freeze("x", layer)
+    assert (frozen.shape.inputs, frozen.shape.outputs) == (64, 32)
+    torch.testing.assert_close(frozen.backward(direction).to(x.dtype), x.grad)
+
+
+def test_a_layer_of_another_kind_is_refused() -> None:
+    with pytest.raises(Fault, match="Bilinear"):
+        freeze("x", torch.nn.Bilinear(2, 2, 2))
+
+
+def test_rows_in_a_line_are_laid_out_for_attention_and_back() -> None:
+    """Rows of different lengths, with and without filler behind them; gradients go the same way back."""
+    rows = Rows(numpy.arange(30), numpy.arange(30), numpy.array([0, 4, 5, 12, 20, 30]))
+    batch = collate([(0, numpy.array([0, 2])), (3, numpy.array([1]))], rows, 99, torch.device("cpu"))
+    assert batch.input_ids.tolist() == [[0, 1, 2, 3, *range(5, 12), 4]]
+    assert batch.position_ids.tolist() == [[*range(4), *range(7), 0]]
+    assert [(s.slot, s.lengths, s.begin, s.end) for s in batch.segments] == [(0, (4, 7), 0, 11), (3, (1,), 11, 12)]
+    assert batch.targets.tolist() == [1, 2, 3, *range(6, 12)] and batch.counts.tolist() == [9, 0]
+    assert batch.grid is not None and (batch.grid.rows, batch.grid.width) == (3, 7)
+    filled = dataclasses.replace(batch.grid, tokens=torch.arange(12) + (torch.arange(12) > 5))
+    for grid, tokens in ((batch.grid, 12), (filled, 14)):
+        flat = torch.randn(tokens, 2, requires_grad=True)
+        lines = attention._Scatter.apply(flat, grid)
+        back = attention._Gather.apply(lines * 3, grid, tokens)
+        places = range(12) if grid.tokens is None else grid.tokens.tolist()
+        assert all(back[i].equal(3 * flat[i]) for i in places) and back.count_nonzero() == 24
+        back.sum().backward()
+        assert flat.grad is not None and all((flat.grad[i] == 3).all() for i in places)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,199 @@
+"""Tokens a second of packed trials, over tokens a step, slots, base and precision; and the memory they take.
+
+    python scripts/bench_tokens.py --shapes 0.5b,1.5b,7b --quantizations none,nf4 --json
+    python scripts/bench_tokens.py --shapes tiny --slots 1,4 --tokens 256 --json      # on a CPU, in seconds
+
+Every cell is the packed engine itself with rank-16 adapters on all linear layers, over a base of Qwen2's shape with
+random weights: so many slots, so many tokens in a step of each. One slot is the reference of its row: it is what a
+trial alone would do in the same engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+ROW = 256
+"""Tokens of a row; a step of 8k tokens has 32 of them."""
+
+
+def prepare(base: Path, length: int, rows: int = 512) -> Any:
+    """Rows of exactly `length` random tokens, as a search prepares them."""
+    import random
+    from array import array
+
+    from trainables.data import store
+    from trainables.data.tokenizing import Tokens
+    from tuner.contract import Preparation
+
+    draw = random.Random(0)
+    folder = base / f"rows-{length}"
+    sets = {}
+    for name, count in (("train", rows), ("validation", 64)):
+        ids = array("i", (draw.randrange(10, 2000) for _ in range(count * length)))
+        ends = array("q", range(length, count * length + 1, length))
+        sets[name] = Tokens(ids, array("i", ids), ends)
+    made = Preparation(str(folder), rows * length, {"max_token_id": 2047})
+    store.save(folder, sets, made)
+    return made
+
+
+def settings(base: Path, quantization: str, dtype: str, rows: int) -> dict[str, Any]:
+    return {
+        "model": {"model_name_or_path": str(base), "quantization": quantization, "dtype": dtype},
+        "data": {"train": "none"},
+        "train": {"max_steps": 1000, "effective_batch_size": rows, "per_device_train_batch_size": rows,
+                  "lora_r": 16, "warmup_ratio": 0.0},
+    }  # fmt: skip
+
+
+def measure(engine: Any, slots: int, scratch: Path, rows: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Joins `slots` trials, warms up, times `repeats` times `steps` steps, leaves."""
+    import torch
+
+    from tuner.contract import Assignment
+
+    gpu = torch.cuda.is_available()
+    began = time.perf_counter()
+    for slot in range(slots):
+        place = scratch / f"trial-{slot}"
+        place.mkdir(exist_ok=True)
+        params = {"effective_batch_size": rows, "per_device_train_batch_size": rows}
+        params = {"effective_batch_size": rows}
+        engine.join(slot, Assignment(slot, params, slot, (1.0,), str(place)))
+    joined = time.perf_counter() - began
+
+    def run(count: int) -> float:
+        if gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        engine.advance(limit=count)
+        if gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+    first = run(1)
+    run(2)
+    times = [run(steps) / steps for _ in range(repeats)]
+    tokens = slots * rows * ROW
+    found = {
+        "slots": slots,
+        "tokens_a_step": rows * ROW,
+        "join_s": round(joined / slots, 3),
+        "first_s": round(first, 3),
+        "step_s": [round(t, 4) for t in times],
+        "tokens_a_second": round(tokens / statistics.median(times)),
+        "peak_bytes": torch.cuda.max_memory_allocated() if gpu else None,
+    }
+    for slot in range(slots):
+        engine.leave(slot)
+    return found
+
+
+def profile(engine: Any, slots: int, scratch: Path, rows: int) -> None:
+    """Where a step's time goes, by kernel and by call."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    from tuner.contract import Assignment
+
+    for slot in range(slots):
+        (scratch / f"trial-{slot}").mkdir(exist_ok=True)
+        engine.join(slot, Assignment(slot, {"effective_batch_size": rows}, slot, (1.0,), str(scratch / f"trial-{slot}")))
+    engine.advance(limit=3)
+    gpu = torch.cuda.is_available()
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    with torch.profiler.profile(activities=kinds) as found:
+        engine.advance(limit=3)
+        if gpu:
+            torch.cuda.synchronize()
+    for key in ("self_cuda_time_total", "self_cpu_time_total") if gpu else ("self_cpu_time_total",):
+        print(found.key_averages().table(sort_by=key, row_limit=28, max_name_column_width=70), file=sys.stderr)
+    for slot in range(slots):
+        engine.leave(slot)
+
+
+def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    import torch
+    from make_base import make_base
+
+    from trainables.packed import load
+
+    cells = []
+    numbers = [int(n) for n in arguments.slots.split(",")]
+    for shape in arguments.shapes.split(","):
+        base = scratch / shape
+        parameters = make_base(shape, base)
+        preparation = prepare(base, ROW)
+        for quantization in arguments.quantizations.split(","):
+            began = time.perf_counter()
+            dtype = arguments.dtype
+            rows = max(1, int(arguments.tokens.split(",")[-1]) // ROW)
+            engine = load(settings(base, quantization, dtype, rows), preparation, max(numbers))
+            loaded = time.perf_counter() - began
+            print(f"{shape} {quantization}: {parameters:,} parameters, loaded in {loaded:.1f} s", file=sys.stderr)
+            for tokens in [int(n) for n in arguments.tokens.split(",")]:
+                rows = max(1, tokens // ROW)
+                for slots in numbers:
+                    cell = {"shape": shape, "quantization": quantization, "parameters": parameters}
+                    try:
+                        cell |= measure(engine, slots, scratch, rows, arguments.steps, arguments.repeats)
+                    except Exception as error:  # out of memory is an answer
+                        cell |= {"slots": slots, "tokens_a_step": rows * ROW, "error": str(error)[:200]}
+                        for slot in range(slots):
+                            engine.leave(slot)
+                        gc.collect()
+                        if torch.cuda.is_available():
+                            torch.cuda.empty_cache()
+                    cells.append(cell)
+                    print(json.dumps(cell), file=sys.stderr, flush=True)
+                if arguments.profile:
+                    profile(engine, max(numbers), scratch, rows)
+            del engine
+            gc.unfreeze()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    return cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", default="0.5b,1.5b,7b")
+    parser.add_argument("--quantizations", default="none,nf4")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--tokens", default="256,1024,4096,8192", help="tokens in a step of each slot")
+    parser.add_argument("--slots", default="1,4,8,16")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="print where a step's time goes")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
+        cells = sweep(arguments, Path(scratch))
+    from tuner.results.versions import versions
+
+    for cell in cells:
+        speed = f"{cell['tokens_a_second']:>9,} tokens/s" if "error" not in cell else cell["error"]
+        peak = f"{(cell.get('peak_bytes') or 0) / 2**30:7.1f} GiB"
+        print(f"{cell['shape']:<5} {cell['quantization']:<5} {cell['tokens_a_step']:>5} x {cell['slots']:<3} {speed} {peak}",
+              file=sys.stderr)  # fmt: skip
+    if arguments.json:
+        print(json.dumps({"versions": versions(), "date": time.strftime("%Y-%m-%d"), "cells": cells}))
+
+
+if __name__ == "__main__":
+    main()
