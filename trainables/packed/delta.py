@@ -66,14 +66,16 @@ class Delta(torch.autograd.Function):
 
 
 def form(board: Board, like: torch.Tensor) -> str:
-    """Which form a batch takes. On a CPU batched and each are as fast; on a GPU launches count."""
+    """Which form a batch takes. On a CPU the true ranks count, on a GPU the launches."""
     segments = board.segments
+    if not like.is_cuda:
+        return "each"
     length = segments[0].end - segments[0].begin
     if len(segments) == 1:
         return "each"
     if all(segment.end - segment.begin == length for segment in segments):
         return "batched"
-    return "grouped" if like.dtype == torch.bfloat16 and like.is_cuda else "each"
+    return "grouped" if like.dtype == torch.bfloat16 else "each"
 
 
 def _masked(x: torch.Tensor, segments: tuple[Segment, ...], masks: list[torch.Tensor | None]) -> torch.Tensor:

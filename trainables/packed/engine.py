@@ -61,6 +61,7 @@ class Engine:
         self._board = sites.Board()
         self._sites = sites.attach(self._model, self._board, slots)
         self._resident = Resident(self._model)
+        self._maker = adapters.Maker(self._resident)
         dtype = adapters.state_dtype(self._model)
         compute = torch.bfloat16 if self._autocast else dtype
         shapes = {name: site.shape for name, site in self._sites.items()}
@@ -78,7 +79,7 @@ class Engine:
             raise InputError(reason, where="scheduler.trials_per_gpu", remedy="run this trial unpacked")
         memory = torch.cuda.memory_allocated() if self._device.type == "cuda" else None
         with worker.faults():
-            made = adapters.make(settings, self._resident, assignment.seed)
+            made = self._maker.make(settings, assignment.seed)
             outside = sorted(set(made.adapter) - set(self._sites))
             if outside:
                 raise Fault(Reason.CONFIG, f"{outside[0]} is no linear layer that can be packed",

@@ -97,7 +97,7 @@ class Slot:
         train = self.settings.train
         rate = self.rate_at(self.step)
         self.stillness.stepping(rate)
-        return Update(self.number, self.step + 1, rate, train.weight_decay, train.max_grad_norm)
+        return Update(self.number, rate, train.weight_decay, train.max_grad_norm)
 
     def evaluated(self, loss: float | None) -> bool:
         """Notes that this step is measured. True where the loss is the trial's best."""

@@ -1,7 +1,7 @@
 """The adapters of all slots in flat buffers: weights, gradients and moments, one row a slot.
 
-One row a slot makes clipping and AdamW a dozen kernels over [slots, width], however many modules the base has: one by
-one, the 392 matrices of a 1.5B base take 16 slots longer than their forward pass. Every module's part is a view of
+One row a slot makes clipping and AdamW one kernel each, however many modules the base has: one by one, the 392 matrices
+of a 1.5B base take 16 slots longer than their forward pass. Every module's part is a view of
 fixed shape, so a graph that was captured over it outlives the slot's trials.
 """
 
@@ -39,6 +39,8 @@ class Stack:
         self.dtype, self.compute, self.device = dtype, compute, device
         self.rank = 0
         self.ranks = [0] * slots
+        self.steps = torch.zeros(slots, dtype=torch.float32, device=device)
+        """Optimizer steps that each slot has taken."""
         self._allocate(0)
 
     def _allocate(self, rank: int) -> None:
@@ -102,6 +104,7 @@ class Stack:
         """Zeros, whatever was there: filled and not multiplied, or a NaN would stay."""
         for buffer in (*self._state(), self.cast):
             buffer[slot].zero_()
+        self.steps[slot] = 0.0
         self.ranks[slot] = 0
 
     def recast(self, slots: list[int] | None = None) -> None:

@@ -124,7 +124,6 @@ def test_adamw_is_torchs(dtype: torch.dtype) -> None:
     rates, decays, norms = (1e-2, 3e-4, 1.0), (0.0, 0.1, 2.0), (1.0, 0.0, 0.05)
     own = [[part.clone().contiguous().requires_grad_() for part in stack.get(slot, ["x"])["x"]] for slot in range(3)]
     solo = [torch.optim.AdamW(own[slot], lr=rates[slot], weight_decay=decays[slot], fused=True) for slot in range(3)]
-    taken = [0, 0, 0]
     for step in range(20):
         slots = [slot for slot in range(3) if step % (slot + 1) == 0]
         for slot in range(3):  # a slot whose window is not full accumulates
@@ -136,8 +135,7 @@ def test_adamw_is_torchs(dtype: torch.dtype) -> None:
                 part.grad = grad.clone() if part.grad is None else part.grad + grad
         updates = []
         for slot in slots:
-            taken[slot] += 1
-            updates.append(Update(slot, taken[slot], rates[slot], decays[slot], norms[slot]))
+            updates.append(Update(slot, rates[slot], decays[slot], norms[slot]))
             if norms[slot]:
                 torch.nn.utils.clip_grad_norm_(own[slot], norms[slot])
             solo[slot].step()
