@@ -1,7 +1,10 @@
 """How long the same trials take: the textbook's way and tuner's, on one machine, in turns.
 
     python scripts/bench_makespan.py --device cpu --json
-    python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --steps 60 --trials 5
+    python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --trials 16 --ways naive:3,packed-16 --json
+
+A way may run fewer trials than the others ("naive:3"): the textbook's trials come one after another, each as long as
+the last, so three tell what sixteen take.
 
 The peer ("naive") is the textbook, complete and fair: a Ray Tune function trainable that loads everything for each
 trial and runs an SFTTrainer with `peft_config=`, the same rows, steps, evaluations, seed and hyperparameters, without
@@ -15,11 +18,14 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,10 +180,10 @@ def run_naive(job: dict[str, Any], *, reuse: bool) -> dict[str, Any]:
     wall = time.time() - start
     losses = {}
     for result in results:
-        which = job["configurations"].index({k: result.config[k] for k in ("learning_rate", "lora_r")})
+        which = job["configurations"].index({k: result.config[k] for k in job["searched"]})
         losses[which] = result.metrics["eval_loss"]
     ray.shutdown()
-    return {"wall_s": wall, "losses": [losses.get(i) for i in range(job["trials"])]}
+    return {"wall_s": wall, "trials": job["trials"], "losses": [losses.get(i) for i in range(job["trials"])]}
 
 
 def given(configurations: list[dict[str, Any]]) -> Any:
@@ -218,6 +224,8 @@ def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
     peaks = [p.memory for t in trials for p in t.points if p.memory]
     return {
         "wall_s": wall,
+        "trials": job["trials"],
+        "tokens": sum(t.tokens or 0 for t in trials),
         "losses": [t.eval_loss for t in trials],
         "params": [t.params for t in trials],
         "seconds": [t.points[-1].seconds for t in trials],
@@ -236,6 +244,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--eval-steps", type=int, default=20)
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--validation-rows", type=int, default=64)
+    parser.add_argument("--row-tokens", type=int, default=200, help="with --shape: tokens of a row, about")
     parser.add_argument("--rounds", type=int, default=1, help="how often each way runs, in turns")
     parser.add_argument("--ways", default="naive,naive-reuse,resident")
     parser.add_argument("--json", action="store_true")
@@ -263,7 +273,7 @@ def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "train": str(demo / "train.jsonl"),
         "validation": str(demo / "validation.jsonl"),
         "max_length": 128,
-        "validation_rows": 64,
+        "validation_rows": arguments.validation_rows,
         "dtype": arguments.dtype or "float32",
         "quantization": arguments.quantization,
         "batch": arguments.batch,
@@ -272,12 +282,15 @@ def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "trials": arguments.trials,
         "seed": derive_seed(0, "trial"),
         "workers": 1 if arguments.shape else 2,
+        "parameters": 1_050_000,
+        "peak_flops": peak_flops() if arguments.shape else None,
     }
     if arguments.shape:
         base = scratch / "base"
         code = f"from make_base import make_base, make_rows; from pathlib import Path; b=Path({str(base)!r}); "
-        code += f"make_base({arguments.shape!r}, b); make_rows(b, 1000, 200)"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True)
+        code += f"print(make_base({arguments.shape!r}, b)); make_rows(b, 1000, {arguments.row_tokens})"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True, stdout=subprocess.PIPE)
+        job["parameters"] = int(done.stdout.split()[-1])
         job |= {
             "base": str(base),
             "train": str(base / "train.jsonl"),
@@ -290,7 +303,23 @@ def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     few.write_text("".join(rows), encoding="utf-8")
     job["validation"] = str(few)
     job["configurations"] = configurations(job)
+    job["searched"] = sorted(job["configurations"][0])
     return job
+
+
+def peak_flops() -> float | None:
+    """Operations a second of the largest bf16 matrix products, measured; None without a GPU."""
+    code = """
+import torch, time
+if torch.cuda.is_available():
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    [a @ b for _ in range(5)]
+    torch.cuda.synchronize(); start = time.perf_counter()
+    [a @ b for _ in range(20)]
+    torch.cuda.synchronize(); print(20 * 2 * 8192**3 / (time.perf_counter() - start))
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(found) if found.strip() else None
 
 
 def measure(arguments: argparse.Namespace, job: dict[str, Any], scratch: Path) -> dict[str, list[dict[str, Any]]]:
@@ -301,45 +330,74 @@ def measure(arguments: argparse.Namespace, job: dict[str, Any], scratch: Path) -
     measured: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for turn in range(arguments.rounds):
         for way in ways if turn % 2 == 0 else reversed(ways):
-            if way.startswith("naive"):
-                done = subprocess.run(
-                    [sys.executable, __file__, "--one", f"{way}={file}"],
-                    cwd=ROOT, capture_output=True, text=True, check=False,
-                )  # fmt: skip
-                if done.returncode:
-                    raise SystemExit(f"{way} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-                result = json.loads(done.stdout.strip().splitlines()[-1])
-            else:
-                result = run_tuner(job, [] if way == "resident" else ["--trials-per-gpu", way.partition("-")[2]])
-            measured[way].append(result)
+            name, _, few = way.partition(":")
+            own = {**job, "trials": int(few or job["trials"])}
+            own["configurations"] = job["configurations"][: own["trials"]]
+            file.write_text(json.dumps(own))
+            with busy() as occupancy:
+                if name.startswith("naive"):
+                    done = subprocess.run(
+                        [sys.executable, __file__, "--one", f"{name}={file}"],
+                        cwd=ROOT, capture_output=True, text=True, check=False,
+                    )  # fmt: skip
+                    if done.returncode:
+                        raise SystemExit(f"{way} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+                    result = json.loads(done.stdout.strip().splitlines()[-1])
+                else:
+                    result = run_tuner(own, [] if name == "resident" else ["--trials-per-gpu", name.partition("-")[2]])
+            measured[way].append({**result, "occupancy": occupancy()})
             print(f"{way}: {result['wall_s']:.1f} s", file=sys.stderr, flush=True)
     return measured
+
+
+@contextmanager
+def busy() -> Iterator[Callable[[], float | None]]:
+    """Meanwhile looks five times a second whether the GPU computes; gives the share. None where there is no GPU."""
+    if shutil.which("nvidia-smi") is None:
+        yield lambda: None
+        return
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+    with tempfile.TemporaryFile("w+") as seen, subprocess.Popen(query, stdout=seen) as process:
+        try:
+            yield lambda: shares[0]
+        finally:
+            process.terminate()
+            process.wait()
+            seen.seek(0)
+            found = [int(word) for word in seen.read().split() if word.isdigit()]
+            shares = [sum(found) / (100 * len(found)) if found else None]
 
 
 def report(arguments: argparse.Namespace, job: dict[str, Any], measured: dict[str, list[dict[str, Any]]]) -> None:
     """A row a way: wall time, seconds a trial, trials an hour, against the first way."""
     first = next(iter(measured))
     walls = {way: [r["wall_s"] for r in results] for way, results in measured.items()}
-    reference = statistics.median(walls[first])
+    each = {way: statistics.median(r["wall_s"] / r["trials"] for r in results) for way, results in measured.items()}
     rows = []
     for way, results in measured.items():
-        median = statistics.median(walls[way])
+        tokens, last = results[-1].get("tokens"), results[-1]
         spread = max(
             abs(a - b)
             for r in results
-            for a, b in zip(r["losses"], measured[first][0]["losses"], strict=True)
+            for a, b in zip(r["losses"], measured[first][0]["losses"], strict=False)
             if a is not None and b is not None
         )
         rows.append(
             {
                 "way": way,
                 "wall_s": [round(w, 2) for w in walls[way]],
-                "seconds_a_trial": round(median / job["trials"], 2),
-                "trials_an_hour": round(3600 * job["trials"] / median, 1),
-                "times_the_first": round(reference / median, 2),
+                "trials": last["trials"],
+                "seconds_a_trial": round(each[way], 2),
+                "trials_an_hour": round(3600 / each[way], 1),
+                "times_the_first": round(each[first] / each[way], 2),
                 "largest_loss_difference": spread,
-                "peak_bytes": results[-1].get("peak_bytes"),
-                "memory_before": results[-1].get("memory_before"),
+                "occupancy": last["occupancy"],
+                "tokens_a_second": round(tokens / last["wall_s"]) if tokens else None,
+                "goodput": 4 * job["parameters"] * tokens / last["wall_s"] / job["peak_flops"]
+                if tokens and job["peak_flops"]
+                else None,
+                "peak_bytes": last.get("peak_bytes"),
+                "memory_before": last.get("memory_before"),
             }
         )
     from tuner.results.versions import versions

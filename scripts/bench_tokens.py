@@ -58,7 +58,9 @@ def settings(base: Path, quantization: str, dtype: str, rows: int) -> dict[str, 
     }  # fmt: skip
 
 
-def measure(engine: Any, slots: int, scratch: Path, rows: int, steps: int, repeats: int) -> dict[str, Any]:
+def measure(
+    engine: Any, slots: int, scratch: Path, rows: int, steps: int, repeats: int, estimate: int
+) -> dict[str, Any]:
     """Joins `slots` trials, warms up, times `repeats` times `steps` steps, leaves."""
     import torch
 
@@ -69,7 +71,6 @@ def measure(engine: Any, slots: int, scratch: Path, rows: int, steps: int, repea
     for slot in range(slots):
         place = scratch / f"trial-{slot}"
         place.mkdir(exist_ok=True)
-        params = {"effective_batch_size": rows, "per_device_train_batch_size": rows}
         params = {"effective_batch_size": rows}
         engine.join(slot, Assignment(slot, params, slot, (1.0,), str(place)))
     joined = time.perf_counter() - began
@@ -98,6 +99,9 @@ def measure(engine: Any, slots: int, scratch: Path, rows: int, steps: int, repea
         "tokens_a_second": round(tokens / statistics.median(times)),
         "peak_bytes": torch.cuda.max_memory_allocated() if gpu else None,
     }
+    if gpu:
+        found["estimate_bytes"] = estimate
+        found["estimate_misses_by"] = f"{estimate / found['peak_bytes'] - 1:+.0%}"
     for slot in range(slots):
         engine.leave(slot)
     return found
@@ -111,8 +115,9 @@ def profile(engine: Any, slots: int, scratch: Path, rows: int) -> None:
     from tuner.contract import Assignment
 
     for slot in range(slots):
-        (scratch / f"trial-{slot}").mkdir(exist_ok=True)
-        engine.join(slot, Assignment(slot, {"effective_batch_size": rows}, slot, (1.0,), str(scratch / f"trial-{slot}")))
+        place = scratch / f"trial-{slot}"
+        place.mkdir(exist_ok=True)
+        engine.join(slot, Assignment(slot, {"effective_batch_size": rows}, slot, (1.0,), str(place)))
     engine.advance(limit=3)
     gpu = torch.cuda.is_available()
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
@@ -130,6 +135,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     import torch
     from make_base import make_base
 
+    from trainables.models.memory import need, shape_of
     from trainables.packed import load
 
     cells = []
@@ -138,6 +144,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
         base = scratch / shape
         parameters = make_base(shape, base)
         preparation = prepare(base, ROW)
+        config = json.loads((base / "config.json").read_text())
         for quantization in arguments.quantizations.split(","):
             began = time.perf_counter()
             dtype = arguments.dtype
@@ -150,7 +157,11 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
                 for slots in numbers:
                     cell = {"shape": shape, "quantization": quantization, "parameters": parameters}
                     try:
-                        cell |= measure(engine, slots, scratch, rows, arguments.steps, arguments.repeats)
+                        estimate = need(
+                            shape_of(config), slots=slots, tokens=rows * ROW, rank=16, bf16=dtype != "float32",
+                            nf4=quantization == "nf4", packed=True,
+                        ).total  # fmt: skip
+                        cell |= measure(engine, slots, scratch, rows, arguments.steps, arguments.repeats, estimate)
                     except Exception as error:  # out of memory is an answer
                         cell |= {"slots": slots, "tokens_a_step": rows * ROW, "error": str(error)[:200]}
                         for slot in range(slots):
@@ -189,8 +200,8 @@ def main() -> None:
     for cell in cells:
         speed = f"{cell['tokens_a_second']:>9,} tokens/s" if "error" not in cell else cell["error"]
         peak = f"{(cell.get('peak_bytes') or 0) / 2**30:7.1f} GiB"
-        print(f"{cell['shape']:<5} {cell['quantization']:<5} {cell['tokens_a_step']:>5} x {cell['slots']:<3} {speed} {peak}",
-              file=sys.stderr)  # fmt: skip
+        name = f"{cell['shape']:<5} {cell['quantization']:<5} {cell['tokens_a_step']:>5} x {cell['slots']:<3}"
+        print(f"{name} {speed} {peak} {cell.get('estimate_misses_by', '')}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"versions": versions(), "date": time.strftime("%Y-%m-%d"), "cells": cells}))
 

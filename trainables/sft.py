@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,11 +60,40 @@ class SFT:
         return prepare(worker.validated(settings), Path(cache))
 
     @classmethod
-    def packs(cls, settings: Any) -> str | None:
-        """Why a trial of these settings cannot be packed with others; None where it can."""
+    def packs(cls, settings: Any, params: Mapping[str, Any]) -> str | None:
+        """Why a trial with these parameters cannot be packed with others; None where it can."""
         from trainables.packed.eligible import packs
 
-        return packs(worker.validated(settings))
+        return packs(with_params(worker.validated(settings), params))
+
+    @classmethod
+    def warm(cls) -> None:
+        """Imports what a trial needs (10 to 20 s in a fresh process), while others still prepare the rows."""
+        from trainables.hf import quiet
+
+        quiet.before_imports()
+        import trainables.hf.trial
+        import trainables.packed.engine  # noqa: F401
+
+        quiet.after_imports()
+
+    @classmethod
+    def memory(cls, settings: Any, params: Mapping[str, Any], slots: int) -> dict[str, int] | None:
+        """Bytes that a trial with these parameters takes at its peak on a GPU, or `slots` of them packed, with rows of
+        `data.max_length` tokens: by what they are for, and `total`. None where the base's config is not at hand."""
+        from trainables.models import folder, memory
+        from trainables.settings import steps
+
+        found = with_params(worker.validated(settings), params)
+        shape = memory.shape_of(folder.config(found.model) or {})
+        if shape is None:
+            return None
+        micro = steps.batch(found.train.effective_batch_size, found.train.per_device_train_batch_size).micro
+        need = memory.need(
+            shape, slots=slots, tokens=micro * found.data.max_length, rank=found.train.lora_r,
+            bf16=found.model.dtype != "float32", nf4=found.model.quantization.kind == "nf4", packed=slots > 1,
+        )  # fmt: skip
+        return {**asdict(need), "total": need.total}
 
     @classmethod
     def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int) -> Any:

@@ -226,6 +226,8 @@ class Parameter:
     label: str = ""
     warmup: bool = False
     """True for the parameter that is the warm-up's share of a trial; the grace period is at least as long."""
+    heavy: bool = False
+    """True where a trial takes more memory the larger the value is."""
 
 
 @runtime_checkable

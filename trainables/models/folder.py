@@ -39,12 +39,17 @@ def check(model: ModelSettings) -> None:
 
 def vocabulary(model: ModelSettings) -> int | None:
     """Number of token ids a local base knows, or None where it cannot be told."""
-    path = Path(model.model_name_or_path) / "config.json"
-    if not path.is_file():
+    found = config(model)
+    if found is None:
         return None
-    config = _read(path)
-    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    size = found.get("vocab_size", (found.get("text_config") or {}).get("vocab_size"))
     return size if isinstance(size, int) else None
+
+
+def config(model: ModelSettings) -> dict[str, Any] | None:
+    """What config.json says of a local base, or None where there is none at hand."""
+    path = Path(model.model_name_or_path) / "config.json"
+    return _read(path) if path.is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class Maker:
 def _key(config: Any, seed: int) -> str:
     """All that the weights and their scales depend on, and so all but the dropout."""
     facts = {**config.to_dict(), "lora_dropout": None, "seed": seed}
-    return json.dumps(facts, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+    facts = {name: sorted(value) if isinstance(value, set) else value for name, value in facts.items()}
+    return json.dumps(facts, sort_keys=True, default=repr)
 
 
 def _size(made: Made) -> int:

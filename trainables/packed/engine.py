@@ -18,7 +18,8 @@ from trainables.hf.guards import Stillness, check_rows, sample
 from trainables.hf.trial import clock, computes_in_bf16
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, attention, norms, optimizer, sites
+from trainables.packed import adapters, attention, choosing, norms, optimizer, sites
+from trainables.packed.choosing import Choice
 from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
 from trainables.packed.head import Head
@@ -52,22 +53,23 @@ class Engine:
         self._pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         self._model = worker.load_base(self._settings, preparation)
         _check_base(self._model)
-        self._device = base.device()
-        self._autocast = self._device.type == "cuda" and computes_in_bf16(self._model)
+        self.device = base.device()
+        self._autocast = self.device.type == "cuda" and computes_in_bf16(self._model)
         self._head = Head(self._model)
         self._attention = _attention(self._model, self._train, self._validation)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             norms.attach(self._model)
         self._board = sites.Board()
-        self._sites = sites.attach(self._model, self._board, slots)
+        self._sites = sites.attach(self._model, self._board)
         self._resident = Resident(self._model)
         self._maker = adapters.Maker(self._resident)
-        dtype = adapters.state_dtype(self._model)
-        compute = torch.bfloat16 if self._autocast else dtype
-        shapes = {name: site.shape for name, site in self._sites.items()}
-        self._stack = Stack(shapes, slots, dtype, compute, self._device)
-        self._slots: list[Slot | None] = [None] * slots
-        self._losses = torch.zeros(slots, device=self._device)
+        self._make_room(slots)
+
+    def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
+        """How many trials to take, of `wanted` at most; see choosing.py. Before the first one joins."""
+        choice = choosing.choose(self, wanted, heaviest, measure=measure, beside=beside)
+        self._make_room(choice.slots)
+        return choice
 
     def join(self, slot: int, assignment: Assignment) -> Setup:
         """Brings a trial into a slot, between two steps of its neighbours. Whoever was there leaves."""
@@ -77,7 +79,7 @@ class Engine:
         reason = packs(settings)
         if reason is not None:
             raise InputError(reason, where="scheduler.trials_per_gpu", remedy="run this trial unpacked")
-        memory = torch.cuda.memory_allocated() if self._device.type == "cuda" else None
+        memory = torch.cuda.memory_allocated() if self.device.type == "cuda" else None
         with worker.faults():
             made = self._maker.make(settings, assignment.seed)
             outside = sorted(set(made.adapter) - set(self._sites))
@@ -90,7 +92,7 @@ class Engine:
         for name, site in self._sites.items():
             site.rescale(slot, made.scales.get(name, 0.0))
         self._losses[slot] = 0.0
-        trial = Slot(slot, settings, assignment, made, self._train, began, self._device)
+        trial = Slot(slot, settings, assignment, made, self._train, began, self.device)
         if settings.train.lora_dropout > 0:
             self._board.dropouts[slot] = sites.Dropout(settings.train.lora_dropout, trial.stream)
         trial.stillness = Stillness(self._sample(trial))
@@ -99,6 +101,17 @@ class Engine:
             settings, max_steps=trial.max_steps, rows=len(self._train), count=made.count,
             lora_alpha=made.config.lora_alpha, adapted_modules=len(made.adapter), memory_before=memory,
         )  # fmt: skip
+
+    def _make_room(self, slots: int) -> None:
+        """Empty slots, and buffers for their adapters."""
+        dtype = adapters.state_dtype(self._model)
+        compute = torch.bfloat16 if self._autocast else dtype
+        shapes = {name: site.shape for name, site in self._sites.items()}
+        self._stack = Stack(shapes, slots, dtype, compute, self.device)
+        for site in self._sites.values():
+            site.make_room(slots)
+        self._slots: list[Slot | None] = [None] * slots
+        self._losses = torch.zeros(slots, device=self.device)
 
     def leave(self, slot: int) -> None:
         """Empties a slot, wherever its trial is. Its neighbours do not feel it; an empty slot stays empty."""
@@ -160,13 +173,13 @@ class Engine:
             indices, targets = trial.next_batch()
             parts.append((trial.number, indices))
             divisors.append(targets)
-        batch = collate(parts, self._train, self._pad, self._device)
+        batch = collate(parts, self._train, self._pad, self.device)
         self._model.train()
         with self._in_forward(batch, training=True):
-            losses = self._losses_of(batch) / torch.tensor(divisors).to(self._device, non_blocking=True)
+            losses = self._losses_of(batch) / torch.tensor(divisors).to(self.device, non_blocking=True)
             # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
             losses.sum().backward()
-        numbers = torch.tensor([trial.number for trial in active], device=self._device)
+        numbers = torch.tensor([trial.number for trial in active], device=self.device)
         self._losses.index_add_(0, numbers, losses.detach())
         full = [trial for trial in active if not trial.mid_window]
         if not full:
@@ -187,7 +200,7 @@ class Engine:
             trial.draw()
         losses = evaluate(
             [trial.number for trial in due], self._validation, self._settings.train.per_device_eval_batch_size,
-            self._pad, self._device, self._measure,
+            self._pad, self.device, self._measure,
         )  # fmt: skip
         outcomes: list[Outcome] = []
         for trial, loss in zip(due, losses, strict=True):
@@ -210,14 +223,14 @@ class Engine:
             tokens=trial.tokens,
             train_loss=train_loss,
             seconds=trial.seconds,
-            memory=torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None,
+            memory=torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None,
             adapter=adapter,
         )
 
     def _effect(self, trial: Slot) -> float:
         """Loss of one validation batch with the adapter minus without it."""
         size = min(len(self._validation), self._settings.train.per_device_eval_batch_size)
-        batch = collate([(trial.number, numpy.arange(size))], self._validation, self._pad, self._device)
+        batch = collate([(trial.number, numpy.arange(size))], self._validation, self._pad, self.device)
         with_adapter = self._measure(batch).sum().item()
         scales = {name: site.scales[trial.number] for name, site in self._sites.items()}
         for site in self._sites.values():
@@ -233,7 +246,7 @@ class Engine:
 
     def _losses_of(self, batch: Batch) -> torch.Tensor:
         """The negative log-likelihood of every part's rows, summed over their targets."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             outputs = self._model.base_model(
                 input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
             )

@@ -83,16 +83,21 @@ class Board:
 class Site:
     """One linear layer: the slots' A and B on it, and their scales; scale 0 where a trial leaves it out."""
 
-    def __init__(self, name: str, frozen: Frozen, board: Board, slots: int) -> None:
+    def __init__(self, name: str, frozen: Frozen, board: Board) -> None:
         self.name, self.frozen, self.board = name, frozen, board
         self.shape: Shape = frozen.shape
         self.base: Callable[..., torch.Tensor] = lambda x: x
-        self.scales = [0.0] * slots
-        self.ranks = [0] * slots
-        self.scale = torch.zeros(slots, 1, 1)
+        self.scales: list[float] = []
+        self.ranks: list[int] = []
+        self.scale = torch.empty(0)
         self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)
         # Makes the output require a gradient where the input does not: in the first layer
         self.anchor = torch.zeros((), requires_grad=True)
+
+    def make_room(self, slots: int) -> None:
+        """So many slots, all of them empty."""
+        self.scales, self.ranks = [0.0] * slots, [0] * slots
+        self.scale = torch.zeros(slots, 1, 1)
 
     def rescale(self, slot: int, scale: float) -> None:
         """Sets the factor of a slot's adapter on this layer."""
@@ -101,7 +106,7 @@ class Site:
             self.scale[slot] = scale
 
 
-def attach(model: Any, board: Board, slots: int) -> dict[str, Site]:
+def attach(model: Any, board: Board) -> dict[str, Site]:
     """Puts a site on every linear layer but the output's, by replacing `forward`.
 
     The module tree stays as it is, so that PEFT finds the base it knows.
@@ -109,7 +114,7 @@ def attach(model: Any, board: Board, slots: int) -> dict[str, Site]:
     sites = {}
     for name in targets.linear_names(model):
         module = model.get_submodule(name)
-        sites[name] = site = Site(name, freeze(name, module), board, slots)
+        sites[name] = site = Site(name, freeze(name, module), board)
         site.base = module.forward
         module.forward = partial(_forward, site)
     return sites

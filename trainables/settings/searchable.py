@@ -20,11 +20,11 @@ def _parameter(name: str, kind: str, **more: Any) -> tuple[str, Parameter]:
 PARAMETERS: Mapping[str, Parameter] = dict(
     [
         _parameter("learning_rate", "float", low=1e-8, high=10.0),
-        _parameter("lora_r", "int", low=1, high=4096),
+        _parameter("lora_r", "int", low=1, high=4096, heavy=True),
         _parameter("lora_alpha_mode", "choice", choices=get_args(AlphaMode), label="alpha"),
         _parameter("lora_dropout", "float", low=0.0, high=0.95, label="dropout"),
         _parameter("target_modules", "choice", label="targets"),
-        _parameter("effective_batch_size", "int", low=1, high=65536, label="batch"),
+        _parameter("effective_batch_size", "int", low=1, high=65536, label="batch", heavy=True),
         _parameter("warmup_ratio", "float", low=0.0, high=0.95, label="warmup", warmup=True),
         _parameter("lr_scheduler_type", "choice", choices=get_args(Scheduler), label="schedule"),
         _parameter("weight_decay", "float", low=0.0, high=10.0, label="decay"),

@@ -13,6 +13,18 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class NumberOrAuto(click.ParamType):
+    """A whole number, or the word auto. Whether the number makes sense is the settings' to say."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        try:
+            return value if value == "auto" else int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
+
 SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--model", "model.model_name_or_path", {"help": "Hub id or folder of the base model.", "metavar": "MODEL"}),
     ("--model-revision", "model.model_revision", {"help": "Branch, tag or commit of a hub model.", "metavar": "REV"}),
@@ -28,17 +40,23 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--sampler", "search.sampler", {"help": "tpe, random, grid, gp, cmaes or qmc.", "metavar": "KIND"}),
     ("--seed", "search.seed", {"help": "Seed of the sampler and the trials.", "type": int}),
     ("--scheduler", "scheduler.kind", {"help": "asha, or none: every trial runs its whole budget.", "metavar": "KIND"}),
-    ("--trials-per-gpu", "scheduler.trials_per_gpu", {"help": "Above 1: so many trials packed on a GPU.", "type": int}),
+    (
+        "--trials-per-gpu",
+        "scheduler.trials_per_gpu",
+        {"help": "Trials packed on a GPU; auto: measured.  [default: 1]", "type": NumberOrAuto(), "metavar": "N|auto"},
+    ),
     ("--name", "run.name", {"help": "Name of the run; by default the date and time.", "metavar": "NAME"}),
     ("--storage-path", "run.storage_path", {"help": "Folder of the runs.  [default: runs]", "metavar": "DIR"}),
     ("--program", "run.program", {"help": "What fine-tunes: sft, or package.module:Class.", "metavar": "PROGRAM"}),
     ("--address", "run.address", {"help": "A running Ray cluster, also RAY_ADDRESS.", "metavar": "HOST:PORT"}),
     ("--gpus-per-trial", "run.gpus_per_trial", {"help": "A share of a GPU, or 0.", "type": float}),
     ("--max-concurrent-trials", "run.max_concurrent_trials", {"help": "Trials at once, at most.", "type": int}),
+    ("--strict", "run.strict", {"help": "Refuse what would else be made to fit."}),
 )
 """Flags that are settings: flag, dotted name, click's own words. `tuner.config.FLAGS` holds the same names."""
 
 _ALIASES = {"--model-revision": ("--revision",), "--max-concurrent-trials": ("--max-concurrent",)}
+_SWITCHES = ("--trust-remote-code", "--strict")
 _NOT_FOR_ONE_RUN = (
     "--space",
     "--num-trials",
@@ -56,7 +74,7 @@ def experiment_options(one_run: bool = False) -> Callable[[Command], Command]:
         for flag, dotted, words in reversed(SETTINGS):
             if one_run and flag in _NOT_FOR_ONE_RUN:
                 continue
-            more: dict[str, Any] = {"is_flag": True, "default": None} if flag == "--trust-remote-code" else {}
+            more: dict[str, Any] = {"is_flag": True, "default": None} if flag in _SWITCHES else {}
             command = click.option(flag, *_ALIASES.get(flag, ()), _parameter(dotted), **words, **more)(command)
         command = click.option(
             "--set", "overrides", multiple=True, metavar="A.B=C", help="Any setting; may be given several times."

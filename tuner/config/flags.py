@@ -22,5 +22,6 @@ FLAGS: Mapping[str, str] = {
     "--address": "run.address",
     "--gpus-per-trial": "run.gpus_per_trial",
     "--max-concurrent-trials": "run.max_concurrent_trials",
+    "--strict": "run.strict",
 }
 """Command line flags that are settings, and the settings they are."""

@@ -134,8 +134,9 @@ class Diverged(Section):
 
 _PACKED = (
     "Trials that share one GPU, or one worker's CPUs: above 1 they run packed, one pass of the base for all of them, "
-    "each exactly as it would run alone."
+    "each exactly as it would run alone. auto: measured, as many as fit and pay."
 )
+TrialsPerGpu = Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
 _FLATLINE = "End a trial that has converged; null switches the rule off."
 _DIVERGED = "End a trial that explodes; null leaves only losses that are not finite."
 
@@ -151,7 +152,7 @@ class Asha(Section):
         description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
         "null: twice the longest warm-up of the space, at least 1/27 of the budget.",
     )
-    trials_per_gpu: int = Field(default=1, ge=1, le=256, description=_PACKED)
+    trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
     flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
     diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)
 
@@ -160,7 +161,7 @@ class NoScheduler(Section):
     """No rungs: every trial runs its whole budget unless a rule below is switched on."""
 
     kind: Literal["none"] = "none"
-    trials_per_gpu: int = Field(default=1, ge=1, le=256, description=_PACKED)
+    trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
     flatline: Flatline | None = Field(default=None, description=_FLATLINE)
     diverged: Diverged | None = Field(default=None, description=_DIVERGED)
 
@@ -208,6 +209,7 @@ class Run(Section):
     cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
     max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
     keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")
+    strict: bool = Field(default=False, description="Refuse what would else be made to fit, with a note.")
 
 
 class Sections(Section):

@@ -11,16 +11,29 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
-from tuner.contract import Assignment, Evaluation, Fault, InputError, Preparation, Reason, Setup, Verdict, load_program
+from tuner.contract import (
+    Assignment,
+    Evaluation,
+    Fault,
+    InputError,
+    Preparation,
+    Program,
+    Reason,
+    Setup,
+    Verdict,
+    load_program,
+)
+from tuner.execution.resources import Resources
 
 Report = Setup | Evaluation | Verdict
 Answer = tuple[Report, str]
@@ -31,18 +44,32 @@ SLOT_CPUS = 0.01
 
 
 class EngineActor:
-    """A program's engine with `slots` places, and the thread that runs it. Its methods may be called at once."""
+    """A program's engine with up to `slots` places, and the thread that runs it. Its methods may be called at once.
 
-    def __init__(self, program: str, settings: dict[str, Any], preparation: Preparation, slots: int) -> None:
-        made: Any = load_program(program)
-        self._making = lambda: made.pack(settings, preparation, slots)
-        self._slots = slots
-        self._orders: deque[tuple[Any, Future[Any]]] = deque()
+    It imports what the program needs as soon as it lives; `begin` hands it the rows and makes the engine. One that took
+    the place of one that died is made by the first trial that comes.
+    """
+
+    def __init__(self, program: str, settings: dict[str, Any], slots: int) -> None:
+        self._program, self._settings, self._slots = program, settings, slots
+        self._engine: Any = None
+        self._orders: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._places: dict[int, int] = {}
         self._mail: dict[int, SimpleQueue[Answer]] = {}
         self._owed: set[int] = set()
         threading.Thread(target=self._run, name="engine", daemon=True).start()
+
+    def begin(self, preparation: Preparation, asked: Asked) -> Begun | Answer:
+        """Makes the engine, and settles how many trials it takes."""
+
+        def make() -> Begun:
+            self._make(preparation)
+            choice = self._engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=asked.beside)
+            self._slots = choice.slots
+            return Begun(choice.slots, choice.fit, choice.note)
+
+        return self._order(make)
 
     def __repr__(self) -> str:
         return f"engine of {self._slots} slots"
@@ -51,40 +78,46 @@ class EngineActor:
         """How many slots are empty."""
         return self._slots - len(self._places)
 
-    def start(self, assignment: Assignment) -> Answer | None:
+    def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where every slot is taken."""
-        return self._order(lambda engine: self._join(engine, assignment))
+        return self._order(lambda: self._join(assignment, preparation))
 
     def step(self, number: int) -> Answer:
         """The next evaluation of trial `number`, which tells the engine that the last one was no stop."""
         if number in self._owed:
-            self._order(lambda engine: engine.confirm(self._places[number]))
+            self._order(lambda: self._engine.confirm(self._places[number]))
         self._owed.add(number)
         return self._mail[number].get()
 
     def stop(self, number: int) -> None:
         """Takes trial `number` out of its slot at the next step boundary."""
-        self._order(lambda engine: self._leave(engine, number))
+        self._order(lambda: self._leave(number))
 
-    def _join(self, engine: Any, assignment: Assignment) -> Answer | None:
+    def _make(self, preparation: Preparation) -> None:
+        if self._engine is None:
+            made: Any = load_program(self._program)
+            self._engine = made.pack(self._settings, preparation, self._slots)
+
+    def _join(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
         if slot is None:
             return None
         number = assignment.number
         self._places[number], self._mail[number] = slot, SimpleQueue()
         try:
-            return engine.join(slot, assignment), ""
+            self._make(preparation)
+            return self._engine.join(slot, assignment), ""
         except Exception as error:
             return _verdict(error)
 
-    def _leave(self, engine: Any, number: int) -> None:
+    def _leave(self, number: int) -> None:
         slot = self._places.pop(number, None)
         self._owed.discard(number)
         self._mail.pop(number, None)
-        if slot is not None:
-            engine.leave(slot)
+        if slot is not None and self._engine is not None:
+            self._engine.leave(slot)
 
-    def _order(self, order: Any) -> Any:
+    def _order(self, order: Callable[[], Any]) -> Any:
         """Hands the loop something to do between two steps, and waits until it is done."""
         done: Future[Any] = Future()
         with self._changed:
@@ -93,51 +126,100 @@ class EngineActor:
         return done.result()
 
     def _run(self) -> None:
-        engine = None
+        warm_up(self._program)
         while True:
             with self._changed:
-                while not self._orders and (engine is None or not engine.busy):
+                while not self._orders and (self._engine is None or not self._engine.busy):
                     self._changed.wait()
                 orders, self._orders = list(self._orders), deque()
             for order, done in orders:
                 try:
-                    engine = engine or self._making()
-                    done.set_result(order(engine))
+                    done.set_result(order())
                 except BaseException as error:
                     # Only the making of the engine and an engine that broke get here; the caller says it in words.
                     done.set_result(_verdict(error))
-            if engine is None:
-                continue
-            try:
-                for slot, report in engine.advance(limit=1):
-                    number = next(n for n, place in self._places.items() if place == slot)
-                    self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
-            except Exception as error:
-                answer = _verdict(error)
-                for number, slot in list(self._places.items()):
-                    engine.leave(slot)
-                    self._mail[number].put(answer)
+            if self._engine is not None:
+                self._advance(self._engine)
+
+    def _advance(self, engine: Any) -> None:
+        try:
+            for slot, report in engine.advance(limit=1):
+                number = next(n for n, place in self._places.items() if place == slot)
+                self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
+        except Exception as error:
+            answer = _verdict(error)
+            for number, slot in list(self._places.items()):
+                engine.leave(slot)
+                self._mail[number].put(answer)
+
+
+class SoloActor:
+    """A program beside an engine, on the same GPU with a base of its own, for trials that cannot be packed: one at a
+    time. It loads nothing before the first of them comes."""
+
+    def __init__(self, program: str, settings: dict[str, Any]) -> None:
+        self._making = lambda preparation: load_program(program)(settings, preparation)
+        self._program: Program | None = None
+        self._number: int | None = None
+
+    def __repr__(self) -> str:
+        return "unpacked beside an engine"
+
+    def free(self) -> int:
+        """1 where no trial is here."""
+        return int(self._number is None)
+
+    def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
+        """Brings a trial; answers with its set-up, or None where another is here."""
+        if self._number is not None:
+            return None
+        self._number = assignment.number
+        try:
+            self._program = self._program or self._making(preparation)
+            return self._program.start(assignment), ""
+        except Exception as error:
+            return _verdict(error)
+
+    def step(self, number: int) -> Answer:
+        """The next evaluation of the trial that is here."""
+        assert self._program is not None and self._number == number
+        try:
+            return self._program.step(), ""
+        except Exception as error:
+            return _verdict(error)
+
+    def stop(self, number: int) -> None:
+        """Takes trial `number` away."""
+        if self._number == number:
+            self._number = None
+            if self._program is not None:
+                self._program.stop()
 
 
 class RemoteProgram:
     """A trial's side of an engine: starts, steps and stops like any program."""
 
-    def __init__(self, engines: Sequence[Any]) -> None:
-        self._engines = engines
+    def __init__(self, engines: Engines) -> None:
+        self._all = engines
+        self._engines: Sequence[Any] = ()
         self._engine: Any = None
         self._number = -1
 
     def start(self, assignment: Assignment) -> Setup:
         """Takes a slot of the engine with the most free ones; of the next where a neighbour took the last.
 
-        There is a slot for every trial that Ray runs at a time, so one is found.
+        There is a slot for every trial that Ray runs at a time, so one is found. A trial that cannot be packed waits
+        for its turn beside an engine.
         """
         self._number = assignment.number
+        packs: Any = getattr(load_program(self._all.program), "packs", lambda *_: None)
+        packed = not self._all.solos or packs(self._all.settings, assignment.params) is None
+        self._engines = self._all.packed if packed else self._all.solos
         while True:
             free = ray.get([engine.free.remote() for engine in self._engines])
             for place in sorted(range(len(free)), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
-                setup = self._answer(self._engine.start.remote(assignment))
+                setup = self._answer(self._engine.start.remote(assignment, self._all.preparation))
                 if setup is not None:
                     return setup
             time.sleep(0.05)
@@ -164,31 +246,88 @@ class RemoteProgram:
         return report
 
 
+@dataclass(frozen=True)
+class Asked:
+    """heaviest: parameters of the trial that takes most memory. measure: whether to find out how many trials pay.
+    beside: whether to leave room for an unpacked trial on the same GPU."""
+
+    heaviest: Mapping[str, Any]
+    measure: bool
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an engine settled on: slots to use, how many there is room for, and why in words."""
+
+    slots: int
+    fit: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Where trials run packed, and, where some cannot, unpacked beside. For actors: it pickles."""
+
+    program: str
+    settings: Mapping[str, Any]
+    packed: tuple[Any, ...]
+    solos: tuple[Any, ...] = ()
+    preparation: Preparation | None = None
+
+    def begin(self, preparation: Preparation, *, heaviest: Mapping[str, Any], measure: bool) -> list[Begun]:
+        """Hands the rows to the engines; returns when they stand. Raises Fault where one cannot."""
+        begun = []
+        asked = Asked(heaviest, measure, beside=bool(self.solos))
+        for answer in ray.get([engine.begin.remote(preparation, asked) for engine in self.packed]):
+            if isinstance(answer, Begun):
+                begun.append(answer)
+            else:
+                verdict, trace = answer
+                raise Fault(verdict.reason, verdict.message, verdict.remedy) from RuntimeError(trace)
+        return begun
+
+
+SOLO_SHARE = 0.1
+"""Of an engine's GPU and CPUs, what an unpacked trial beside it holds in Ray's books."""
+
+
 @contextmanager
 def engines(
-    number: int,
-    slots: int,
-    *,
-    program: str,
-    settings: dict[str, Any],
-    preparation: Preparation,
-    cpus: float,
-    gpus: float,
-) -> Iterator[tuple[Any, ...]]:
-    """`number` engines of `slots` slots each, for as long as they are needed. cpus, gpus: what one engine and the
-    actors of its trials hold together."""
-    make = ray.remote(EngineActor).options(
-        num_cpus=max(0.1, round(cpus - SLOT_CPUS * slots, 2)),
-        num_gpus=gpus,
-        # A step of each slot may wait for its evaluation while others start, confirm and stop
-        max_concurrency=3 * slots + 4,
+    resources: Resources, *, program: str, settings: dict[str, Any], mixed: bool
+) -> Iterator[Engines]:
+    """Engines for as long as they are needed, and with `mixed` a place beside each for a trial that cannot be packed.
+
+    They begin to import at once; `Engines.begin` makes them ready.
+    """
+    cpus = max(0.1, round(resources.cpus - SLOT_CPUS * resources.slots, 2))
+    share = SOLO_SHARE if mixed else 0.0
+    options = {"max_concurrency": 3 * resources.slots + 4}  # each slot may wait while others start, confirm and stop
+    engine, solo = ray.remote(EngineActor), ray.remote(SoloActor)
+    made = tuple(
+        engine.options(
+            num_cpus=round(cpus * (1 - share), 3), num_gpus=round(resources.gpus * (1 - share), 3), **options
+        ).remote(program, settings, resources.slots)
+        for _ in range(resources.workers)
     )
-    made = tuple(make.remote(program, settings, preparation, slots) for _ in range(number))
+    beside = tuple(
+        solo.options(
+            num_cpus=round(cpus * share, 3), num_gpus=round(resources.gpus * share, 3), max_concurrency=4
+        ).remote(program, settings)
+        for _ in range(resources.workers if mixed else 0)
+    )
     try:
-        yield made
+        yield Engines(program, settings, made, beside)
     finally:
-        for engine in made:
-            ray.kill(engine)
+        for actor in (*made, *beside):
+            ray.kill(actor)
+
+
+def warm_up(program: str) -> None:
+    """Lets a program import what it needs, if it can do so ahead of its rows."""
+    warm = getattr(load_program(program), "warm", None)
+    if warm is not None:
+        warm()
 
 
 def _verdict(error: BaseException) -> Answer:

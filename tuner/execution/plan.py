@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.config import Asha, Experiment, dump_resolved
 from tuner.contract import Budget, InputError, Program
 from tuner.scheduling.ladder import Ladder, make_ladder
-from tuner.space import FunctionSpace, Space, experiment_space, recipe_values, with_params
+from tuner.space import FunctionSpace, Space, experiment_space, recipe_values
 
 UNKNOWN_TOKENS = 1_000_000
 """Stands for a budget in epochs until the data has been read; only shares of it are shown."""
@@ -19,8 +19,9 @@ UNKNOWN_TOKENS = 1_000_000
 class Plan:
     """A search, resolved. budget: a trial's length. unit: what the ladder counts. max_t: the whole budget in that
     unit; None for tokens until the data has been read. rungs, grace, evaluate_at: shares of the budget. recipe: the
-    parameters of trial 0. notes: sentences for the user. trials_per_gpu: as asked for, or 1 where the program cannot
-    pack what the space may draw."""
+    parameters of trial 0. notes: sentences for the user. trials_per_gpu: as asked for, or 1 where the program can pack
+    nothing that the space draws. mixed: it can pack some, and others run beside them. heaviest: the parameters of the
+    trial that takes most memory."""
 
     experiment: Experiment
     program: type[Program]
@@ -32,7 +33,22 @@ class Plan:
     eval_every: float
     recipe: Mapping[str, Any]
     notes: tuple[str, ...]
-    trials_per_gpu: int = 1
+    trials_per_gpu: int | str = 1
+    mixed: bool = False
+    heaviest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def memory(self) -> Mapping[str, int] | None:
+        """Bytes that the heaviest trial takes on a GPU, or an engine of them: by what they are for, and `total`. None
+        where the program cannot tell."""
+        estimate = getattr(self.program, "memory", None)
+        slots = 1 if self.trials_per_gpu == "auto" else int(self.trials_per_gpu)
+        return estimate(self.experiment.settings, self.heaviest, slots) if estimate else None
+
+    @property
+    def learns(self) -> bool:
+        """Whether the sampler draws from what it has seen."""
+        return self.experiment.search.sampler.kind not in ("random", "grid", "qmc")
 
     def ladder(self, tokens: int | None = None) -> Ladder:
         """The rungs, in steps or tokens. tokens: training tokens in one epoch, once they are known."""
@@ -67,6 +83,7 @@ class Plan:
             "evaluate_at": self.evaluate_at,
             "recipe": dict(self.recipe),
             "notes": self.notes,
+            "memory": dict(self.memory) if self.memory else None,
         }
 
     @property
@@ -90,7 +107,7 @@ def make_plan(experiment: Experiment) -> Plan:
     space = experiment_space(experiment)
     budget = program.budget(experiment.settings)
     recipe = space.recipe(recipe_values(experiment.settings, program))
-    unpackable = _unpackable(program, experiment, space)
+    packing = _packing(program, experiment, space)
     plan = Plan(
         experiment=experiment,
         program=program,
@@ -101,26 +118,48 @@ def make_plan(experiment: Experiment) -> Plan:
         warmup=_longest_warmup(program, experiment, space),
         eval_every=_eval_every(experiment, budget),
         recipe=recipe.params,
-        notes=(*experiment.notes, *recipe.notes, *_used_up(experiment, space), *unpackable),
-        trials_per_gpu=1 if unpackable else experiment.scheduler.trials_per_gpu,
+        notes=(*experiment.notes, *recipe.notes, *_used_up(experiment, space), *packing.notes),
+        trials_per_gpu=packing.trials_per_gpu,
+        mixed=packing.mixed,
+        heaviest=_heaviest(program, space),
     )
     plan.ladder()
     return plan
 
 
-def _unpackable(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:
-    """Why the search runs unpacked although packing was asked for: the first value that cannot be packed."""
-    if experiment.scheduler.trials_per_gpu == 1:
-        return ()
-    packs = getattr(program, "packs", None)
+@dataclass(frozen=True)
+class _Packing:
+    trials_per_gpu: int | str
+    mixed: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def _packing(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> _Packing:
+    """Whether all, some or none of what the space may draw can be packed."""
+    wanted = experiment.scheduler.trials_per_gpu
+    packs: Callable[..., str | None] | None = getattr(program, "packs", None)
     if packs is None:
-        return (f"trials run unpacked: the program {experiment.program} packs none",)
+        notes = () if wanted == 1 else (f"trials run unpacked: the program {experiment.program} packs none",)
+        return _Packing(1, notes=notes)
     points: list[dict[str, Any]] = [{}]
     points += [{name: value} for name, parameter in space.parameters.items() for value in parameter.extremes()]
-    for point in points:
-        if why := packs(with_params(experiment.settings, point, program)):
-            return (f"trials run unpacked: {why}",)
-    return ()
+    reasons = [(point, packs(experiment.settings, point)) for point in points]
+    refused = [(point, why) for point, why in reasons if why]
+    if wanted == 1:
+        few = ("several trials could share a GPU: --trials-per-gpu auto measures how many pay",)
+        return _Packing(1, notes=few if len(refused) < len(points) and experiment.search.num_trials > 1 else ())
+    if not refused:
+        return _Packing(wanted)
+    if len(refused) == len(points):
+        return _Packing(1, notes=(f"trials run unpacked: {refused[0][1]}",))
+    told = (f"a trial that cannot be packed runs alone, beside the packed ones: {refused[0][1]}",)
+    return _Packing(wanted, mixed=True, notes=told)
+
+
+def _heaviest(program: type[Program], space: Space | FunctionSpace) -> dict[str, Any]:
+    """The largest value of every parameter that takes memory."""
+    bounds = {name: space.upper_bound(name) for name, parameter in program.PARAMETERS.items() if parameter.heavy}
+    return {name: value for name, value in bounds.items() if value is not None}
 
 
 def _used_up(experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:

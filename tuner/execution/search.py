@@ -133,7 +133,9 @@ class _Search:
             cluster,
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
+            learns=self._plan.learns,
         )
+        packing = self._start_engines(resources, settings, stack)
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = list(self._plan.notes)
         if url := dashboard_url():
@@ -147,10 +149,38 @@ class _Search:
         from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
 
         drop_handlers()
+        if packing is not None:
+            packing, resources = self._settle(packing, resources, preparation)
         return run_trials(
             self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
-            signals=self._signals, stack=stack,
+            signals=self._signals, engines=packing,
         )  # fmt: skip
+
+    def _start_engines(self, resources: Resources, settings: dict[str, Any], stack: ExitStack) -> Any:
+        """Engines for packed trials, which import what they need while the rows are still being prepared."""
+        if self._plan.trials_per_gpu == 1:
+            return None
+        from tuner.execution.engines import engines
+
+        made = engines(resources, program=self._experiment.program, settings=settings, mixed=self._plan.mixed)
+        return stack.enter_context(made)
+
+    def _settle(self, packing: Any, resources: Resources, preparation: Preparation) -> tuple[Any, Resources]:
+        """Makes the engines ready, and takes no more trials than they say."""
+        wanted, auto = resources.slots, self._plan.trials_per_gpu == "auto"
+        begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto)
+        resources = resources.settled(min(engine.slots for engine in begun))
+        notes = dict.fromkeys(engine.note for engine in begun if engine.note)
+        if not auto and resources.slots < wanted and self._experiment.run.strict:
+            raise InputError(
+                f"{resources.slots} trials fit on a GPU, not {wanted}",
+                where="scheduler.trials_per_gpu",
+                expected=f"at most {resources.slots}, or auto",
+                remedy="ask for fewer, or leave out --strict to go on with what fits",
+            )
+        for note in notes:
+            self._ledger.append(Kind.NOTE, details={"text": note})
+        return replace(packing, preparation=preparation), resources
 
     def _require_same_data(self, preparation: Preparation) -> None:
         before, now = (facts.get("data_fingerprint") for facts in (self._record.facts, preparation.facts))

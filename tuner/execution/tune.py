@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms
-from tuner.execution.engines import SLOT_CPUS, engines
+from tuner.execution.engines import SLOT_CPUS, Engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
 from tuner.execution.resources import Resources
@@ -58,9 +57,9 @@ def run_trials(
     ledger: Ledger,
     record: SearchRecord,
     signals: StopSignals,
-    stack: ExitStack,
+    engines: Engines | None,
 ) -> Verdict | None:
-    """Runs what is left of a search; returns the verdict that halted it, if one did. stack: closes what was opened.
+    """Runs what is left of a search; returns the verdict that halted it, if one did. engines: where trials are packed.
 
     Raises whatever kept the study from suggesting (a space function of the user's, say).
     """
@@ -102,19 +101,8 @@ def run_trials(
     worker = WorkerConfig(
         experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus
     )
-    if resources.slots > 1:
-        made = stack.enter_context(
-            engines(
-                resources.workers,
-                resources.slots,
-                program=experiment.program,
-                settings=settings,
-                preparation=preparation,
-                cpus=resources.cpus,
-                gpus=resources.gpus,
-            )
-        )
-        worker = replace(worker, engines=made, cpus=SLOT_CPUS, gpus=0.0)
+    if engines is not None:
+        worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0)
     tuner = tune.Tuner(
         TrialActor,
         param_space={"worker": worker},

@@ -33,7 +33,7 @@ from tuner.scheduling.wire import to_result
 @dataclass(frozen=True)
 class WorkerConfig:
     """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds.
-    engines: where its trials run packed with others; none, and it trains itself."""
+    engines: where its trials run packed with others (an `Engines`); None: it trains them itself."""
 
     program: str
     settings: Mapping[str, Any]
@@ -41,7 +41,7 @@ class WorkerConfig:
     title: str = "worker"
     cpus: float = 1.0
     gpus: float = 0.0
-    engines: tuple[Any, ...] = ()
+    engines: Any = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class TrialActor(tune.Trainable):
         return self._program.start(self._trial.assignment)
 
     def _make_program(self) -> Any:
-        if self._worker.engines:
+        if self._worker.engines is not None:
             from tuner.execution.engines import RemoteProgram
 
             return RemoteProgram(self._worker.engines)

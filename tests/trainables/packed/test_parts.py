@@ -24,7 +24,8 @@ def stacked(dtype: torch.dtype, ranks: list[int], seed: int = 0) -> tuple[Stack,
     """One layer of 6 to 5 features, with an adapter in each slot."""
     torch.manual_seed(seed)
     layer = torch.nn.Linear(6, 5, dtype=dtype).requires_grad_(False)
-    site = Site("x", freeze("x", layer), Board(), len(ranks))
+    site = Site("x", freeze("x", layer), Board())
+    site.make_room(len(ranks))
     site.base = layer.forward
     stack = Stack({"x": site.shape}, len(ranks), dtype, dtype, "cpu")
     stack.fit(max(ranks))

@@ -1,0 +1,99 @@
+"""How much memory training needs, from a base's config alone: torch-free, so that `plan` can tell it.
+
+Counted are the tensors that a decoder of the Llama kind keeps from its forward pass for its backward pass, in the order
+in which they are made. Measured over the grid of `scripts/bench_tokens.py`; BENCHMARKS.md has by how much it misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_CHUNK = 32768
+"""Positions whose logits TRL's fused head makes at a time."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What counts of a decoder. key_values: width of keys, and of values."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    queries: int
+    key_values: int
+    vocabulary: int
+    tied: bool
+
+    @property
+    def linear(self) -> int:
+        """Parameters of the layers that an adapter may sit on."""
+        attention = 2 * self.hidden * (self.queries + self.key_values)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters of what is looked up and of the output layer."""
+        return (1 if self.tied else 2) * self.vocabulary * self.hidden
+
+    def adapter(self, rank: int) -> int:
+        """Parameters of an adapter of `rank` on all linear layers."""
+        attention = 4 * self.hidden + 2 * self.queries + 2 * self.key_values
+        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes: the base, all adapters with gradients and moments, what a step keeps, what it takes for a moment."""
+
+    base: int
+    adapters: int
+    activations: int
+    passing: int
+
+    @property
+    def total(self) -> int:
+        """All of it at the peak."""
+        return self.base + self.adapters + self.activations + self.passing
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape | None:
+    """The shape in a model's config.json; None where it is of another kind."""
+    config = config.get("text_config") or config
+    try:
+        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        head = int(config.get("head_dim") or hidden // heads)
+        return Shape(
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            layers=int(config["num_hidden_layers"]),
+            queries=heads * head,
+            key_values=int(config.get("num_key_value_heads") or heads) * head,
+            vocabulary=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", True)),
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def need(shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: bool, packed: bool) -> Need:
+    """What `slots` trials at a time need, each with micro-batches of `tokens` tokens and an adapter of `rank`.
+
+    packed: on one base by the engine; else it is one trial by SFTTrainer, which keeps more of every norm and adapter.
+    """
+    size = 2 if bf16 or nf4 else 4
+    # NF4: half a byte a weight, and per 64 of them a byte of scale
+    base = int(shape.linear * (0.5 + 1 / 64 + 4 / 16384 if nf4 else size)) + shape.embeddings * size
+    state = size if nf4 else 4
+    adapters = slots * shape.adapter(rank) * (4 * state + (2 if bf16 and not nf4 and packed else 0))
+    # The input of both norms, what they give, attention's q, k, v and output, the output laid out for o_proj; the
+    # gate before and after its activation, `up`, and their product
+    kept = size * (6 * shape.hidden + shape.queries + 2 * shape.key_values + 4 * shape.intermediate)
+    if not packed:
+        # Both norms step by step in fp32, and a low-rank product in fp32 beside each layer's output
+        kept += 2 * 4 * shape.hidden + (size * (shape.hidden + shape.intermediate) if bf16 else 0)
+    all_tokens = slots * tokens
+    chunk = min(all_tokens, _CHUNK)
+    passing = chunk * shape.vocabulary * 6 + 3 * all_tokens * shape.intermediate * size
+    return Need(base, adapters, shape.layers * kept * all_tokens, passing)

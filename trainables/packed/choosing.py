@@ -1,0 +1,101 @@
+"""How many trials an engine takes: as many as fit, and where asked for, as many as pay."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tuner.contract import Assignment, Fault, Reason
+
+if TYPE_CHECKING:
+    from trainables.packed.engine import Engine
+
+_PAYS = 1.1
+"""More slots must bring so many times the trials' steps a second, or fewer are as good: fewer tell the sampler more."""
+_STEPS = 3
+_ROOM = 0.9
+"""Share of a GPU's memory that is planned with; the rest is lost between the allocator's blocks."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """slots: how many trials at a time. fit: how many there is room for. speeds: slots to their trials' steps a
+    second, as measured. note: all that in words."""
+
+    slots: int
+    fit: int
+    speeds: Mapping[int, float]
+    note: str
+
+
+def choose(engine: Engine, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
+    """Tries how many of `wanted` slots fit, and with `measure` how many of those pay.
+
+    heaviest: the parameters of the trial that takes most memory. beside: leaves room for an unpacked one on this GPU.
+    """
+    fit = _fitting(engine, wanted, heaviest, beside)
+    if not measure:
+        note = f"{fit} of {wanted} trials fit on a GPU: {fit} are packed" if fit < wanted else ""
+        return Choice(fit, fit, {}, note)
+    speeds: dict[int, float] = {}
+    best = 1
+    for slots in [*takewhile(lambda n: n < fit, (2**power for power in range(10))), fit]:
+        speeds[slots] = slots / _seconds_a_step(engine, slots, {})
+        if speeds[slots] < _PAYS * speeds[best]:
+            break
+        best = slots
+    told = ", ".join(f"{slots}: {speed:.1f}" for slots, speed in speeds.items())
+    packed = f"{best} trials are packed" if best > 1 else "packing does not pay: one trial"
+    return Choice(best, fit, speeds, f"{packed} at a time (steps a second of all trials, by their number: {told})")
+
+
+def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: bool) -> int:
+    """Slots for which the heaviest trials have room; on a CPU all that are wanted."""
+    if engine.device.type != "cuda" or wanted == 1:
+        return wanted
+    room = _ROOM * torch.cuda.get_device_properties(engine.device).total_memory
+    peaks = []
+    for slots in (1, 2):
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            _seconds_a_step(engine, slots, heaviest, steps=1)
+        except Fault as fault:
+            if fault.reason is not Reason.OUT_OF_MEMORY:
+                raise
+            return 1
+        peaks.append(torch.cuda.max_memory_allocated())
+    each = max(1, peaks[1] - peaks[0])
+    if beside:  # it brings its own base, and keeps a little more of every step
+        room -= 1.3 * peaks[0]
+    return max(1, min(wanted, int((room - (peaks[0] - each)) / each)))
+
+
+def _seconds_a_step(engine: Engine, slots: int, params: Mapping[str, Any], steps: int = _STEPS) -> float:
+    """Joins so many trials of these parameters, takes some steps, leaves."""
+    folder = Path(tempfile.mkdtemp(prefix="tuner-"))
+    try:
+        for slot in range(slots):
+            engine.join(slot, Assignment(slot, {**params, "max_steps": 1000}, 0, (1.0,), str(folder)))
+        engine.advance(limit=1)
+        _wait(engine)
+        start = time.perf_counter()
+        engine.advance(limit=steps)
+        _wait(engine)
+        return (time.perf_counter() - start) / steps
+    finally:
+        for slot in range(slots):
+            engine.leave(slot)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(engine: Engine) -> None:
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize()
