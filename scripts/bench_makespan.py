@@ -1,7 +1,7 @@
 """How long the same trials take: the textbook's way and tuner's, on one machine, in turns.
 
     python scripts/bench_makespan.py --device cpu --json
-    python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --trials 16 --ways naive:3,packed-16 --json
+    python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --trials 16 --ways naive:3,packed-16
 
 A way may run fewer trials than the others ("naive:3"): the textbook's trials come one after another, each as long as
 the last, so three tell what sixteen take.

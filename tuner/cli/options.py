@@ -25,6 +25,7 @@ class NumberOrAuto(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
 
+
 SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--model", "model.model_name_or_path", {"help": "Hub id or folder of the base model.", "metavar": "MODEL"}),
     ("--model-revision", "model.model_revision", {"help": "Branch, tag or commit of a hub model.", "metavar": "REV"}),

@@ -293,9 +293,7 @@ SOLO_SHARE = 0.1
 
 
 @contextmanager
-def engines(
-    resources: Resources, *, program: str, settings: dict[str, Any], mixed: bool
-) -> Iterator[Engines]:
+def engines(resources: Resources, *, program: str, settings: dict[str, Any], mixed: bool) -> Iterator[Engines]:
     """Engines for as long as they are needed, and with `mixed` a place beside each for a trial that cannot be packed.
 
     They begin to import at once; `Engines.begin` makes them ready.
