@@ -344,10 +344,18 @@ def measure(arguments: argparse.Namespace, job: dict[str, Any], scratch: Path) -
                         raise SystemExit(f"{way} ended with {done.returncode}:\n{done.stderr[-3000:]}")
                     result = json.loads(done.stdout.strip().splitlines()[-1])
                 else:
-                    result = run_tuner(own, [] if name == "resident" else ["--trials-per-gpu", name.partition("-")[2]])
+                    result = run_tuner(own, packing(own, name))
             measured[way].append({**result, "occupancy": occupancy()})
             print(f"{way}: {result['wall_s']:.1f} s", file=sys.stderr, flush=True)
     return measured
+
+
+def packing(job: dict[str, Any], way: str) -> list[str]:
+    """The flags of "resident", or of "packed-N": N trials on each worker's place, and so many at once."""
+    _, _, slots = way.partition("-")
+    if not slots:
+        return []
+    return ["--trials-per-gpu", slots, "--max-concurrent-trials", str(job["workers"] * int(slots))]
 
 
 @contextmanager

@@ -161,6 +161,8 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
                             shape_of(config), slots=slots, tokens=rows * ROW, rank=16, bf16=dtype != "float32",
                             nf4=quantization == "nf4", packed=True,
                         ).total  # fmt: skip
+                        if torch.cuda.is_available() and estimate > torch.cuda.mem_get_info()[1]:
+                            raise MemoryError(f"would need {estimate / 2**30:.0f} GiB")
                         cell |= measure(engine, slots, scratch, rows, arguments.steps, arguments.repeats, estimate)
                     except Exception as error:  # out of memory is an answer
                         cell |= {"slots": slots, "tokens_a_step": rows * ROW, "error": str(error)[:200]}
