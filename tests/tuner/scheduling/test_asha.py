@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -157,3 +158,33 @@ def test_an_evaluation_past_two_rungs_leaves_no_late_loss_at_the_lower() -> None
         report(asha, "short", step, loss, max_steps=4)
     assert report(asha, "long", 4, 4.9) == TrialScheduler.CONTINUE
     assert not heard.verdicts
+
+
+@pytest.mark.parametrize("reduction_factor", [2, 2.5, 3, 4])
+def test_a_rungs_cut_off_is_rays_to_the_last_bit(reduction_factor: float) -> None:
+    rng = random.Random(5)
+    ladder = make_ladder(100, grace_period=4, reduction_factor=reduction_factor, warmup=0.0, eval_every=0.1)
+    ours = Asha(ladder, before=(), after=(), listener=Heard())._brackets[0]
+    rays = AsyncHyperBandScheduler(
+        max_t=100, grace_period=4, reduction_factor=reduction_factor
+    )._brackets[0]  # fmt: skip
+    assert [milestone for milestone, _ in ours._rungs] == [milestone for milestone, _ in rays._rungs]
+    recorded = ours._rungs[-1][1]
+    assert ours.cutoff(recorded) is None
+    for number in range(300):
+        recorded[f"t{number}"] = math.nan if number and rng.random() < 0.2 else rng.uniform(-9, 0)
+        assert ours.cutoff(recorded) == rays.cutoff(dict(recorded))
+    again = pickle.loads(pickle.dumps(recorded))
+    again["new"] = recorded["new"] = -1.0
+    assert list(again) == list(recorded) and ours.cutoff(again) == ours.cutoff(recorded)
+
+
+def test_the_trial_that_waits_is_found_among_the_live_ones() -> None:
+    def trial(status: str) -> Any:
+        return SimpleNamespace(status=status)
+
+    ended, running, waiting = trial("TERMINATED"), trial("RUNNING"), trial("PENDING")
+    asha = scheduler(Heard())
+    for live, expected in [([], None), ([running], None), ([running, waiting], waiting)]:
+        controller: Any = SimpleNamespace(get_trials=lambda: [ended], get_live_trials=lambda live=live: live)
+        assert asha.choose_trial_to_run(controller) is expected
