@@ -57,7 +57,7 @@ class Window:
     def __init__(self, size: int) -> None:
         self._size = size
         self._best: list[tuple[tuple[float, float, float], int]] = []
-        self._newest: list[tuple[int, FrozenTrial]] = []
+        self._newest: list[int] = []
         self._kept: dict[int, FrozenTrial] = {}
 
     def add(self, trial: FrozenTrial) -> None:
@@ -66,19 +66,19 @@ class Window:
             return
         self._kept[trial.number] = trial
         insort(self._best, (_rank(trial), trial.number))
-        insort(self._newest, (trial.number, trial), key=lambda item: item[0])
+        insort(self._newest, trial.number)
         del self._best[BEST:]
         del self._newest[: -self._size]
         if len(self._kept) > 2 * (self._size + BEST):
-            numbers = {number for number, _ in self._newest} | {number for _, number in self._best}
+            numbers = {*self._newest, *(number for _, number in self._best)}
             self._kept = {number: t for number, t in self._kept.items() if number in numbers}
 
     def trials(self) -> list[FrozenTrial]:
         """The finished ones, by number."""
         best = {number for _, number in self._best}
-        rest = [t for number, t in self._newest if number not in best]
+        rest = [number for number in self._newest if number not in best]
         room = max(0, self._size - len(best))
-        return sorted([*(self._kept[n] for n in best), *rest[len(rest) - room :]], key=lambda t: t.number)
+        return [self._kept[number] for number in sorted([*best, *rest[len(rest) - room :]])]
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, float, float]:
