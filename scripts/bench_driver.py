@@ -148,6 +148,7 @@ def stock(job: dict[str, Any]) -> None:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
+    from ray.tune.stopper import TimeoutStopper
 
     from tests.programs.toy import Toy
     from tuner.contract import Assignment, Preparation
@@ -209,6 +210,7 @@ def stock(job: dict[str, Any]) -> None:
         ),
         run_config=tune.RunConfig(
             storage_path=str(Path(job["folder"]) / "stock"), verbose=0, callbacks=[clock],
+            stop=TimeoutStopper(job["limit_s"]),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )  # fmt: skip
@@ -268,6 +270,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--ways", default="tuner,stock-lean,stock")
     parser.add_argument("--rounds", type=int, default=1, help="how often each way runs, in turns")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds after which the peer takes no more trials")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--stock", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -276,7 +279,7 @@ def main() -> None:
         return
     from tuner.results.versions import versions
 
-    job = {"trials": arguments.trials, "workers": arguments.workers}
+    job = {"trials": arguments.trials, "workers": arguments.workers, "limit_s": arguments.limit}
     rows = []
     ways = arguments.ways.split(",")
     for turn in range(arguments.rounds):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from tuner.contract import Evaluation, Reason, Setup, Verdict
@@ -188,3 +189,15 @@ def test_the_trial_that_waits_is_found_among_the_live_ones() -> None:
     for live, expected in [([], None), ([running], None), ([running, waiting], waiting)]:
         controller: Any = SimpleNamespace(get_trials=lambda: [ended], get_live_trials=lambda live=live: live)
         assert asha.choose_trial_to_run(controller) is expected
+
+
+def test_what_ray_keeps_of_an_ended_trial_does_not_pile_up() -> None:
+    trial = Trial("toy", trial_id="a", stub=True, _setup_default_resource=False)
+    asha = scheduler(Heard())
+    asha.on_trial_add(None, trial)  # type: ignore[arg-type]
+    result = to_result(Evaluation(4, 100, 3.0))
+    trial.update_last_result({**result, "training_iteration": 1})
+    asha.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+    assert trial.metric_analysis and trial.last_result
+    asha.on_trial_complete(None, trial, result)  # type: ignore[arg-type]
+    assert not trial.metric_analysis and not trial.metric_n_steps and set(trial.last_result) <= {"trial_id"}
