@@ -89,16 +89,16 @@ def run_tuner(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     result = {"began": began, "first": first[0], "ended": ended, "samples": samples}
     more = [*command, "--resume", "bench", "--storage-path", str(folder / "runs")]
     began, samples = _carried_out([*more, "--num-trials", str(job["trials"] + 2), "--json"], folder / "resumed.log")
-    first, ended, bytes_ = _read(folder)
-    best = min(e for e in bytes_["losses"] if e is not None)
+    first, _, losses = _read(folder)
+    run = folder / "runs" / "bench"
     return {
         **result,
         "first_trial_after_s": round(result["first"] - result["began"], 2),
         "resumed_after_s": round(first[job["trials"]] - began, 2),
         "resumed_peak_bytes": max((rss for _, _, rss in samples), default=0),
-        "best": best,
-        "ledger_bytes": (folder / "runs" / "bench" / "trials.jsonl").stat().st_size,
-        "journal_bytes": (folder / "runs" / "bench" / "study.journal").stat().st_size,
+        "best": min(loss for loss in losses if loss is not None),
+        "ledger_bytes": (run / "trials.jsonl").stat().st_size,
+        "journal_bytes": (run / "study.journal").stat().st_size,
     }
 
 
@@ -117,18 +117,18 @@ def _carried_out(command: list[str], log: Path) -> tuple[float, list[tuple[float
     return began, watch.samples
 
 
-def _read(folder: Path) -> tuple[list[float], list[float], dict[str, Any]]:
-    """When trials began on a worker, when they ended, and their losses, from the ledger."""
+def _read(folder: Path) -> tuple[list[float], list[float], list[float | None]]:
+    """When trials began on a worker, when they ended, and their best losses, from the ledger."""
     from tuner.results.ledger import Kind, read_ledger
 
-    first, ended, losses = [], [], []
+    began, ended, losses = [], [], []
     for event in read_ledger(folder / "runs" / "bench" / "trials.jsonl"):
         if event.event is Kind.SETUP:
-            first.append(event.time)
+            began.append(event.time)
         elif event.event is Kind.ENDED:
             ended.append(event.time)
             losses.append(event.best_eval_loss)
-    return first, ended, {"losses": losses}
+    return began, ended, losses
 
 
 def run_stock(job: dict[str, Any], folder: Path, *, lean: bool) -> dict[str, Any]:
