@@ -77,10 +77,11 @@ class Books:
 
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
-        for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
-            self._interrupt(number)
-        for number in [n for n, trial in self._record.trials.items() if trial.interrupted]:
-            self._study.abandon(number)
+        for trial in self._record.running:
+            self._interrupt(trial.number)
+        for trial in self._record.cut_off:
+            self._study.abandon(trial.number)
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
         self._plaques.clear()
 
     def tick(self) -> None:
@@ -140,7 +141,7 @@ class Books:
         return self.halt is not None or self.failure is not None or self._stop_requested()
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
-        cut_off = next((t for t in self._record.trials.values() if t.interrupted), None)
+        cut_off = next(iter(self._record.cut_off), None)
         if cut_off is not None:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
             distributions: Mapping[str, str] = cut_off.distributions
@@ -209,7 +210,7 @@ class Books:
             details={key: value for key, value in details.items() if value},
         )
         self._study.tell(number, verdict, trial.best_eval_loss)
-        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters, ended=number)
 
 
 def _no_suggestion(number: int, error: Exception) -> InputError:

@@ -94,7 +94,7 @@ def run_trials(
         listener=books,
         history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.ended],
     )
-    left = experiment.search.num_trials - len(record.ended)
+    left = experiment.search.num_trials - record.num_ended
     if left <= 0:
         return None
     settings = experiment.settings.model_dump(mode="json")
