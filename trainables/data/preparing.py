@@ -32,9 +32,11 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     sets: dict[str, Tokens] = {}
     for name, rows in (("train", train_rows), ("validation", validation_rows)):
         fmt = formats.detect(rows, data)
-        template = tokenizing.check_template(tokenizer, fmt, data, settings.model.tokenizer)
+        _same_format(train_format, fmt, rows)
         clean = formats.normalize(rows, fmt, data)
-        sets[name] = tokenizing.tokenize(clean, fmt, tokenizer, data, template)
+        place = data.chat_template or settings.model.tokenizer
+        template = tokenizing.check_template(tokenizer, fmt, data, place, clean[0], rows.where(0))
+        sets[name] = tokenizing.tokenize(clean, fmt, tokenizer, data, template, rows.where)
         _learns_something(name, rows, sets[name], data)
     _fits_vocabulary(settings, sets, tokenizer)
 
@@ -53,6 +55,15 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
     store.save(folder, sets, preparation)
     return preparation
+
+
+def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> None:
+    """A validation loss over every token says nothing of a training that learns completions, and neither does one of
+    texts that no chat template has written."""
+    if found != train:
+        raise InputError(f"the validation rows are {found}, the training rows {train}", where=rows.source,
+                         expected=f"{train} rows: the loss must mean the same in both",
+                         remedy="bring both into one format, or leave data.validation out")  # fmt: skip
 
 
 def _facts(tokens: Tokens) -> dict[str, Any]:
