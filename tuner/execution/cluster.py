@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import InputError
+from tuner.redaction import LogFile, RedactedStream
 
 # Read by Ray when its modules are imported, or when a search starts.
 _ENVIRONMENT = {
@@ -86,13 +87,12 @@ def _hushed(log: Path) -> Iterator[None]:
     Ray prints the deaths of workers to standard output, where `--json` puts its one object, and clears its own log
     handlers at `ray.init`, after which Python's last resort would print every warning.
     """
-    handler = logging.FileHandler(log, delay=True, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = LogFile(log)
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(True)
     try:
-        with log.open("a", encoding="utf-8") as output, redirect_stdout(output):
+        with log.open("a", encoding="utf-8") as output, redirect_stdout(RedactedStream(output)):  # type: ignore[type-var]
             yield
     finally:
         root.removeHandler(handler)

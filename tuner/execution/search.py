@@ -18,6 +18,7 @@ from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
+from tuner.redaction import redact, redacted
 from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
@@ -248,11 +249,12 @@ def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[
 
 
 def _write_settings(folder: RunFolder, experiment: Experiment) -> None:
-    folder.experiment.write_text(experiment.text, encoding="utf-8")
+    folder.experiment.write_text(redact(experiment.text), encoding="utf-8")
     about = {
         "versions": versions(),
         "seeds": {purpose: derive_seed(experiment.search.seed, purpose) for purpose in ("sampler", "trial")},
-        "command": [Path(sys.executable).name, "-m", "tuner", *sys.argv[1:]],
+        "command": redacted([Path(sys.executable).name, "-m", "tuner", *sys.argv[1:]]),
+        "labels": {name: p.label for name, p in experiment.program_class.PARAMETERS.items() if p.label},
     }
     resolved = {**dump_resolved(experiment), "about": about}
     folder.resolved.write_text(json.dumps(resolved, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -27,6 +27,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.redaction import LogFile
 from tuner.scheduling.wire import to_result
 
 
@@ -137,8 +138,7 @@ class TrialActor(tune.Trainable):
     def _listen(self) -> None:
         """Sends what the libraries beneath say while this trial runs to its own file."""
         logging.captureWarnings(True)
-        self._log = logging.FileHandler(self._trial.log, delay=True, encoding="utf-8")
-        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._log = LogFile(self._trial.log)
         logging.getLogger().addHandler(self._log)
 
 

@@ -86,10 +86,16 @@ class RunFolder:
 
     def record(self) -> SearchRecord:
         """What the ledger says. Raises InputError where it cannot be read."""
+        record, number = SearchRecord(), 0
         try:
-            return SearchRecord.fold(read_ledger(self.ledger))
-        except ValueError as error:
-            raise InputError(str(error), remedy="restore the line from a backup, or delete it") from error
+            for number, event in enumerate(read_ledger(self.ledger), start=1):  # noqa: B007
+                record.apply(event)
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror or error})", where=str(self.ledger)) from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            told = str(error) if str(self.ledger) in str(error) else f"{self.ledger}, event {number}: {error!r:.200}"
+            raise InputError(told, remedy="restore the line from a backup, or delete it") from error
+        return record
 
 
 class RunLock:

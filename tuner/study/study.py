@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.contract import Reason, Status, Verdict
+from tuner.redaction import redact
 from tuner.results.records import RECIPE, TrialRecord
 from tuner.study.samplers import make_sampler
 
@@ -113,7 +114,7 @@ class Study:
         from optuna.trial import TrialState
 
         trial = self._trial(number)
-        trial.set_user_attr("ending", f"{verdict.status}: {verdict.message or verdict.reason}")
+        trial.set_user_attr("ending", redact(f"{verdict.status}: {verdict.message or verdict.reason}"))
         state, value, infeasible = _translate(verdict.reason, best)
         if infeasible:
             trial.set_constraint("trainable", 1.0)
