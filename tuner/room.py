@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import shutil
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """No space left, and a quota that is used up."""
+_TOLD = ("No space left on device", "os error 28", "Disk quota exceeded")
+"""As copytree, which gathers errors as text, and safetensors, which is no Python, say it."""
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -16,7 +17,7 @@ def is_full(error: BaseException | None) -> bool:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in FULL:
             return True
-        if isinstance(error, shutil.Error) and "No space left on device" in str(error):
-            return True  # copytree gathers what went wrong as text
+        if any(told in str(error) for told in _TOLD):
+            return True
         error = error.__cause__ or error.__context__
     return False

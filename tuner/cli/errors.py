@@ -38,6 +38,15 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt | click.Abort):
         _say("interrupted")
         return INTERRUPTED
+    from tuner.execution.signals import StopRequested
+    from tuner.room import is_full
+
+    if isinstance(error, StopRequested):
+        _say("interrupted before the first trial: nothing was kept")
+        return 128 + error.number
+    if isinstance(error, OSError) and is_full(error):
+        _say(f"error: no room on the disk ({error})\n  try: make room")
+        return USAGE
     return _internal(error)
 
 

@@ -34,9 +34,9 @@ def command(
     from tuner.cli.output import labels_of_program, view
 
     experiment = load(file, overrides, settings_given(values))
-    with view(labels_of_program(experiment.run.program), plain) as listener:
-        from tuner.execution.search import run_search
+    from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
 
+    with view(labels_of_program(experiment.run.program), plain) as listener:
         outcome = run_search(experiment, [listener])
     return conclude(outcome, as_json)
 
@@ -62,9 +62,9 @@ def _resume(
         )
     storage = Path(given.get("run.storage_path", "runs"))
     folder = open_run(storage, name)
-    with view(labels_of_run(folder), plain, folder.record()) as listener:
-        from tuner.execution.search import resume_search
+    from tuner.execution.search import resume_search
 
+    with view(labels_of_run(folder), plain, folder.record()) as listener:
         outcome = resume_search(
             storage, name, [listener], num_trials=given.get("search.num_trials"), address=given.get("run.address")
         )

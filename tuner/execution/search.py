@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -15,6 +16,7 @@ from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
+from tuner.execution.disk import Room
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
@@ -23,7 +25,9 @@ from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.records import SearchRecord
+from tuner.results.stranger import read_object
 from tuner.results.versions import versions
+from tuner.room import is_full
 from tuner.seeds import derive_seed
 from tuner.space import with_params
 
@@ -44,18 +48,35 @@ class Outcome:
 def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Outcome:
     """Runs a search in a new run folder. `listeners` hear every event after it is on disk.
 
-    Raises InputError for what the user wrote; nothing is left behind then.
+    Raises InputError for what the user wrote, and StopRequested for a signal before the first trial; nothing is left
+    behind then.
     """
-    plan = make_plan(experiment)
-    folder = create_run(experiment.storage_path, experiment.run.name or default_name())
+    with StopSignals() as signals:
+        plan = make_plan(experiment)
+        needed = experiment.run.min_free_mb * 2**20
+        folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
+        try:
+            lock = RunLock(folder)
+            _write_settings(folder, experiment)
+            outcome = _Search(plan, folder, lock, listeners, signals).run()
+            if outcome.signal is not None and not outcome.record.trials:
+                raise StopRequested(outcome.signal)
+            return outcome
+        except (InputError, OSError, StopRequested) as error:
+            signals.mute()
+            if not _has_trials(folder):  # nothing ran: give the name back
+                shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, OSError) and is_full(error):
+                remedy = "make room, or give another --storage-path"
+                raise InputError(f"no room on the disk ({error})", where=str(folder.path), remedy=remedy) from error
+            raise
+
+
+def _has_trials(folder: RunFolder) -> bool:
     try:
-        lock = RunLock(folder)
-        _write_settings(folder, experiment)
-        return _Search(plan, folder, lock, listeners).run()
-    except (InputError, KeyboardInterrupt, OSError):
-        if not folder.record().trials:  # nothing ran: give the name back
-            shutil.rmtree(folder.path, ignore_errors=True)
-        raise
+        return bool(folder.record().trials)
+    except InputError:
+        return True
 
 
 def resume_search(
@@ -70,33 +91,49 @@ def resume_search(
     num_trials: a new total; None for the one it had. address: another cluster than before. Raises InputError where
     there is no such run, where it is being written by another driver, or where num_trials is less than what has run.
     """
-    folder = open_run(storage_path, name)
-    experiment = _read_settings(folder)
-    if num_trials is not None:
-        have = len(folder.record().trials)
-        if num_trials < have:
-            raise InputError(
-                f"the search already has {have} trials",
-                where="--num-trials",
-                expected=f"{have} or more",
-            )
-        search = experiment.search.model_copy(update={"num_trials": num_trials})
-        experiment = replace(experiment, search=search)
-    place = {"name": folder.name, "storage_path": str(folder.path.parent), "address": address or experiment.run.address}
-    run = experiment.run.model_copy(update=place)
-    experiment = replace(experiment, run=run)
-    lock = RunLock(folder)
-    return _Search(make_plan(experiment), folder, lock, listeners).run()
+    with StopSignals() as signals:
+        folder = open_run(storage_path, name)
+        record = folder.record()
+        experiment = _read_settings(folder, record.settings_digest)
+        if num_trials is not None:
+            have = len(record.trials)
+            if num_trials < have:
+                raise InputError(
+                    f"the search already has {have} trials",
+                    where="--num-trials",
+                    expected=f"{have} or more",
+                )
+            search = experiment.search.model_copy(update={"num_trials": num_trials})
+            experiment = replace(experiment, search=search)
+        place = {
+            "name": folder.name,
+            "storage_path": str(folder.path.parent),
+            "address": address or experiment.run.address,
+        }
+        run = experiment.run.model_copy(update=place)
+        experiment = replace(experiment, run=run)
+        lock = RunLock(folder)
+        return _Search(make_plan(experiment), folder, lock, listeners, signals).run()
 
 
 class _Search:
     """One session of a search: new or resumed, it is the same."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, lock: RunLock, listeners: Sequence[Observer]) -> None:
+    def __init__(
+        self, plan: Plan, folder: RunFolder, lock: RunLock, listeners: Sequence[Observer], signals: StopSignals
+    ) -> None:
         self._plan, self._experiment, self._folder, self._lock = plan, plan.experiment, folder, lock
         self._record = folder.record()
-        self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners])
-        self._signals = StopSignals()
+        self._signals = signals
+        self._listeners = listeners
+        self._room = Room(
+            folder.path,
+            self._experiment.run.min_free_mb * 2**20,
+            say=self._say,
+            note=lambda text: self._note(text),
+            stopping=self._signals.requested,
+        )
+        self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners], full=self._room.full)
 
     def run(self) -> Outcome:
         with ExitStack() as stack:
@@ -142,7 +179,7 @@ class _Search:
         if url := dashboard_url():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
         for note in notes:
-            self._ledger.append(Kind.NOTE, details={"text": note})
+            self._note(note)
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
         self._require_same_data(preparation)
@@ -154,7 +191,7 @@ class _Search:
             packing, resources = self._settle(packing, resources, preparation)
         return run_trials(
             self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
-            signals=self._signals, engines=packing,
+            signals=self._signals, room=self._room, engines=packing,
         )  # fmt: skip
 
     def _start_engines(self, resources: Resources, settings: dict[str, Any], stack: ExitStack) -> Any:
@@ -193,6 +230,16 @@ class _Search:
                 remedy="put them back, or start a new search",
             )
 
+    def _note(self, text: str) -> None:
+        self._ledger.append(Kind.NOTE, details={"text": text})
+
+    def _say(self, text: str) -> None:
+        """Shows what no event can tell, because it cannot be written down."""
+        for listener in self._listeners:
+            say = getattr(listener, "say", None)
+            if say is not None:
+                say(text)
+
     def _opening(self, resources: Resources) -> dict[str, Any]:
         experiment = self._experiment
         return {
@@ -203,17 +250,35 @@ class _Search:
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
             "recipe": dict(self._plan.recipe),
+            "settings": _digest(self._folder.resolved),
         }
 
     def _finish(self, halt: Verdict | None, failure: Exception | None) -> Outcome:
         record, stopped = self._record, self._signals.number
-        resolved = json.loads(self._folder.resolved.read_text())
-        if record.best is not None:
-            train = fixed_experiment(self._experiment, record.best.params)
-            if write_best(self._folder, record, train=train, resolved=resolved) is None:
-                text = f"the adapter of trial {record.best.number} is not where it was saved: there is no best/"
-                self._ledger.append(Kind.NOTE, details={"text": text})
+        self._room.open = False  # signals are muted by now: nobody could end a wait for room
         code = exit_code(record, halt, stopped)
+        try:
+            self._keep_best()
+            self._close_books(halt, failure, code)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            told = f"no room on the disk of {self._folder.path}: {_words(error)}; every report is kept"
+            self._say(f"{told}. Make room; then `search --resume {self._folder.name}` writes what is missing")
+            code = code or 1
+        return Outcome(record, self._folder.path, code, stopped)
+
+    def _keep_best(self) -> None:
+        best = self._record.best
+        if best is None:
+            return
+        resolved = read_object(self._folder.resolved)
+        train = fixed_experiment(self._experiment, best.params)
+        if write_best(self._folder, self._record, train=train, resolved=resolved) is None:
+            self._note(f"the adapter of trial {best.number} is not where it was saved: there is no best/")
+
+    def _close_books(self, halt: Verdict | None, failure: Exception | None, code: int) -> None:
+        stopped = self._signals.number
         self._ledger.append(
             Kind.FINISHED,
             reason=str(halt.reason) if halt else None,
@@ -224,7 +289,10 @@ class _Search:
                 "exit_code": code,
             },
         )
-        return Outcome(record, self._folder.path, code, stopped)
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or "it is full"
 
 
 def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
@@ -260,15 +328,23 @@ def _write_settings(folder: RunFolder, experiment: Experiment) -> None:
     folder.resolved.write_text(json.dumps(resolved, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _read_settings(folder: RunFolder) -> Experiment:
+def _read_settings(folder: RunFolder, digest: str) -> Experiment:
+    """The settings that the search was started with. Raises InputError where the file is not what was written."""
+    anew = f"restore it from a backup, or start anew from {folder.experiment} under another name"
     try:
-        resolved = json.loads(folder.resolved.read_text(encoding="utf-8"))
-        del resolved["about"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        resolved = read_object(folder.resolved)
+    except InputError as error:
+        raise InputError(error.what, where=error.where, expected=error.expected, remedy=anew) from error
+    if digest and digest != _digest(folder.resolved):
         raise InputError(
-            f"cannot be read ({error})",
+            "is damaged, or was edited: the ledger knows other settings (their SHA-256 does not fit)",
             where=str(folder.resolved),
             expected="the settings that the search was started with",
-            remedy=f"start it anew from {folder.experiment} under another name",
-        ) from error
+            remedy=anew,
+        )
+    resolved.pop("about", None)
     return load_resolved(resolved, str(folder.resolved))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -15,6 +15,10 @@ from typing import Any
 class StopRequested(BaseException):
     """Raised by a signal outside the search loop (start-up, say), where nothing else would notice a flag."""
 
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
 
 class StopSignals:
     """Listens for SIGINT and SIGTERM while it is entered. `number` is the first that came, or None."""
@@ -46,7 +50,7 @@ class StopSignals:
         """From here on the first signal only sets the flag; the loop looks at it."""
         self._deferred = True
         if self.number is not None:
-            raise StopRequested
+            raise StopRequested(self.number)
 
     def mute(self) -> None:
         """From here on signals are ignored: the search is ending, and what it writes last must be whole."""
@@ -60,4 +64,4 @@ class StopSignals:
         self.count += 1
         self.number = self.number or number
         if not self._deferred or self.count > 1:
-            raise StopRequested
+            raise StopRequested(number)

@@ -135,7 +135,7 @@ FIELDS: Mapping[str, Check] = {
 """The fields that every event has; null where there is no such thing."""
 
 DETAILS: Mapping[str, Mapping[str, Check]] = {
-    "search": {"name": text, "num_trials": ordinal, "workers": ordinal},
+    "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text},
     "prepared": {"facts": mapping, "notes": texts},
     "note": {"text": text},
     "started": {"distributions": text_by_name},
