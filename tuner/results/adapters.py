@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def write_best(
     fresh = folder.path / "best.new"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        shutil.copytree(adapter, fresh, ignore=partial(_leading_out, folder.path))
+        shutil.copytree(adapter, fresh, ignore=_not_plain)
         again = f"python -m tuner train {folder.best}/train.yaml"
         header = f"# Trains trial {winner.number} of {folder.name} again: {again}\n"
         (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
@@ -75,7 +74,8 @@ def write_best(
 
 def write_manifest(best: Path, about: Mapping[str, Any]) -> None:
     """Writes `manifest.json`: `about`, the SHA-256 of every other file in `best`, and one of all that it says."""
-    files = {p.relative_to(best).as_posix(): _sha256(p) for p in sorted(best.rglob("*")) if p.is_file()}
+    files = {p.relative_to(best).as_posix(): _sha256(p) for p in sorted(best.rglob("*")) if is_plain_file(p)}
+    files.pop(MANIFEST, None)
     said = {**about, "files": files}
     text = json.dumps({**said, "sha256": _sum_of(said)}, indent=2, allow_nan=False)
     (best / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -108,10 +108,10 @@ def _damaged(path: Path) -> InputError:
     )
 
 
-def _leading_out(root: Path, folder: str, names: list[str]) -> list[str]:
-    """What a copy leaves out: links out of the run folder, pipes, devices."""
+def _not_plain(folder: str, names: list[str]) -> list[str]:
+    """What a copy leaves out: links, which may lead out of the run folder or in circles, pipes, devices."""
     here = Path(folder)
-    return [n for n in names if inside(root, here / n) is None or not ((here / n).is_file() or (here / n).is_dir())]
+    return [n for n in names if not is_plain_file(here / n) and ((here / n).is_symlink() or not (here / n).is_dir())]
 
 
 def _sum_of(said: Mapping[str, Any]) -> str:
