@@ -21,6 +21,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     found = store.find(folder)
     if found is not None:
         return found
+    damaged = store.drop(folder)
 
     data = settings.data
     train_rows = reading.read(data.train, data)
@@ -52,6 +53,8 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         "data_fingerprint": folder.name,
     }
     notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
+    if damaged:
+        notes += ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
     preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
     store.save(folder, sets, preparation)
     return preparation

@@ -88,7 +88,7 @@ def checked_manifest(best: Path) -> dict[str, Any]:
     """
     said = read_object(best / MANIFEST)
     files, told = said.get("files"), said.pop("sha256", None)
-    if not isinstance(files, dict) or (told is not None and told != _sum_of(said)):
+    if not isinstance(files, dict) or told != _sum_of(said):
         raise _damaged(best / MANIFEST)
     for name, sum_ in files.items():
         place = inside(best, name)

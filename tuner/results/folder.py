@@ -95,6 +95,13 @@ class RunFolder:
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             told = str(error) if str(self.ledger) in str(error) else f"{self.ledger}, event {number}: {error!r:.200}"
             raise InputError(told, remedy="restore the line from a backup, or delete it") from error
+        if not number and (self.study.exists() or (self.best / "manifest.json").exists()):
+            raise InputError(
+                "is empty, and this search has run",
+                where=str(self.ledger),
+                expected="the ledger as the last session left it",
+                remedy="restore it from a backup",
+            )
         return record
 
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.contract import Reason, Status, Verdict
+from tuner.contract import InputError, Reason, Status, Verdict
 from tuner.redaction import redact
 from tuner.results.records import RECIPE, TrialRecord
 from tuner.study.samplers import make_sampler
@@ -68,7 +68,8 @@ class Study:
         self._recipe = dict(recipe)
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
-        notes = _sampler_notes(path, name)
+        notes, told = _told_before(path, name)
+        _require_whole_ledger(path, told, records)
         fresh = path.with_name(path.name + ".new")
         fresh.unlink(missing_ok=True)
         self._study = _create(fresh, name)
@@ -207,12 +208,29 @@ def _open(path: Path, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=_storage(path))
 
 
-def _sampler_notes(path: Path, name: str) -> dict[int, dict[str, Any]]:
-    """What samplers noted on the trials of an earlier journal (visited grid points, say), where it can be read."""
+def _told_before(path: Path, name: str) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+    """Of an earlier journal, where it can be read: what samplers noted on each trial (visited grid points, say), and
+    the state of each."""
     if not path.exists():
-        return {}
+        return {}, {}
     try:
         trials = _open(path, name).get_trials(deepcopy=False)
     except Exception:  # a damaged journal costs a sampler its notes and nothing else: the ledger rebuilds the study
-        return {}
-    return {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials}
+        return {}, {}
+    notes = {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials}
+    return notes, {t.number: t.state.name for t in trials}
+
+
+def _require_whole_ledger(path: Path, told: Mapping[int, str], records: Sequence[TrialRecord]) -> None:
+    """The ledger hears of an ending first. Where only the journal knows of one, the ledger has been cut, and going on
+    from it would run again, and forget, what has ended."""
+    ended = {record.number for record in records if record.has_ended}
+    begun = {record.number for record in records}
+    for number, state in sorted(told.items()):
+        if (state in ("COMPLETE", "PRUNED") and number not in ended) or (state == "FAIL" and number not in begun):
+            raise InputError(
+                f"has lost its end: it does not know how trial {number} ended, and {path.name} does",
+                where=str(path.with_name("trials.jsonl")),
+                expected="the ledger as the last session left it",
+                remedy=f"restore it from a backup; or go on without what it lost: delete {path}",
+            )
