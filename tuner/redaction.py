@@ -13,10 +13,11 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 Anything = TypeVar("Anything")
 
@@ -148,11 +149,13 @@ class LogFile(logging.FileHandler):
 
 
 class RedactedStream:
-    """A text stream that takes secrets out, line by line, and never fails: for what libraries print."""
+    """A text stream onto a file's descriptor that takes secrets out, line by line, and never fails: for what libraries
+    print."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._rest = stream, ""
-        self.encoding = getattr(stream, "encoding", "utf-8")
+    encoding = "utf-8"
+
+    def __init__(self, file: Any) -> None:
+        self._descriptor, self._rest = file.fileno(), ""
 
     def write(self, text: str) -> int:
         whole, newline, self._rest = (self._rest + text).rpartition("\n")
@@ -167,13 +170,8 @@ class RedactedStream:
         return False
 
     def fileno(self) -> int:
-        return self._stream.fileno()
+        return int(self._descriptor)
 
     def _put(self, text: str) -> None:
-        if not text:
-            return
-        try:
-            self._stream.write(redact(text))
-            self._stream.flush()
-        except (OSError, ValueError):  # a full disk, a closed file
-            return
+        with suppress(OSError):  # a full disk, a closed file
+            os.write(self._descriptor, redact(text).encode("utf-8", "backslashreplace"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import InputError
+from tuner.execution.token import guard_token, has_token
 from tuner.redaction import LogFile, RedactedStream
 
 # Read by Ray when its modules are imported, or when a search starts.
@@ -36,8 +37,8 @@ def ray_session(address: str | None, log: Path) -> Iterator[Mapping[str, float]]
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    joined = address or os.environ.get("RAY_ADDRESS")
-    if joined and _has_token():
+    joined = joins(address)
+    if joined and has_token():
         # Read when ray is imported. A cluster that wants a token turns a client without one away, after 20 s; a cluster
         # that wants none takes one all the same.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -54,6 +55,8 @@ def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
         if joined:
             _knock(joined)
         local = {} if joined else {"dashboard_host": "127.0.0.1"}
+        if not joined:
+            guard_token()
         try:
             ray.init(
                 address=joined or "local",
@@ -69,6 +72,11 @@ def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def joins(address: str | None) -> str | None:
+    """The cluster that a search joins; None where it starts Ray itself."""
+    return address or os.environ.get("RAY_ADDRESS")
 
 
 def dashboard_url() -> str | None:
@@ -92,8 +100,11 @@ def _hushed(log: Path) -> Iterator[None]:
     root.addHandler(handler)
     logging.captureWarnings(True)
     try:
-        with log.open("a", encoding="utf-8") as output, redirect_stdout(RedactedStream(output)):  # type: ignore[type-var]
-            yield
+        with log.open("ab", buffering=0) as file:
+            output = RedactedStream(file)
+            with redirect_stdout(output):  # type: ignore[type-var]
+                yield
+            output.flush()
     finally:
         root.removeHandler(handler)
         handler.close()
@@ -104,11 +115,6 @@ def drop_handlers() -> None:
     for name in [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-
-
-def _has_token() -> bool:
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _knock(address: str) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
-from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
+from tuner.execution.cluster import dashboard_url, drop_handlers, joins, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
+from tuner.execution.token import guard_token
 from tuner.redaction import redact, redacted
 from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
@@ -164,6 +165,7 @@ class _Search:
         log = self._folder.logs / "prepare.log"
         preparing = Apart(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
         stack.callback(preparing.close)
+        token = "" if joins(self._experiment.run.address) else guard_token()
         cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
         self._signals.listen()
         resources = decide(
@@ -178,7 +180,7 @@ class _Search:
         notes = list(self._plan.notes)
         if url := dashboard_url():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
-        for note in notes:
+        for note in (*notes, token):
             self._note(note)
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
@@ -231,6 +233,8 @@ class _Search:
             )
 
     def _note(self, text: str) -> None:
+        if not text:
+            return
         self._ledger.append(Kind.NOTE, details={"text": text})
 
     def _say(self, text: str) -> None:
