@@ -130,7 +130,16 @@ class Search:
     def __init__(self, disk: Path, *arguments: str) -> None:
         self.disk, self.ledger = disk, disk / "toy" / "trials.jsonl"
         self.out = (disk.parent / "said").open("a+")
-        words = ["--set", "train.pace=0.05", "--set", f"search.space={json.dumps(SPACE)}", "--num-trials", "6"]
+        words = [
+            "--set",
+            "run.min_free_mb=0",
+            "--set",
+            "train.pace=0.05",
+            "--set",
+            f"search.space={json.dumps(SPACE)}",
+            "--num-trials",
+            "6",
+        ]
         command = [sys.executable, "-m", "tuner", "search", *(arguments or ("--program", TOY, "--name", "toy", *words))]
         self.process = subprocess.Popen(
             [*command, "--storage-path", str(disk)],
