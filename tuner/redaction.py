@@ -55,6 +55,9 @@ _HINTS: tuple[str, ...] = (
 _HINTS += ("wandb", "bearer", "local-")
 """No form without one of these, in small letters: most texts are done with after a microsecond."""
 
+_SHORTEST = 7
+"""Characters of the shortest text with a secret in it: "://u:p@"."""
+
 _SECRET_NAME = re.compile(r"(?i)(?:token|secret|password|passwd|api_?key|access_?key|secret_?key|credentials?)$")
 _LEAST = 8
 """Characters. A shorter value ("1", "true") would take words out of everything."""
@@ -62,6 +65,8 @@ _LEAST = 8
 
 def redact(text: str) -> str:
     """The text, each secret in it replaced by what it was: "[Hugging Face token]"."""
+    if len(text) < _SHORTEST:
+        return text
     if _may_hold_one(text):
         text = _ANY.sub(_replacement, text)
     for value, name in _environment():
@@ -81,12 +86,20 @@ def redacted(value: Anything) -> Anything:
     return _walk(value)  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=4096)
+def _name(name: Any) -> Any:
+    """A key of a mapping: the same few, again and again."""
+    return redact(name) if isinstance(name, str) else name
+
+
 def _walk(value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
     if isinstance(value, str):
         clean = redact(value)
         return value if clean == value else clean  # the very same object: an enum stays one
     if isinstance(value, Mapping):
-        return {_walk(name): _walk(one) for name, one in value.items()}
+        return {_name(name): _walk(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_walk(one) for one in value) if type(value) in (list, tuple) else value
     if is_dataclass(value) and not isinstance(value, type):

@@ -316,6 +316,11 @@ def test_files_that_are_none(path: Path, tmp_path: Path, capsys: pytest.CaptureF
             for leftover in (tmp_path / "out").glob("*"):
                 leftover.rename(tmp_path / f"was-{time.monotonic_ns()}")
         place.unlink()
+    write_ledger(path, searches.running().events)
+    for make in (os.mkfifo, os.mkdir, circle):
+        make(path / ".lock")
+        look(path, tmp_path / "out")
+        (path / ".lock").rmdir() if (path / ".lock").is_dir() else (path / ".lock").unlink()
     (path / "trials.jsonl").unlink()
     for make in (os.mkfifo, os.mkdir, endless):
         make(path / "trials.jsonl")

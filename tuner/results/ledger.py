@@ -71,8 +71,7 @@ class Event:
         values = json.loads(line)
         if not isinstance(values, dict) or not isinstance(values.get("event"), str):
             raise ValueError("not an object with `event`")
-        known = {name: values[name] for name in EVENT_FIELDS if name in values}
-        known = strict.checked(known, strict.FIELDS)
+        known = strict.checked({name: values[name] for name in values if name in strict.FIELDS}, strict.FIELDS)
         known["event"] = kind = Kind(values["event"])
         known["details"] = strict.checked(known.get("details", {}), strict.DETAILS.get(kind, {}), "details.")
         if "status" in known:

@@ -61,6 +61,8 @@ def deep(line: str) -> bool:
 
 def whole(value: Any) -> int:
     """A whole number."""
+    if type(value) is int and -MAX_NUMBER <= value <= MAX_NUMBER:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
         raise ValueError("a whole number")
     return int(value)
@@ -68,6 +70,8 @@ def whole(value: Any) -> int:
 
 def number(value: Any) -> float:
     """A number, or the name of one that JSON cannot write."""
+    if type(value) is float:
+        return value
     if isinstance(value, str) and value in _NAMES:
         return _NAMES[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -149,13 +153,15 @@ DETAILS: Mapping[str, Mapping[str, Check]] = {
 
 def checked(values: Mapping[str, Any], checks: Mapping[str, Check], place: str = "") -> dict[str, Any]:
     """The values, those that `checks` knows in their type; null is left out. Raises ValueError naming the field."""
-    found: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-    for name, check in checks.items():
-        if name in found:
-            try:
-                found[name] = check(found[name])
-            except ValueError as error:
-                raise ValueError(f"`{place}{name}` is {_shown(found[name])}, expected {error}") from None
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        check = checks.get(name)
+        try:
+            found[name] = value if check is None else check(value)
+        except ValueError as error:
+            raise ValueError(f"`{place}{name}` is {_shown(value)}, expected {error}") from None
     return found
 
 
