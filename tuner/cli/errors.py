@@ -45,7 +45,8 @@ def exit_code_of(error: BaseException) -> int:
         _say("interrupted before the first trial: nothing was kept")
         return 128 + error.number
     if isinstance(error, OSError) and is_full(error):
-        _say(f"error: no room on the disk ({error})\n  try: make room")
+        again = "a search that had begun goes on with: python -m tuner search --resume NAME"
+        _say(f"error: no room on the disk ({error})\n  try: make room; {again}")
         return USAGE
     return _internal(error)
 

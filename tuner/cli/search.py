@@ -82,6 +82,8 @@ def conclude(outcome: Outcome, as_json: bool) -> int:
 
     labels = labels_of_run(RunFolder(outcome.path))
     tell(summary(outcome.record, place_of(outcome.path), width(sys.stderr), labels=labels))
+    if outcome.trouble:
+        click.echo(f"error: {outcome.trouble}", err=True)
     if as_json:
         answer_json(search_json(outcome.record, outcome.path))
     return outcome.exit_code

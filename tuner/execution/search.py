@@ -38,12 +38,13 @@ Observer = Callable[[Event], None]
 @dataclass(frozen=True)
 class Outcome:
     """How a search ended. exit_code: 0 done, 1 no usable trial or halted, 3 done with failed trials, 130 or 143 after
-    a signal. path: the run folder."""
+    a signal. path: the run folder. trouble: what could not be written at the end, and what to do."""
 
     record: SearchRecord
     path: Path
     exit_code: int
     signal: int | None = None
+    trouble: str = ""
 
 
 def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Outcome:
@@ -127,11 +128,12 @@ class _Search:
         self._record = folder.record()
         self._signals = signals
         self._listeners = listeners
+        self._ended_before = len(self._record.ended)
         self._room = Room(
             folder.path,
             self._experiment.run.min_free_mb * 2**20,
             say=self._say,
-            note=lambda text: self._note(text),
+            note=self._note,
             stopping=self._signals.requested,
         )
         self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners], full=self._room.full)
@@ -140,7 +142,6 @@ class _Search:
         with ExitStack() as stack:
             stack.callback(self._lock.release)
             stack.callback(self._ledger.close)
-            stack.enter_context(self._signals)
             halt: Verdict | None = None
             failure: Exception | None = None
             try:
@@ -261,16 +262,20 @@ class _Search:
         record, stopped = self._record, self._signals.number
         self._room.open = False  # signals are muted by now: nobody could end a wait for room
         code = exit_code(record, halt, stopped)
+        trouble = ""
         try:
-            self._keep_best()
+            if failure is None or len(record.ended) > self._ended_before:  # else it stays what it was
+                self._keep_best()
             self._close_books(halt, failure, code)
         except OSError as error:
             if not is_full(error):
                 raise
-            told = f"no room on the disk of {self._folder.path}: {_words(error)}; every report is kept"
-            self._say(f"{told}. Make room; then `search --resume {self._folder.name}` writes what is missing")
+            trouble = (
+                f"no room on the disk of {self._folder.path}: the end could not be written, every report before it is "
+                f"kept\n  try: make room, then `search --resume {self._folder.name}` writes what is missing"
+            )
             code = code or 1
-        return Outcome(record, self._folder.path, code, stopped)
+        return Outcome(record, self._folder.path, code, stopped, trouble)
 
     def _keep_best(self) -> None:
         best = self._record.best
@@ -293,10 +298,6 @@ class _Search:
                 "exit_code": code,
             },
         )
-
-
-def _words(error: OSError) -> str:
-    return error.strerror or "it is full"
 
 
 def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
