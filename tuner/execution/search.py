@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -148,6 +149,10 @@ class _Search:
                 halt = self._carry_out(stack)
             except StopRequested:
                 pass
+            except SystemExit as leaving:  # Ray answers SIGTERM itself while it starts, with this
+                if leaving.code != signal.SIGTERM:
+                    raise
+                self._signals.number = self._signals.number or signal.SIGTERM
             except Fault as fault:
                 halt = fault.verdict
             except Exception as error:
