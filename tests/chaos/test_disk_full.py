@@ -22,11 +22,14 @@ from tests.integration.conftest import SPACE, TOY
 from tests.tuner.report import searches
 from trainables.data import store
 from trainables.data.tokenizing import Tokens
+from tuner.config import load_experiment
 from tuner.contract import InputError, Preparation, Status
+from tuner.execution.cluster import ray_session
+from tuner.execution.search import resume_search, run_search
 from tuner.results.adapters import checked_manifest, write_best
 from tuner.results.export import export_best
 from tuner.results.folder import RunFolder
-from tuner.results.ledger import Kind, Ledger, read_ledger
+from tuner.results.ledger import Event, Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord
 
 MIB = 2**20
@@ -206,6 +209,29 @@ def test_no_room_at_all_pauses_and_a_signal_ends_it(disk: Path) -> None:
     assert "--resume toy" in search.said
     ballast.unlink()
     assert_whole(disk, Search(disk, "--resume", "toy").ends(0))
+
+
+@pytest.mark.chaos
+def test_an_end_that_cannot_be_written_is_written_by_a_resume(disk: Path, tmp_path: Path) -> None:
+    """The last trial has ended when the disk fills up: there is no room for the winner's copy."""
+    ended: list[int] = []
+
+    def listener(event: Event) -> None:
+        if event.event is Kind.ENDED and (ended.append(event.number or 0) or len(ended) == 3):  # type: ignore[func-returns-value]
+            for adapter in (disk / "toy/adapters").glob("*/adapter"):
+                (adapter / "large").write_bytes(os.urandom(MIB // 2))
+            fill(disk, leave=150_000)
+
+    flags = {"run.program": TOY, "run.name": "toy", "run.storage_path": str(disk), "search.space": SPACE}
+    flags |= {"search.num_trials": 3, "run.min_free_mb": 0}
+    with ray_session(None, tmp_path / "log"):
+        outcome = run_search(load_experiment(None, (), flags), [listener])
+        assert outcome.exit_code == 1 and "no room on the disk" in outcome.trouble and "--resume toy" in outcome.trouble
+        assert len(outcome.record.ended) == 3 and not (disk / "toy" / "best").exists()
+        (disk / "ballast").unlink()
+        again = resume_search(disk, "toy")
+    assert again.exit_code == 0 and not again.trouble
+    assert_whole(disk, again.record, 3)
 
 
 @pytest.mark.chaos
