@@ -23,14 +23,16 @@ from tests.tuner.report import searches
 from trainables.data import store
 from trainables.data.tokenizing import Tokens
 from tuner.config import load_experiment
-from tuner.contract import InputError, Preparation, Status
+from tuner.contract import InputError, Preparation, Reason, Status
 from tuner.execution.cluster import ray_session
+from tuner.execution.disk import no_room
 from tuner.execution.search import resume_search, run_search
 from tuner.results.adapters import checked_manifest, write_best
 from tuner.results.export import export_best
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Event, Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord
+from tuner.room import is_full
 
 MIB = 2**20
 
@@ -113,6 +115,27 @@ def test_an_export_says_what_is_wrong(disk: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write here") as caught:
         export_best(RunFolder(path), disk / "out")
     assert "make room" in caught.value.remedy
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_one_before(disk: Path) -> None:
+    """Saved by safetensors, whose own error is no OSError."""
+    import torch
+    from safetensors.torch import save_file
+
+    from trainables.hf.saving import replace_adapter
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        save_file({"a": torch.ones(200_000)}, folder / "adapter_model.safetensors")
+
+    place = replace_adapter(disk, write)
+    whole = (place / "adapter_model.safetensors").read_bytes()
+    ballast = fill(disk, leave=300_000)
+    with pytest.raises(Exception) as caught:
+        replace_adapter(disk, write)
+    assert is_full(caught.value) and no_room(caught.value).reason is Reason.INFRASTRUCTURE
+    assert (place / "adapter_model.safetensors").read_bytes() == whole
+    assert sorted(p.name for p in disk.iterdir()) == ["adapter", ballast.name]
 
 
 def test_rows_that_do_not_fit(disk: Path) -> None:

@@ -101,6 +101,24 @@ def test_a_merge_wants_the_strangers_program_and_code_named_again(path: Path, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("link", ["logs", "logs/export.log"])
+def test_a_merge_writes_nothing_through_a_link(path: Path, tmp_path: Path, link: str) -> None:
+    """Its words would be appended to whatever file the stranger chose."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "export.log").write_text("mine alone\n")
+    if link == "logs":
+        (path / "logs").rmdir()
+        (path / "logs").symlink_to(outside)
+    else:
+        (path / link).symlink_to(outside / "export.log")
+    resolved = json.loads((path / "resolved.json").read_text())
+    resolved["model"]["model_name_or_path"] = str(tmp_path / "no-model")
+    (path / "resolved.json").write_text(json.dumps(resolved))
+    assert run(["export", "first", "--to", "out", "--merge"]) == 2
+    assert (outside / "export.log").read_text() == "mine alone\n"
+
+
 def test_links_lead_nowhere(path: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("mine alone")

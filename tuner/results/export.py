@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,8 +76,15 @@ def _mergeable(folder: RunFolder, program: str | None, trust_remote_code: bool) 
 def _merge(folder: RunFolder, to: Path, resolved: Mapping[str, Any]) -> None:
     settings = {name: resolved[name] for name in resolved if name not in ("search", "scheduler", "run", "about")}
     program = resolved["run"]["program"]
-    call = Apart(program, "merge", settings, str(folder.best), str(to), log=folder.logs / "export.log")
+    call = Apart(program, "merge", settings, str(folder.best), str(to), log=_log(folder, to))
     try:
         call.result()
     finally:
         call.close()
+
+
+def _log(folder: RunFolder, to: Path) -> Path:
+    """Where a merge says what it does: in the run folder, unless a link leads out of it or it cannot be written to."""
+    log = folder.logs / "export.log"
+    fit = inside(folder.path, log) is not None and not log.is_symlink() and os.access(folder.logs, os.W_OK)
+    return log if fit else to.with_name(f"{to.name}.log")
