@@ -101,6 +101,7 @@ def test_a_merge_wants_the_strangers_program_and_code_named_again(path: Path, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("link", ["logs", "logs/export.log"])
 def test_a_merge_writes_nothing_through_a_link(path: Path, tmp_path: Path, link: str) -> None:
     """Its words would be appended to whatever file the stranger chose."""
@@ -117,6 +118,14 @@ def test_a_merge_writes_nothing_through_a_link(path: Path, tmp_path: Path, link:
     (path / "resolved.json").write_text(json.dumps(resolved))
     assert run(["export", "first", "--to", "out", "--merge"]) == 2
     assert (outside / "export.log").read_text() == "mine alone\n"
+
+
+def test_code_that_comes_with_a_base_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "org/name", "--data", "org/data", "--set", "model.trust_remote_code=true"]
+    assert run(["plan", *words]) == 2
+    assert run(["plan", *words, "--model-revision", "0a1b2c"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "code that comes with org/name at revision 0a1b2c runs in every worker" in told
 
 
 def test_links_lead_nowhere(path: Path, tmp_path: Path) -> None:
