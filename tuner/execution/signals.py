@@ -15,7 +15,7 @@ from typing import Any
 class StopRequested(BaseException):
     """Raised by a signal outside the search loop (start-up, say), where nothing else would notice a flag."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int = signal.SIGINT) -> None:
         self.number = number
         super().__init__(number)
 
