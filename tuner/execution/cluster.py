@@ -35,17 +35,22 @@ def ray_session(address: str | None, log: Path) -> Iterator[Mapping[str, float]]
     A Ray that was running in this process before is used and left running. Ray's own words go to `log`.
     Raises InputError where the address does not answer.
     """
+    ray = import_ray(address)
+    with _hushed(log):
+        yield from _joined(ray, joins(address))
+
+
+def import_ray(address: str | None) -> Any:
+    """The module, imported in the environment that it wants (2 s)."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    joined = joins(address)
-    if joined and has_token():
+    if joins(address) and has_token():
         # Read when ray is imported. A cluster that wants a token turns a client without one away, after 20 s; a cluster
         # that wants none takes one all the same.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    with _hushed(log):
-        yield from _joined(ray, joined)
+    return ray
 
 
 def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:

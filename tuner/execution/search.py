@@ -16,7 +16,7 @@ from typing import Any
 from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
-from tuner.execution.cluster import dashboard_url, drop_handlers, joins, ray_session
+from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
@@ -55,7 +55,8 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
     behind then.
     """
     with StopSignals() as signals:
-        plan = make_plan(experiment)
+        with signals.whole():
+            plan = make_plan(experiment)
         needed = experiment.run.min_free_mb * 2**20
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
         try:
@@ -171,6 +172,8 @@ class _Search:
         log = self._folder.logs / "prepare.log"
         preparing = Apart(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
         stack.callback(preparing.close)
+        with self._signals.whole():
+            import_ray(self._experiment.run.address)
         token = "" if joins(self._experiment.run.address) else guard_token()
         cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
         self._signals.listen()
@@ -192,7 +195,8 @@ class _Search:
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
         self._require_same_data(preparation)
         self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
-        from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
+        with self._signals.whole():
+            from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
 
         drop_handlers()
         if packing is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -27,6 +29,8 @@ class StopSignals:
         self.number: int | None = None
         self.count = 0
         self._deferred = False
+        self._whole = 0
+        self._late = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -57,6 +61,19 @@ class StopSignals:
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is done in here is done to its end: a signal that would raise waits until then. An import, say: raised in
+        the middle of one, an exception is printed by Python and lost."""
+        self._whole += 1
+        try:
+            yield
+        finally:
+            self._whole -= 1
+        if self._late and not self._whole:
+            self._late = False
+            raise StopRequested(self.number or signal.SIGINT)
+
     def requested(self) -> bool:
         return self.number is not None
 
@@ -64,4 +81,7 @@ class StopSignals:
         self.count += 1
         self.number = self.number or number
         if not self._deferred or self.count > 1:
+            if self._whole:
+                self._late = True
+                return
             raise StopRequested(number)
