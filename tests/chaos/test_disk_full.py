@@ -260,7 +260,7 @@ def test_an_end_that_cannot_be_written_is_written_by_a_resume(disk: Path, tmp_pa
 @pytest.mark.chaos
 def test_a_disk_that_fills_up_again_and_again(disk: Path) -> None:
     search = Search(disk)
-    for seen in (3, 9, 15, 21):
+    for seen in (2, 6, 10, 14):
         search.until(lambda least=seen: search.ledger.exists() and search.evaluations() >= least)  # type: ignore[misc]
         ballast = fill(disk)
         time.sleep(1.5)

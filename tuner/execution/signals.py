@@ -63,8 +63,8 @@ class StopSignals:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What is done in here is done to its end: a signal that would raise waits until then. An import, say: raised in
-        the middle of one, an exception is printed by Python and lost."""
+        """What is done in here is done to its end: a signal that would raise waits until then. An import, say: in the
+        middle of one, Python may print the exception and go on without it."""
         self._whole += 1
         try:
             yield
