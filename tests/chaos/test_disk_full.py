@@ -220,6 +220,7 @@ def test_little_room_pauses_and_room_goes_on(disk: Path) -> None:
     assert_whole(disk, record, 4)
 
 
+@pytest.mark.chaos
 def test_no_room_at_all_pauses_and_a_signal_ends_it(disk: Path) -> None:
     search = Search(disk)
     search.until(lambda: search.ledger.exists() and search.evaluations() >= 4)

@@ -105,9 +105,7 @@ def early(folder: Path, number: signal.Signals, after: float) -> None:
         assert not (folder / "early").exists(), "a search without a trial is none"
 
 
-@pytest.mark.parametrize(
-    ("number", "after"), [(signal.SIGINT, 0.1), (signal.SIGINT, 0.6), (signal.SIGINT, 2.5), (signal.SIGTERM, 2.5)]
-)
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 0.2), (signal.SIGINT, 0.6), (signal.SIGTERM, 2.5)])
 def test_a_signal_before_the_first_trial_leaves_nothing(tmp_path: Path, number: signal.Signals, after: float) -> None:
     early(tmp_path, number, after)
 
