@@ -105,7 +105,7 @@ def early(folder: Path, number: signal.Signals, after: float) -> list[psutil.Pro
     if ledger.exists() and SearchRecord.fold(read_ledger(ledger)).trials:
         assert "--resume early" in errors
     else:
-        assert "interrupted" in errors or number == signal.SIGTERM
+        assert "interrupted" in errors or process.returncode == -number, "killed before Python listened"
         assert not (folder / "early").exists(), "a search without a trial is none"
     return agents
 
