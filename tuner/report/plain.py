@@ -44,6 +44,8 @@ class PlainView:
 
     def say(self, doing: str) -> None:
         """What happens now that no event tells of."""
+        if not doing:
+            return
         with self._lock:
             self._stream.write(f"{doing}\n")
             self._stream.flush()

@@ -153,5 +153,5 @@ def kept_in(best: Path) -> tuple[str, ...]:
     if not (best / "manifest.json").is_file():
         return ()
     weights = [p for p in best.iterdir() if p.name.startswith("adapter_model.")]
-    adapter = f"adapter ({words.size(sum(p.stat().st_size for p in weights))})" if weights else "adapter"
+    adapter = f"adapter ({words.size(sum(p.lstat().st_size for p in weights))})" if weights else "adapter"
     return (adapter, *(name for name in ("train.yaml", "README.md") if (best / name).is_file()))

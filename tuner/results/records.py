@@ -143,6 +143,8 @@ class SearchRecord:
     started: float | None = None
     updated: float | None = None
     finished: bool = False
+    settings_digest: str = ""
+    """SHA-256 of `resolved.json` as the last session read it."""
     sessions: int = 0
     wall_s: float = 0.0
     outcome: str = ""
@@ -188,6 +190,7 @@ class SearchRecord:
         self.name = details.get("name", self.name)
         self.num_trials = details.get("num_trials", self.num_trials)
         self.workers = details.get("workers", self.workers)
+        self.settings_digest = details.get("settings", self.settings_digest)
         self.started = self.started or event.time
         self._session_started = event.time
         self.sessions += 1

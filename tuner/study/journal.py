@@ -34,7 +34,9 @@ class OneWriter(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Writes the lines of one operation in one go, so that a reader meets whole ones."""
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
-        self._file.write(b"".join(lines))
+        data = b"".join(lines)
+        while data:  # a disk that fills up takes a part without complaint
+            data = data[self._file.write(data) :]
         self._unread.extend(lines)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:

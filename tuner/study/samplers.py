@@ -34,11 +34,6 @@ def window_of(settings: Any) -> int | None:
     return WINDOW if settings.kind == "tpe" else None
 
 
-def notes_of(settings: Any) -> bool:
-    """Whether the sampler goes on from what it has noted in the study."""
-    return settings.kind in ("cmaes", "qmc")
-
-
 def make_sampler(settings: Any, space: Any, *, num_trials: int, seed: int, number: int) -> optuna.samplers.BaseSampler:
     """The sampler that suggests trial `number`. `settings` is `search.sampler`, `space` a `tuner.space` space."""
     import optuna

@@ -17,16 +17,17 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.contract import Reason, Status, Verdict
+from tuner.contract import InputError, Reason, Status, Verdict
+from tuner.redaction import redact
 from tuner.results.records import RECIPE, TrialRecord
-from tuner.study.samplers import make_sampler, notes_of, window_of
+from tuner.study.samplers import make_sampler, window_of
 
 if TYPE_CHECKING:
     import optuna
@@ -73,7 +74,8 @@ class Study:
         self._recipe = dict(recipe)
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
-        notes = _Notes.read(path, name) if records and notes_of(sampler) else _Notes()
+        notes = _Notes.read(path, name)
+        _require_whole_ledger(path, notes.states, records)
         fresh = path.with_name(path.name + ".new")
         size = window_of(sampler)
         self._storage = Storage(OneWriter(fresh), Window(size) if size else None)
@@ -122,7 +124,7 @@ class Study:
         from optuna.trial import TrialState
 
         trial = self._trial(number)
-        trial.set_user_attr("ending", f"{verdict.status}: {verdict.message or verdict.reason}")
+        trial.set_user_attr("ending", redact(f"{verdict.status}: {verdict.message or verdict.reason}"))
         state, value, infeasible = _translate(verdict.reason, best)
         if infeasible:
             trial.set_constraint("trainable", 1.0)
@@ -209,6 +211,8 @@ class _Notes:
 
     study: Mapping[str, Any] = field(default_factory=dict)
     trials: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    states: Mapping[int, str] = field(default_factory=dict)
+    """What it says of how each trial ended."""
 
     @classmethod
     def read(cls, path: Path, name: str) -> _Notes:
@@ -225,4 +229,20 @@ class _Notes:
             trials = study.get_trials(deepcopy=False)
         except Exception:  # a damaged journal costs a sampler its notes and nothing else: the ledger rebuilds the study
             return cls()
-        return cls(of_study, {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials})
+        of_trials = {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials}
+        return cls(of_study, of_trials, {t.number: t.state.name for t in trials})
+
+
+def _require_whole_ledger(path: Path, told: Mapping[int, str], records: Sequence[TrialRecord]) -> None:
+    """The ledger hears of an ending first. Where only the journal knows of one, the ledger has been cut, and going on
+    from it would run again, and forget, what has ended."""
+    ended = {record.number for record in records if record.has_ended}
+    begun = {record.number for record in records}
+    for number, state in sorted(told.items()):
+        if (state in ("COMPLETE", "PRUNED") and number not in ended) or (state == "FAIL" and number not in begun):
+            raise InputError(
+                f"has lost its end: it does not know how trial {number} ended, and {path.name} does",
+                where=str(path.with_name("trials.jsonl")),
+                expected="the ledger as the last session left it",
+                remedy=f"restore it from a backup; or go on without what it lost: delete {path}",
+            )
