@@ -59,3 +59,24 @@ def test_what_cannot_be_packed_runs_unpacked_and_is_said(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "trials run unpacked: use_dora" in " ".join(done.stdout.split())
+
+
+def test_what_cannot_be_packed_runs_beside_the_packed_ones(tmp_path: Path) -> None:
+    """A DoRA trial on a base of its own, its neighbours on the engine's; each is the trial it would be alone."""
+    space = '{"parameters": {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": true}, '
+    space += '"use_dora": {"type": "choice", "values": [false, true]}}}'
+    everything = ("--num-trials", "5", "--scheduler", "none", "--set", f"search.space={space}")
+    alone, _ = search(tmp_path, "alone", *everything)
+    mixed, said = search(tmp_path, "mixed", *everything, "--trials-per-gpu", "3")
+    assert "runs alone, beside the packed ones" in said
+    assert {trial.params["use_dora"] for trial in alone.ended} == {False, True}
+    for number, trial in alone.trials.items():
+        other = mixed.trials[number]
+        assert (other.params, other.reason) == (trial.params, Reason.BUDGET)
+        assert other.eval_loss == pytest.approx(trial.eval_loss, abs=1e-4)
+
+
+def test_auto_says_how_many_it_chose_and_why(tmp_path: Path) -> None:
+    record, said = search(tmp_path, "auto", "--num-trials", "4", "--trials-per-gpu", "auto")
+    assert len(record.ended) == 4
+    assert "at a time (steps a second of all trials, by their number: 1:" in said

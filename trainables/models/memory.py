@@ -1,7 +1,8 @@
 """How much memory training needs, from a base's config alone: torch-free, so that `plan` can tell it.
 
 Counted are the tensors that a decoder of the Llama kind keeps from its forward pass for its backward pass, in the order
-in which they are made. Measured over the grid of `scripts/bench_tokens.py`; BENCHMARKS.md has by how much it misses.
+in which they are made. Over the grid of `scripts/bench_tokens.py` that is within 2% of the measured peaks: see
+BENCHMARKS.md.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_CHUNK = 32768
-"""Positions whose logits TRL's fused head makes at a time."""
+_WORKSPACE = 64 << 20
+"""What cuBLAS takes on an H200 at its first product, and keeps."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,6 @@ def need(shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: b
         # Both norms step by step in fp32, and a low-rank product in fp32 beside each layer's output
         kept += 2 * 4 * shape.hidden + (size * (shape.hidden + shape.intermediate) if bf16 else 0)
     all_tokens = slots * tokens
-    chunk = min(all_tokens, _CHUNK)
-    passing = chunk * shape.vocabulary * 6 + 3 * all_tokens * shape.intermediate * size
+    # Logits and gradients come and go in less than the layers above have given back. NF4 unpacks one layer at a time
+    passing = _WORKSPACE + (2 * shape.hidden * shape.intermediate if nf4 else 0)
     return Need(base, adapters, shape.layers * kept * all_tokens, passing)

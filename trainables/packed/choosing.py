@@ -49,7 +49,7 @@ def choose(engine: Engine, wanted: int, heaviest: Mapping[str, Any], *, measure:
     best = 1
     for slots in [*takewhile(lambda n: n < fit, (2**power for power in range(10))), fit]:
         speeds[slots] = slots / _seconds_a_step(engine, slots, {})
-        if speeds[slots] < _PAYS * speeds[best]:
+        if slots > 1 and speeds[slots] < _PAYS * speeds[best]:
             break
         best = slots
     told = ", ".join(f"{slots}: {speed:.1f}" for slots, speed in speeds.items())
@@ -61,7 +61,6 @@ def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: b
     """Slots for which the heaviest trials have room; on a CPU all that are wanted."""
     if engine.device.type != "cuda" or wanted == 1:
         return wanted
-    room = _ROOM * torch.cuda.get_device_properties(engine.device).total_memory
     peaks = []
     for slots in (1, 2):
         torch.cuda.reset_peak_memory_stats()
@@ -72,7 +71,14 @@ def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: b
                 raise
             return 1
         peaks.append(torch.cuda.max_memory_allocated())
+    memory = torch.cuda.get_device_properties(engine.device).total_memory
+    return room_for(wanted, (peaks[0], peaks[1]), memory, beside)
+
+
+def room_for(wanted: int, peaks: tuple[float, float], memory: float, beside: bool) -> int:
+    """How many of `wanted` slots fit into `memory` bytes, if one takes peaks[0] and two peaks[1], the base included."""
     each = max(1, peaks[1] - peaks[0])
+    room = _ROOM * memory
     if beside:  # it brings its own base, and keeps a little more of every step
         room -= 1.3 * peaks[0]
     return max(1, min(wanted, int((room - (peaks[0] - each)) / each)))
