@@ -78,13 +78,14 @@ class TrialActor(tune.Trainable):
         """One report: the set-up, an evaluation, or the verdict on a fault."""
         try:
             return to_result(self._advance())
+        except SystemExit as leaving:  # would end this process, and the trial would look like a lost one
+            return to_result(Verdict(Reason.ERROR, f"SystemExit: {leaving.code}"[:300]), traceback.format_exc())
         except Fault as fault:
             return to_result(fault.verdict, traceback.format_exc())
         except InputError as error:
             return to_result(Verdict(Reason.CONFIG, str(error)), traceback.format_exc())
         except Exception as error:
-            message = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            return to_result(Verdict(Reason.ERROR, message), traceback.format_exc())
+            return to_result(Verdict(Reason.ERROR, _one_line(error)), traceback.format_exc())
 
     def cleanup(self) -> None:
         self._leave()
@@ -140,6 +141,10 @@ class TrialActor(tune.Trainable):
         self._log = logging.FileHandler(self._trial.log, delay=True, encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def trial_name(trial: Any) -> str:

@@ -11,9 +11,16 @@ from typing import Any
 
 import yaml
 
+from tuner.contract import STATE
 from tuner.results.folder import RunFolder
 from tuner.results.model_card import model_card
 from tuner.results.records import SearchRecord
+
+
+def drop_state(folder: RunFolder, number: int) -> None:
+    """Deletes what a trial that has ended kept in order to go on, over all its attempts."""
+    for place in (folder.trial(number), *folder.trial(number).glob("attempt-*")):
+        shutil.rmtree(place / STATE, ignore_errors=True)
 
 
 def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int) -> None:

@@ -20,7 +20,8 @@ from typing import IO, Any
 
 class Kind(StrEnum):
     """What an event says. `search` opens a session of a search, `finished` closes it; the rest is about one trial,
-    except `prepared` (data and base) and `note` (a sentence for the user)."""
+    except `prepared` (data and base) and `note` (a sentence for the user). `retry` ends an attempt at a trial that is
+    tried again, and says why."""
 
     SEARCH = "search"
     PREPARED = "prepared"
@@ -29,6 +30,7 @@ class Kind(StrEnum):
     SETUP = "setup"
     EVALUATION = "evaluation"
     ENDED = "ended"
+    RETRY = "retry"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
 

@@ -27,11 +27,23 @@ class Heard:
     spared: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     resources: list[int] = field(default_factory=list)
+    curves: dict[str, list[tuple[int, Reading]]] = field(default_factory=dict)
+
+    def key(self, trial_id: str) -> str:
+        return trial_id
+
+    def known(self, trial_id: str) -> tuple[int, list[Reading]]:
+        curve = self.curves.get(trial_id, [])
+        return (curve[-1][0] if curve else 0), [reading for _, reading in curve]
+
+    def repeated(self, trial_id: str) -> None: ...
 
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
 
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
         self.resources.append(resource)
+        reading = Reading(resource, evaluation.eval_loss)
+        self.curves.setdefault(trial_id, []).append((evaluation.step, reading))
         if verdict:
             self.verdicts[trial_id] = verdict
 
