@@ -7,7 +7,9 @@ that a driver that dies between the two has lost nothing: a resume builds the st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,17 @@ class Terms:
     keep_adapters: int
     check: Callable[[Mapping[str, Any]], Any] = dict
     """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
+
+
+def _undivided(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A second Ctrl-C comes before or after it, and never between the ledger and the study."""
+
+    @wraps(method)
+    def entry(books: Books, *arguments: Any, **more: Any) -> Any:
+        with books._whole():
+            return method(books, *arguments, **more)
+
+    return entry
 
 
 @dataclass(frozen=True)
@@ -70,11 +83,13 @@ class Books:
         self._used_up = False
         self._killed: dict[str, Verdict] = {}
         self._stop_requested: Callable[[], bool] = lambda: False
+        self._whole: Callable[[], AbstractContextManager[None]] = nullcontext
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
     # Source
 
+    @_undivided
     def settle(self) -> None:
         """Writes the endings that a driver had judged and died before it could write."""
         for trial in self._record.trials.values():
@@ -88,6 +103,7 @@ class Books:
         complete = self._used_up or len(self._record.trials) >= self._terms.num_trials
         return self.stopping or (complete and not waits)
 
+    @_undivided
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial: first those that were cut off, with their number and parameters, then new ones. None: not
         now, or, when `over`, never."""
@@ -99,6 +115,7 @@ class Books:
             self.failure = error if isinstance(error, InputError) else _no_suggestion(len(self._record.trials), error)
             return None
 
+    @_undivided
     def lost(self, trial_id: str, error: bool) -> None:
         trial = self._current(trial_id)
         if trial is None or not trial.is_running:
@@ -108,6 +125,7 @@ class Books:
         else:
             self.ended(trial_id, Verdict(Reason.INFRASTRUCTURE, "Ray dropped the trial"))
 
+    @_undivided
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
         for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
@@ -138,6 +156,7 @@ class Books:
         trial = self._record.trials[self._attempts[trial_id].number]
         return trial.step, readings(trial)
 
+    @_undivided
     def set_up(self, trial_id: str, setup: Setup) -> None:
         if self._current(trial_id) is None:
             return
@@ -151,6 +170,7 @@ class Books:
     def repeated(self, trial_id: str) -> None:
         self._watchdog.heard(trial_id)
 
+    @_undivided
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
         trial = self._current(trial_id)
         if trial is None:
@@ -178,6 +198,7 @@ class Books:
         if verdict is not None:
             self._end(number, verdict)
 
+    @_undivided
     def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None:
         trial = self._current(trial_id)
         if trial is None or not trial.is_running:
@@ -199,9 +220,10 @@ class Books:
 
     # Stopping
 
-    def stop_when(self, requested: Callable[[], bool]) -> None:
-        """Consults `requested` (a signal, say) beside the books' own reasons to stop."""
-        self._stop_requested = requested
+    def stop_when(self, requested: Callable[[], bool], whole: Callable[[], AbstractContextManager[None]]) -> None:
+        """Consults `requested` (a signal, say) beside the books' own reasons to stop. whole: what is entered where a
+        signal must not come between."""
+        self._stop_requested, self._whole = requested, whole
 
     @property
     def stopping(self) -> bool:

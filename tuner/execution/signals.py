@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -23,6 +25,8 @@ class StopSignals:
         self.number: int | None = None
         self.count = 0
         self._deferred = False
+        self._whole = 0
+        self._late = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -53,6 +57,19 @@ class StopSignals:
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is done in here is done to its end: a signal that would raise waits until then. Between a line of the
+        ledger and what follows from it, nothing comes."""
+        self._whole += 1
+        try:
+            yield
+        finally:
+            self._whole -= 1
+        if self._late and not self._whole:
+            self._late = False
+            raise StopRequested
+
     def requested(self) -> bool:
         return self.number is not None
 
@@ -60,4 +77,7 @@ class StopSignals:
         self.count += 1
         self.number = self.number or number
         if not self._deferred or self.count > 1:
+            if self._whole:
+                self._late = True
+                return
             raise StopRequested

@@ -92,7 +92,7 @@ def run_trials(
         folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=Plaques(),
         watchdog=Watchdog(experiment.run.hang_timeout),
     )  # fmt: skip
-    books.stop_when(signals.requested)
+    books.stop_when(signals.requested, signals.whole)
     books.settle()
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(

@@ -85,7 +85,10 @@ class TrialActor(tune.Trainable):
         except InputError as error:
             return to_result(Verdict(Reason.CONFIG, str(error)), traceback.format_exc())
         except Exception as error:
-            return to_result(Verdict(Reason.ERROR, _one_line(error)), traceback.format_exc())
+            # torch is not to be imported here; a program that answers with a Fault can say what would be smaller
+            full = type(error).__name__ == "OutOfMemoryError"
+            reason = Reason.OUT_OF_MEMORY if full else Reason.ERROR
+            return to_result(Verdict(reason, _one_line(error)), traceback.format_exc())
 
     def cleanup(self) -> None:
         self._leave()
