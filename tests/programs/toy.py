@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -57,6 +58,10 @@ class Train(Strict):
     eval_steps: float = 0.1
     behaviour: Behaviour = "fine"
     misbehaving: list[int] = []
+    each: dict[int, Behaviour] = {}
+    """Behaviour by number of the trial, above the two others."""
+    killed: float = 0.0
+    """Share of the trials, drawn by number, whose first attempt is killed."""
     pace: float = 0.0
     """Seconds between evaluations."""
     resumes: bool = True
@@ -104,6 +109,9 @@ class Toy:
         train = self._settings.model_copy(update=dict(assignment.params))
         self._assignment, self._train = assignment, train
         self._behaviour = train.behaviour if assignment.number in train.misbehaving else "fine"
+        if random.Random(assignment.number).random() < train.killed:
+            self._behaviour = "kill_once"
+        self._behaviour = train.each.get(assignment.number, self._behaviour)
         epochs = train.num_train_epochs
         self._max_steps = max(1, round(1000 * epochs / train.batch_size)) if epochs else train.max_steps
         self._left = list(assignment.evaluation_steps(self._max_steps))
