@@ -32,7 +32,7 @@ MISBEHAVIOUR: dict[int, tuple[str, str, Reason]] = {
 
 
 def test_each_misbehaviour_ends_its_own_trial(toy: Toy, fault: Fault) -> None:
-    each = {number: behaviour for number, (behaviour, _, _) in MISBEHAVIOUR.items()}
+    each = {str(number): behaviour for number, (behaviour, _, _) in MISBEHAVIOUR.items()}
     outcome = toy(train__each=each, search__num_trials=13, scheduler__kind="none", scheduler__diverged={"factor": 2.0},
                   run__max_concurrent_trials=1)  # fmt: skip
     record = invariants.check(outcome.path, num_trials=13, exit_code=outcome.exit_code)
@@ -115,10 +115,12 @@ def test_a_trial_that_hangs_is_killed_and_tried_once_more(
 
 @pytest.mark.chaos
 def test_a_program_that_cannot_go_on_begins_anew_and_is_compared_once(toy: Toy, fault: Fault) -> None:
-    outcome = toy(train__behaviour="kill_once", train__misbehaving=[1, 2], train__resumes=False, search__num_trials=4)
-    record = invariants.check(outcome.path, num_trials=4, exit_code=outcome.exit_code)
-    assert all(record.trials[n].attempt == 2 and record.trials[n].setup["resumed_step"] == 0 for n in (1, 2))
-    fault("kill -9 of a trial's actor", 2)
+    outcome = toy(train__behaviour="kill_once", train__misbehaving=list(range(6)), train__resumes=False,
+                  search__num_trials=6)  # fmt: skip
+    record = invariants.check(outcome.path, num_trials=6, exit_code=outcome.exit_code)
+    again = [trial for trial in record.trials.values() if trial.attempt == 2]
+    assert again and all(trial.setup["resumed_step"] == 0 and trial.points[0].step == 1 for trial in again)
+    fault("kill -9 of a trial's actor", len(again))
 
 
 @pytest.mark.chaos
@@ -126,7 +128,7 @@ def test_a_thousand_trials_with_one_in_twenty_killed(toy: Toy, fault: Fault) -> 
     outcome = toy(train__killed=0.05, train__eval_steps=0.5, search__num_trials=1000, search__sampler="random")
     record = invariants.check(outcome.path, num_trials=1000, exit_code=outcome.exit_code)
     killed = sum(trial.attempt > 1 for trial in record.trials.values())
-    assert killed > 20, "of 50, those that were not stopped before"
+    assert 30 < killed < 70
     assert not [t.ending for t in record.ended if t.reason is Reason.INFRASTRUCTURE]
     fault("kill -9 of a trial's actor, among 1,000 trials", killed)
 
@@ -135,7 +137,7 @@ def test_a_thousand_trials_with_one_in_twenty_killed(toy: Toy, fault: Fault) -> 
 def test_a_child_that_a_program_leaves_behind(tmp_path: Path, fault: Fault) -> None:
     from tests.chaos import driving
 
-    driver = driving.toy(tmp_path, "--scheduler", "none", train={"each": {1: "fork"}, "pace": 0.1}, trials=3)
+    driver = driving.toy(tmp_path, "--scheduler", "none", train={"each": {"1": "fork"}, "pace": 0.1}, trials=3)
     driver.wait(lambda events: any(e.number == 1 and e.event is Kind.EVALUATION and (e.step or 0) > 9 for e in events))
     children = [p for p in driver.look_around() if "sleep" in p.name()]
     assert children, "the child runs"

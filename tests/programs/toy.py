@@ -41,7 +41,7 @@ from tuner.contract import (
 Behaviour = Literal[
     "fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat", "nonsense",
     "exit_once", "kill_once", "raise_in_setup", "sys_exit", "segfault", "fork", "unpicklable", "hang", "hang_once",
-    "huge", "text", "too_large", "slow_but_alive",
+    "kill_at_once", "huge", "text", "too_large", "slow_but_alive",
 ]  # fmt: skip
 
 
@@ -58,10 +58,10 @@ class Train(Strict):
     eval_steps: float = 0.1
     behaviour: Behaviour = "fine"
     misbehaving: list[int] = []
-    each: dict[int, Behaviour] = {}
+    each: dict[str, Behaviour] = {}
     """Behaviour by number of the trial, above the two others."""
     killed: float = 0.0
-    """Share of the trials, drawn by number, whose first attempt is killed."""
+    """Share of the trials, drawn by number, whose first attempt is killed before its first report."""
     pace: float = 0.0
     """Seconds between evaluations."""
     resumes: bool = True
@@ -110,8 +110,8 @@ class Toy:
         self._assignment, self._train = assignment, train
         self._behaviour = train.behaviour if assignment.number in train.misbehaving else "fine"
         if random.Random(assignment.number).random() < train.killed:
-            self._behaviour = "kill_once"
-        self._behaviour = train.each.get(assignment.number, self._behaviour)
+            self._behaviour = "kill_at_once"
+        self._behaviour = train.each.get(str(assignment.number), self._behaviour)
         epochs = train.num_train_epochs
         self._max_steps = max(1, round(1000 * epochs / train.batch_size)) if epochs else train.max_steps
         self._left = list(assignment.evaluation_steps(self._max_steps))
@@ -128,8 +128,10 @@ class Toy:
                 raise Fault(Reason.DATA, "no label tokens", "look at the template")
             case "raise_in_setup":
                 raise ValueError("the toy cannot be set up")
-            case "exit_once" | "kill_once" | "hang_once" if not first:
+            case "exit_once" | "kill_once" | "kill_at_once" | "hang_once" if not first:
                 self._behaviour = "fine"
+            case "kill_at_once":
+                os.kill(os.getpid(), signal.SIGKILL)
         resumed = self._go_on() if train.resumes else 0
         fit = assignment.fits.get("toy", Fit(8)).within(Fit(8))
         self._fit = fit

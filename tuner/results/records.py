@@ -252,6 +252,7 @@ class SearchRecord:
                 trial.adapter = event.details.get("adapter") or trial.adapter
                 trial.judged = _verdict(event.details.get("verdict"))
             case Kind.ENDED:
+                trial.interrupted, trial.retry = False, ""
                 trial.status = Status(event.status or Status.FAILED)
                 trial.reason = Reason(event.reason or Reason.ERROR)
                 trial.message = str(event.details.get("message", ""))
