@@ -127,7 +127,7 @@ class Books:
 
     @_undivided
     def close(self) -> None:
-        """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
+        """Ray is done: whatever it left without an ending was cut off, and a resume goes on with it."""
         for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
             self._interrupt(number)
         for number in [n for n, trial in self._record.trials.items() if trial.interrupted]:

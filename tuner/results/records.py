@@ -41,7 +41,7 @@ class Point:
 class TrialRecord:
     """One trial: its point of the space, its curve and its ending.
 
-    `interrupted` marks a trial that a signal or a lost driver cut off: it has no ending, and a resume runs it again.
+    `interrupted` marks a trial that a signal or a lost driver cut off: it has no ending, and a resume goes on with it.
     """
 
     number: int
@@ -136,7 +136,7 @@ class TrialRecord:
         if self.retry:
             return f"to be tried again: {self.retry}"
         if self.interrupted:
-            return "interrupted: a resume runs it again"
+            return "interrupted: a resume goes on with it"
         if self.status is None:
             return "running"
         what = self.message or str(self.reason)
