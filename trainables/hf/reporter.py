@@ -58,6 +58,9 @@ class Reporter(TrainerCallback):
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.sign()
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sign()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Asks for a log line (it carries the mean training loss since the last) and an evaluation."""
         self.sign()
