@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tuner.contract import STATE
@@ -64,9 +65,13 @@ class Pace:
         return self._clock() - self._last >= wait
 
     def save(self, folder: Path, values: Mapping[str, Any]) -> None:
-        """Saves, and notes what it cost."""
+        """Saves, and notes what it cost. A disk that is full costs the trial its state and nothing else."""
         began = self._clock()
-        save(folder, values)
+        try:
+            save(folder, values)
+        except (OSError, SafetensorError) as error:  # safetensors has its own for a failing write
+            logging.getLogger(__name__).warning("the state below %s was not saved: %s", folder, error)
+            Path(folder, STATE, _NEWEST + ".new").unlink(missing_ok=True)
         self._last = self._clock()
         self._cost = self._last - began
 

@@ -55,18 +55,27 @@ class Driver:
             self.family = psutil.Process(self.process.pid).children(recursive=True)
         return self.family
 
-    def kill(self) -> None:
-        """kill -9, and waits until what it had started has noticed."""
+    def kill(self) -> list[psutil.Process]:
+        """kill -9. Waits until the workers are gone; gives all that it had started, to be looked for later: Ray's two
+        agents go on for up to a minute after their raylet, trying to report its death."""
         self.look_around()
         self.process.kill()
         self.process.communicate()
-        psutil.wait_procs(self.family, timeout=30)
+        psutil.wait_procs([p for p in self.family if not is_agent(p)], timeout=30)
+        return self.family
 
     def end(self, timeout: float = 300) -> tuple[int, str, str]:
         """Waits for its own end: exit code, standard output, standard error."""
         self.look_around()
         output, errors = self.process.communicate(timeout=timeout)
         return self.process.returncode, output, errors
+
+
+def is_agent(process: psutil.Process) -> bool:
+    try:
+        return "Agent" in process.name() or "Agent" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def counting(kind: Kind, at_least: int) -> Callable[[list[Event]], bool]:

@@ -156,7 +156,7 @@ def expected_exit(record: SearchRecord) -> int:
     return 3 if any(t.status is Status.FAILED for t in record.ended) else 0
 
 
-def check_processes(family: Iterable[psutil.Process], within: float = 30) -> None:
+def check_processes(family: Iterable[psutil.Process], within: float = 120) -> None:
     """10. family: the processes of the search, as they were while it ran."""
     _, alive = psutil.wait_procs(list(family), timeout=within)
     assert not alive, f"left behind: {[process.cmdline() for process in alive if process.is_running()]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from trainables import states
 from trainables.sft import SFT
-from tuner.contract import STATE, Assignment, Evaluation, Resume, Setup
+from tuner.contract import ALIVE, STATE, Assignment, Evaluation, Resume, Setup
 
 Make = Callable[..., dict[str, Any]]
 POINTS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -199,3 +200,25 @@ def test_without_a_state_it_begins_anew_in_silence(program: Callable[..., SFT], 
     shutil.rmtree(Path(task.folder, STATE))
     setup = begun(trials, going_on(task, tmp_path, known))
     assert (setup.resumed_step, setup.note) == (0, "")
+
+
+def test_a_disk_that_takes_no_more_costs_the_state_and_not_the_trial(
+    program: Callable[..., SFT], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trials = program()
+    task = assignment(tmp_path, "cut")
+    trials.start(task)
+    first = trials.step()
+    place = Path(task.folder, STATE)
+    newest = place / "state.safetensors"
+    kept = newest.read_bytes()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, unlimited[1]))  # an adapter has 35 kB, a state 110
+    try:
+        second = trials.step()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    trials.stop()
+    assert second.step > first.step and "was not saved" in caplog.text
+    assert newest.read_bytes() == kept, "the state before it is still there, whole"
+    assert {path.name for path in place.iterdir()} == {ALIVE, "state.safetensors"}
