@@ -4,7 +4,7 @@
 
 Prints, each with its bound:
 
-report   the driver's work for one evaluation: rules' curve, ledger with fsync, record, study, watchdog (5 ms)
+report   the driver's work for one evaluation: curve, ledger with fsync, record, study, watchdog (5 ms)
 state    one state of the embedded example's trial on disk, and the share of the trial that its pace allows (2%)
 search   the share of a whole search of the embedded example that the driver spends on its books (2%)
 resume   a search of 1,000 trials, from the command to the first step of the next, less a new search's (15 s)
@@ -75,7 +75,7 @@ def bench_report(folder: Path) -> str:
     with timed(spent):
         run_search(load_experiment(None, (), flags))
     reports = len(spent["evaluated"])
-    around = [sum(spent.get(name, [])) for name in ("evaluated", "known", "tick", "hanging", "over")]
+    around = [sum(spent.get(name, [])) for name in ("evaluated", "known", "hanging", "over")]
     return f"report   {1000 * sum(around) / reports:6.2f} ms each, of {reports} (5 ms)"
 
 

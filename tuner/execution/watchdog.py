@@ -16,6 +16,9 @@ from tuner.contract import ALIVE, STATE
 AT_LEAST_S = 3600.0
 """Silence that is never called hanging where nothing was set: a base of 70 billion parameters takes half an hour to
 load."""
+STANDSTILL_S = 5.0
+"""Between two looks, which the driver takes several times a second: more, and it stood still itself (a full disk, a
+stopped process) and heard nobody."""
 TIMES_THE_LONGEST = 20.0
 """And so many times the longest silence that a trial of this search came back from."""
 
@@ -35,6 +38,7 @@ class Watchdog:
         self._longest = 0.0
         self._heard: dict[str, _Heard] = {}
         self._look = 0.0
+        self._turn = clock()
 
     @property
     def timeout(self) -> float:
@@ -62,6 +66,10 @@ class Watchdog:
         """Trials of `running` that hang, each with the seconds of its silence. Cheap to ask often: it looks at its
         trials a hundred times a timeout. Those that do not run (paused, waiting for a worker) are not silent."""
         now, timeout = self._clock(), self.timeout
+        stood, self._turn = now - self._turn, now
+        if stood > STANDSTILL_S:
+            for heard in self._heard.values():
+                heard.since = min(now, heard.since + stood)
         if timeout <= 0 or now < self._look:
             return []
         self._look = now + min(timeout / 100, 10.0)

@@ -24,8 +24,13 @@ def clock() -> Clock:
 
 
 def hangs(watchdog: Watchdog, clock: Clock, after: float, running: list[str] | None = None) -> bool:
-    clock.now += after
-    return bool(watchdog.hanging(lambda: ["a"] if running is None else running))
+    """Whether a driver that looks every second finds the trial hanging within so many seconds."""
+    until = clock.now + after
+    while clock.now < until:
+        clock.now += 1
+        if watchdog.hanging(lambda: ["a"] if running is None else running):
+            return True
+    return False
 
 
 def test_silence_beyond_the_timeout_hangs_and_a_report_breaks_it(clock: Clock, tmp_path: Path) -> None:
@@ -60,6 +65,15 @@ def test_what_does_not_run_is_not_silent(clock: Clock, tmp_path: Path) -> None:
     assert hangs(watchdog, clock, 20)
 
 
+def test_a_driver_that_stood_still_blames_nobody(clock: Clock, tmp_path: Path) -> None:
+    watchdog = Watchdog(60, clock)
+    watchdog.begin("a", str(tmp_path))
+    assert not hangs(watchdog, clock, 50)
+    clock.now += 10_000  # it waited for room on its disk
+    assert not hangs(watchdog, clock, 10)
+    assert hangs(watchdog, clock, 3)
+
+
 def test_by_itself_it_scales_to_what_it_saw(clock: Clock, tmp_path: Path) -> None:
     watchdog = Watchdog(None, clock)
     assert watchdog.timeout == AT_LEAST_S
@@ -72,4 +86,4 @@ def test_by_itself_it_scales_to_what_it_saw(clock: Clock, tmp_path: Path) -> Non
 def test_it_can_be_switched_off(clock: Clock, tmp_path: Path) -> None:
     watchdog = Watchdog(0, clock)
     watchdog.begin("a", str(tmp_path))
-    assert not hangs(watchdog, clock, 1e6)
+    assert not hangs(watchdog, clock, 10_000)

@@ -169,3 +169,16 @@ def test_an_evaluation_past_two_rungs_leaves_no_late_loss_at_the_lower() -> None
         report(asha, "short", step, loss, max_steps=4)
     assert report(asha, "long", 4, 4.9) == TrialScheduler.CONTINUE
     assert not heard.verdicts
+
+
+def test_an_evaluation_on_record_is_judged_once() -> None:
+    heard = Heard()
+    asha = scheduler(heard)
+    report(asha, "a", 4, 5.0)
+    before = list(asha._brackets[0]._rungs[-1][1].items())
+    assert report(asha, "a", 4, 9.0) == TrialScheduler.CONTINUE, "trained again up to what is known"
+    assert heard.resources == [4] and list(asha._brackets[0]._rungs[-1][1].items()) == before
+    assert report(asha, "a", 100, 3.0) == TrialScheduler.STOP
+    heard.verdicts.clear()
+    assert report(asha, "a", 100, 3.0) == TrialScheduler.STOP
+    assert heard.verdicts["a"].reason is Reason.BUDGET
