@@ -17,6 +17,8 @@ RESOURCE = "resource"
 TRACEBACK = "traceback"
 MOST_BYTES = 2**20
 """Of a report. What is longer is no measurement, and would stand in the ledger for ever."""
+_MOST_WORDS = 2_000
+"""Characters of what a verdict says."""
 _MOST_TRACEBACK = 64_000
 """Characters of a traceback that are kept: its end says what happened."""
 
@@ -31,6 +33,8 @@ def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict
         raise TypeError(f"the program answered {type(report).__name__}, expected Setup or Evaluation")
     if isinstance(report, Evaluation):
         report = _plain(report)
+    if isinstance(report, Verdict):
+        report = replace(report, message=report.message[:_MOST_WORDS], remedy=report.remedy[:_MOST_WORDS])
     loss = report.eval_loss if isinstance(report, Evaluation) else None
     if not isinstance(report, Verdict):
         size = len(json.dumps(asdict(report)))
