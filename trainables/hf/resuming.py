@@ -71,6 +71,9 @@ class ResumableTrainer(SFTTrainer):
             assert self.saved is not None
             self.optimizer.load_state_dict(self.saved["optimizer"])
             self.lr_scheduler.load_state_dict(self.saved["scheduler"])
+            self.saved = {
+                "random": self.saved["random"]
+            }  # what is still asked for; the rest has the adapter's size thrice
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

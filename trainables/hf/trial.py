@@ -94,6 +94,7 @@ class Trial:
         """What a state must have been saved by in order to be gone on from."""
         task = self._assignment
         return {
+            "format": 1,
             "number": task.number,
             "seed": task.seed,
             "max_steps": self.max_steps,

@@ -1,6 +1,6 @@
 """What becomes of a trial whose attempt came to nothing: tried again, or ended; and when that ends the search.
 
-infrastructure  its process or node is gone: tried again elsewhere, three times; it says nothing about the trial
+infrastructure  its process or node is gone: tried again by another worker, three times; it says nothing about the trial
 hung            no word for too long, killed: tried again once
 out_of_memory   tried again in the next smaller arrangement, as long as there is one
 error           ends the trial, because it would happen again
