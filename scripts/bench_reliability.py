@@ -28,7 +28,7 @@ from tuner.config import load_experiment
 from tuner.contract import Assignment
 from tuner.execution import books
 from tuner.execution.search import run_search
-from tuner.results.ledger import Event, Kind, Ledger, read_ledger
+from tuner.results.ledger import Event, Kind, read_ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = "tests.programs.toy:Toy"
@@ -153,20 +153,14 @@ def first_step(folder: Path, *arguments: str, name: str, trials: int = 0, number
 def lengthen(path: Path, trials: int) -> None:
     """Repeats the ledger's one trial under other numbers and rates."""
     events = [event for event in read_ledger(path) if event.number == 0]
-    ledger = Ledger(path)
-    for number in range(1, trials):
-        for event in events:
-            values = {key: value for key, value in vars(event).items() if key not in ("event", "time")}
-            values |= {"number": number, "trial": f"t{number}"}
-            if event.event is Kind.STARTED:
-                values["params"] = {"learning_rate": 10 ** (-5 + 5 * number / trials)}
-            append_unsynced(ledger, Event(event.event, event.time, **values))
-    ledger.close()
-
-
-def append_unsynced(ledger: Ledger, event: Event) -> None:
-    """Without waiting for the disk 12,000 times: this only makes the file."""
-    ledger._file.write(event.to_json() + "\n")
+    with path.open("a", encoding="utf-8") as file:
+        for number in range(1, trials):
+            for event in events:
+                values = {key: value for key, value in vars(event).items() if key not in ("event", "time")}
+                values |= {"number": number, "trial": f"t{number}"}
+                if event.event is Kind.STARTED:
+                    values["params"] = {"learning_rate": 10 ** (-5 + 5 * number / trials)}
+                file.write(Event(event.event, event.time, **values).to_json() + "\n")
 
 
 if __name__ == "__main__":

@@ -189,4 +189,5 @@ def test_a_resume_with_more_trials_after_a_kill(tmp_path: Path, fault: Fault) ->
     assert code == 0, errors
     record = invariants.check(driver.folder, num_trials=6, exit_code=code, family=driver.family)
     assert {n: record.trials[n].trial for n in ended} == ended, "what had ended was not run again"
+    assert any("was torn" in note for note in record.notes), "and it is said"
     fault("kill -9 of the driver in the middle of a line")

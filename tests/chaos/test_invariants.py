@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import invariants
-from tuner.results.ledger import Event, Kind, Ledger
+from tuner.results.ledger import Event, Kind
 
 Events = list[Event]
 
@@ -36,10 +36,8 @@ def course() -> Events:
 
 
 def written(folder: Path, events: Events) -> Path:
-    ledger = Ledger(folder / "trials.jsonl")
-    for event in events:
-        ledger._file.write(event.to_json() + "\n")
-    ledger.close()
+    lines = "".join(event.to_json() + "\n" for event in events)
+    (folder / "trials.jsonl").write_text(lines, encoding="utf-8")
     return folder
 
 

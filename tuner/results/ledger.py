@@ -95,7 +95,8 @@ class Ledger:
     def __init__(self, path: Path, listeners: Iterable[Callable[[Event], None]] = ()) -> None:
         self._path = path
         self._listeners = list(listeners)
-        _cut_torn_line(path)
+        self.torn = _cut_torn_line(path)
+        """Bytes of a last line that a crash had torn, and that were cut off."""
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def append(self, kind: Kind, **values: Any) -> Event:
@@ -131,12 +132,13 @@ def read_ledger(path: Path) -> Iterator[Event]:
                 raise ValueError(f"{path}, line {number}: not a ledger event ({error})") from error
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Ends the file at its last whole line, so that the next event does not continue a torn one."""
+def _cut_torn_line(path: Path) -> int:
+    """Ends the file at its last whole line, so that the next event does not continue a torn one; the bytes cut off."""
     if not path.exists() or path.stat().st_size == 0:
-        return
+        return 0
     with path.open("rb+") as file:
         data = file.read()
         keep = data.rfind(b"\n") + 1
         if keep != len(data):
             file.truncate(keep)
+    return len(data) - keep
