@@ -41,7 +41,7 @@ from tuner.contract import (
 Behaviour = Literal[
     "fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat", "nonsense",
     "exit_once", "kill_once", "raise_in_setup", "sys_exit", "segfault", "fork", "unpicklable", "hang", "hang_once",
-    "kill_at_once", "huge", "text", "too_large", "slow_but_alive",
+    "kill_at_once", "fork_and_die", "huge", "text", "too_large", "slow_but_alive",
 ]  # fmt: skip
 
 
@@ -175,7 +175,14 @@ class Toy:
                         self._state().joinpath(ALIVE).touch()
                     self._behaviour = "fine"
                 case "fork":
-                    subprocess.Popen(["sleep", "3600"], start_new_session=True)
+                    subprocess.Popen(["sleep", "3600"])
+                    self._behaviour = "fine"
+                case "fork_and_die":
+                    subprocess.Popen(["sleep", "3600"])
+                    if self._assignment.attempt == 1:
+                        time.sleep(1)
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    self._behaviour = "fine"
                 case "huge":
                     return Evaluation(step, self._max_steps, loss, adapter="x" * 10_000_000)
                 case "text":
