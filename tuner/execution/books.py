@@ -92,14 +92,14 @@ class Books:
     @_undivided
     def settle(self) -> None:
         """Writes the endings that a driver had judged and died before it could write."""
-        for trial in self._record.trials.values():
-            if not trial.has_ended and trial.judged is not None:
+        for trial in self._record.cut_off:
+            if trial.judged is not None:
                 self._end(trial.number, trial.judged)
 
     @property
     def over(self) -> bool:
         """Whether no trial will be suggested any more. One that runs may yet be lost and have to be tried again."""
-        waits = any(not t.has_ended for t in self._record.trials.values())
+        waits = self._record.num_ended < len(self._record.trials)
         complete = self._used_up or len(self._record.trials) >= self._terms.num_trials
         return self.stopping or (complete and not waits)
 
@@ -128,10 +128,11 @@ class Books:
     @_undivided
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume goes on with it."""
-        for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
-            self._interrupt(number)
-        for number in [n for n, trial in self._record.trials.items() if trial.interrupted]:
-            self._study.abandon(number)
+        for trial in self._record.running:
+            self._interrupt(trial.number)
+        for trial in self._record.cut_off:
+            self._study.abandon(trial.number)
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
         self._plaques.clear()
 
     def tick(self) -> None:
@@ -231,7 +232,7 @@ class Books:
         return self.halt is not None or self.failure is not None or self._stop_requested()
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
-        cut_off = next((t for t in self._record.trials.values() if t.interrupted), None)
+        cut_off = next(iter(self._record.cut_off), None)
         resume = None
         if cut_off is not None:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
@@ -329,7 +330,7 @@ class Books:
         )
         self._study.tell(number, verdict, trial.best_eval_loss)
         drop_state(self._folder, number)
-        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters, ended=number)
         self.halt = self.halt or self._streak.ended(number, verdict)
 
 

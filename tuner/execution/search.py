@@ -50,7 +50,7 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
     try:
         lock = RunLock(folder)
         _write_settings(folder, experiment)
-        return _Search(plan, folder, lock, listeners).run()
+        return _Search(plan, folder, lock, listeners, SearchRecord()).run()
     except (InputError, KeyboardInterrupt, OSError):
         if not folder.record().trials:  # nothing ran: give the name back
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -71,29 +71,42 @@ def resume_search(
     """
     folder = open_run(storage_path, name)
     experiment = _read_settings(folder)
-    if num_trials is not None:
-        have = len(folder.record().trials)
-        if num_trials < have:
-            raise InputError(
-                f"the search already has {have} trials",
-                where="--num-trials",
-                expected=f"{have} or more",
-            )
-        search = experiment.search.model_copy(update={"num_trials": num_trials})
-        experiment = replace(experiment, search=search)
-    place = {"name": folder.name, "storage_path": str(folder.path.parent), "address": address or experiment.run.address}
-    run = experiment.run.model_copy(update=place)
-    experiment = replace(experiment, run=run)
     lock = RunLock(folder)
-    return _Search(make_plan(experiment), folder, lock, listeners).run()
+    try:
+        record = folder.record()
+        if num_trials is not None:
+            experiment = _with_num_trials(experiment, num_trials, len(record.trials))
+        place = {
+            "name": folder.name,
+            "storage_path": str(folder.path.parent),
+            "address": address or experiment.run.address,
+        }
+        experiment = replace(experiment, run=experiment.run.model_copy(update=place))
+        search = _Search(make_plan(experiment), folder, lock, listeners, record)
+    except Exception:
+        lock.release()
+        raise
+    return search.run()
+
+
+def _with_num_trials(experiment: Experiment, num_trials: int, have: int) -> Experiment:
+    if num_trials < have:
+        raise InputError(
+            f"the search already has {have} trials",
+            where="--num-trials",
+            expected=f"{have} or more",
+        )
+    return replace(experiment, search=experiment.search.model_copy(update={"num_trials": num_trials}))
 
 
 class _Search:
-    """One session of a search: new or resumed, it is the same."""
+    """One session of a search: new or resumed, it is the same. record: what the ledger says, folded under the lock."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, lock: RunLock, listeners: Sequence[Observer]) -> None:
+    def __init__(
+        self, plan: Plan, folder: RunFolder, lock: RunLock, listeners: Sequence[Observer], record: SearchRecord
+    ) -> None:
         self._plan, self._experiment, self._folder, self._lock = plan, plan.experiment, folder, lock
-        self._record = folder.record()
+        self._record = record
         self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners])
         self._signals = StopSignals()
 

@@ -102,7 +102,7 @@ def run_trials(
         listener=books,
         history=[(str(t.number), readings(t)) for t in record.trials.values()],
     )
-    if len(record.ended) >= experiment.search.num_trials:
+    if record.num_ended >= experiment.search.num_trials:
         return None
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(

@@ -86,7 +86,7 @@ class PlainView:
 
     def _opening(self) -> str:
         record = self._record
-        left = record.num_trials - len(record.ended)
+        left = record.num_trials - record.num_ended
         again = f", {left} of them left" if record.sessions > 1 else ""
         on = f" on {words.plural(record.workers, 'worker')}" if record.workers else ""
         return f"search {record.name}: {words.plural(record.num_trials, 'trial')}{on}{again}"

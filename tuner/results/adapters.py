@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,22 @@ def drop_state(folder: RunFolder, number: int) -> None:
         shutil.rmtree(place / STATE, ignore_errors=True)
 
 
-def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int) -> None:
-    """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search."""
-    ranked = [t for t in record.leaderboard if t.has_ended and t.is_usable and t.adapter]
-    kept = {t.number for t in ranked[:keep]} | {t.number for t in record.trials.values() if not t.has_ended}
-    for trial in record.ended:
-        if trial.number not in kept:
-            shutil.rmtree(folder.trial(trial.number), ignore_errors=True)
+def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int | None = None) -> None:
+    """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search.
+
+    ended: the trial that has just ended; it alone, or the one it pushed out of the best, can have become surplus. None
+    looks through the whole folder.
+    """
+    best = [t.number for t in islice((t for t in record.ranked if t.adapter), keep + 1)]
+    kept, next_best = set(best[:keep]), best[keep:]
+    if ended is None:
+        names = [place.name for place in folder.adapters.iterdir()] if folder.adapters.is_dir() else []
+        have = [record.trials.get(int(name)) for name in names if name.isdigit()]
+        surplus = [t.number for t in have if t is not None and t.has_ended and t.number not in kept]
+    else:
+        surplus = next_best if ended in kept else [ended]
+    for number in surplus:
+        shutil.rmtree(folder.trial(number), ignore_errors=True)
 
 
 def write_best(

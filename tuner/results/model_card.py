@@ -29,7 +29,7 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         f"# {name}: trial {winner.number}",
         "",
         f"A LoRA adapter for `{base}`{' (NF4)' if quantization == 'nf4' else ''}, "
-        f"the best of {len(record.ended)} trials.",
+        f"the best of {record.num_ended} trials.",
         "",
         f"- validation loss **{best.eval_loss:.6f}** at step {best.step} of {winner.max_steps}",
         *([f"- the recipe's default hyperparameters reached {recipe:.6f}"] if recipe is not None else []),
