@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: search test check golden format clean
+.PHONY: search test chaos check golden format clean
 
 search: $(VENV)/.installed      ## run the embedded default search
 	$(BIN)/python -m tuner search
 
 test: $(VENV)/.dev              ## run the tests
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, at most 25 minutes
+	$(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/test_fitting.py
 
 check: $(VENV)/.dev             ## lint, format, types, layers
 	$(BIN)/ruff check .

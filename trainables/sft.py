@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainables import worker
+from trainables import fitting, worker
 from trainables.settings import PARAMETERS, REFUSED, Settings, with_params
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import (
@@ -128,6 +129,7 @@ class SFT:
         self._resident: Resident | None = None
         self._checksum = ""
         self._base_changed = False
+        self._fitted = self._settings
         # What is there now stays: the collector need not walk the libraries' 500,000 objects after every trial.
         # Before the base comes, which must remain collectable.
         gc.collect()
@@ -145,8 +147,9 @@ class SFT:
             self._load_base()
         assert self._resident is not None
         settings = with_params(self._settings, assignment.params)
+        settings = self._fitted = fitting.fitted(settings, assignment.fits.get(worker.device()))
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE
-        with worker.faults():
+        with self._memory():
             self._trial = Trial(
                 settings, assignment, self._resident, self._tokenizer, self._train, self._validation, began
             )
@@ -156,7 +159,7 @@ class SFT:
         """Trains to the next evaluation point and measures."""
         if self._trial is None:
             raise RuntimeError("step() before start()")
-        with worker.faults():
+        with self._memory():
             return self._trial.turns.next()
 
     def stop(self) -> None:
@@ -175,6 +178,22 @@ class SFT:
             self._base_changed = False
         collect()
         self._check_base()
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Out of memory, with the next smaller arrangement. At an evaluation there is none: its batches are as they
+        are for all trials, or their losses could not be compared."""
+        try:
+            with worker.faults():
+                yield
+        except Fault as fault:
+            if fault.reason is not Reason.OUT_OF_MEMORY:
+                raise
+            if self._trial is not None and self._trial.trainer.measuring:
+                remedy = "lower train.per_device_eval_batch_size or data.max_length"
+                raise Fault(fault.reason, f"at an evaluation: {fault.message}", remedy, worker.device()) from fault
+            smaller = fitting.smaller(self._fitted)
+            raise Fault(fault.reason, fault.message, fault.remedy, worker.device(), smaller) from fault
 
     def _load_base(self) -> None:
         from trainables.models.resident import Resident
@@ -196,4 +215,11 @@ class SFT:
             lora_alpha=trial.config.lora_alpha,
             adapted_modules=trial.adapted_modules(),
             memory_before=trial.memory_before,
+            resumed_step=trial.resumed_step,
+            note=_told(trial) if trial.notes else "",
         )
+
+
+def _told(trial: Trial) -> str:
+    where = f"goes on from an older one, step {trial.resumed_step}" if trial.resumed_step else "begins at step 0"
+    return f"trial {trial.number} {where}: {'; '.join(trial.notes)}"

@@ -65,10 +65,10 @@ def setup(
     lora_alpha: float,
     adapted_modules: int,
     memory_before: int | None,
+    resumed_step: int = 0,
+    note: str = "",
 ) -> Setup:
     """What the driver is told of a trial before its first step."""
-    import torch
-
     from trainables.models import base
 
     train = settings.train
@@ -88,9 +88,19 @@ def setup(
             "dtype": str(base.dtype(settings.model)).removeprefix("torch."),
             "quantization": settings.model.quantization.kind,
             "memory_before": memory_before,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "gradient_checkpointing": train.gradient_checkpointing,
+            "device": device(),
         },
+        resumed_step=resumed_step,
+        note=note,
     )
+
+
+def device() -> str:
+    """The name of what trains here; devices of one name have one memory."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

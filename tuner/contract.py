@@ -41,6 +41,7 @@ class Reason(StrEnum):
     DATA = "data"
     CONFIG = "config"
     INFRASTRUCTURE = "infrastructure"
+    HUNG = "hung"
     ERROR = "error"
     USER = "user"
     SEARCH = "search"
@@ -65,6 +66,7 @@ _STATUS = {
     Reason.DATA: Status.FAILED,
     Reason.CONFIG: Status.FAILED,
     Reason.INFRASTRUCTURE: Status.FAILED,
+    Reason.HUNG: Status.FAILED,
     Reason.ERROR: Status.FAILED,
     Reason.USER: Status.STOPPED,
     Reason.SEARCH: Status.STOPPED,
@@ -72,12 +74,37 @@ _STATUS = {
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How a trial is arranged to fit into a device's memory. micro_batch: rows a forward pass, at most; what is learned
+    from a step stays, because accumulation makes up for it. gradient_checkpointing: activations are computed again."""
+
+    micro_batch: int
+    gradient_checkpointing: bool = False
+
+    def within(self, other: Fit | None) -> Fit:
+        """What keeps to both."""
+        if other is None:
+            return self
+        return Fit(
+            min(self.micro_batch, other.micro_batch), self.gradient_checkpointing or other.gradient_checkpointing
+        )
+
+    def __str__(self) -> str:
+        return f"micro-batch {self.micro_batch}" + (", gradient checkpointing" if self.gradient_checkpointing else "")
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The end of a trial and its reason, as the user reads it ("rung 2: 2.41, needed 2.17")."""
+    """The end of a trial and its reason, as the user reads it ("rung 2: 2.41, needed 2.17").
+
+    device, fit: with `out_of_memory`, what it did not fit into, and the next smaller arrangement; None: there is none.
+    """
 
     reason: Reason
     message: str = ""
     remedy: str = ""
+    device: str = ""
+    fit: Fit | None = None
 
     @property
     def status(self) -> Status:
@@ -109,19 +136,23 @@ class Fault(Exception):
     """A program cannot go on with this trial, and knows why.
 
     Only the worker's own safety ends a trial from inside: out of memory, frozen weights, unusable data or
-    configuration. Whether a loss is good enough is the driver's to judge.
+    configuration. Whether a loss is good enough is the driver's to judge. device, fit: as in `Verdict`; with a `fit`
+    the trial is tried again, arranged like that.
     """
 
-    def __init__(self, reason: Reason, message: str, remedy: str = "") -> None:
+    def __init__(
+        self, reason: Reason, message: str, remedy: str = "", device: str = "", fit: Fit | None = None
+    ) -> None:
         self.reason, self.message, self.remedy = reason, message, remedy
+        self.device, self.fit = device, fit
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Fault, (self.reason, self.message, self.remedy)
+        return Fault, (self.reason, self.message, self.remedy, self.device, self.fit)
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict(self.reason, self.message, self.remedy)
+        return Verdict(self.reason, self.message, self.remedy, self.device, self.fit)
 
 
 @dataclass(frozen=True)
@@ -147,12 +178,37 @@ class Budget:
     epochs: float | None = None
 
 
+STATE = "state"
+"""The folder, below a trial's own, in which a program may keep what it needs to go on; deleted when the trial ends."""
+
+ALIVE = "alive"
+"""A file in that folder. A program that touches it between two evaluations is not taken for hung, however far apart the
+evaluations are."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a trial stands that was cut off.
+
+    step, best_eval_loss: what is on record of it; 0 and None before its first evaluation. folders: those of its earlier
+    attempts, the newest first. A program that kept a state there goes on from it, whether it lies before `step` (the
+    evaluations up to there are known and count once) or one evaluation behind it (which was not heard of: it is handed
+    over again). One that kept none begins at step 0.
+    """
+
+    step: int
+    best_eval_loss: float | None
+    folders: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Assignment:
     """One trial for a worker: a point of the space and where its adapter goes.
 
     `evaluate_at` are fractions of the trial's steps in (0, 1], ascending, 1.0 last; the same for every trial, so
-    that curves are compared at the same place. `folder` exists when `start` is called and belongs to this trial.
+    that curves are compared at the same place. `folder` exists when `start` is called and belongs to this attempt at
+    the trial alone: one that was given up for dead may still be writing elsewhere. `resume`: from an attempt that was
+    cut off. `fits`: what was learned about devices' memory, by name of the device.
     """
 
     number: int
@@ -161,6 +217,8 @@ class Assignment:
     evaluate_at: tuple[float, ...]
     folder: str
     attempt: int = 1
+    resume: Resume | None = None
+    fits: Mapping[str, Fit] = field(default_factory=dict)
 
     def evaluation_steps(self, max_steps: int) -> tuple[int, ...]:
         """The steps after which a trial of `max_steps` is evaluated: each share rounded up, each step once.
@@ -173,12 +231,18 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker built for a trial, before its first step."""
+    """What a worker built for a trial, before its first step.
+
+    resumed_step: the step it goes on from; 0: from the start. note: a sentence for the user, where what it should have
+    gone on from could not be read.
+    """
 
     max_steps: int
     trainable_parameters: int
     total_parameters: int
     details: Mapping[str, Any] = field(default_factory=dict)
+    resumed_step: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +23,26 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tuner.contract import Assignment, Budget, Evaluation, Fault, InputError, Parameter, Preparation, Reason, Setup
+from tuner.contract import (
+    ALIVE,
+    STATE,
+    Assignment,
+    Budget,
+    Evaluation,
+    Fault,
+    Fit,
+    InputError,
+    Parameter,
+    Preparation,
+    Reason,
+    Setup,
+)
 
 Behaviour = Literal[
-    "fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat", "nonsense"
-]
+    "fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat", "nonsense",
+    "exit_once", "kill_once", "raise_in_setup", "sys_exit", "segfault", "fork", "unpicklable", "hang", "hang_once",
+    "kill_at_once", "fork_and_die", "huge", "text", "too_large", "slow_but_alive",
+]  # fmt: skip
 
 
 class Strict(BaseModel):
@@ -38,8 +58,16 @@ class Train(Strict):
     eval_steps: float = 0.1
     behaviour: Behaviour = "fine"
     misbehaving: list[int] = []
+    each: dict[str, Behaviour] = {}
+    """Behaviour by number of the trial, above the two others."""
+    killed: float = 0.0
+    """Share of the trials, drawn by number, whose first attempt is killed before its first report."""
     pace: float = 0.0
     """Seconds between evaluations."""
+    resumes: bool = True
+    """Keeps a state and goes on from it."""
+    fits: int = 4
+    """With too_large: the micro-batch that fits; below 1 only with gradient checkpointing, below 0 nothing does."""
 
 
 class ToySettings(Strict):
@@ -81,19 +109,42 @@ class Toy:
         train = self._settings.model_copy(update=dict(assignment.params))
         self._assignment, self._train = assignment, train
         self._behaviour = train.behaviour if assignment.number in train.misbehaving else "fine"
+        if random.Random(assignment.number).random() < train.killed:
+            self._behaviour = "kill_at_once"
+        self._behaviour = train.each.get(str(assignment.number), self._behaviour)
         epochs = train.num_train_epochs
         self._max_steps = max(1, round(1000 * epochs / train.batch_size)) if epochs else train.max_steps
         self._left = list(assignment.evaluation_steps(self._max_steps))
         self._best = math.inf
+        self._again: Evaluation | None = None
         self._started_trials += 1
-        if self._behaviour == "frozen":
-            raise Fault(Reason.FROZEN, "0 of 1,000 parameters are trainable", "give SFTTrainer base and peft_config=")
-        if self._behaviour == "data":
-            raise Fault(Reason.DATA, "no label tokens", "look at the template")
-        return Setup(self._max_steps, 10, 1000, {"share": "10 of 1,000, 1.0%", "pid": os.getpid()})
+        first = assignment.attempt == 1
+        match self._behaviour:
+            case "frozen":
+                raise Fault(
+                    Reason.FROZEN, "0 of 1,000 parameters are trainable", "give SFTTrainer base and peft_config="
+                )
+            case "data":
+                raise Fault(Reason.DATA, "no label tokens", "look at the template")
+            case "raise_in_setup":
+                raise ValueError("the toy cannot be set up")
+            case "exit_once" | "kill_once" | "kill_at_once" | "hang_once" if not first:
+                self._behaviour = "fine"
+            case "kill_at_once":
+                os.kill(os.getpid(), signal.SIGKILL)
+        resumed = self._go_on() if train.resumes else 0
+        fit = assignment.fits.get("toy", Fit(8)).within(Fit(8))
+        self._fit = fit
+        details = {"share": "10 of 1,000, 1.0%", "pid": os.getpid(), "device": "toy", "micro_batch": fit.micro_batch}
+        if self._behaviour == "unpicklable":
+            details["lock"] = threading.Lock()
+        return Setup(self._max_steps, 10, 1000, details, resumed)
 
     def step(self) -> Evaluation:
         time.sleep(self._train.pace)
+        if self._again is not None:
+            again, self._again = self._again, None
+            return again
         step = self._left.pop(0)
         loss: float | None = self.loss(step)
         if step > self._max_steps * 0.2:
@@ -108,15 +159,79 @@ class Toy:
                     return "nonsense"  # type: ignore[return-value]
                 case "raise":
                     raise ValueError("the toy broke")
-                case "exit":
+                case "exit" | "exit_once":
                     os._exit(7)
+                case "kill_once":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "segfault":
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                case "sys_exit":
+                    sys.exit(3)
+                case "hang" | "hang_once":
+                    time.sleep(3600)
+                case "slow_but_alive":
+                    for _ in range(16):
+                        time.sleep(0.25)
+                        self._state().joinpath(ALIVE).touch()
+                    self._behaviour = "fine"
+                case "fork":
+                    subprocess.Popen(["sleep", "3600"])
+                    self._behaviour = "fine"
+                case "fork_and_die":
+                    subprocess.Popen(["sleep", "3600"])
+                    if self._assignment.attempt == 1:
+                        time.sleep(1)
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    self._behaviour = "fine"
+                case "huge":
+                    return Evaluation(step, self._max_steps, loss, adapter="x" * 10_000_000)
+                case "text":
+                    return Evaluation(step, self._max_steps, "low")  # type: ignore[arg-type]
+                case "too_large":
+                    self._allocate()
                 case "out_of_memory":
                     raise Fault(Reason.OUT_OF_MEMORY, "micro-batch 1 does not fit", "a smaller model")
         adapter = None
         if loss is not None and loss < self._best:
             self._best = loss
             adapter = self._save(loss)
-        return Evaluation(step, self._max_steps, loss, tokens=step * 100, train_loss=loss, adapter=adapter)
+        evaluation = Evaluation(step, self._max_steps, loss, tokens=step * 100, train_loss=loss, adapter=adapter)
+        if self._train.resumes and loss is not None and math.isfinite(loss):
+            beside = self._state() / "state.new"
+            beside.write_text(json.dumps({"best": self._best, "evaluation": evaluation.to_dict()}))
+            beside.replace(self._state() / "state.json")
+        return evaluation
+
+    def _state(self) -> Path:
+        folder = Path(self._assignment.folder) / STATE
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _go_on(self) -> int:
+        """Takes up the newest state of an earlier attempt; the step it stands at."""
+        resume = self._assignment.resume
+        for folder in resume.folders if resume else ():
+            state = Path(folder, STATE, "state.json")
+            if not state.exists():
+                continue
+            found = json.loads(state.read_text())
+            evaluation = Evaluation(**found["evaluation"])
+            self._best = found["best"]
+            self._left = [step for step in self._left if step > evaluation.step]
+            if resume and evaluation.step > resume.step:
+                self._again = evaluation
+            return evaluation.step
+        return 0
+
+    def _allocate(self) -> None:
+        """Fits at `fits` rows a pass; below 1, at one with checkpointing; below 0, never."""
+        if self._fit.micro_batch <= self._train.fits or (self._train.fits == 0 and self._fit.gradient_checkpointing):
+            return
+        if self._fit.micro_batch > 1:
+            smaller: Fit | None = Fit(self._fit.micro_batch // 2)
+        else:
+            smaller = None if self._fit.gradient_checkpointing else Fit(1, True)
+        raise Fault(Reason.OUT_OF_MEMORY, f"{self._fit} does not fit", "a smaller model", "toy", smaller)
 
     def stop(self) -> None:
         self._left = []

@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 
 from trainables.sft import SFT
-from tuner.contract import Assignment, Budget, Evaluation, Fault, InputError, Preparation, Program, Reason
+from tuner.contract import (
+    ALIVE,
+    STATE,
+    Assignment,
+    Budget,
+    Evaluation,
+    Fault,
+    InputError,
+    Preparation,
+    Program,
+    Reason,
+)
 
 Make = Callable[..., dict[str, Any]]
 POINTS = (0.25, 0.5, 1.0)
@@ -94,7 +105,8 @@ def test_a_trial(program: Callable[..., SFT], tmp_path: Path) -> None:
     adapter = Path(curve[-1].adapter or "")
     assert adapter == tmp_path / "trial-0" / "adapter"
     assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    assert [path.name for path in (tmp_path / "trial-0").iterdir()] == ["adapter"]
+    assert {path.name for path in (tmp_path / "trial-0").iterdir()} == {"adapter", STATE}
+    assert [path.name for path in (tmp_path / "trial-0" / STATE).iterdir()] == [ALIVE], "too short for a state"
     trials.stop()
     trials.stop()
 

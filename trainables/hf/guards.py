@@ -44,6 +44,15 @@ class Stillness:
         self._moved = False
         self._rate = self._rate_since = self._peak = 0.0
 
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What is to be remembered where a trial goes on in another process."""
+        return {"moved": self._moved, "peak": self._peak, "last_loss": self._last_loss}
+
+    def remember(self, seen: Mapping[str, Any]) -> None:
+        """Goes on from what was seen before. A rate near its end moves no weight, and need not: they have moved."""
+        self._moved, self._peak, self._last_loss = seen["moved"], seen["peak"], seen["last_loss"]
+
     def stepping(self, rate: float) -> None:
         """Notes the learning rate of the step about to be taken."""
         self._rate = rate
@@ -107,6 +116,11 @@ class FrozenGuard(TrainerCallback):
         self._trainer = trainer
         self._stillness = Stillness({})
         self._grad_norm: float | None = None
+        self.seen_before: Mapping[str, Any] | None = None
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        return self._stillness.seen
 
     def check_setup(self) -> None:
         """What can be known before an optimizer exists: data, labels, trainable parameters."""
@@ -130,6 +144,8 @@ class FrozenGuard(TrainerCallback):
                 "let SFTTrainer create the optimizer",
             )
         self._stillness = Stillness(sample(trainable))
+        if self.seen_before is not None:
+            self._stillness.remember(self.seen_before)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Notes the learning rate of the step about to be taken."""

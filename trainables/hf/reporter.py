@@ -12,23 +12,58 @@ import torch
 from transformers import TrainerCallback
 
 from trainables.hf.saving import save_adapter
-from tuner.contract import METRIC, Evaluation
+from tuner.contract import ALIVE, METRIC, STATE, Evaluation
+
+_SIGN_EVERY_S = 1.0
+"""Between two touches of the file that says that a trial is alive."""
 
 
 class Reporter(TrainerCallback):
-    """Hands an Evaluation to the driver at each of `points` and goes on, or ends, as the driver says."""
+    """Hands an Evaluation to the driver at each of `points` and goes on, or ends, as the driver says.
 
-    def __init__(self, points: tuple[int, ...], folder: Path, began: float) -> None:
+    known: the last step that the driver has heard of, with the best loss up to there, from an earlier attempt; what is
+    measured up to there is not handed over again, and its adapter stays that of the best loss. keep: saves the trial's
+    state, when that is due.
+    """
+
+    def __init__(
+        self, points: tuple[int, ...], folder: Path, began: float, known: tuple[int, float | None] = (0, None)
+    ) -> None:
         self._points = frozenset(points)
         self._folder = folder
         self._began = began
-        self._best = math.inf
+        self._known, best = known
+        self._best = math.inf if best is None else best
         self._train_loss: float | None = None
         self._tokens = 0
+        self._sign = folder / STATE / ALIVE
+        self._signed = 0.0
         self.hand_over: Callable[[Evaluation], bool] = lambda evaluation: True
+        self.keep: Callable[[Evaluation], None] = lambda evaluation: None
+
+    def heard_of(self, evaluation: Evaluation) -> None:
+        """An evaluation of an earlier attempt that the driver may not have heard of, but this trial went on from."""
+        if evaluation.eval_loss is not None and evaluation.eval_loss < self._best:
+            self._best = evaluation.eval_loss
+        self._began -= evaluation.seconds
+
+    def sign(self) -> None:
+        """Leaves a sign that the trial is alive, once a second."""
+        now = time.monotonic()
+        if now - self._signed >= _SIGN_EVERY_S:
+            self._signed = now
+            self._sign.parent.mkdir(parents=True, exist_ok=True)
+            self._sign.touch()
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sign()
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sign()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Asks for a log line (it carries the mean training loss since the last) and an evaluation."""
+        self.sign()
         if state.global_step in self._points:
             control.should_log = True
             control.should_evaluate = True
@@ -45,6 +80,8 @@ class Reporter(TrainerCallback):
     ) -> Any:
         """Saves the adapter if this loss is its best, then waits for the driver's word."""
         loss = (metrics or {}).get(METRIC)
+        if state.global_step <= self._known:
+            return control
         adapter = None
         if loss is not None and loss < self._best:  # a NaN is never below
             self._best = loss
@@ -59,6 +96,7 @@ class Reporter(TrainerCallback):
             memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             adapter=adapter,
         )
+        self.keep(evaluation)
         if not self.hand_over(evaluation):
             control.should_training_stop = True
         return control

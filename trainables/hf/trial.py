@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from transformers import PrinterCallback, set_seed
-from trl import SFTTrainer
 
+from trainables import states
 from trainables.hf.arguments import sft_config
 from trainables.hf.guards import FrozenGuard
 from trainables.hf.reporter import Reporter
+from trainables.hf.resuming import ResumableTrainer
 from trainables.hf.turns import Turns
 from trainables.models.adapters import lora_config
 from trainables.models.counting import Count, count
@@ -24,7 +28,8 @@ from tuner.contract import Assignment, Evaluation
 
 
 class Trial:
-    """An SFTTrainer over the resident base, and its way in and out."""
+    """An SFTTrainer over the resident base, and its way in and out. resumed_step: where it goes on; 0: from the start.
+    notes: what could not be read of the states it might have gone on from."""
 
     def __init__(
         self,
@@ -48,8 +53,14 @@ class Trial:
         )  # fmt: skip
         self.config = lora_config(settings, resident.model)
         points = assignment.evaluation_steps(self.max_steps)
-        self.reporter = Reporter(points, Path(assignment.folder), began)
-        self.trainer = SFTTrainer(
+        self.number = assignment.number
+        self._assignment = assignment
+        resume = assignment.resume
+        found, self.notes = states.find(resume.folders, self._belongs) if resume else (None, [])
+        known = (resume.step, resume.best_eval_loss) if resume and found else (0, None)
+        self.reporter = Reporter(points, Path(assignment.folder), began, known)
+        self.pace = states.Pace()
+        self.trainer = ResumableTrainer(
             model=resident.model,
             args=args,
             train_dataset=train,
@@ -64,12 +75,59 @@ class Trial:
         self.trainer.add_callback(self.reporter)
         self.count: Count = count(self.trainer.model)
         self.turns: Turns[Evaluation] = Turns(self._train)
+        self.reporter.keep = self._keep
+        self.resumed_step = 0
+        self._again: Evaluation | None = None
+        if found is not None:
+            self._take_up(found, known[0])
 
     def _train(self, hand_over: Any) -> None:
         self.reporter.hand_over = hand_over
+        if self._again is not None and (not hand_over(self._again) or self._again.done):
+            return
         # The constructor seeded too, but between the two others may have drawn from the same global generators
         set_seed(self.trainer.args.seed)
-        self.trainer.train()
+        with self.trainer.checkpoint() as place:
+            self.trainer.train(resume_from_checkpoint=place)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state must have been saved by in order to be gone on from."""
+        task = self._assignment
+        return {
+            "format": 1,
+            "number": task.number,
+            "seed": task.seed,
+            "max_steps": self.max_steps,
+            "params": json.loads(json.dumps(dict(task.params))),
+        }
+
+    def _belongs(self, state: Mapping[str, Any]) -> bool:
+        return state.get("trial") == self._identity()
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        """Saves the state of this moment, if it is time for one."""
+        if self.pace.due:
+            state = {
+                "trial": self._identity(),
+                "evaluation": {**evaluation.to_dict(), "adapter": None},
+                "is_best": evaluation.adapter is not None,
+                "guard": self.guard.seen,
+                **self.trainer.capture(),
+            }
+            self.pace.save(Path(self._assignment.folder), state)
+
+    def _take_up(self, found: states.Found, known: int) -> None:
+        """Goes on from a state. One evaluation past what is `known` is handed over first: nobody heard of it."""
+        state = found.values
+        evaluation = Evaluation(**state["evaluation"])
+        if state["is_best"]:
+            evaluation = replace(evaluation, adapter=str(found.folder / "adapter"))
+        self.reporter.heard_of(evaluation)
+        self.guard.seen_before = state["guard"]
+        self.trainer.saved = state
+        self.resumed_step = evaluation.step
+        if evaluation.step > known or evaluation.done:
+            self._again = evaluation
 
     def adapted_modules(self) -> int:
         """How many modules of the base the adapter sits on."""
@@ -85,7 +143,7 @@ class Trial:
         """Drops adapter, optimizer and accelerator; the base itself is the Resident's to restore."""
         trainer = self.trainer
         trainer.accelerator.free_memory()
-        trainer.optimizer = trainer.lr_scheduler = None
+        trainer.optimizer = trainer.lr_scheduler = trainer.saved = None
         trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
         trainer.model.base_model.unload()
 

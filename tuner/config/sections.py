@@ -208,6 +208,12 @@ class Run(Section):
     )
     cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
     max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
+    hang_timeout: float | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds without a report or a step after which a trial counts as hung: it is killed and tried "
+        "again once. null: 20 times the longest silence that a trial came back from, at least an hour. 0: never.",
+    )
     keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")
     strict: bool = Field(default=False, description="Refuse what would else be made to fit, with a note.")
     min_free_mb: int = Field(

@@ -6,21 +6,25 @@ that a driver that dies between the two has lost nothing: a resume builds the st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, InputError, Reason, Setup, Verdict
+from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
+from tuner.execution import retries
 from tuner.execution.disk import Room
 from tuner.execution.plaques import Plaques
+from tuner.execution.watchdog import Watchdog
 from tuner.execution.worker import Naming, TrialConfig
-from tuner.results.adapters import drop_surplus
+from tuner.results.adapters import drop_state, drop_surplus
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
-from tuner.results.records import RECIPE, SearchRecord
+from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 from tuner.room import is_full
+from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
 
 
@@ -36,8 +40,31 @@ class Terms:
     """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
 
 
+def _undivided(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A second Ctrl-C comes before or after it, and never between the ledger and the study."""
+
+    @wraps(method)
+    def entry(books: Books, *arguments: Any, **more: Any) -> Any:
+        with books._whole():
+            return method(books, *arguments, **more)
+
+    return entry
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at a trial, by Ray's id. fits: what it was told of devices' memory."""
+
+    number: int
+    attempt: int
+    fits: Mapping[str, Fit]
+
+
 class Books:
-    """Source of Ray's searcher and listener of its scheduler."""
+    """Source of Ray's searcher and listener of its scheduler.
+
+    What comes from an attempt that has been replaced counts for nothing: every entry asks `_current` first.
+    """
 
     def __init__(
         self,
@@ -50,12 +77,18 @@ class Books:
         naming: Naming,
         plaques: Plaques,
         room: Room,
+        watchdog: Watchdog,
     ) -> None:
         self._folder, self._ledger, self._record, self._make_study = folder, ledger, record, study
         self._study = study()
-        self._terms, self._naming, self._plaques, self._room = terms, naming, plaques, room
-        self._numbers: dict[str, int] = {}
+        self._terms, self._naming, self._plaques = terms, naming, plaques
+        self._room, self._watchdog = room, watchdog
+        self._attempts: dict[str, _Attempt] = {}
+        self._streak = retries.Streak()
+        self._used_up = False
+        self._killed: dict[str, Verdict] = {}
         self._stop_requested: Callable[[], bool] = lambda: False
+        self._whole: Callable[[], AbstractContextManager[None]] = nullcontext
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
@@ -64,10 +97,26 @@ class Books:
     @property
     def complete(self) -> bool:
         """Whether every trial has its ending."""
-        return len(self._record.ended) >= self._terms.num_trials
+        return self._record.num_ended >= self._terms.num_trials
 
+    @_undivided
+    def settle(self) -> None:
+        """Writes the endings that a driver had judged and died before it could write."""
+        for trial in self._record.cut_off:
+            if trial.judged is not None:
+                self._end(trial.number, trial.judged)
+
+    @property
+    def over(self) -> bool:
+        """Whether no trial will be suggested any more. One that runs may yet be lost and have to be tried again."""
+        waits = self._record.num_ended < len(self._record.trials)
+        complete = self._used_up or len(self._record.trials) >= self._terms.num_trials
+        return self.stopping or (complete and not waits)
+
+    @_undivided
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial: first those that were cut off, with their number and parameters, then new ones."""
+        """The next trial: first those that were cut off, with their number and parameters, then new ones. None: not
+        now, or, when `over`, never."""
         if self.stopping:
             return None
         try:
@@ -76,17 +125,19 @@ class Books:
             self.failure = error if isinstance(error, InputError) else _no_suggestion(len(self._record.trials), error)
             return None
 
+    @_undivided
     def lost(self, trial_id: str, error: bool) -> None:
-        number = self._numbers.get(trial_id)
-        if number is None or not self._record.trials[number].is_running:
+        trial = self._current(trial_id)
+        if trial is None or not trial.is_running:
             return
         if self.stopping:
-            self._interrupt(number)
+            self._interrupt(trial.number)
         else:
-            self._end(number, Verdict(Reason.INFRASTRUCTURE, "Ray dropped the trial"))
+            self.ended(trial_id, Verdict(Reason.INFRASTRUCTURE, "Ray dropped the trial"))
 
+    @_undivided
     def close(self) -> None:
-        """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
+        """Ray is done: whatever it left without an ending was cut off, and a resume goes on with it."""
         for trial in self._record.running:
             self._interrupt(trial.number)
         for trial in self._record.cut_off:
@@ -99,16 +150,45 @@ class Books:
         self._plaques.tick()
         self._room.tick()
 
+    def hanging(self, running: Callable[[], Iterable[str]]) -> list[str]:
+        """Those of the trials that Ray runs that show no progress: to be killed, which their end then says."""
+        found = [(trial_id, silence) for trial_id, silence in self._watchdog.hanging(running)]
+        for trial_id, silence in found:
+            message = f"no progress for {silence:.0f} s, killed (run.hang_timeout: {self._watchdog.timeout:.0f} s)"
+            self._killed[trial_id] = Verdict(Reason.HUNG, message, "look at its log, or set run.hang_timeout")
+            self._watchdog.end(trial_id)
+        return [trial_id for trial_id, _ in found]
+
     # Listener
 
+    def key(self, trial_id: str) -> str:
+        return str(self._attempts[trial_id].number)
+
+    def known(self, trial_id: str) -> tuple[int, list[Reading]]:
+        trial = self._record.trials[self._attempts[trial_id].number]
+        return trial.step, readings(trial)
+
+    @_undivided
     def set_up(self, trial_id: str, setup: Setup) -> None:
+        if self._current(trial_id) is None:
+            return
+        self._watchdog.heard(trial_id)
         details = {**asdict(setup), **setup.details}
         del details["details"]
-        self._append(Kind.SETUP, trial_id, details=details)
+        self._append(Kind.SETUP, trial_id, details={key: value for key, value in details.items() if value != ""})
+        if setup.note:
+            self._ledger.append(Kind.NOTE, details={"text": setup.note})
 
+    def repeated(self, trial_id: str) -> None:
+        self._watchdog.heard(trial_id)
+
+    @_undivided
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
-        number = self._numbers[trial_id]
-        trial = self._record.trials[number]
+        trial = self._current(trial_id)
+        if trial is None:
+            return
+        self._watchdog.heard(trial_id)
+        number = trial.number
         losses = [loss for loss in (trial.best_eval_loss, evaluation.eval_loss) if loss is not None and loss == loss]
         self._append(
             Kind.EVALUATION,
@@ -123,28 +203,39 @@ class Books:
                 "seconds": round(evaluation.seconds, 3),
                 "memory": evaluation.memory,
                 "adapter": self._within(evaluation.adapter),
+                **({"verdict": _words(verdict)} if verdict else {}),
             },
         )
         self._in_study(lambda study: study.report(number, resource, evaluation.eval_loss))
         if verdict is not None:
             self._end(number, verdict)
 
+    @_undivided
     def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None:
-        number = self._numbers[trial_id]
-        if not self._record.trials[number].has_ended:
-            self._end(number, verdict, traceback)
-        if verdict.reason.halts_search:
-            self.halt = self.halt or verdict
+        trial = self._current(trial_id)
+        if trial is None or not trial.is_running:
+            return
+        verdict = self._killed.pop(trial_id, verdict)
+        given = self._attempts[trial_id].fits.get(verdict.device)
+        if self.stopping and verdict.reason is Reason.INFRASTRUCTURE:
+            self._interrupt(trial.number)  # its worker may have been ended by the same signal
+        elif message := retries.again(verdict, trial, given):
+            self._retry(trial_id, verdict, message)
+        else:
+            self._end(trial.number, verdict, traceback)
+            if verdict.reason.halts_search:
+                self.halt = self.halt or verdict
 
     def spares(self, trial_id: str) -> bool:
         """Trial 0 runs its whole budget: an unfinished recipe would make the winner look better than it is."""
-        return self._numbers.get(trial_id) == RECIPE
+        return self._attempts[trial_id].number == RECIPE
 
     # Stopping
 
-    def stop_when(self, requested: Callable[[], bool]) -> None:
-        """Consults `requested` (a signal, say) beside the books' own reasons to stop."""
-        self._stop_requested = requested
+    def stop_when(self, requested: Callable[[], bool], whole: Callable[[], AbstractContextManager[None]]) -> None:
+        """Consults `requested` (a signal, say) beside the books' own reasons to stop. whole: what is entered where a
+        signal must not come between."""
+        self._stop_requested, self._whole = requested, whole
 
     @property
     def stopping(self) -> bool:
@@ -153,19 +244,23 @@ class Books:
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
         cut_off = next(iter(self._record.cut_off), None)
+        resume = None
         if cut_off is not None:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
             distributions: Mapping[str, str] = cut_off.distributions
-        elif len(self._record.trials) < self._terms.num_trials:
+            folders = tuple(str(self._place(number, earlier)) for earlier in range(cut_off.attempt, 0, -1))
+            resume = Resume(cut_off.step, cut_off.best_eval_loss, folders)
+        elif len(self._record.trials) < self._terms.num_trials and not self._used_up:
             suggestion = self._in_study(lambda study: study.ask(), again=True)
             if suggestion is None:
+                self._used_up = True
                 return None
             number, attempt, params = suggestion.number, 1, dict(suggestion.params)
             distributions = suggestion.distributions
             self._terms.check(params)
         else:
             return None
-        self._numbers[trial_id] = number
+        self._attempts[trial_id] = _Attempt(number, attempt, dict(self._record.fits))
         self._ledger.append(
             Kind.STARTED,
             trial=trial_id,
@@ -174,7 +269,7 @@ class Books:
             params=params,
             details={"distributions": dict(distributions)},
         )
-        place = self._folder.trial(number)
+        place = self._place(number, attempt)
         self._make_folder(place)
         assignment = Assignment(
             number=number,
@@ -183,10 +278,24 @@ class Books:
             evaluate_at=self._terms.evaluate_at,
             folder=str(place),
             attempt=attempt,
+            resume=resume,
+            fits=self._attempts[trial_id].fits,
         )
         title = self._naming.title(number, params)
         self._plaques.begin(number, title)
+        self._watchdog.begin(trial_id, assignment.folder)
         return {"trial": TrialConfig(assignment, title, str(self._folder.log(number)))}
+
+    def _place(self, number: int, attempt: int) -> Path:
+        """An attempt's own folder: an earlier one that was given up for dead may still be writing into its."""
+        place = self._folder.trial(number)
+        return place if attempt == 1 else place / f"attempt-{attempt}"
+
+    def _current(self, trial_id: str) -> TrialRecord | None:
+        """The trial, if this is the attempt at it that counts."""
+        known = self._attempts.get(trial_id)
+        trial = self._record.trials.get(known.number) if known else None
+        return trial if known and trial and trial.attempt == known.attempt else None
 
     def _within(self, adapter: str | None) -> str | None:
         """An adapter's place, from the run folder on, so that the folder may be moved."""
@@ -223,15 +332,25 @@ class Books:
                 self._room.full(error)
                 made_anew = True
 
+    def _retry(self, trial_id: str, verdict: Verdict, message: str) -> None:
+        """Ends an attempt; the trial itself goes on in the next one. The study hears nothing: it runs."""
+        self._plaques.end(self._attempts[trial_id].number)
+        self._watchdog.end(trial_id)
+        details: dict[str, Any] = {"message": message}
+        if verdict.fit is not None:
+            details |= {"device": verdict.device, "fit": asdict(verdict.fit)}
+        self._append(Kind.RETRY, trial_id, reason=str(verdict.reason), details=details)
+
     def _append(self, kind: Kind, trial_id: str, **values: Any) -> None:
-        number = self._numbers[trial_id]
-        attempt = self._record.trials[number].attempt
-        self._ledger.append(kind, trial=trial_id, number=number, attempt=attempt, **values)
+        known = self._attempts[trial_id]
+        self._ledger.append(kind, trial=trial_id, number=known.number, attempt=known.attempt, **values)
 
     def _end(self, number: int, verdict: Verdict, traceback: str = "") -> None:
         self._plaques.end(number)
         trial = self._record.trials[number]
-        details = {"message": verdict.message, "remedy": verdict.remedy, "traceback": traceback}
+        self._watchdog.end(trial.trial)
+        details = {**_words(verdict), "traceback": traceback}
+        del details["reason"]
         self._ledger.append(
             Kind.ENDED,
             trial=trial.trial,
@@ -245,7 +364,18 @@ class Books:
             details={key: value for key, value in details.items() if value},
         )
         self._in_study(lambda study: study.tell(number, verdict, trial.best_eval_loss))
+        drop_state(self._folder, number)
         drop_surplus(self._folder, self._record, self._terms.keep_adapters, ended=number)
+        self.halt = self.halt or self._streak.ended(number, verdict)
+
+
+def readings(trial: TrialRecord) -> list[Reading]:
+    """A trial's curve as rules and rungs see it."""
+    return [Reading(point.resource, point.eval_loss) for point in trial.points]
+
+
+def _words(verdict: Verdict) -> dict[str, str]:
+    return {"reason": str(verdict.reason), "message": verdict.message, "remedy": verdict.remedy}
 
 
 def _no_suggestion(number: int, error: Exception) -> InputError:

@@ -23,6 +23,9 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A child that a trial's program leaves behind ends with its worker, however that ends. Not by Ray's other way: that
+    # makes a subreaper of every process, this one too, SIGCHLD is ignored, and all subprocesses end with code 0
+    "RAY_process_group_cleanup_enabled": "true",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
     "TOKENIZERS_PARALLELISM": "false",
 }

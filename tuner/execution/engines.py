@@ -86,6 +86,8 @@ class EngineActor:
 
     def step(self, number: int) -> Answer:
         """The next evaluation of trial `number`, which tells the engine that the last one was no stop."""
+        if number not in self._mail:  # it was in this engine's predecessor
+            return _verdict(Fault(Reason.INFRASTRUCTURE, "its engine died"))
         if number in self._owed:
             self._order(lambda: self._engine.confirm(self._places[number]))
         self._owed.add(number)
@@ -184,7 +186,8 @@ class SoloActor:
 
     def step(self, number: int) -> Answer:
         """The next evaluation of the trial that is here."""
-        assert self._program is not None and self._number == number
+        if self._program is None or self._number != number:  # it was in this actor's predecessor
+            return _verdict(Fault(Reason.INFRASTRUCTURE, "its process died"))
         try:
             return self._program.step(), ""
         except Exception as error:
@@ -218,7 +221,10 @@ class RemoteProgram:
         packed = not self._all.solos or packs(self._all.settings, assignment.params) is None
         self._engines = self._all.packed if packed else self._all.solos
         while True:
-            free = ray.get([engine.free.remote() for engine in self._engines])
+            try:
+                free = ray.get([engine.free.remote() for engine in self._engines])
+            except RayActorError as error:
+                raise Fault(Reason.INFRASTRUCTURE, "an engine died") from error
             for place in sorted(range(len(free)), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
                 setup = self._answer(self._engine.start.remote(assignment, self._all.preparation))
@@ -244,7 +250,9 @@ class RemoteProgram:
             return None
         report, trace = given
         if isinstance(report, Verdict):
-            raise Fault(report.reason, report.message, report.remedy) from (RuntimeError(trace) if trace else None)
+            raise Fault(report.reason, report.message, report.remedy, report.device, report.fit) from (
+                RuntimeError(trace) if trace else None
+            )
         return report
 
 
@@ -302,7 +310,10 @@ def engines(resources: Resources, *, program: str, settings: dict[str, Any], mix
     """
     cpus = max(0.1, round(resources.cpus - SLOT_CPUS * resources.slots, 2))
     share = SOLO_SHARE if mixed else 0.0
-    options = {"max_concurrency": 3 * resources.slots + 4}  # each slot may wait while others start, confirm and stop
+    options = {
+        "max_concurrency": 3 * resources.slots + 4,  # each slot may wait while others start, confirm and stop
+        "max_restarts": -1,  # its trials are tried again on what takes its place, as often as `retries` has it
+    }
     engine, solo = ray.remote(EngineActor), ray.remote(SoloActor)
     made = tuple(
         engine.options(
@@ -312,7 +323,10 @@ def engines(resources: Resources, *, program: str, settings: dict[str, Any], mix
     )
     beside = tuple(
         solo.options(
-            num_cpus=round(cpus * share, 3), num_gpus=round(resources.gpus * share, 3), max_concurrency=4
+            num_cpus=round(cpus * share, 3),
+            num_gpus=round(resources.gpus * share, 3),
+            max_concurrency=4,
+            max_restarts=-1,
         ).remote(program, settings)
         for _ in range(resources.workers if mixed else 0)
     )

@@ -199,6 +199,8 @@ class _Search:
         packing = self._start_engines(resources, settings, stack)
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = list(self._plan.notes)
+        if torn := self._ledger.torn:
+            notes.append(f"the last line of the ledger was torn ({torn} bytes, of a driver that died) and is cut off")
         if url := dashboard_url():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
         for note in (*notes, token):

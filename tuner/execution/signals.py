@@ -64,7 +64,8 @@ class StopSignals:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """What is done in here is done to its end: a signal that would raise waits until then. An import, say: in the
-        middle of one, Python may print the exception and go on without it."""
+        middle of one, Python may print the exception and go on without it. And between a line of the ledger and what
+        follows from it, nothing comes."""
         self._whole += 1
         try:
             yield

@@ -11,43 +11,48 @@ from ray import tune
 from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
-from tuner.execution.books import Books, Terms
+from tuner.execution.books import Books, Terms, readings
 from tuner.execution.disk import Room
 from tuner.execution.engines import SLOT_CPUS, Engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
 from tuner.execution.resources import Resources
 from tuner.execution.signals import StopSignals
+from tuner.execution.watchdog import Watchdog
 from tuner.execution.worker import Naming, TrialActor, WorkerConfig, trial_name
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Ledger
 from tuner.results.records import SearchRecord
 from tuner.room import is_full
 from tuner.scheduling.asha import Asha
-from tuner.scheduling.rules import Reading, make_rules
+from tuner.scheduling.rules import make_rules
 from tuner.seeds import derive_seed
 from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
 
 
-class _StopWhenAsked(Stopper):
-    """Ends the search when the books say so; never a single trial, because Ray would lose the reason."""
+class _Turn(Stopper):
+    """The driver's turn in Ray's loop. It ends the search when the books say so; never a single trial, because Ray
+    would lose the reason."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, scheduler: Asha) -> None:
         self._books: Books | None = books
+        self._scheduler: Asha | None = scheduler
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         return False
 
     def stop_all(self) -> bool:
         """Ray asks several times a second; it is the one place in its loop where the driver gets a turn."""
-        assert self._books is not None
+        assert self._books is not None and self._scheduler is not None
         self._books.tick()
+        for trial_id in self._books.hanging(self._scheduler.running):
+            self._scheduler.kill(trial_id)
         return self._books.stopping
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_books": None}
+        return {"_books": None, "_scheduler": None}
 
 
 def run_trials(
@@ -88,23 +93,22 @@ def run_trials(
         keep_adapters=experiment.run.keep_adapters,
         check=partial(_check, plan),
     )
-    plaques = Plaques()
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     books = Books(
-        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=plaques,
-        room=room,
+        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=Plaques(),
+        room=room, watchdog=Watchdog(_patience(experiment.run.hang_timeout, resources)),
     )  # fmt: skip
-    books.stop_when(signals.requested)
+    books.stop_when(signals.requested, signals.whole)
+    books.settle()
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,
         before=before,
         after=after,
         listener=books,
-        history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.ended],
+        history=[(str(t.number), readings(t)) for t in record.trials.values()],
     )
-    left = experiment.search.num_trials - record.num_ended
-    if left <= 0:
+    if record.num_ended >= experiment.search.num_trials:
         return None
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
@@ -118,7 +122,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(books),
             scheduler=scheduler,
-            num_samples=left,
+            num_samples=-1,  # as long as the books have one: a trial that is tried again is a sample more
             max_concurrent_trials=resources.trials,
             reuse_actors=True,
             trial_name_creator=trial_name,
@@ -128,7 +132,7 @@ def run_trials(
             name=f"session-{record.sessions}",
             storage_path=str(folder.tune),
             verbose=0,
-            stop=_StopWhenAsked(books),
+            stop=_Turn(books, scheduler),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial saves its adapter itself
         ),
@@ -144,6 +148,12 @@ def run_trials(
     if books.failure is not None:
         raise books.failure
     return books.halt
+
+
+def _patience(timeout: float | None, resources: Resources) -> float | None:
+    """Seconds of silence until a trial hangs. An engine leaves no sign between two evaluations of a slot, so packed
+    trials hang only when a timeout was set."""
+    return 0.0 if timeout is None and resources.slots > 1 else timeout
 
 
 def _check(plan: Plan, params: Mapping[str, Any]) -> None:

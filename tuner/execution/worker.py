@@ -81,6 +81,8 @@ class TrialActor(tune.Trainable):
         """One report: the set-up, an evaluation, or the verdict on a fault."""
         try:
             return to_result(self._advance())
+        except SystemExit as leaving:  # would end this process, and the trial would look like a lost one
+            return to_result(Verdict(Reason.ERROR, f"SystemExit: {leaving.code}"[:300]), traceback.format_exc())
         except Fault as fault:
             return to_result(fault.verdict, traceback.format_exc())
         except InputError as error:
@@ -88,8 +90,10 @@ class TrialActor(tune.Trainable):
         except Exception as error:
             if is_full(error):
                 return to_result(no_room(error), traceback.format_exc())
-            message = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            return to_result(Verdict(Reason.ERROR, message), traceback.format_exc())
+            # torch is not to be imported here; a program that answers with a Fault can say what would be smaller
+            out = type(error).__name__ == "OutOfMemoryError"
+            reason = Reason.OUT_OF_MEMORY if out else Reason.ERROR
+            return to_result(Verdict(reason, _one_line(error)), traceback.format_exc())
 
     def cleanup(self) -> None:
         self._leave()
@@ -144,6 +148,10 @@ class TrialActor(tune.Trainable):
         logging.captureWarnings(True)
         self._log = LogFile(self._trial.log)
         logging.getLogger().addHandler(self._log)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def trial_name(trial: Any) -> str:

@@ -102,7 +102,8 @@ class PlainView:
                 return [f"{name} started{mark}{attempt}: {params_text(trial.params, self._labels)}"]
             case Kind.SETUP:
                 share = trainable_text(trial)
-                return [f"{name}: {share}"] if share else []
+                again = f"goes on from step {trial.setup['resumed_step']}" if trial.setup.get("resumed_step") else ""
+                return [f"{name}: {', '.join(filter(None, (share, again)))}"] if share or again else []
             case Kind.EVALUATION if trial.points:
                 last = trial.points[-1]
                 due = event.time - self._told.get(trial.number, -EVALUATION_EVERY) >= EVALUATION_EVERY
@@ -116,7 +117,9 @@ class PlainView:
                 said = [f"{name} {clean(trial.ending)}{loss}"]
                 return said + ([f"  try: {clean(trial.remedy)}"] if trial.remedy else [])
             case Kind.INTERRUPTED:
-                return [f"{name} interrupted: a resume runs it again"]
+                return [f"{name} interrupted: a resume goes on with it"]
+            case Kind.RETRY:
+                return [f"{name} is tried again: {clean(trial.retry)}"]
         return []
 
 

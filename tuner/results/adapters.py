@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tuner.contract import InputError
+from tuner.contract import STATE, InputError
 from tuner.results.folder import RunFolder
 from tuner.results.model_card import model_card
 from tuner.results.records import SearchRecord
@@ -20,6 +20,12 @@ from tuner.results.stranger import inside, is_plain_file, read_object
 
 MANIFEST = "manifest.json"
 """Written last: where it is, `best/` is whole."""
+
+
+def drop_state(folder: RunFolder, number: int) -> None:
+    """Deletes what a trial that has ended kept in order to go on, over all its attempts."""
+    for place in (folder.trial(number), *folder.trial(number).glob("attempt-*")):
+        shutil.rmtree(place / STATE, ignore_errors=True)
 
 
 def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int | None = None) -> None:

@@ -27,7 +27,8 @@ from tuner.room import is_full
 
 class Kind(StrEnum):
     """What an event says. `search` opens a session of a search, `finished` closes it; the rest is about one trial,
-    except `prepared` (data and base) and `note` (a sentence for the user)."""
+    except `prepared` (data and base) and `note` (a sentence for the user). `retry` ends an attempt at a trial that is
+    tried again, and says why."""
 
     SEARCH = "search"
     PREPARED = "prepared"
@@ -36,6 +37,7 @@ class Kind(StrEnum):
     SETUP = "setup"
     EVALUATION = "evaluation"
     ENDED = "ended"
+    RETRY = "retry"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
 
@@ -124,7 +126,8 @@ class Ledger:
     ) -> None:
         self._listeners = list(listeners)
         self._full = full
-        _cut_torn_line(path)
+        self.torn = _cut_torn_line(path)
+        """Bytes of a last line that a crash had torn, and that were cut off."""
         self._file = path.open("ab", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
         self._synced = -math.inf
@@ -191,12 +194,13 @@ def read_ledger(path: Path) -> Iterator[Event]:
                 raise ValueError(f"{path}, line {number}: not a ledger event ({error})") from error
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Ends the file at its last whole line, so that the next event does not continue a torn one."""
+def _cut_torn_line(path: Path) -> int:
+    """Ends the file at its last whole line, so that the next event does not continue a torn one; the bytes cut off."""
     if not path.exists() or path.stat().st_size == 0:
-        return
+        return 0
     with path.open("rb+") as file:
         data = file.read()
         keep = data.rfind(b"\n") + 1
         if keep != len(data):
             file.truncate(keep)
+    return len(data) - keep

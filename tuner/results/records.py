@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.contract import Reason, Status
+from tuner.contract import Fit, Reason, Status, Verdict
 from tuner.results.ledger import Event, Kind
 
 RECIPE = 0
@@ -42,7 +42,7 @@ class Point:
 class TrialRecord:
     """One trial: its point of the space, its curve and its ending.
 
-    `interrupted` marks a trial that a signal or a lost driver cut off: it has no ending, and a resume runs it again.
+    `interrupted` marks a trial that a signal or a lost driver cut off: it has no ending, and a resume goes on with it.
     """
 
     number: int
@@ -62,6 +62,22 @@ class TrialRecord:
     ended: float | None = None
     adapter: str | None = None
     earlier_tokens: int = 0
+    judged: Verdict | None = None
+    """What the last evaluation was judged, if that ends the trial: the ending follows in a line of its own."""
+    losses: dict[str, int] = field(default_factory=dict)
+    """How often an attempt at it was lost, by reason."""
+    retry: str = ""
+    """Why it is to be tried again, while it is."""
+
+    def take_up(self, before: TrialRecord) -> None:
+        """What an earlier attempt left, until this one's set-up says whether it goes on from there."""
+        self.points, self.adapter, self.judged = list(before.points), before.adapter, before.judged
+        self.earlier_tokens, self.losses = before.earlier_tokens, dict(before.losses)
+
+    def begin_anew(self) -> None:
+        """This attempt begins at step 0: what was spent before is all that stays of it."""
+        self.earlier_tokens = self.tokens
+        self.points, self.adapter, self.judged = [], None, None
 
     @property
     def has_ended(self) -> bool:
@@ -118,8 +134,10 @@ class TrialRecord:
     @property
     def ending(self) -> str:
         """The ending in words: "pruned: rung 1 (6.402, needed 5.910)"."""
+        if self.retry:
+            return f"to be tried again: {self.retry}"
         if self.interrupted:
-            return "interrupted: a resume runs it again"
+            return "interrupted: a resume goes on with it"
         if self.status is None:
             return "running"
         what = self.message or str(self.reason)
@@ -151,6 +169,8 @@ class SearchRecord:
     halt_reason: str = ""
     halt_message: str = ""
     halt_remedy: str = ""
+    fits: dict[str, Fit] = field(default_factory=dict)
+    """What trials learned about the memory of devices, by name."""
     _session_started: float | None = None
     _ranked: list[tuple[bool, float, int]] = field(default_factory=list, repr=False, compare=False)
     _unended: dict[int, TrialRecord] = field(default_factory=dict, repr=False, compare=False)
@@ -216,8 +236,9 @@ class SearchRecord:
                 attempt=event.attempt or 1,
                 distributions=dict(event.details.get("distributions", {})),
                 started=event.time,
-                earlier_tokens=before.tokens if before else 0,
             )
+            if before is not None:
+                self.trials[number].take_up(before)
             return
         trial = self.trials.get(number)
         if trial is None or trial.has_ended or (event.attempt or 1) != trial.attempt:
@@ -225,6 +246,8 @@ class SearchRecord:
         match event.event:
             case Kind.SETUP:
                 trial.setup = dict(event.details)
+                if not event.details.get("resumed_step"):
+                    trial.begin_anew()
             case Kind.EVALUATION:
                 trial.points.append(
                     Point(
@@ -238,7 +261,9 @@ class SearchRecord:
                     )
                 )
                 trial.adapter = event.details.get("adapter") or trial.adapter
+                trial.judged = _verdict(event.details.get("verdict"))
             case Kind.ENDED:
+                trial.interrupted, trial.retry = False, ""
                 trial.status = Status(event.status or Status.FAILED)
                 trial.reason = Reason(event.reason or Reason.ERROR)
                 trial.message = str(event.details.get("message", ""))
@@ -251,6 +276,14 @@ class SearchRecord:
             case Kind.INTERRUPTED:
                 trial.interrupted = True
                 trial.ended = event.time
+            case Kind.RETRY:
+                trial.interrupted = True
+                trial.ended = event.time
+                trial.retry = str(event.details.get("message", "")) or str(event.reason)
+                trial.losses[str(event.reason)] = trial.losses.get(str(event.reason), 0) + 1
+                if (fit := event.details.get("fit")) is not None:
+                    device = str(event.details.get("device", ""))
+                    self.fits[device] = Fit(**fit).within(self.fits.get(device))
 
     def _unrank(self, trial: TrialRecord) -> None:
         place = bisect_left(self._ranked, _rank(trial))
@@ -335,6 +368,12 @@ def _rank(trial: TrialRecord) -> tuple[bool, float, int]:
 def _by_best_loss(trial: TrialRecord) -> float:
     loss = trial.best_eval_loss
     return math.inf if loss is None else loss
+
+
+def _verdict(values: Any) -> Verdict | None:
+    if not values:
+        return None
+    return Verdict(Reason(values["reason"]), str(values.get("message", "")), str(values.get("remedy", "")))
 
 
 def _number(value: Any) -> float | None:

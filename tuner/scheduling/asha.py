@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import ray
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.schedulers.async_hyperband import _Bracket as RayBracket
 
@@ -30,9 +31,21 @@ if TYPE_CHECKING:
 class Listener(Protocol):
     """Who is told what was measured and judged; the driver's books."""
 
+    def key(self, trial_id: str) -> str:
+        """What a trial is called at the rungs: the same for every attempt at it, so that it is compared once."""
+        ...
+
+    def known(self, trial_id: str) -> tuple[int, list[Reading]]:
+        """The last step on record of this trial, over all attempts that count, and its curve up to there."""
+        ...
+
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
 
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None: ...
+
+    def repeated(self, trial_id: str) -> None:
+        """An evaluation that is on record came once more, from an attempt that began before it."""
+        ...
 
     def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None: ...
 
@@ -45,7 +58,7 @@ class Asha(AsyncHyperBandScheduler):
     """ASHA with rules. One object judges every trial of a search.
 
     ladder: where the rungs lie. before, after: rules asked ahead of the rung and behind it. listener: told everything.
-    history: for a resume, (trial, readings) of every trial in the ledger, which fill the rungs again.
+    history: for a resume, (key, readings) of every trial in the ledger, which fill the rungs again.
     """
 
     def __init__(
@@ -69,9 +82,23 @@ class Asha(AsyncHyperBandScheduler):
         self._brackets = [_Bracket(ladder)]
         self._ladder, self._before, self._after = ladder, tuple(before), tuple(after)
         self._listener: Listener | None = listener
-        self._curves: dict[str, list[Reading]] = {}
-        for trial_id, readings in history:
-            self._replay(trial_id, readings)
+        self._live: dict[str, Trial] = {}
+        for key, readings in history:
+            self._replay(key, readings)
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self._live[trial.trial_id] = trial
+
+    def running(self) -> list[str]:
+        """The trials that a worker is at work on; not those that wait for one, or are paused."""
+        return [name for name, trial in self._live.items() if trial.status == "RUNNING"]
+
+    def kill(self, trial_id: str) -> None:
+        """Ends a trial's worker as it is; Ray's loop then finds it dead."""
+        actor = self._live[trial_id].temporary_state.ray_actor
+        if actor is not None:
+            ray.kill(actor)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Judges one report of a worker: its set-up, an evaluation, or a fault."""
@@ -83,10 +110,12 @@ class Asha(AsyncHyperBandScheduler):
         if isinstance(report, Verdict):
             self._listener.ended(trial.trial_id, report, result.get(TRACEBACK, ""))
             return TrialScheduler.STOP
+        step, curve = self._listener.known(trial.trial_id)
+        if report.step <= step:
+            return self._repeated(trial, report)
         resource = self._resource(report)
-        curve = self._curves.setdefault(trial.trial_id, [])
         curve.append(Reading(resource, report.eval_loss))
-        verdict = self._judge(tune_controller, trial, report, curve)
+        verdict = self._judge(trial, report, curve)
         self._listener.evaluated(trial.trial_id, report, resource, verdict)
         return TrialScheduler.STOP if verdict else TrialScheduler.CONTINUE
 
@@ -110,48 +139,55 @@ class Asha(AsyncHyperBandScheduler):
         self._listener.ended(trial.trial_id, Verdict(Reason.INFRASTRUCTURE, message), error)
         self._forget(trial)
 
-    def _judge(
-        self, tune_controller: TuneController, trial: Trial, evaluation: Evaluation, curve: Sequence[Reading]
-    ) -> Verdict | None:
+    def _repeated(self, trial: Trial, evaluation: Evaluation) -> str:
+        """A trial that went on from a state before its last evaluation passes that one again: it was judged then."""
+        assert self._listener is not None
+        self._listener.repeated(trial.trial_id)
+        if not evaluation.done:
+            return TrialScheduler.CONTINUE
+        self._listener.ended(trial.trial_id, Verdict(Reason.BUDGET, "budget"))
+        return TrialScheduler.STOP
+
+    def _judge(self, trial: Trial, evaluation: Evaluation, curve: Sequence[Reading]) -> Verdict | None:
         for rule in self._before:
             if verdict := rule.judge(curve):
                 return verdict
         if evaluation.done:
             return Verdict(Reason.BUDGET, "budget")
-        if verdict := self._rung(tune_controller, trial, curve[-1]):
+        if verdict := self._rung(trial, curve[-1]):
             return verdict
         for rule in self._after:
             if verdict := rule.judge(curve):
                 return verdict
         return None
 
-    def _rung(self, tune_controller: TuneController, trial: Trial, reading: Reading) -> Verdict | None:
+    def _rung(self, trial: Trial, reading: Reading) -> Verdict | None:
         """Asks Ray's ASHA, and puts its answer into words."""
         if not self._ladder.rungs or reading.eval_loss is None:
             return None
-        due = self._due(trial.trial_id, reading.resource)
-        result = {RESOURCE: reading.resource, METRIC: reading.eval_loss}
-        action = super().on_trial_result(tune_controller, trial, result)
-        self._mark_passed(trial.trial_id, reading.resource)
         assert self._listener is not None
+        key = self._listener.key(trial.trial_id)
+        due = self._due(key, reading.resource)
+        action = self._brackets[0].on_result(_Place(key), reading.resource, -reading.eval_loss)
+        self._mark_passed(key, reading.resource)
         if action != TrialScheduler.STOP or due is None or self._listener.spares(trial.trial_id):
             return None
         rung, needed = due
         return behind(rung, reading.eval_loss, needed)
 
-    def _due(self, trial_id: str, resource: int) -> tuple[int, float] | None:
+    def _due(self, key: str, resource: int) -> tuple[int, float] | None:
         """The rung that this report is judged at, counted from 1, and the loss that going on needs there; None where
         no rung is due or nobody has been there yet."""
         bracket = self._brackets[0]
         for index, (milestone, recorded) in enumerate(bracket._rungs):
-            if resource >= milestone and trial_id not in recorded:
+            if resource >= milestone and key not in recorded:
                 cutoff = bracket.cutoff(recorded)
                 return None if cutoff is None else (len(bracket._rungs) - index, -float(cutoff))
         return None
 
-    def _replay(self, trial_id: str, readings: Sequence[Reading]) -> None:
+    def _replay(self, key: str, readings: Sequence[Reading]) -> None:
         """Notes a trial of an earlier session at the rungs where it was compared then."""
-        place = _Place(trial_id)
+        place = _Place(key)
         for index, reading in enumerate(readings):
             if (
                 any(rule.judge(readings[: index + 1]) for rule in self._before)
@@ -160,15 +196,15 @@ class Asha(AsyncHyperBandScheduler):
                 return
             if self._ladder.rungs and reading.eval_loss is not None:
                 self._brackets[0].on_result(place, reading.resource, -reading.eval_loss)
-                self._mark_passed(trial_id, reading.resource)
+                self._mark_passed(key, reading.resource)
 
-    def _mark_passed(self, trial_id: str, resource: int) -> None:
+    def _mark_passed(self, key: str, resource: int) -> None:
         """Notes that a trial is past every rung up to `resource`. Where one evaluation passes two rungs, Ray compares
         at the higher and would take the trial's next, later loss for the lower; a NaN stands there and counts for
         nothing in the cut-off."""
         for milestone, recorded in self._brackets[0]._rungs:
-            if resource >= milestone and trial_id not in recorded:
-                recorded[trial_id] = math.nan
+            if resource >= milestone and key not in recorded:
+                recorded[key] = math.nan
 
     def _resource(self, evaluation: Evaluation) -> int:
         """A trial's place on the ladder: its share of its own steps, of the whole budget. For a budget in steps that
@@ -177,10 +213,10 @@ class Asha(AsyncHyperBandScheduler):
 
     def _forget(self, trial: Trial) -> None:
         self._trial_info.pop(trial.trial_id, None)
-        self._curves.pop(trial.trial_id, None)
+        self._live.pop(trial.trial_id, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_listener": None}  # Ray pickles its tuner; the books hold open files
+        return {**self.__dict__, "_listener": None, "_live": {}}  # Ray pickles its tuner; the books hold open files
 
 
 def _empty(trial: Trial) -> None:

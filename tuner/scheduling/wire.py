@@ -6,6 +6,8 @@ really said travels beside it, whole.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 from tuner.contract import METRIC, Evaluation, Setup, Verdict
@@ -14,18 +16,45 @@ from tuner.redaction import redact, redacted
 REPORT = "report"
 RESOURCE = "resource"
 TRACEBACK = "traceback"
+MOST_BYTES = 2**20
+"""Of a report. What is longer is no measurement, and would stand in the ledger for ever."""
+_MOST_WORDS = 2_000
+"""Characters of what a verdict says."""
+_MOST_TRACEBACK = 64_000
+"""Characters of a traceback that are kept: its end says what happened."""
 
 
 def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict[str, Any]:
     """The Ray Tune result that carries `report`; a dataclass, which Ray passes through as it is.
 
-    Without secrets: Ray keeps results in files of its own.
+    Without secrets: Ray keeps results in files of its own. Raises TypeError or ValueError where a program answered what
+    cannot be written into a ledger: this is the last place where that is the trial's fault alone.
     """
     if not isinstance(report, Setup | Evaluation | Verdict):
         raise TypeError(f"the program answered {type(report).__name__}, expected Setup or Evaluation")
+    if isinstance(report, Evaluation):
+        report = _plain(report)
+    if isinstance(report, Verdict):
+        report = replace(report, message=report.message[:_MOST_WORDS], remedy=report.remedy[:_MOST_WORDS])
     loss = report.eval_loss if isinstance(report, Evaluation) else None
+    if not isinstance(report, Verdict):
+        size = len(json.dumps(asdict(report)))
+        if size > MOST_BYTES:
+            raise ValueError(f"the program's {type(report).__name__} has {size:,} bytes, at most {MOST_BYTES:,} count")
     return {
-        METRIC: float("nan") if loss is None else float(loss),
+        METRIC: float("nan") if loss is None else loss,
         REPORT: redacted(report),
-        TRACEBACK: redact(traceback),
+        TRACEBACK: redact(traceback[-_MOST_TRACEBACK:]),
     }
+
+
+def _plain(evaluation: Evaluation) -> Evaluation:
+    """Plain numbers for what may be numpy's or a tensor: the driver can read neither."""
+    return replace(
+        evaluation,
+        step=int(evaluation.step),
+        max_steps=int(evaluation.max_steps),
+        tokens=int(evaluation.tokens),
+        eval_loss=None if evaluation.eval_loss is None else float(evaluation.eval_loss),
+        train_loss=None if evaluation.train_loss is None else float(evaluation.train_loss),
+    )

@@ -13,7 +13,12 @@ class Source(Protocol):
     """Where trials come from and where their loss is noted; the driver's books."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a new trial; None when there are no more."""
+        """The configuration of a trial; None when there is none now."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether there will be no more."""
         ...
 
     def lost(self, trial_id: str, error: bool) -> None:
@@ -32,7 +37,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         assert self._source is not None
         config = self._source.suggest(trial_id)
-        return Searcher.FINISHED if config is None else config
+        return Searcher.FINISHED if config is None and self._source.over else config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         assert self._source is not None

@@ -55,12 +55,13 @@ class Tape:
         self.attempts[number] = self.attempts.get(number, 0) + 1
         self._of(Kind.STARTED, number, params=values)
 
-    def setup(self, number: int) -> None:
+    def setup(self, number: int, **more: Any) -> None:
         details = {
             "max_steps": STEPS,
             "trainable_parameters": 161_480_704,
             "total_parameters": 8_352_000_000,
             "accumulation": 2,
+            **more,
         }
         self._of(Kind.SETUP, number, details=details)
 
@@ -71,6 +72,9 @@ class Tape:
     def end(self, number: int, verdict: Verdict, **details: str) -> None:
         said = {"message": verdict.message, "remedy": verdict.remedy, **details}
         self._of(Kind.ENDED, number, status=str(verdict.status), reason=str(verdict.reason), details=said)
+
+    def retry(self, number: int, reason: Reason, **details: Any) -> None:
+        self._of(Kind.RETRY, number, reason=str(reason), details=details)
 
     def interrupt(self, number: int) -> None:
         self._of(Kind.INTERRUPTED, number)
@@ -172,6 +176,24 @@ def interrupted() -> Tape:
     tape.trial(3, params(3.4e-3, 16, "2r", 32), [6.9, 5.5], None)
     tape.interrupt(3)
     tape.finish("interrupted")
+    return tape
+
+
+def lost() -> Tape:
+    """A trial whose worker dies, which goes on elsewhere and then has to be arranged smaller."""
+    tape = Tape(num_trials=1)
+    tape.prepared()
+    tape.start(0, RECIPE_PARAMS)
+    tape.setup(0)
+    tape.evaluate(0, PLACES[0], 7.0)
+    tape.retry(0, Reason.INFRASTRUCTURE, message="its worker died (1 of 3)")
+    tape.start(0, RECIPE_PARAMS)
+    tape.setup(0, resumed_step=PLACES[0])
+    fit = {"micro_batch": 4, "gradient_checkpointing": False}
+    message = "out of memory, goes on with micro-batch 4"
+    tape.retry(0, Reason.OUT_OF_MEMORY, message=message, device="NVIDIA H100", fit=fit)
+    tape.trial(0, RECIPE_PARAMS, [6.9, 6.0], BUDGET)
+    tape.finish()
     return tape
 
 

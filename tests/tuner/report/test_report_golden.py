@@ -73,6 +73,7 @@ def test_plain_lines() -> None:
             "finished": told(searches.finished()),
             "halted": told(searches.halted()),
             "interrupted and resumed": told(searches.resumed()),
+            "lost and tried again": told(searches.lost()),
         },
     )
 

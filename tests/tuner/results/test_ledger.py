@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.contract import Reason, Status
+from tuner.contract import Fit, Reason, Status
 from tuner.results import ledger as ledger_module
 from tuner.results.ledger import Event, Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord
@@ -84,6 +84,37 @@ def test_records_fold(tmp_path: Path) -> None:
     assert [t.number for t in record.leaderboard] == [0, 1]
 
 
+@pytest.mark.parametrize(("resumed_step", "curve", "tokens"), [(0, [3.9], 100), (5, [4.0, 3.9], 90)])
+def test_an_attempt_goes_on_or_begins_anew_as_its_setup_says(
+    resumed_step: int, curve: list[float], tokens: int
+) -> None:
+    events = [
+        Event(Kind.SEARCH, 1.0),
+        Event(Kind.STARTED, 2.0, trial="a", number=0, attempt=1, params={}),
+        Event(Kind.EVALUATION, 3.0, trial="a", number=0, attempt=1, step=5, tokens=50, eval_loss=4.0),
+        Event(Kind.RETRY, 4.0, trial="a", number=0, attempt=1, reason="infrastructure", details={"message": "gone"}),
+        Event(Kind.STARTED, 5.0, trial="b", number=0, attempt=2, params={}),
+    ]
+    assert SearchRecord.fold(events[:4]).trials[0].ending == "to be tried again: gone"
+    assert SearchRecord.fold(events).trials[0].curve == [4.0], "known until the set-up says otherwise"
+    setup = Event(Kind.SETUP, 6.0, trial="b", number=0, attempt=2, details={"resumed_step": resumed_step})
+    seen = 50 if resumed_step == 0 else 90
+    after = Event(Kind.EVALUATION, 7.0, trial="b", number=0, attempt=2, step=9, tokens=seen, eval_loss=3.9)
+    trial = SearchRecord.fold([*events, setup, after]).trials[0]
+    assert trial.curve == curve and trial.tokens == tokens and trial.losses == {"infrastructure": 1}
+
+
+def test_what_was_learned_of_a_devices_memory_is_the_least_of_it() -> None:
+    def retry(number: int, micro: int, checkpointing: bool = False) -> Event:
+        fit = {"micro_batch": micro, "gradient_checkpointing": checkpointing}
+        details = {"message": "", "device": "H100", "fit": fit}
+        return Event(Kind.RETRY, number=number, attempt=1, reason="out_of_memory", details=details)
+
+    started = [Event(Kind.STARTED, trial=str(n), number=n, attempt=1, params={}) for n in range(2)]
+    record = SearchRecord.fold([*started, retry(0, 2), retry(1, 4)])
+    assert record.fits == {"H100": Fit(2)}
+
+
 def test_reports_of_a_replaced_attempt_count_for_nothing() -> None:
     events = [
         Event(Kind.SEARCH, 1.0),
@@ -91,6 +122,7 @@ def test_reports_of_a_replaced_attempt_count_for_nothing() -> None:
         Event(Kind.EVALUATION, 3.0, trial="a", number=0, attempt=1, step=5, tokens=50, eval_loss=4.0),
         Event(Kind.SEARCH, 4.0),
         Event(Kind.STARTED, 5.0, trial="b", number=0, attempt=2, params={}),
+        Event(Kind.SETUP, 5.5, trial="b", number=0, attempt=2),
         Event(Kind.EVALUATION, 6.0, trial="a", number=0, attempt=1, step=10, tokens=100, eval_loss=0.1),
         Event(Kind.ENDED, 7.0, trial="a", number=0, attempt=1, status="completed", reason="budget"),
         Event(Kind.EVALUATION, 8.0, trial="b", number=0, attempt=2, step=5, tokens=50, eval_loss=3.9),

@@ -29,11 +29,23 @@ class Heard:
     spared: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     resources: list[int] = field(default_factory=list)
+    curves: dict[str, list[tuple[int, Reading]]] = field(default_factory=dict)
+
+    def key(self, trial_id: str) -> str:
+        return trial_id
+
+    def known(self, trial_id: str) -> tuple[int, list[Reading]]:
+        curve = self.curves.get(trial_id, [])
+        return (curve[-1][0] if curve else 0), [reading for _, reading in curve]
+
+    def repeated(self, trial_id: str) -> None: ...
 
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
 
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
         self.resources.append(resource)
+        reading = Reading(resource, evaluation.eval_loss)
+        self.curves.setdefault(trial_id, []).append((evaluation.step, reading))
         if verdict:
             self.verdicts[trial_id] = verdict
 
@@ -159,6 +171,19 @@ def test_an_evaluation_past_two_rungs_leaves_no_late_loss_at_the_lower() -> None
         report(asha, "short", step, loss, max_steps=4)
     assert report(asha, "long", 4, 4.9) == TrialScheduler.CONTINUE
     assert not heard.verdicts
+
+
+def test_an_evaluation_on_record_is_judged_once() -> None:
+    heard = Heard()
+    asha = scheduler(heard)
+    report(asha, "a", 4, 5.0)
+    before = list(asha._brackets[0]._rungs[-1][1].items())
+    assert report(asha, "a", 4, 9.0) == TrialScheduler.CONTINUE, "trained again up to what is known"
+    assert heard.resources == [4] and list(asha._brackets[0]._rungs[-1][1].items()) == before
+    assert report(asha, "a", 100, 3.0) == TrialScheduler.STOP
+    heard.verdicts.clear()
+    assert report(asha, "a", 100, 3.0) == TrialScheduler.STOP
+    assert heard.verdicts["a"].reason is Reason.BUDGET
 
 
 @pytest.mark.parametrize("reduction_factor", [2, 2.5, 3, 4])

@@ -1,0 +1,110 @@
+"""A driver in a process of its own: started, waited for, hit, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.integration.conftest import SPACE, TOY
+from tuner.results.ledger import Event, Kind, read_ledger
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Driver:
+    """A `tuner search` under way."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    family: list[psutil.Process] = field(default_factory=list)
+
+    @property
+    def events(self) -> list[Event]:
+        """What the ledger has by now."""
+        ledger = self.folder / "trials.jsonl"
+        return list(read_ledger(ledger)) if ledger.exists() else []
+
+    def wait(self, enough: Callable[[list[Event]], bool], timeout: float = 120) -> list[Event]:
+        """Waits until the ledger has what `enough` asks for."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            events = self.events
+            if enough(events):
+                return events
+            if self.process.poll() is not None:
+                _, errors = self.process.communicate()
+                raise AssertionError(f"the driver ended with {self.process.returncode}: {errors[-3000:]}")
+            time.sleep(0.1)
+        raise AssertionError("the search did not get going")
+
+    def look_around(self) -> list[psutil.Process]:
+        """Notes the processes below the driver, which outlive it no longer than it takes them to notice."""
+        with suppress(psutil.NoSuchProcess):
+            self.family = psutil.Process(self.process.pid).children(recursive=True)
+        return self.family
+
+    def kill(self) -> list[psutil.Process]:
+        """kill -9. Waits until the workers are gone; gives all that it had started, to be looked for later: Ray's two
+        agents go on for up to a minute after their raylet, trying to report its death."""
+        self.look_around()
+        self.process.kill()
+        self.process.communicate()
+        psutil.wait_procs([p for p in self.family if not is_agent(p)], timeout=30)
+        return self.family
+
+    def end(self, timeout: float = 300) -> tuple[int, str, str]:
+        """Waits for its own end: exit code, standard output, standard error."""
+        self.look_around()
+        output, errors = self.process.communicate(timeout=timeout)
+        return self.process.returncode, output, errors
+
+
+def is_agent(process: psutil.Process) -> bool:
+    try:
+        return "Agent" in process.name() or "Agent" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def counting(kind: Kind, at_least: int) -> Callable[[list[Event]], bool]:
+    return lambda events: sum(event.event is kind for event in events) >= at_least
+
+
+def start(
+    folder: Path, *arguments: str, name: str = "run", environment: Mapping[str, str] | None = None, code: str = ""
+) -> Driver:
+    """`tuner search` with its run in `folder`. code: Python that runs in the driver before the command."""
+    command = (
+        ["-m", "tuner"] if not code else ["-c", f"{code}\nimport sys\nfrom tuner.cli import main\nsys.exit(main())"]
+    )
+    process = subprocess.Popen(
+        [sys.executable, *command, "search", *arguments, "--storage-path", str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}, cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return Driver(process, folder / name)
+
+
+def toy(folder: Path, *arguments: str, train: Mapping[str, Any] | None = None, trials: int = 5, **more: Any) -> Driver:
+    """A search with the toy program, called "run"."""
+    run = {"program": TOY, "name": "run", **more.pop("run", {})}
+    values = {"train": dict(train or {}), "search": {"num_trials": trials, "space": SPACE}, "run": run}
+    file = folder / "search.yaml"
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(values))))
+    return start(folder, str(file), *arguments, **more)
+
+
+def resume(folder: Path, *arguments: str, **more: Any) -> Driver:
+    return start(folder, "--resume", "run", *arguments, **more)

@@ -1,0 +1,166 @@
+"""What must hold of a run folder whatever happened to the search: one checker for every fault.
+
+1. The ledger can be read, and every line of it belongs to a trial that had been started, in that attempt.
+2. Trials are numbered from 0 without a gap, each started once an attempt, attempts counted from 1.
+3. A trial has at most one ending, and nothing of it follows; with the search over, it has exactly one.
+4. No evaluation is written twice: within what counts of a trial, steps rise.
+5. Nothing that was reported is lost: what was on disk before a fault is a prefix of what is there after it.
+6. The study says of each trial what the ledger says.
+7. `status` says what the ledger says.
+8. The best loss is finite, and its adapter is there, whole.
+9. The exit code is the one that this course has.
+10. No process is left behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import optuna
+import psutil
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from safetensors import safe_open
+
+from tuner.contract import Reason, Status
+from tuner.results.ledger import Event, Kind, read_ledger
+from tuner.results.records import SearchRecord, TrialRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def check(
+    folder: Path,
+    *,
+    num_trials: int,
+    exit_code: int | None = None,
+    family: Iterable[psutil.Process] = (),
+    status: bool = True,
+) -> SearchRecord:
+    """Asserts all of the above of a search that is over. status: also asks the command, in a process of its own."""
+    record = check_ledger(folder)
+    assert sorted(record.trials) == list(range(num_trials)), "numbers 0 to N-1, once each"
+    unended = [n for n, t in record.trials.items() if not t.has_ended]
+    assert not unended, f"without an ending: {unended}"
+    check_study(folder, record)
+    check_best(folder, record)
+    if status:
+        check_status(folder, record)
+    if exit_code is not None:
+        assert exit_code == expected_exit(record), f"exit code {exit_code}, and {record.counts}"
+    check_processes(family)
+    return record
+
+
+def check_ledger(folder: Path) -> SearchRecord:
+    """1 to 4, also of a search that was cut off."""
+    events = list(read_ledger(folder / "trials.jsonl"))
+    attempts: dict[int, int] = {}
+    ended: dict[int, int] = {}
+    for line, event in enumerate(events, 1):
+        if event.number is None:
+            continue
+        where = f"line {line}: {event.event} of trial {event.number}, attempt {event.attempt}"
+        if event.event is Kind.STARTED:
+            assert event.attempt == attempts.get(event.number, 0) + 1, where
+            assert event.number == len(attempts) or event.number in attempts, where
+            attempts[event.number] = event.attempt
+        assert attempts.get(event.number) == event.attempt, where
+        assert event.number not in ended, f"{where}, after its ending in line {ended.get(event.number)}"
+        if event.event is Kind.ENDED:
+            ended[event.number] = line
+    record = SearchRecord.fold(events)
+    for trial in record.trials.values():
+        steps = [point.step for point in trial.points]
+        assert steps == sorted(set(steps)), f"trial {trial.number} was measured at {steps}"
+    assert len(record.ended) == len(ended)
+    return record
+
+
+def check_kept(before: list[Event], after: list[Event]) -> None:
+    """5. before: what had been read before a fault."""
+    assert after[: len(before)] == before, "the ledger was changed"
+
+
+def study_of(folder: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    (name,) = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def check_study(folder: Path, record: SearchRecord) -> None:
+    """6."""
+    trials = study_of(folder).trials
+    assert [t.number for t in trials] == sorted(record.trials)
+    for theirs in trials:
+        mine = record.trials[theirs.number]
+        assert theirs.state.name == told(mine), f"trial {theirs.number} is {theirs.state.name}, and {mine.ending}"
+        if theirs.state.name == "COMPLETE":
+            assert theirs.value == mine.best_eval_loss
+        assert all(math.isfinite(value) for value in theirs.intermediate_values.values())
+
+
+def told(trial: TrialRecord) -> str:
+    """What Optuna is told of an ending."""
+    if trial.status is Status.PRUNED or trial.reason is Reason.OUT_OF_MEMORY:
+        return "PRUNED"
+    return "COMPLETE" if trial.status is Status.COMPLETED else "FAIL"
+
+
+def check_status(folder: Path, record: SearchRecord) -> None:
+    """7."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", "status", str(folder), "--json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["counts"] == record.counts
+    best = record.best
+    assert (answer["best"] or {}).get("trial") == (best.number if best else None)
+
+
+def check_best(folder: Path, record: SearchRecord) -> None:
+    """8."""
+    best = record.best
+    if best is None:
+        assert not (folder / "best" / "manifest.json").exists()
+        return
+    assert best.best_eval_loss is not None and math.isfinite(best.best_eval_loss)
+    manifest = json.loads((folder / "best" / "manifest.json").read_text())
+    assert (manifest["trial"], manifest["eval_loss"]) == (best.number, best.best_eval_loss)
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((folder / "best" / name).read_bytes()).hexdigest() == digest, name
+    weights = folder / "best" / "adapter_model.safetensors"
+    if weights.exists():
+        with safe_open(str(weights), framework="numpy") as file:
+            assert all(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+    else:
+        assert json.loads((folder / "best" / "adapter.json").read_text())["loss"] == best.best_eval_loss
+    states = list((folder / "adapters").glob("**/state/*"))
+    assert not states, f"of trials that have ended: {states}"
+
+
+def expected_exit(record: SearchRecord) -> int:
+    """9, of a search that no signal ended."""
+    if record.halt_reason or record.best is None:
+        return 1
+    return 3 if any(t.status is Status.FAILED for t in record.ended) else 0
+
+
+def check_processes(family: Iterable[psutil.Process], within: float = 120) -> None:
+    """10. family: the processes of the search, as they were while it ran."""
+    _, alive = psutil.wait_procs(list(family), timeout=within)
+    assert not alive, f"left behind: {[process.cmdline() for process in alive if process.is_running()]}"
+
+
+def endings(record: SearchRecord) -> Counter[str]:
+    return Counter(str(t.reason) for t in record.ended)

@@ -1,0 +1,193 @@
+"""A driver that is killed, signalled, doubled, or told a wrong time: what it had written stays; a resume goes on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos import driving, invariants
+from tuner.contract import Reason
+from tuner.results.ledger import Event, Kind, read_ledger
+from tuner.results.records import SearchRecord
+
+Fault = Callable[..., None]
+
+pytestmark = pytest.mark.chaos
+ONE = {"max_concurrent_trials": 1}
+
+
+def course(record: SearchRecord) -> dict[int, object]:
+    """What became of each trial: what a resumed search must repeat to the letter."""
+    return {n: (t.params, t.reason, t.message, t.curve) for n, t in sorted(record.trials.items())}
+
+
+def test_twenty_kills_of_the_driver(tmp_path: Path, fault: Fault) -> None:
+    train = {"pace": 0.05}
+    (tmp_path / "undisturbed").mkdir()
+    calm = driving.toy(tmp_path / "undisturbed", train=train, trials=24, run=ONE)
+    code, _, errors = calm.end()
+    assert code == 0, errors
+    expected = invariants.check(calm.folder, num_trials=24, exit_code=code)
+
+    draw = random.Random(7)
+    (tmp_path / "killed").mkdir()
+    driver = driving.toy(tmp_path / "killed", train=train, trials=24, run=ONE)
+    before: list[Event] = []
+    started: list[psutil.Process] = []
+    kills = 0
+    while kills < 20:
+        some = len(before) + draw.randint(1, 7)
+        driver.wait(lambda events, some=some: len(events) >= some)  # type: ignore[misc]
+        time.sleep(draw.uniform(0, 0.15))
+        started += driver.kill()
+        kills += 1
+        after = driver.events
+        invariants.check_kept(before, after)
+        invariants.check_ledger(driver.folder)
+        before = after
+        driver = driving.resume(tmp_path / "killed")
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=24, exit_code=code, family=[*started, *driver.family])
+    invariants.check_kept(before, driver.events)
+    assert record.sessions > 10, "most kills met a search that had begun"
+    assert record.best and expected.best and record.best.number == expected.best.number
+    assert course(record) == course(expected)
+    fault("kill -9 of the driver at a random moment", kills)
+
+
+def test_a_real_trial_goes_on_where_its_driver_was_killed(tmp_path: Path, fault: Fault) -> None:
+    arguments = (
+        "--num-trials", "2", "--scheduler", "none", "--sampler", "random", "--max-concurrent-trials", "1",
+        "--set", "train.max_steps=20", "--set", "data.max_validation_rows=32", "--set", "train.lora_dropout=0.1",
+    )  # fmt: skip
+    often = {"TUNER_STATE_EVERY_S": "0", "OMP_NUM_THREADS": "1"}
+    calm = driving.start(tmp_path, *arguments, "--name", "calm", name="calm", environment=often)
+    code, _, errors = calm.end()
+    assert code == 0, errors
+    expected = invariants.check(calm.folder, num_trials=2, exit_code=code)
+
+    driver = driving.start(tmp_path, *arguments, "--name", "run", environment=often)
+    for evaluations in (4, 14):
+        driver.wait(driving.counting(Kind.EVALUATION, evaluations))
+        before = driver.events
+        driver.kill()
+        invariants.check_kept(before, driver.events)
+        fault("kill -9 of the driver while a real trial trains")
+        driver = driving.resume(tmp_path, environment=often)
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=2, exit_code=code, family=driver.family)
+    resumed = [e.details["resumed_step"] for e in driver.events if e.event is Kind.SETUP and (e.attempt or 1) > 1]
+    assert resumed and min(resumed) > 0, "it went on and did not begin anew"
+    for number, trial in expected.trials.items():
+        other = record.trials[number]
+        assert [p.step for p in other.points] == [p.step for p in trial.points]
+        assert other.curve == pytest.approx(trial.curve, abs=1e-5)
+        assert other.points[-1].tokens == trial.points[-1].tokens
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "code"),
+    [(signal.SIGINT, 1, 130), (signal.SIGINT, 2, 130), (signal.SIGTERM, 1, 143), (signal.SIGTERM, 2, 143)],
+)
+def test_signals(tmp_path: Path, fault: Fault, number: signal.Signals, times: int, code: int) -> None:
+    driver = driving.toy(tmp_path, train={"pace": 0.2}, trials=5)
+    before = driver.wait(driving.counting(Kind.EVALUATION, 6))
+    driver.look_around()
+    began = time.monotonic()
+    for _ in range(times):
+        driver.process.send_signal(number)
+        time.sleep(0.3)
+    _, errors = driver.process.communicate(timeout=60)
+    took = time.monotonic() - began
+    assert driver.process.returncode == code, errors
+    assert "--resume run" in errors and "Traceback" not in errors
+    assert took < 30
+    invariants.check_processes(driver.family)
+    invariants.check_kept(before, driver.events)
+    cut = invariants.check_ledger(driver.folder)
+    assert cut.outcome == "interrupted" and any(t.interrupted for t in cut.trials.values())
+    kept = driver.events
+
+    driver = driving.resume(tmp_path)
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=5, exit_code=code, family=driver.family)
+    invariants.check_kept(kept, driver.events)
+    for trial in cut.trials.values():
+        if trial.points:
+            assert record.trials[trial.number].setup["resumed_step"] > 0 or trial.has_ended
+    fault(f"{number.name}{', twice' if times == 2 else ''}")
+
+
+def test_a_second_driver_is_turned_away(tmp_path: Path, fault: Fault) -> None:
+    driver = driving.toy(tmp_path, train={"pace": 0.2}, trials=4)
+    driver.wait(driving.counting(Kind.EVALUATION, 2))
+    code, _, errors = driving.resume(tmp_path).end()
+    assert code == 2 and "being written by another driver" in errors and "Traceback" not in errors
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    invariants.check(driver.folder, num_trials=4, exit_code=code, family=driver.family)
+    fault("two drivers on one run")
+
+
+_CLOCK = """
+import time
+_true, _began = time.time, time.monotonic()
+time.time = lambda: _true() - (86400 if time.monotonic() - _began > 12 else 0)
+"""
+
+
+def test_a_clock_that_is_set_back(tmp_path: Path, fault: Fault) -> None:
+    driver = driving.toy(tmp_path, train={"pace": 0.4}, trials=6, code=_CLOCK, run={"hang_timeout": 20})
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=6, exit_code=code, family=driver.family)
+    times = [event.time for event in driver.events]
+    assert any(later < earlier - 80_000 for earlier, later in itertools.pairwise(times)), "it was set back"
+    assert 0 <= record.wall_s < 600 and all(t.attempt == 1 for t in record.trials.values())
+    fault("a clock set back by a day")
+
+
+def test_an_actor_killed_from_outside(tmp_path: Path, fault: Fault) -> None:
+    driver = driving.toy(tmp_path, "--scheduler", "none", train={"pace": 0.2}, trials=3)
+
+    def at_work(events: list[Event]) -> list[int]:
+        running = [t for t in SearchRecord.fold(events).trials.values() if t.is_running and len(t.points) > 2]
+        return [t.setup["pid"] for t in running if t.attempt == 1]
+
+    for _ in range(2):
+        (pid, *_) = at_work(driver.wait(lambda events: bool(at_work(events))))
+        psutil.Process(pid).kill()
+        driver.wait(lambda events, pid=pid: pid not in at_work(events))  # type: ignore[misc]
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=3, exit_code=code, family=driver.family)
+    assert sum(t.losses.get("infrastructure", 0) for t in record.trials.values()) == 2
+    assert {t.reason for t in record.ended} == {Reason.BUDGET}
+    fault("kill -9 of a trial's actor", 2)
+
+
+def test_a_resume_with_more_trials_after_a_kill(tmp_path: Path, fault: Fault) -> None:
+    driver = driving.toy(tmp_path, train={"pace": 0.1}, trials=3)
+    driver.wait(driving.counting(Kind.ENDED, 1))
+    driver.kill()
+    ledger = driver.folder / "trials.jsonl"
+    with ledger.open("a") as file:
+        file.write('{"event":"evaluation","time":17')  # the line that a driver was writing when it died
+    ended = {n: t.trial for n, t in SearchRecord.fold(read_ledger(ledger)).trials.items() if t.has_ended}
+    driver = driving.resume(tmp_path, "--num-trials", "6")
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=6, exit_code=code, family=driver.family)
+    assert {n: record.trials[n].trial for n in ended} == ended, "what had ended was not run again"
+    assert any("was torn" in note for note in record.notes), "and it is said"
+    fault("kill -9 of the driver in the middle of a line")

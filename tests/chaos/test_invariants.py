@@ -1,0 +1,69 @@
+"""The checker itself: it sees what it is there to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import invariants
+from tuner.results.ledger import Event, Kind
+
+Events = list[Event]
+
+
+def course() -> Events:
+    """Two trials, one of them lost once."""
+
+    def of(kind: Kind, number: int, attempt: int = 1, **values: object) -> Event:
+        return Event(kind, 1.0, trial=f"t{number}-{attempt}", number=number, attempt=attempt, **values)  # type: ignore[arg-type]
+
+    return [
+        Event(Kind.SEARCH, 0.0),
+        of(Kind.STARTED, 0),
+        of(Kind.SETUP, 0),
+        of(Kind.EVALUATION, 0, step=3, eval_loss=2.0),
+        of(Kind.STARTED, 1),
+        of(Kind.SETUP, 1),
+        of(Kind.RETRY, 0, reason="infrastructure"),
+        of(Kind.ENDED, 1, status="failed", reason="error"),
+        of(Kind.STARTED, 0, 2),
+        of(Kind.SETUP, 0, 2, details={"resumed_step": 3}),
+        of(Kind.EVALUATION, 0, 2, step=6, eval_loss=1.0),
+        of(Kind.ENDED, 0, 2, status="completed", reason="budget"),
+    ]
+
+
+def written(folder: Path, events: Events) -> Path:
+    lines = "".join(event.to_json() + "\n" for event in events)
+    (folder / "trials.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def test_a_sound_ledger_passes(tmp_path: Path) -> None:
+    record = invariants.check_ledger(written(tmp_path, course()))
+    assert record.trials[0].curve == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda events: [*events[:4], events[3], *events[4:]],  # an evaluation twice
+        lambda events: [*events[:10], events[3], *events[10:]],  # one of an attempt that was replaced
+        lambda events: [*events, events[11]],  # two endings
+        lambda events: [e for e in events if e is not events[8]],  # an attempt that was never started
+        lambda events: [*events[:1], *events[4:6], *events[1:4], *events[6:]],  # trial 1 before trial 0
+        lambda events: [*events[:8], events[1], *events[8:]],  # an attempt started twice
+    ],
+)
+def test_an_unsound_one_does_not(tmp_path: Path, tamper: Callable[[Events], Events]) -> None:
+    with pytest.raises(AssertionError):
+        invariants.check_ledger(written(tmp_path, tamper(course())))
+
+
+def test_a_line_that_changed_is_seen() -> None:
+    before = course()
+    invariants.check_kept(before[:5], before)
+    with pytest.raises(AssertionError):
+        invariants.check_kept(before, before[1:])

@@ -1,0 +1,76 @@
+"""A node that is lost, and an engine that dies with the trials on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.chaos import driving, invariants
+from tuner.contract import Reason
+from tuner.results.ledger import Kind
+from tuner.results.records import SearchRecord
+
+Fault = Callable[..., None]
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head and a second node, each with one CPU."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    yield made, second
+    made.shutdown()
+
+
+def test_the_raylet_of_a_second_node(cluster: Any, tmp_path: Path, fault: Fault) -> None:
+    made, second = cluster
+    raylet = second.all_processes["raylet"][0].process.pid
+    # Slow enough: the worker trains and reports on for up to 14 s, until Ray declares its node dead
+    driver = driving.toy(
+        tmp_path, "--scheduler", "none", "--address", made.address, train={"pace": 3.0}, trials=2,
+        environment={"RAY_AUTH_MODE": "disabled"},
+    )  # fmt: skip
+
+    def there(events: Any) -> list[int]:
+        running = [t for t in SearchRecord.fold(events).trials.values() if t.is_running and len(t.points) > 1]
+        return [t.number for t in running if psutil.Process(t.setup["pid"]).ppid() == raylet]
+
+    on_it = there(driver.wait(lambda events: bool(there(events))))
+    psutil.Process(raylet).kill()
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=2, exit_code=code)
+    lost = record.trials[on_it[0]]
+    assert lost.losses == {"infrastructure": 1} and lost.reason is Reason.BUDGET
+    assert lost.setup["resumed_step"] > 0
+    fault("kill -9 of the raylet of a second node")
+
+
+def test_an_engine(tmp_path: Path, fault: Fault) -> None:
+    driver = driving.start(
+        tmp_path, "--name", "run", "--num-trials", "4", "--scheduler", "none", "--sampler", "random",
+        "--trials-per-gpu", "2", "--max-concurrent-trials", "2", "--set", "train.max_steps=60",
+        "--set", "data.max_validation_rows=32",
+    )  # fmt: skip
+    driver.wait(driving.counting(Kind.EVALUATION, 4))
+    engines = [p for p in driver.look_around() if "EngineActor" in " ".join(p.cmdline())]
+    assert engines, [p.cmdline() for p in driver.family]
+    family = list(driver.family)
+    engines[0].kill()
+    time.sleep(1)
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    record = invariants.check(driver.folder, num_trials=4, exit_code=code, family=[*family, *driver.family])
+    assert {t.reason for t in record.ended} == {Reason.BUDGET}
+    assert sum(t.losses.get("infrastructure", 0) for t in record.trials.values()) >= 1
+    fault("kill -9 of an engine")

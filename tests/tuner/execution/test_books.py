@@ -1,0 +1,149 @@
+"""The driver's books without Ray: a real ledger, a real study, and the order in which things may go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos import invariants
+from tuner.config import load_experiment
+from tuner.contract import Evaluation, Fit, Reason, Setup, Verdict
+from tuner.execution.books import Books, Terms
+from tuner.execution.plan import make_plan
+from tuner.execution.plaques import Plaques
+from tuner.execution.retries import IN_A_ROW, Streak, again
+from tuner.execution.watchdog import Watchdog
+from tuner.execution.worker import Naming
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger, read_ledger
+from tuner.results.records import SearchRecord, TrialRecord
+from tuner.study.study import Study
+
+SPACE = {"parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}}
+LOST = Verdict(Reason.INFRASTRUCTURE, "its worker died")
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[], tuple[Books, SearchRecord]]]:
+    """Opens the books of one run folder, as often as a driver would."""
+    flags = {"run.program": "tests.programs.toy:Toy", "search.space": SPACE, "run.storage_path": str(tmp_path)}
+    plan = make_plan(load_experiment(None, (), flags))
+    ledgers: list[Ledger] = []
+
+    def make() -> tuple[Books, SearchRecord]:
+        folder = RunFolder(tmp_path)
+        record = folder.record()
+        ledger = Ledger(folder.ledger, [record.apply])
+        ledgers.append(ledger)
+        ledger.append(Kind.SEARCH, details={"name": "run", "num_trials": 3})
+        study = Study(
+            folder.study, name="run", space=plan.space, sampler=plan.experiment.search.sampler, num_trials=3, seed=0,
+            recipe=plan.recipe, records=record.trials.values(),
+        )  # fmt: skip
+        terms = Terms(num_trials=3, seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3)
+        books = Books(
+            folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=Naming(), plaques=Plaques(),
+            watchdog=Watchdog(None),
+        )  # fmt: skip
+        books.settle()
+        return books, record
+
+    yield make
+    for ledger in ledgers:
+        ledger.close()
+
+
+def begun(books: Books, name: str) -> Any:
+    config = books.suggest(name)
+    assert config is not None
+    return config["trial"].assignment
+
+
+def lines(folder: Path) -> int:
+    return len(list(read_ledger(folder / "trials.jsonl")))
+
+
+def test_an_attempt_that_was_replaced_counts_for_nothing(opened: Any, tmp_path: Path) -> None:
+    books, record = opened()
+    first = begun(books, "a")
+    books.set_up("a", Setup(27, 10, 1000))
+    books.evaluated("a", Evaluation(14, 27, 3.0), 14, None)
+    books.ended("a", LOST)
+    second = begun(books, "b")
+    assert (second.number, second.attempt, second.resume.step, second.resume.folders) == (0, 2, 14, (first.folder,))
+    assert second.folder != first.folder
+    before = lines(tmp_path)
+    books.set_up("a", Setup(27, 10, 1000))
+    books.evaluated("a", Evaluation(20, 27, 0.1), 20, None)
+    books.ended("a", Verdict(Reason.BUDGET, "budget"))
+    books.lost("a", error=True)
+    assert lines(tmp_path) == before and record.trials[0].curve == [3.0]
+    books.set_up("b", Setup(27, 10, 1000, resumed_step=14))
+    books.evaluated("b", Evaluation(27, 27, 2.0), 27, Verdict(Reason.BUDGET, "budget"))
+    assert record.trials[0].curve == [3.0, 2.0] and record.trials[0].reason is Reason.BUDGET
+    invariants.check_ledger(tmp_path)
+
+
+def test_a_verdict_outlives_the_driver_that_could_not_write_the_ending(opened: Any, tmp_path: Path) -> None:
+    books, record = opened()
+    begun(books, "a")
+    books.set_up("a", Setup(27, 10, 1000))
+    books.evaluated("a", Evaluation(14, 27, 3.0), 14, Verdict(Reason.RUNG, "rung 1 (3.000, needed 2.000)"))
+    ledger = tmp_path / "trials.jsonl"
+    whole = ledger.read_text().splitlines(keepends=True)
+    assert '"event":"ended"' in whole[-1]
+    ledger.write_text("".join(whole[:-1]))
+    books, record = opened()
+    trial = record.trials[0]
+    assert (trial.reason, trial.message, trial.attempt) == (Reason.RUNG, "rung 1 (3.000, needed 2.000)", 1)
+    assert begun(books, "b").number == 1
+    invariants.check_ledger(tmp_path)
+
+
+def test_it_is_over_only_when_nobody_runs(opened: Any) -> None:
+    books, _ = opened()
+    for name in "abc":
+        begun(books, name)
+    assert books.suggest("d") is None and not books.over, "one of the three may be lost yet"
+    books.ended("a", LOST)
+    assert begun(books, "d").number == 0
+    for name in "dbc":
+        books.ended(name, Verdict(Reason.BUDGET, "budget"))
+    assert books.suggest("e") is None and books.over
+
+
+@pytest.mark.parametrize(
+    ("verdict", "losses", "given", "tried"),
+    [
+        (LOST, {}, None, True),
+        (LOST, {"infrastructure": 2}, None, True),
+        (LOST, {"infrastructure": 3}, None, False),
+        (LOST, {"hung": 3}, None, True),
+        (Verdict(Reason.HUNG), {}, None, True),
+        (Verdict(Reason.HUNG), {"hung": 1}, None, False),
+        (Verdict(Reason.ERROR, "boom"), {}, None, False),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {"out_of_memory": 9}, None, True),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {}, Fit(8), True),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {}, Fit(4), False),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {}, Fit(2), False),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x"), {}, None, False),
+    ],
+)
+def test_what_is_tried_again(verdict: Verdict, losses: dict[str, int], given: Fit | None, tried: bool) -> None:
+    assert bool(again(verdict, TrialRecord(0, losses=losses), given)) is tried
+
+
+def test_a_streak_is_of_one_cause_and_broken_by_any_other_ending() -> None:
+    def last(*messages: str) -> Verdict | None:
+        streak = Streak()
+        endings = [Verdict(Reason.ERROR, m) if m else Verdict(Reason.RUNG) for m in messages]
+        return [streak.ended(number, verdict) for number, verdict in enumerate(endings)][-1]
+
+    assert IN_A_ROW == 3
+    found = last("ValueError at 0x7f01", "ValueError at 0x7f02", "ValueError at 0x7f03")
+    assert found and found.message.startswith("trials 0, 1 and 2 failed one after another")
+    assert last("KeyError: a", "KeyError: a", "KeyError: b") is None
+    assert last("KeyError: a", "KeyError: a", "", "KeyError: a") is None

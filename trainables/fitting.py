@@ -1,0 +1,31 @@
+"""How a trial is arranged to fit into a device's memory: micro-batch and gradient checkpointing, and what is smaller.
+
+The effective batch stays, so what a step learns from stays: accumulation makes up for a smaller micro-batch.
+Torch-free.
+"""
+
+from __future__ import annotations
+
+from trainables.settings import Settings, steps
+from tuner.contract import Fit
+
+
+def fitted(settings: Settings, fit: Fit | None) -> Settings:
+    """The settings within `fit`."""
+    if fit is None:
+        return settings
+    train = settings.train
+    changes = {
+        "per_device_train_batch_size": min(train.per_device_train_batch_size, fit.micro_batch),
+        "gradient_checkpointing": train.gradient_checkpointing or fit.gradient_checkpointing,
+    }
+    return settings.model_copy(update={"train": train.model_copy(update=changes)})
+
+
+def smaller(settings: Settings) -> Fit | None:
+    """The next smaller arrangement: half the micro-batch, then checkpointing; None where there is none."""
+    train = settings.train
+    micro = steps.batch(train.effective_batch_size, train.per_device_train_batch_size).micro
+    if micro > 1:
+        return Fit(steps.batch(train.effective_batch_size, micro // 2).micro, train.gradient_checkpointing)
+    return None if train.gradient_checkpointing else Fit(1, True)

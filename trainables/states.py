@@ -1,0 +1,173 @@
+"""A trial's state on disk: one safetensors file that is whole or is not used, and the one before it.
+
+A state is nested plain data with tensors in it (weights, moments, random generators). The tensors are the file's; the
+rest is JSON in its header, with a SHA-256 over both, because safetensors notices a file cut short but no flipped bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tuner.contract import STATE
+
+SHARE = 0.02
+"""Of a trial's time that saving its state may take."""
+AT_LEAST_S = 2.0
+"""Between two states: what a shorter trial loses is not worth a file."""
+EVERY = "TUNER_STATE_EVERY_S"
+"""Environment variable: seconds between two states, whatever they cost; 0 saves at every evaluation."""
+_NEWEST, _BEFORE = "state.safetensors", "state.before.safetensors"
+_TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A state and where it lay."""
+
+    values: dict[str, Any]
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the attempt that saved it."""
+        return self.path.parent.parent
+
+
+class Damaged(Exception):
+    """A file that is no whole state, and why."""
+
+
+class Pace:
+    """When the next state is due: as often as `SHARE` of the time pays for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._cost = 0.0
+        self._last = clock()
+        every = os.environ.get(EVERY)
+        self._fixed = None if every is None else float(every)
+
+    @property
+    def due(self) -> bool:
+        wait = max(AT_LEAST_S, self._cost / SHARE) if self._fixed is None else self._fixed
+        return self._clock() - self._last >= wait
+
+    def save(self, folder: Path, values: Mapping[str, Any]) -> None:
+        """Saves, and notes what it cost. A disk that is full costs the trial its state and nothing else."""
+        began = self._clock()
+        try:
+            save(folder, values)
+        except (OSError, SafetensorError) as error:  # safetensors has its own for a failing write
+            logging.getLogger(__name__).warning("the state below %s was not saved: %s", folder, error)
+            Path(folder, STATE, _NEWEST + ".new").unlink(missing_ok=True)
+        self._last = self._clock()
+        self._cost = self._last - began
+
+
+def save(folder: Path, values: Mapping[str, Any]) -> Path:
+    """Saves a state below an attempt's folder; the one that was the newest becomes the one before."""
+    place = folder / STATE
+    place.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, torch.Tensor] = {}
+    text = json.dumps(_take_apart(dict(values), tensors), separators=(",", ":"))
+    beside, newest = place / (_NEWEST + ".new"), place / _NEWEST
+    save_file(tensors, str(beside), metadata={"state": text, "sha256": _digest(text, tensors)})
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    if newest.exists():
+        newest.replace(place / _BEFORE)
+    beside.replace(newest)
+    return newest
+
+
+def find(folders: Iterable[str], belongs: Callable[[Mapping[str, Any]], bool]) -> tuple[Found | None, list[str]]:
+    """The newest whole state of a trial's attempts, newest attempt first, and a sentence for each that is not.
+
+    belongs: whether a state is this trial's.
+    """
+    notes = []
+    for folder in folders:
+        for name in (_NEWEST, _BEFORE):
+            path = Path(folder, STATE, name)
+            if not path.exists():
+                continue
+            try:
+                values = load(path)
+            except Damaged as damage:
+                notes.append(f"the state {path} is damaged ({damage})")
+                continue
+            if belongs(values):
+                return Found(values, path), notes
+            notes.append(f"the state {path} is another trial's")
+    return None, notes
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a state. Raises Damaged."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        text = metadata["state"]
+        if _digest(text, tensors) != metadata["sha256"]:
+            raise Damaged("its checksum is another")
+        values = _put_together(json.loads(text), tensors)
+    except Damaged:
+        raise
+    except Exception as error:  # whatever a damaged header makes a reader do
+        raise Damaged(f"{type(error).__name__}: {error}"[:200]) from error
+    if not isinstance(values, dict):
+        raise Damaged("no state")
+    return values
+
+
+def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """JSON for `value`, its tensors moved into `tensors`."""
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: _take_apart(item, tensors) for key, item in value.items()}
+        return {_PAIRS: [[key, _take_apart(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_take_apart(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_take_apart(item, tensors) for item in value]
+    return value
+
+
+def _put_together(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_put_together(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _TUPLE in value:
+        return tuple(_put_together(item, tensors) for item in value[_TUPLE])
+    if _PAIRS in value:
+        return {key: _put_together(item, tensors) for key, item in value[_PAIRS]}
+    return {key: _put_together(item, tensors) for key, item in value.items()}
+
+
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,62 @@
+"""What becomes of a trial whose attempt came to nothing: tried again, or ended; and when that ends the search.
+
+infrastructure  its process or node is gone: tried again by another worker, three times; it says nothing about the trial
+hung            no word for too long, killed: tried again once
+out_of_memory   tried again in the next smaller arrangement, as long as there is one
+error           ends the trial, because it would happen again
+"""
+
+from __future__ import annotations
+
+import re
+
+from tuner.contract import Fit, Reason, Verdict
+from tuner.results.records import TrialRecord
+
+TRIED_AGAIN = {Reason.INFRASTRUCTURE: 3, Reason.HUNG: 1}
+"""How often a trial may be lost for a reason and still be tried again."""
+IN_A_ROW = 3
+"""Trials that fail one after another with one cause, until the search ends: the next would meet it too."""
+_OF_ONE_CAUSE = frozenset({Reason.ERROR, Reason.INFRASTRUCTURE, Reason.HUNG})
+
+
+def again(verdict: Verdict, trial: TrialRecord, given: Fit | None) -> str:
+    """Why a trial is tried again, in words; "" where it ends. given: the arrangement that its attempt was told."""
+    reason = verdict.reason
+    if reason is Reason.OUT_OF_MEMORY:
+        if verdict.fit is None or verdict.fit.within(given) == given:
+            return ""
+        return f"out of memory, goes on with {verdict.fit}"
+    lost, allowed = trial.losses.get(str(reason), 0), TRIED_AGAIN.get(reason, 0)
+    return f"{verdict.message} ({lost + 1} of {allowed})" if lost < allowed else ""
+
+
+class Streak:
+    """Counts trials that failed one after another with one cause."""
+
+    def __init__(self) -> None:
+        self._cause = ""
+        self._numbers: list[int] = []
+
+    def ended(self, number: int, verdict: Verdict) -> Verdict | None:
+        """Takes in the ending of a trial; the verdict on the search where it was one too many."""
+        cause = _cause(verdict)
+        if cause != self._cause:
+            self._numbers = []
+        self._cause = cause
+        self._numbers += [number] if cause else []
+        if len(self._numbers) < IN_A_ROW:
+            return None
+        trials = ", ".join(str(n) for n in self._numbers[:-1]) + f" and {self._numbers[-1]}"
+        return Verdict(
+            verdict.reason,
+            f"trials {trials} failed one after another with one cause: {verdict.message or verdict.reason}",
+            verdict.remedy or f"look at the traceback (show NAME {number}), mend it, and resume with more --num-trials",
+        )
+
+
+def _cause(verdict: Verdict) -> str:
+    """An ending without what differs from trial to trial; "" for one that counts for nothing here."""
+    if verdict.reason not in _OF_ONE_CAUSE:
+        return ""
+    return f"{verdict.reason}: " + re.sub(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+", "#", verdict.message)
