@@ -9,6 +9,7 @@ optimizer.py   AdamW and clipping, every slot with its own rate, decay and step 
 adapters.py    a slot's adapter as PEFT makes it under the trial's seed, and as PEFT's files
 slot.py        one trial: its rows, its schedule, where it stands, what it is waiting for
 head.py        the loss of a batch, by the head that SFTTrainer uses
+resuming.py    a slot's state on disk, to go on from elsewhere
 evaluating.py  the validation loss of several slots at once
 engine.py      the loop: join, leave, advance, confirm
 

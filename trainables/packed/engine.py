@@ -18,7 +18,7 @@ from trainables.hf.guards import Stillness, check_rows, sample
 from trainables.hf.trial import clock, computes_in_bf16
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, attention, choosing, norms, optimizer, sites
+from trainables.packed import adapters, attention, choosing, norms, optimizer, resuming, sites
 from trainables.packed.choosing import Choice
 from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
@@ -95,11 +95,15 @@ class Engine:
         trial = Slot(slot, settings, assignment, made, self._train, began, self.device)
         if settings.train.lora_dropout > 0:
             self._board.dropouts[slot] = sites.Dropout(settings.train.lora_dropout, trial.stream)
+        found, notes = resuming.find(trial)
+        if found is not None:
+            resuming.take_up(trial, self._stack, found)
         trial.stillness = Stillness(self._sample(trial))
         self._slots[slot] = trial
         return worker.setup(
             settings, max_steps=trial.max_steps, rows=len(self._train), count=made.count,
             lora_alpha=made.config.lora_alpha, adapted_modules=len(made.adapter), memory_before=memory,
+            resumed_step=trial.step, note=_told(trial, notes),
         )  # fmt: skip
 
     def _make_room(self, slots: int) -> None:
@@ -136,9 +140,11 @@ class Engine:
         with worker.faults():
             for step in itertools.count():
                 trials = [trial for trial in self._slots if trial is not None]
+                if unheard := [(trial.number, trial.take_unheard()) for trial in trials if trial.unheard]:
+                    return unheard
                 due = [trial for trial in trials if trial.due]
-                if due:
-                    return self._evaluate(due)
+                if due and (outcomes := self._evaluate(due)):
+                    return outcomes
                 active = [trial for trial in trials if trial.may_train(self._run_ahead)]
                 if not active or step == limit:
                     return []
@@ -155,7 +161,8 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether `advance` has anything to do."""
-        return any(trial is not None and (trial.due or trial.may_train(self._run_ahead)) for trial in self._slots)
+        trials = [trial for trial in self._slots if trial is not None]
+        return any(trial.unheard or trial.due or trial.may_train(self._run_ahead) for trial in trials)
 
     def checksum(self) -> str:
         """SHA-256 over the base's weights: equal as long as no trial changed it."""
@@ -170,6 +177,7 @@ class Engine:
     def _step(self, active: Sequence[Slot]) -> list[Outcome]:
         parts, divisors = [], []
         for trial in active:
+            trial.sign()
             indices, targets = trial.next_batch()
             parts.append((trial.number, indices))
             divisors.append(targets)
@@ -206,14 +214,19 @@ class Engine:
         for trial, loss in zip(due, losses, strict=True):
             with _failing(trial, outcomes):
                 trial.stillness.evaluated(loss, self._sample(trial), partial(self._effect, trial), trial.last_norm)
-                outcomes.append((trial.number, self._evaluation(trial, loss, sums[trial.number])))
+                evaluation = self._evaluation(trial, loss, sums[trial.number])
+                if trial.heard_of:
+                    trial.confirm()
+                else:
+                    resuming.keep(trial, self._stack, evaluation)
+                    outcomes.append((trial.number, evaluation))
             self._losses[trial.number] = 0.0
         return outcomes
 
     def _evaluation(self, trial: Slot, loss: float | None, losses: float) -> Evaluation:
         train_loss = losses / trial.since_evaluation
         adapter = None
-        if trial.evaluated(loss):
+        if trial.evaluated(loss) and not trial.heard_of:
             weights = self._stack.get(trial.number, trial.made.adapter)
             adapter = str(adapters.save(trial.made, weights, trial.folder, self._model))
         return Evaluation(
@@ -266,6 +279,14 @@ class Engine:
         pairs = self._stack.get(trial.number, trial.made.adapter)
         return sample({f"{name}.{letter}": tensor for name, pair in pairs.items()
                        for letter, tensor in zip("AB", pair, strict=True)})  # fmt: skip
+
+
+def _told(trial: Slot, notes: list[str]) -> str:
+    """What the user is told where a state could not be read."""
+    if not notes:
+        return ""
+    where = f"goes on from an older one, step {trial.step}" if trial.step else "begins at step 0"
+    return f"trial {trial.assignment.number} {where}: {'; '.join(notes)}"
 
 
 @contextmanager

@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from transformers import get_scheduler
 
+from trainables import states
 from trainables.hf.guards import Stillness
 from trainables.packed.adapters import Made
 from trainables.packed.optimizer import Update
 from trainables.packed.rows import Indices, Rows, Window, windows
 from trainables.settings import Settings, steps
-from tuner.contract import Assignment
+from tuner.contract import ALIVE, STATE, Assignment, Evaluation
+
+_SIGN_EVERY_S = 1.0
+"""Between two touches of the file that says that a trial is alive."""
 
 
 class Slot:
@@ -48,12 +52,48 @@ class Slot:
         self._best = math.inf
         self._evaluated = 0
         self._unconfirmed = False
+        self._sign = self.folder / STATE / ALIVE
+        self._signed = 0.0
+        self.pace = states.Pace()
+        self.known = 0
+        """The last step that the driver has heard of from an earlier attempt that this one goes on from."""
+        self.unheard: Evaluation | None = None
+        """What that attempt measured last, if nobody heard of it."""
         self.stream = torch.Generator(device).manual_seed(assignment.seed)
 
     @property
     def done(self) -> bool:
         """All steps taken."""
         return self.step >= self.max_steps
+
+    def go_on(self, evaluation: Evaluation, tokens: int) -> None:
+        """Stands where an earlier attempt stood after `evaluation`: skips the rows that it has trained on."""
+        for _ in range(evaluation.step):
+            next(self._windows)
+        self.step = self._evaluated = evaluation.step
+        self.tokens = tokens
+        self._began -= evaluation.seconds
+        resume = self.assignment.resume
+        assert resume is not None
+        self.known = resume.step
+        losses = [loss for loss in (resume.best_eval_loss, evaluation.eval_loss) if loss is not None and loss == loss]
+        self._best = min(losses, default=math.inf)
+        if evaluation.step > resume.step or evaluation.done:
+            self.unheard, self._unconfirmed = evaluation, not evaluation.done
+
+    def take_unheard(self) -> Evaluation:
+        """Hands over what an earlier attempt had measured."""
+        assert self.unheard is not None
+        evaluation, self.unheard = self.unheard, None
+        return evaluation
+
+    def sign(self) -> None:
+        """Leaves a sign that the trial is alive, once a second."""
+        now = time.monotonic()
+        if now - self._signed >= _SIGN_EVERY_S:
+            self._signed = now
+            self._sign.parent.mkdir(parents=True, exist_ok=True)
+            self._sign.touch()
 
     @property
     def due(self) -> bool:
@@ -69,6 +109,11 @@ class Slot:
         if self.failed or self.done or self._at_point:
             return False
         return not self._unconfirmed or self.step - self._evaluated < run_ahead
+
+    @property
+    def heard_of(self) -> bool:
+        """Whether the driver knows of this evaluation from an earlier attempt."""
+        return self._evaluated <= self.known
 
     def confirm(self) -> None:
         """The word on the last evaluation: go on."""

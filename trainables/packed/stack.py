@@ -88,16 +88,22 @@ class Stack:
         """A new adapter with fresh gradients and moments; `fit` came before."""
         self.clear(slot)
         self.ranks[slot] = rank
-        for name, (a, b) in self.views(self.weights).items():
-            if name in adapter:
-                a[slot, :rank].copy_(adapter[name][0])
-                b[slot, :, :rank].copy_(adapter[name][1])
-        self.recast([slot])
+        self.fill(slot, adapter, self.weights)
 
-    def get(self, slot: int, names: Any) -> dict[str, Pair]:
-        """The adapter of a slot, without its padding, as views."""
+    def fill(self, slot: int, values: Adapter, buffer: torch.Tensor) -> None:
+        """Writes `values`, of the slot's rank, into its part of a buffer."""
         rank = self.ranks[slot]
-        views = self.views(self.weights)
+        for name, (a, b) in self.views(buffer).items():
+            if name in values:
+                a[slot, :rank].copy_(values[name][0])
+                b[slot, :, :rank].copy_(values[name][1])
+        if buffer is self.weights:
+            self.recast([slot])
+
+    def get(self, slot: int, names: Any, buffer: torch.Tensor | None = None) -> dict[str, Pair]:
+        """The adapter of a slot, or what another buffer holds for it, without its padding, as views."""
+        rank = self.ranks[slot]
+        views = self.views(self.weights if buffer is None else buffer)
         return {name: (views[name][0][slot, :rank], views[name][1][slot, :, :rank]) for name in names}
 
     def clear(self, slot: int) -> None:

@@ -96,7 +96,7 @@ def run_trials(
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     books = Books(
         folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=Plaques(),
-        room=room, watchdog=Watchdog(_patience(experiment.run.hang_timeout, resources)),
+        room=room, watchdog=Watchdog(experiment.run.hang_timeout),
     )  # fmt: skip
     books.stop_when(signals.requested, signals.whole)
     books.settle()
@@ -148,12 +148,6 @@ def run_trials(
     if books.failure is not None:
         raise books.failure
     return books.halt
-
-
-def _patience(timeout: float | None, resources: Resources) -> float | None:
-    """Seconds of silence until a trial hangs. An engine leaves no sign between two evaluations of a slot, so packed
-    trials hang only when a timeout was set."""
-    return 0.0 if timeout is None and resources.slots > 1 else timeout
 
 
 def _check(plan: Plan, params: Mapping[str, Any]) -> None:

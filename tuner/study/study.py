@@ -236,7 +236,7 @@ class _Notes:
 def _require_whole_ledger(path: Path, told: Mapping[int, str], records: Sequence[TrialRecord]) -> None:
     """The ledger hears of an ending first. Where only the journal knows of one, the ledger has been cut, and going on
     from it would run again, and forget, what has ended."""
-    ended = {record.number for record in records if record.has_ended}
+    ended = {record.number for record in records if record.has_ended or record.judged is not None}
     begun = {record.number for record in records}
     for number, state in sorted(told.items()):
         if (state in ("COMPLETE", "PRUNED") and number not in ended) or (state == "FAIL" and number not in begun):

@@ -12,6 +12,7 @@ from tests.chaos import invariants
 from tuner.config import load_experiment
 from tuner.contract import Evaluation, Fit, Reason, Setup, Verdict
 from tuner.execution.books import Books, Terms
+from tuner.execution.disk import Room
 from tuner.execution.plan import make_plan
 from tuner.execution.plaques import Plaques
 from tuner.execution.retries import IN_A_ROW, Streak, again
@@ -39,14 +40,18 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], tuple[Books, SearchRecord]]]
         ledger = Ledger(folder.ledger, [record.apply])
         ledgers.append(ledger)
         ledger.append(Kind.SEARCH, details={"name": "run", "num_trials": 3})
-        study = Study(
-            folder.study, name="run", space=plan.space, sampler=plan.experiment.search.sampler, num_trials=3, seed=0,
-            recipe=plan.recipe, records=record.trials.values(),
-        )  # fmt: skip
+
+        def study() -> Study:
+            return Study(
+                folder.study, name="run", space=plan.space, sampler=plan.experiment.search.sampler, num_trials=3,
+                seed=0, recipe=plan.recipe, records=record.trials.values(),
+            )  # fmt: skip
+
+        room = Room(folder.path, 0, say=lambda text: None, note=lambda text: None, stopping=lambda: False)
         terms = Terms(num_trials=3, seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3)
         books = Books(
             folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=Naming(), plaques=Plaques(),
-            watchdog=Watchdog(None),
+            room=room, watchdog=Watchdog(None),
         )  # fmt: skip
         books.settle()
         return books, record

@@ -1,0 +1,62 @@
+"""A packed trial's state: what its slot holds, to be gone on from in a slot of another engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from trainables import states
+from trainables.packed.stack import Stack
+from tuner.contract import Evaluation
+
+if TYPE_CHECKING:
+    from trainables.packed.slot import Slot
+
+
+def find(slot: Slot) -> tuple[states.Found | None, list[str]]:
+    """The newest whole state of the trial's earlier attempts, and a sentence for each that is not."""
+    resume = slot.assignment.resume
+    return states.find(resume.folders, lambda state: state.get("trial") == _identity(slot)) if resume else (None, [])
+
+
+def keep(slot: Slot, stack: Stack, evaluation: Evaluation) -> None:
+    """Saves the state of this moment, if it is time for one."""
+    if not slot.pace.due:
+        return
+    buffers = {"weights": stack.weights, "first": stack.first, "second": stack.second}
+    state = {
+        "trial": _identity(slot),
+        "evaluation": {**evaluation.to_dict(), "adapter": None},
+        "is_best": evaluation.adapter is not None,
+        "tokens": slot.tokens,
+        "random": slot.stream.get_state(),
+        **{name: stack.get(slot.number, slot.made.adapter, buffer) for name, buffer in buffers.items()},
+    }
+    slot.pace.save(slot.folder, state)
+
+
+def take_up(slot: Slot, stack: Stack, found: states.Found) -> None:
+    """Goes on from a state. An evaluation past what is known is handed over first: nobody heard of it."""
+    state = found.values
+    evaluation = Evaluation(**state["evaluation"])
+    if state["is_best"]:
+        evaluation = replace(evaluation, adapter=str(found.folder / "adapter"))
+    for name, buffer in (("weights", stack.weights), ("first", stack.first), ("second", stack.second)):
+        stack.fill(slot.number, state[name], buffer)
+    stack.steps[slot.number] = float(evaluation.step)
+    slot.stream.set_state(state["random"])
+    slot.go_on(evaluation, state["tokens"])
+
+
+def _identity(slot: Slot) -> Mapping[str, Any]:
+    """What a state must have been saved by in order to be gone on from."""
+    task = slot.assignment
+    return {
+        "format": "packed 1",
+        "number": task.number,
+        "seed": task.seed,
+        "max_steps": slot.max_steps,
+        "params": json.loads(json.dumps(dict(task.params))),
+    }
