@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from trainables import states
 from tuner.contract import Reason
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
@@ -80,3 +83,41 @@ def test_auto_says_how_many_it_chose_and_why(tmp_path: Path) -> None:
     record, said = search(tmp_path, "auto", "--num-trials", "4", "--trials-per-gpu", "auto")
     assert len(record.ended) == 4
     assert "at a time (steps a second of all trials, by their number: 1:" in said
+
+
+def test_an_engine_that_dies_takes_no_trial_with_it(tmp_path: Path) -> None:
+    """Killed while its trials train, it is replaced, and they go on from their last states to the losses they would
+    have had."""
+    everything = ("--num-trials", "3", "--scheduler", "none", "--set", "train.max_steps=60")
+    alone, _ = search(tmp_path, "alone", *everything, "--trials-per-gpu", "3")
+    ledger = tmp_path / "killed" / "trials.jsonl"
+    command = [
+        sys.executable, "-m", "tuner", "search", "--json", "--name", "killed", "--storage-path", str(tmp_path),
+        "--sampler", "random", "--set", "data.max_validation_rows=32", *everything, "--trials-per-gpu", "3",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT), states.EVERY: "0"}, cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 240
+        while not ledger.exists() or ledger.read_text().count('"event":"evaluation"') < 5:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        killed = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_engine(child)]
+        assert killed
+        for engine in killed:
+            engine.kill()
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    record = SearchRecord.fold(read_ledger(ledger))
+    assert any(trial.attempt > 1 for trial in record.ended)
+    assert any(trial.setup.get("resumed_step") for trial in record.ended)
+    for number, trial in alone.trials.items():
+        assert record.trials[number].eval_loss == pytest.approx(trial.eval_loss, abs=1e-4)
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    try:
+        return "engine of" in " ".join(process.cmdline()) or "EngineActor" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

@@ -140,7 +140,8 @@ class Engine:
         with worker.faults():
             for step in itertools.count():
                 trials = [trial for trial in self._slots if trial is not None]
-                if unheard := [(trial.number, trial.take_unheard()) for trial in trials if trial.unheard]:
+                unheard: list[Outcome] = [(t.number, t.take_unheard()) for t in trials if t.unheard]
+                if unheard:
                     return unheard
                 due = [trial for trial in trials if trial.due]
                 if due and (outcomes := self._evaluate(due)):
