@@ -1,7 +1,9 @@
 """How long the same trials take: the textbook's way and tuner's, on one machine, in turns.
 
     python scripts/bench_makespan.py --device cpu --json
-    python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --trials 16 --ways naive:3,packed-16
+    python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --steps 60 --ways naive:3,packed-16
+
+By default the embedded default's own trials: 16 of 100 steps of 4 rows, ten evaluations of 128 rows.
 
 A way may run fewer trials than the others ("naive:3"): the textbook's trials come one after another, each as long as
 the last, so three tell what sixteen take.
@@ -240,14 +242,14 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: bfloat16 with --shape, else float32")
     parser.add_argument("--quantization", choices=["none", "nf4"], default="none")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--eval-steps", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--validation-rows", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--eval-steps", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--validation-rows", type=int, default=128)
     parser.add_argument("--row-tokens", type=int, default=200, help="with --shape: tokens of a row, about")
     parser.add_argument("--rounds", type=int, default=1, help="how often each way runs, in turns")
-    parser.add_argument("--ways", default="naive,naive-reuse,resident")
+    parser.add_argument("--ways", default="naive:4,naive-reuse:8,resident,packed-4")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
