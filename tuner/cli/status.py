@@ -26,6 +26,7 @@ def command(name: str, storage_path: Path, as_json: bool) -> int:
     from tuner.report.machine import status_json
     from tuner.report.summary import summary
     from tuner.results.folder import open_run
+    from tuner.results.requests import is_held
 
     folder = open_run(storage_path, name)
     record = folder.record()
@@ -43,17 +44,3 @@ def command(name: str, storage_path: Path, as_json: bool) -> int:
     else:
         answer(summary(record, place_of(folder.path), columns, labels=labels, rows=10_000))
     return 0
-
-
-def is_held(path: Path) -> bool:
-    """Whether a driver holds the run folder's lock right now."""
-    import fcntl
-
-    try:
-        with (path / ".lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

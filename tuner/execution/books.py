@@ -25,7 +25,6 @@ from tuner.study.study import Study
 class Terms:
     """What holds for every trial of a search."""
 
-    num_trials: int
     seed: int
     evaluate_at: tuple[float, ...]
     keep_adapters: int
@@ -51,14 +50,17 @@ class Books:
         self._terms, self._naming, self._plaques = terms, naming, plaques
         self._numbers: dict[str, int] = {}
         self._stop_requested: Callable[[], bool] = lambda: False
+        self._turns: list[Callable[[], None]] = [plaques.tick]
+        self._stopped: set[str] = set()
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
     # Source
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial: first those that were cut off, with their number and parameters, then new ones."""
-        if self.stopping:
+        """The next trial: first those that were cut off, as they were, then those that were added, then new ones."""
+        self.tick()  # while no trial runs, Ray's loop stands still in here
+        if self.stopping or self.paused:
             return None
         try:
             return self._begin(trial_id)
@@ -66,11 +68,21 @@ class Books:
             self.failure = error if isinstance(error, InputError) else _no_suggestion(len(self._record.trials), error)
             return None
 
+    @property
+    def waits(self) -> bool:
+        """Whether a trial may come later though none comes now: one may be added while others run, or the search is
+        paused."""
+        if self.stopping:
+            return False
+        return self.paused or any(t.is_running for t in self._record.trials.values())
+
     def lost(self, trial_id: str, error: bool) -> None:
         number = self._numbers.get(trial_id)
         if number is None or not self._record.trials[number].is_running:
             return
-        if self.stopping:
+        if self._record.stopped:
+            self._end(number, Verdict(Reason.USER))
+        elif self.stopping:
             self._interrupt(number)
         else:
             self._end(number, Verdict(Reason.INFRASTRUCTURE, "Ray dropped the trial"))
@@ -78,14 +90,22 @@ class Books:
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
         for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
-            self._interrupt(number)
+            if self._record.stopped:
+                self._end(number, Verdict(Reason.USER))
+            else:
+                self._interrupt(number)
         for number in [n for n, trial in self._record.trials.items() if trial.interrupted]:
             self._study.abandon(number)
         self._plaques.clear()
 
     def tick(self) -> None:
         """A turn in Ray's loop, several times a second."""
-        self._plaques.tick()
+        for turn in self._turns:
+            turn()
+
+    def every_turn(self, turn: Callable[[], None]) -> None:
+        """Calls `turn` at each tick."""
+        self._turns.append(turn)
 
     # Listener
 
@@ -128,6 +148,37 @@ class Books:
         """Trial 0 runs its whole budget: an unfinished recipe would make the winner look better than it is."""
         return self._numbers.get(trial_id) == RECIPE
 
+    def was_stopped(self, trial_id: str) -> bool:
+        """Whether the trial has its ending and Ray's scheduler did not hear of it in a report."""
+        return trial_id in self._stopped
+
+    # Asked of a running search
+
+    @property
+    def paused(self) -> bool:
+        """Whether trials wait at their next report, and none starts."""
+        return bool(self._record.paused)
+
+    def pause(self, why: str) -> None:
+        """Holds every trial at its next report. why: as the user reads it ("by you")."""
+        self._ledger.append(Kind.PAUSED, details={"why": why})
+
+    def go_on(self) -> None:
+        self._ledger.append(Kind.RESUMED)
+
+    def stop_trial(self, number: int) -> None:
+        """Ends one running trial; the scheduler takes it from Ray at its next turn."""
+        self._stopped.add(self._record.trials[number].trial)
+        self._end(number, Verdict(Reason.USER))
+
+    def stop_search(self, by: str) -> None:
+        """Ends the search: what runs is stopped, what it has found is kept."""
+        self._ledger.append(Kind.STOPPED, details={"by": by})
+
+    def add(self, name: str, params: Mapping[str, Any], *, by: str) -> None:
+        """Takes in a point that becomes a trial, on top of those that were planned, when a worker is free."""
+        self._ledger.append(Kind.ADDED, params=dict(params), details={"name": name, "by": by})
+
     # Stopping
 
     def stop_when(self, requested: Callable[[], bool]) -> None:
@@ -137,19 +188,25 @@ class Books:
     @property
     def stopping(self) -> bool:
         """Whether Ray should end the search now."""
-        return self.halt is not None or self.failure is not None or self._stop_requested()
+        asked = self._stop_requested() or bool(self._record.stopped)
+        return asked or self.halt is not None or self.failure is not None
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
-        cut_off = next((t for t in self._record.trials.values() if t.interrupted), None)
+        record, more = self._record, dict[str, Any]()
+        cut_off = next((t for t in record.trials.values() if t.interrupted), None)
         if cut_off is not None:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
             distributions: Mapping[str, str] = cut_off.distributions
-        elif len(self._record.trials) < self._terms.num_trials:
-            suggestion = self._study.ask()
+            more = {"by": cut_off.added_by} if cut_off.added_by else {}
+        elif len(record.trials) < record.num_trials:
+            # The recipe stays trial 0, whatever was added before it began.
+            added = next(iter(record.additions.values()), None) if record.trials else None
+            suggestion = self._study.ask(added.params, added.by) if added else self._study.ask()
             if suggestion is None:
                 return None
             number, attempt, params = suggestion.number, 1, dict(suggestion.params)
             distributions = suggestion.distributions
+            more = {"by": added.by, "addition": added.name} if added else {}
             self._terms.check(params)
         else:
             return None
@@ -160,7 +217,7 @@ class Books:
             number=number,
             attempt=attempt,
             params=params,
-            details={"distributions": dict(distributions)},
+            details={"distributions": dict(distributions), **more},
         )
         place = self._folder.trial(number)
         place.mkdir(parents=True, exist_ok=True)

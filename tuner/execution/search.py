@@ -71,16 +71,17 @@ def resume_search(
     """
     folder = open_run(storage_path, name)
     experiment = _read_settings(folder)
-    if num_trials is not None:
-        have = len(folder.record().trials)
-        if num_trials < have:
-            raise InputError(
-                f"the search already has {have} trials",
-                where="--num-trials",
-                expected=f"{have} or more",
-            )
-        search = experiment.search.model_copy(update={"num_trials": num_trials})
-        experiment = replace(experiment, search=search)
+    record = folder.record()
+    have = len(record.trials) + len(record.additions)
+    if num_trials is not None and num_trials < have:
+        raise InputError(
+            f"the search already has {have} trials",
+            where="--num-trials",
+            expected=f"{have} or more",
+        )
+    num_trials = num_trials or record.num_trials or experiment.search.num_trials  # trials may have been added
+    search = experiment.search.model_copy(update={"num_trials": num_trials})
+    experiment = replace(experiment, search=search)
     place = {"name": folder.name, "storage_path": str(folder.path.parent), "address": address or experiment.run.address}
     run = experiment.run.model_copy(update=place)
     experiment = replace(experiment, run=run)
@@ -217,7 +218,7 @@ class _Search:
             Kind.FINISHED,
             reason=str(halt.reason) if halt else None,
             details={
-                "outcome": "interrupted" if stopped else "halted" if halt else "failed" if failure else "done",
+                "outcome": _outcome(record, halt, failure, stopped),
                 "message": halt.message if halt else str(failure or ""),
                 "remedy": halt.remedy if halt else "",
                 "exit_code": code,
@@ -234,6 +235,12 @@ def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -
         return 1
     failed = any(t.status is Status.FAILED for t in record.ended)
     return 3 if failed else 0
+
+
+def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | None, signal: int | None) -> str:
+    if signal is not None:
+        return "interrupted"
+    return "halted" if halt else "failed" if failure else "stopped" if record.stopped else "done"
 
 
 def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:

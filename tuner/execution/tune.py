@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms
+from tuner.execution.control import Control
 from tuner.execution.engines import SLOT_CPUS, Engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
@@ -28,6 +30,9 @@ from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
 
+PAUSED_S = 0.1
+"""Ray's loop waits for events of trials, and with none under way it would turn without a rest."""
+
 
 class _StopWhenAsked(Stopper):
     """Ends the search when the books say so; never a single trial, because Ray would lose the reason."""
@@ -42,6 +47,8 @@ class _StopWhenAsked(Stopper):
         """Ray asks several times a second; it is the one place in its loop where the driver gets a turn."""
         assert self._books is not None
         self._books.tick()
+        if self._books.paused and not self._books.stopping:
+            time.sleep(PAUSED_S)
         return self._books.stopping
 
     def __getstate__(self) -> dict[str, object]:
@@ -76,7 +83,6 @@ def run_trials(
         records=record.trials.values(),
     )
     terms = Terms(
-        num_trials=experiment.search.num_trials,
         seed=derive_seed(experiment.search.seed, "trial"),
         evaluate_at=ladder.evaluate_at,
         keep_adapters=experiment.run.keep_adapters,
@@ -86,6 +92,7 @@ def run_trials(
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     books = Books(folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=plaques)
     books.stop_when(signals.requested)
+    books.every_turn(Control(folder, books, record, plan).turn)
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,
@@ -94,8 +101,7 @@ def run_trials(
         listener=books,
         history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.ended],
     )
-    left = experiment.search.num_trials - len(record.ended)
-    if left <= 0:
+    if record.num_trials <= len(record.ended):
         return None
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
@@ -109,7 +115,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(books),
             scheduler=scheduler,
-            num_samples=left,
+            num_samples=-1,  # the books say when there are no more: trials may be added
             max_concurrent_trials=resources.trials,
             reuse_actors=True,
             trial_name_creator=trial_name,

@@ -40,6 +40,7 @@ def status_json(record: SearchRecord, path: Path) -> dict[str, Any]:
         **search_json(record, path),
         "num_trials": record.num_trials,
         "finished": record.finished,
+        "paused": record.paused or None,
         "halted": {"reason": record.halt_reason, "message": record.halt_message, "remedy": record.halt_remedy}
         if record.halt_reason or record.halt_message
         else None,
@@ -69,6 +70,7 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
     return {
         "number": trial.number,
         "params": trial.params,
+        "added_by": trial.added_by or None,
         "status": str(trial.status) if trial.status else "interrupted" if trial.interrupted else "running",
         "reason": str(trial.reason) if trial.reason else None,
         "step": trial.step,

@@ -72,7 +72,10 @@ def is_halted(record: SearchRecord) -> bool:
 def is_interrupted(record: SearchRecord) -> bool:
     """Work is left that a resume would do."""
     return not is_halted(record) and (
-        not record.finished or any(t.interrupted for t in record.trials.values()) or record.outcome == "interrupted"
+        not record.finished
+        or any(t.interrupted for t in record.trials.values())
+        or record.outcome == "interrupted"
+        or (record.outcome == "stopped" and len(record.ended) < record.num_trials)
     )
 
 

@@ -7,6 +7,7 @@ data/                            tokenized data (Arrow)
 adapters/                        the best few trials' adapters while the search runs
 best/                            the winner
 logs/                            what the libraries beneath said
+control/                         requests to the driver while it runs, and its answers
 tune/                            Ray Tune's own state
 """
 
@@ -72,6 +73,10 @@ class RunFolder:
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
 
     @property
     def tune(self) -> Path:

@@ -20,7 +20,8 @@ from typing import IO, Any
 
 class Kind(StrEnum):
     """What an event says. `search` opens a session of a search, `finished` closes it; the rest is about one trial,
-    except `prepared` (data and base) and `note` (a sentence for the user)."""
+    except `prepared` (data and base), `note` (a sentence for the user), and what somebody asked of the running search:
+    `paused`, `resumed`, `stopped`, and `added`, a point that becomes a trial when a worker is free."""
 
     SEARCH = "search"
     PREPARED = "prepared"
@@ -30,6 +31,10 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     ENDED = "ended"
     INTERRUPTED = "interrupted"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    ADDED = "added"
+    STOPPED = "stopped"
     FINISHED = "finished"
 
 

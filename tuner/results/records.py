@@ -61,6 +61,8 @@ class TrialRecord:
     ended: float | None = None
     adapter: str | None = None
     earlier_tokens: int = 0
+    added_by: str = ""
+    """Who suggested it, where it was not the sampler: "user"."""
 
     @property
     def has_ended(self) -> bool:
@@ -72,8 +74,8 @@ class TrialRecord:
 
     @property
     def is_usable(self) -> bool:
-        """Ended with a finite loss that may be compared: converged, finished, or stopped at a rung."""
-        return self.best is not None and (self.status is Status.COMPLETED or self.reason is Reason.RUNG)
+        """Ended with a finite loss that may be compared: converged, finished, or stopped at a rung or by a person."""
+        return self.best is not None and (self.status is Status.COMPLETED or self.reason in (Reason.RUNG, Reason.USER))
 
     @property
     def step(self) -> int:
@@ -125,9 +127,22 @@ class TrialRecord:
         return f"{self.status}: {what}"
 
 
+@dataclass(frozen=True)
+class Addition:
+    """A point that somebody added to a running search. params: what was said of it; the sampler draws the rest."""
+
+    name: str
+    params: dict[str, Any]
+    by: str
+
+
 @dataclass
 class SearchRecord:
-    """A whole search: its trials by number, and what was said of it as a whole."""
+    """A whole search: its trials by number, and what was said of it as a whole.
+
+    additions: points that wait for a worker, by name. paused: why no trial trains on, "" where they do. stopped: who
+    ended the session before its trials had ended, "" for nobody.
+    """
 
     name: str = ""
     num_trials: int = 0
@@ -144,6 +159,9 @@ class SearchRecord:
     halt_reason: str = ""
     halt_message: str = ""
     halt_remedy: str = ""
+    additions: dict[str, Addition] = field(default_factory=dict)
+    paused: str = ""
+    stopped: str = ""
     _session_started: float | None = None
 
     @classmethod
@@ -164,8 +182,16 @@ class SearchRecord:
                 self._note(event.details.get("notes", ()))
             case Kind.NOTE:
                 self._note([event.details.get("text", "")])
+            case Kind.PAUSED:
+                self.paused = str(event.details.get("why", "paused"))
+            case Kind.RESUMED:
+                self.paused = ""
+            case Kind.STOPPED:
+                self.stopped = str(event.details.get("by", ""))
+            case Kind.ADDED:
+                self._add(event)
             case Kind.FINISHED:
-                self.finished = True
+                self.finished, self.paused = True, ""
                 self.outcome = str(event.details.get("outcome", ""))
                 self.halt_reason = event.reason or ""
                 self.halt_message = str(event.details.get("message", ""))
@@ -184,11 +210,17 @@ class SearchRecord:
         self.started = self.started or event.time
         self._session_started = event.time
         self.sessions += 1
-        self.finished, self.outcome = False, ""
+        self.finished, self.outcome, self.paused, self.stopped = False, "", "", ""
         self.halt_reason = self.halt_message = self.halt_remedy = ""
         for trial in self.trials.values():  # a driver that vanished said nothing about what it was running
             if not trial.has_ended:
                 trial.interrupted = True
+
+    def _add(self, event: Event) -> None:
+        details = event.details
+        name = str(details.get("name", ""))
+        self.additions[name] = Addition(name, dict(event.params or {}), str(details.get("by", "")))
+        self.num_trials += 1  # on top of what was planned
 
     def _note(self, texts: Iterable[str]) -> None:
         self.notes += [text for text in texts if text and text not in self.notes]
@@ -198,6 +230,7 @@ class SearchRecord:
         assert number is not None
         if event.event is Kind.STARTED:
             before = self.trials.get(number)
+            self.additions.pop(str(event.details.get("addition", "")), None)
             self.trials[number] = TrialRecord(
                 number=number,
                 params=dict(event.params or {}),
@@ -206,6 +239,7 @@ class SearchRecord:
                 distributions=dict(event.details.get("distributions", {})),
                 started=event.time,
                 earlier_tokens=before.tokens if before else 0,
+                added_by=str(event.details.get("by", "")),
             )
             return
         trial = self.trials.get(number)

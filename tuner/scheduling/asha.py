@@ -38,6 +38,15 @@ class Listener(Protocol):
         """Whether this trial goes on past rungs that it would be stopped at; its losses count there all the same."""
         ...
 
+    def was_stopped(self, trial_id: str) -> bool:
+        """Whether somebody ended this trial while it ran: Ray has to be told."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether trials wait where they are."""
+        ...
+
 
 class Asha(AsyncHyperBandScheduler):
     """ASHA with rules. One object judges every trial of a search.
@@ -67,6 +76,8 @@ class Asha(AsyncHyperBandScheduler):
         self._ladder, self._before, self._after = ladder, tuple(before), tuple(after)
         self._listener: Listener | None = listener
         self._curves: dict[str, list[Reading]] = {}
+        self._held: set[str] = set()
+        self._running: set[str] = set()
         for trial_id, readings in history:
             self._replay(trial_id, readings)
 
@@ -74,9 +85,11 @@ class Asha(AsyncHyperBandScheduler):
         """Judges one report of a worker: its set-up, an evaluation, or a fault."""
         assert self._listener is not None
         report = result[REPORT]
+        if self._listener.was_stopped(trial.trial_id):
+            return TrialScheduler.STOP
         if isinstance(report, Setup):
             self._listener.set_up(trial.trial_id, report)
-            return TrialScheduler.CONTINUE
+            return self._go_on(trial)
         if isinstance(report, Verdict):
             self._listener.ended(trial.trial_id, report, result.get(TRACEBACK, ""))
             return TrialScheduler.STOP
@@ -85,7 +98,16 @@ class Asha(AsyncHyperBandScheduler):
         curve.append(Reading(resource, report.eval_loss))
         verdict = self._judge(tune_controller, trial, report, curve)
         self._listener.evaluated(trial.trial_id, report, resource, verdict)
-        return TrialScheduler.STOP if verdict else TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if verdict else self._go_on(trial)
+
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        """Ray asks this at every turn of its loop, which makes it the place to act on what was asked meanwhile."""
+        self._obey(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self._running.add(trial.trial_id)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """Forgets a trial. Ray's would note its last result at a rung once more, a NaN included."""
@@ -101,6 +123,36 @@ class Asha(AsyncHyperBandScheduler):
         message = f"its worker died ({_last_line(error)})" if error else "its worker died"
         self._listener.ended(trial.trial_id, Verdict(Reason.INFRASTRUCTURE, message), error)
         self._forget(trial)
+
+    def _go_on(self, trial: Trial) -> str:
+        """Lets a trial train on, or has it wait where it is: Ray asks its worker for nothing then."""
+        assert self._listener is not None
+        if not self._listener.paused:
+            return TrialScheduler.CONTINUE
+        self._held.add(trial.trial_id)
+        return TrialScheduler.NOOP
+
+    def _obey(self, tune_controller: TuneController) -> None:
+        """Takes trials that somebody ended from Ray, and lets those go on that waited for the end of a pause.
+
+        Not before Ray calls them running: a trial that is stopped while its actor is made or reset stays among those
+        that Ray believes are being made.
+        """
+        assert self._listener is not None
+        due = self._held if not self._listener.paused else set()
+        due = due | {trial_id for trial_id in self._running if self._listener.was_stopped(trial_id)}
+        if not due:
+            return
+        controller = getattr(
+            tune_controller, "_tune_controller", tune_controller
+        )  # Ray's wrapper warns of what we need
+        for trial in [trial for trial in controller.get_live_trials() if trial.trial_id in due]:
+            if self._listener.was_stopped(trial.trial_id):
+                if trial.status == trial.RUNNING:
+                    controller.stop_trial(trial)
+            else:
+                self._held.discard(trial.trial_id)
+                controller._schedule_trial_train(trial)
 
     def _judge(
         self, tune_controller: TuneController, trial: Trial, evaluation: Evaluation, curve: Sequence[Reading]
@@ -170,6 +222,8 @@ class Asha(AsyncHyperBandScheduler):
     def _forget(self, trial: Trial) -> None:
         self._trial_info.pop(trial.trial_id, None)
         self._curves.pop(trial.trial_id, None)
+        self._running.discard(trial.trial_id)
+        self._held.discard(trial.trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_listener": None}  # Ray pickles its tuner; the books hold open files

@@ -13,7 +13,12 @@ class Source(Protocol):
     """Where trials come from and where their loss is noted; the driver's books."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a new trial; None when there are no more."""
+        """The configuration of a new trial; None when there is none, now or at all: see `waits`."""
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """Whether a trial may come later though none came now."""
         ...
 
     def lost(self, trial_id: str, error: bool) -> None:
@@ -32,7 +37,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         assert self._source is not None
         config = self._source.suggest(trial_id)
-        return Searcher.FINISHED if config is None else config
+        return config if config is not None or self._source.waits else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         assert self._source is not None

@@ -30,6 +30,9 @@ from tuner.study.samplers import make_sampler
 if TYPE_CHECKING:
     import optuna
 
+SUGGESTED_BY = "suggested_by"
+"""The attribute of an Optuna trial that somebody added to a running search."""
+
 INFEASIBLE = frozenset({Reason.DIVERGED, Reason.OUT_OF_MEMORY})
 
 
@@ -83,16 +86,23 @@ class Study:
         """The study itself, for reading."""
         return self._study
 
-    def ask(self) -> Suggestion | None:
-        """Draws the next trial; None when a grid is used up. The first is the recipe."""
+    def ask(self, given: Mapping[str, Any] | None = None, by: str = "") -> Suggestion | None:
+        """Draws the next trial; None when a grid is used up. The first is the recipe.
+
+        given: the values of a trial that somebody suggests, and `by` who; the sampler draws what it leaves open.
+        """
+        if given is not None:
+            self._study.enqueue_trial(self._space.encode(given), user_attrs={SUGGESTED_BY: by})
         trials = self._study.get_trials(deepcopy=False)
-        number = RECIPE if len(trials) == 1 and trials[0].state.name == "WAITING" else len(trials)
+        waits = given is not None or (len(trials) == 1 and trials[0].state.name == "WAITING")
+        number = len(trials) - 1 if waits else len(trials)
         self._study.sampler = make_sampler(
             self._sampler, self._space, num_trials=self._num_trials, seed=self._seed, number=number
         )
         if (
             self._sampler.kind == "grid"
             and number != RECIPE
+            and given is None
             and not self._study.sampler.next_point(self._study, number)
         ):
             return None
@@ -150,6 +160,8 @@ class Study:
         attrs = dict(system_attrs)
         if infeasible:
             attrs["constraints:trainable"] = 1.0
+        user_attrs = {SUGGESTED_BY: record.added_by} if record.added_by else {}
+        user_attrs |= {"ending": record.ending} if record.reason else {}
         started = datetime.fromtimestamp(record.started or 0)
         self._study.add_trial(
             optuna.trial.FrozenTrial(
@@ -162,7 +174,7 @@ class Study:
                 datetime_complete=datetime.fromtimestamp(record.ended or 0) if state != "RUNNING" else None,
                 params=params,
                 distributions={name: distributions[name] for name in params},
-                user_attrs={"ending": record.ending} if record.reason else {},
+                user_attrs=user_attrs,
                 system_attrs=attrs,
                 intermediate_values={p.resource: p.eval_loss for p in record.points if p.is_finite},
             )

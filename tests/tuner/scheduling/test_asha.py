@@ -27,6 +27,8 @@ class Heard:
     spared: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     resources: list[int] = field(default_factory=list)
+    stopped: set[str] = field(default_factory=set)
+    paused: bool = False
 
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
 
@@ -40,6 +42,9 @@ class Heard:
 
     def spares(self, trial_id: str) -> bool:
         return trial_id in self.spared
+
+    def was_stopped(self, trial_id: str) -> bool:
+        return trial_id in self.stopped
 
 
 def scheduler(heard: Heard, history: Any = ()) -> Asha:
@@ -157,3 +162,13 @@ def test_an_evaluation_past_two_rungs_leaves_no_late_loss_at_the_lower() -> None
         report(asha, "short", step, loss, max_steps=4)
     assert report(asha, "long", 4, 4.9) == TrialScheduler.CONTINUE
     assert not heard.verdicts
+
+
+def test_in_a_pause_a_trial_is_judged_and_then_waits() -> None:
+    heard = Heard(paused=True)
+    asha = scheduler(heard)
+    assert report(asha, "a", 4, 4.0) == TrialScheduler.NOOP
+    assert report(asha, "b", 4, math.nan) == TrialScheduler.STOP
+    heard.stopped.add("a")
+    assert report(asha, "a", 8, 3.0) == TrialScheduler.STOP
+    assert heard.resources == [4, 4], "a report of a stopped trial is not noted"
