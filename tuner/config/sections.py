@@ -210,6 +210,10 @@ class Run(Section):
     max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
     keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")
     strict: bool = Field(default=False, description="Refuse what would else be made to fit, with a note.")
+    trackers: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = Field(
+        default=["tensorboard"],
+        description="Where else the search is written down: tensorboard, mlflow, wandb, trackio. []: nowhere.",
+    )
 
 
 class Sections(Section):

@@ -133,6 +133,8 @@ class Books:
                 "adapter": self._within(evaluation.adapter),
             },
         )
+        loss = "no loss" if evaluation.eval_loss is None else f"{evaluation.eval_loss:.4g}"
+        self._plaques.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {loss}")
         self._study.report(number, resource, evaluation.eval_loss)
         if verdict is not None:
             self._end(number, verdict)
@@ -229,9 +231,9 @@ class Books:
             folder=str(place),
             attempt=attempt,
         )
-        title = self._naming.title(number, params)
-        self._plaques.begin(number, title)
-        return {"trial": TrialConfig(assignment, title, str(self._folder.log(number)))}
+        title, log = self._naming.title(number, params), str(self._folder.log(number))
+        self._plaques.begin(number, title, log)
+        return {"trial": TrialConfig(assignment, title, log)}
 
     def _within(self, adapter: str | None) -> str | None:
         """An adapter's place, from the run folder on, so that the folder may be moved."""

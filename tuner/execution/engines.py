@@ -219,19 +219,23 @@ class RemoteProgram:
             free = ray.get([engine.free.remote() for engine in self._engines])
             for place in sorted(range(len(free)), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
-                setup = self._answer(self._engine.start.remote(assignment, self._all.preparation))
+                setup = self._answer(self._call("start", "set up").remote(assignment, self._all.preparation))
                 if setup is not None:
                     return setup
             time.sleep(0.05)
 
     def step(self) -> Evaluation:
-        return self._answer(self._engine.step.remote(self._number))
+        return self._answer(self._call("step", "in its slot").remote(self._number))
 
     def stop(self) -> None:
         try:
             ray.get(self._engine.stop.remote(self._number))
         except RayActorError:
             return  # its trials went with it
+
+    def _call(self, method: str, what: str) -> Any:
+        """A call of the engine that bears the trial's number: those that run are its slots, on its dashboard page."""
+        return getattr(self._engine, method).options(name=f"trial {self._number} {what}")
 
     def _answer(self, answer: Any) -> Any:
         try:

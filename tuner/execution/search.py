@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tuner import __version__
 from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
@@ -25,6 +27,8 @@ from tuner.results.records import SearchRecord
 from tuner.results.versions import versions
 from tuner.seeds import derive_seed
 from tuner.space import with_params
+from tuner.watch.gauges import Gauges
+from tuner.watch.trackers import Tracker, Tracking, load_tracker
 
 Observer = Callable[[Event], None]
 
@@ -127,7 +131,11 @@ class _Search:
         log = self._folder.logs / "prepare.log"
         preparing = Apart(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
         stack.callback(preparing.close)
-        cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
+        about = {"job_name": self._folder.name, "folder": str(self._folder.path), "tuner": __version__}
+        about |= {"num_trials": str(self._experiment.search.num_trials)}
+        cluster = stack.enter_context(
+            ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about)
+        )
         self._signals.listen()
         resources = decide(
             self._experiment.run,
@@ -137,12 +145,14 @@ class _Search:
             learns=self._plan.learns,
         )
         packing = self._start_engines(resources, settings, stack)
+        self._ledger.listen(Gauges(self._record))
+        self._ledger.listen(self._tracking(stack))
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = list(self._plan.notes)
         if url := dashboard_url():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
         for note in notes:
-            self._ledger.append(Kind.NOTE, details={"text": note})
+            self._note(note)
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
         self._require_same_data(preparation)
@@ -180,8 +190,20 @@ class _Search:
                 remedy="ask for fewer, or leave out --strict to go on with what fits",
             )
         for note in notes:
-            self._ledger.append(Kind.NOTE, details={"text": note})
+            self._note(note)
         return replace(packing, preparation=preparation), resources
+
+    def _tracking(self, stack: ExitStack) -> Tracking:
+        folder, names = self._folder, self._experiment.run.trackers
+        makers: dict[str, Callable[[], Tracker]] = {
+            name: partial(load_tracker(name), folder.name, folder.path) for name in names
+        }
+        tracking = Tracking(makers, self._record, self._note)
+        stack.callback(tracking.close)
+        return tracking
+
+    def _note(self, text: str) -> None:
+        self._ledger.append(Kind.NOTE, details={"text": text})
 
     def _require_same_data(self, preparation: Preparation) -> None:
         before, now = (facts.get("data_fingerprint") for facts in (self._record.facts, preparation.facts))
@@ -203,6 +225,7 @@ class _Search:
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
             "recipe": dict(self._plan.recipe),
+            "dashboard": dashboard_url(),
         }
 
     def _finish(self, halt: Verdict | None, failure: Exception | None) -> Outcome:
@@ -212,7 +235,7 @@ class _Search:
             train = fixed_experiment(self._experiment, record.best.params)
             if write_best(self._folder, record, train=train, resolved=resolved) is None:
                 text = f"the adapter of trial {record.best.number} is not where it was saved: there is no best/"
-                self._ledger.append(Kind.NOTE, details={"text": text})
+                self._note(text)
         code = exit_code(record, halt, stopped)
         self._ledger.append(
             Kind.FINISHED,

@@ -88,7 +88,7 @@ def run_trials(
         keep_adapters=experiment.run.keep_adapters,
         check=partial(_check, plan),
     )
-    plaques = Plaques()
+    plaques = Plaques([f"search {folder.name}", f"show   python -m tuner status {folder.path}"])
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     books = Books(folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=plaques)
     books.stop_when(signals.requested)

@@ -162,4 +162,4 @@ class Naming:
 def _short(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e") if value and abs(value) < 1e-2 else f"{value:g}"
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e") if value and abs(value) < 1e-2 else f"{value:.3g}"

@@ -7,6 +7,7 @@ data/                            tokenized data (Arrow)
 adapters/                        the best few trials' adapters while the search runs
 best/                            the winner
 logs/                            what the libraries beneath said
+tensorboard/                     TensorBoard's event files, one folder a trial
 control/                         requests to the driver while it runs, and its answers
 tune/                            Ray Tune's own state
 """
@@ -77,6 +78,10 @@ class RunFolder:
     @property
     def control(self) -> Path:
         return self.path / "control"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def tune(self) -> Path:

@@ -110,6 +110,10 @@ class Ledger:
             listener(event)
         return event
 
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Tells `listener` every event from here on, after those who listened before."""
+        self._listeners.append(listener)
+
     def close(self) -> None:
         self._file.close()
 

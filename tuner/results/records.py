@@ -147,6 +147,8 @@ class SearchRecord:
     name: str = ""
     num_trials: int = 0
     workers: int = 0
+    dashboard: str = ""
+    """Where the Ray dashboard of the last session answered, "" where there was none."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -207,6 +209,7 @@ class SearchRecord:
         self.name = details.get("name", self.name)
         self.num_trials = details.get("num_trials", self.num_trials)
         self.workers = details.get("workers", self.workers)
+        self.dashboard = details.get("dashboard") or ""
         self.started = self.started or event.time
         self._session_started = event.time
         self.sessions += 1
