@@ -27,7 +27,6 @@ from tuner.results.records import SearchRecord
 from tuner.results.versions import versions
 from tuner.seeds import derive_seed
 from tuner.space import with_params
-from tuner.watch.gauges import Gauges
 from tuner.watch.trackers import Tracker, Tracking, load_tracker
 
 Observer = Callable[[Event], None]
@@ -145,7 +144,6 @@ class _Search:
             learns=self._plan.learns,
         )
         packing = self._start_engines(resources, settings, stack)
-        self._ledger.listen(Gauges(self._record))
         self._ledger.listen(self._tracking(stack))
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = list(self._plan.notes)

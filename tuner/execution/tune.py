@@ -29,6 +29,7 @@ from tuner.seeds import derive_seed
 from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
+from tuner.watch.gauges import Gauges
 
 PAUSED_S = 0.1
 """Ray's loop waits for events of trials, and with none under way it would turn without a rest."""
@@ -93,6 +94,7 @@ def run_trials(
     books = Books(folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=plaques)
     books.stop_when(signals.requested)
     books.every_turn(Control(folder, books, record, plan).turn)
+    books.every_turn(Gauges(record).turn)
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,

@@ -1,17 +1,17 @@
 """A search as gauges on Ray's metrics port, from where Prometheus fetches them.
 
-The driver sets them as it hears of a report, so they cost a worker nothing. Their tags are the search's name, a
-trial's number and a status; parameters, paths and names of models stay out, because that port answers to everybody.
-Ray offers no way to take a gauge back: what an ended trial no longer has is set to NaN, where a graph's line ends.
+The driver sets them from its record, so they cost a worker nothing, and sets them again and again: Ray forgets a gauge
+that was not set for some twenty seconds, which is also how an ended trial's line ends. Their tags are the search's
+name, a trial's number and a status; parameters, paths and names of models stay out, because that port answers to
+everybody.
 """
 
 from __future__ import annotations
 
-import math
+import time
 from collections import Counter
 from collections.abc import Callable
 
-from tuner.results.ledger import Event, Kind
 from tuner.results.records import Point, SearchRecord, TrialRecord
 
 Reading = Callable[[TrialRecord, Point], float | None]
@@ -32,47 +32,46 @@ OF_A_TRIAL: dict[str, tuple[str, Reading]] = {
     "tuner_tokens_per_second": ("Training tokens a second, validation included.", tokens_per_second),
     "tuner_memory_bytes": ("Peak accelerator memory of the trial.", lambda trial, point: point.memory),
 }
-KEEPS = ("tuner_eval_loss", "tuner_step")
-"""What an ended trial still has."""
+EVERY_S = 5.0
+"""Half of the ten seconds after which Ray hands gauges on."""
 STATUSES = ("running", "completed", "pruned", "failed", "stopped", "interrupted")
 
 
 class Gauges:
-    """Listens to a ledger. record: the search, which has taken in an event before this hears of it."""
+    """Sets the gauges of a search; `turn` is called from the driver's loop."""
 
     def __init__(self, record: SearchRecord) -> None:
         from ray.util.metrics import Gauge
 
-        self._record = record
+        self._record, self._looked, self._under_way = record, 0.0, set[int]()
         self._of_a_trial = {
             name: Gauge(name, description=words, tag_keys=("search", "trial"))
             for name, (words, _) in OF_A_TRIAL.items()
         }
         self._trials = Gauge("tuner_trials", description="Trials by status.", tag_keys=("search", "status"))
 
-    def __call__(self, event: Event) -> None:
-        trial = self._record.trials.get(-1 if event.number is None else event.number)
-        match event.event:
-            case Kind.EVALUATION if trial is not None and trial.points:
-                for name, (_, reading) in OF_A_TRIAL.items():
-                    self._set(name, trial, reading(trial, trial.points[-1]))
-            case Kind.ENDED | Kind.INTERRUPTED if trial is not None:
-                for name in OF_A_TRIAL:
-                    if name not in KEEPS and trial.points:
-                        self._set(name, trial, math.nan)
-                self._count()
-            case Kind.SEARCH | Kind.STARTED:
-                self._count()
-
-    def _set(self, name: str, trial: TrialRecord, value: float | None) -> None:
-        if value is not None:
-            self._of_a_trial[name].set(float(value), {"search": self._record.name, "trial": str(trial.number)})
-
-    def _count(self) -> None:
+    def turn(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < EVERY_S:
+            return
+        self._looked = now
         record = self._record
+        running = {number for number, trial in record.trials.items() if trial.is_running}
+        for number in running | self._under_way:  # what has ended since the last turn, once more
+            self._show(record.trials[number])
+        self._under_way = running
         counted = Counter(status_of(trial) for trial in record.trials.values())
         for status in STATUSES:
             self._trials.set(counted[status], {"search": record.name, "status": status})
+
+    def _show(self, trial: TrialRecord) -> None:
+        if not trial.points:
+            return
+        tags = {"search": self._record.name, "trial": str(trial.number)}
+        for name, (_, reading) in OF_A_TRIAL.items():
+            value = reading(trial, trial.points[-1])
+            if value is not None:
+                self._of_a_trial[name].set(float(value), tags)
 
 
 def status_of(trial: TrialRecord) -> str:
