@@ -84,7 +84,7 @@ class Toy:
         epochs = train.num_train_epochs
         self._max_steps = max(1, round(1000 * epochs / train.batch_size)) if epochs else train.max_steps
         self._left = list(assignment.evaluation_steps(self._max_steps))
-        self._best = math.inf
+        self._best, self._began = math.inf, time.monotonic()
         self._started_trials += 1
         if self._behaviour == "frozen":
             raise Fault(Reason.FROZEN, "0 of 1,000 parameters are trainable", "give SFTTrainer base and peft_config=")
@@ -116,7 +116,8 @@ class Toy:
         if loss is not None and loss < self._best:
             self._best = loss
             adapter = self._save(loss)
-        return Evaluation(step, self._max_steps, loss, tokens=step * 100, train_loss=loss, adapter=adapter)
+        seconds = time.monotonic() - self._began
+        return Evaluation(step, self._max_steps, loss, step * 100, train_loss=loss, seconds=seconds, adapter=adapter)
 
     def stop(self) -> None:
         self._left = []
