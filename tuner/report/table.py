@@ -96,7 +96,7 @@ def ending(trial: TrialRecord, level: int = 0) -> str:
         short = str(trial.reason).replace("_", " ")  # a message of the libraries beneath may have any length
     else:
         short = _first_words(clean(trial.message) or str(trial.reason))
-    plain = level == 2 and trial.reason not in (Reason.ERROR, Reason.SEARCH, Reason.CONFIG, Reason.DATA)
+    plain = level == 2 and trial.reason not in (Reason.ERROR, Reason.SEARCH, Reason.USER, Reason.CONFIG, Reason.DATA)
     return (short if plain else f"{trial.status}: {short}") + mark
 
 
