@@ -69,12 +69,9 @@ class Books:
             return None
 
     @property
-    def waits(self) -> bool:
-        """Whether a trial may come later though none comes now: one may be added while others run, or the search is
-        paused."""
-        if self.stopping:
-            return False
-        return self.paused or any(t.is_running for t in self._record.trials.values())
+    def over(self) -> bool:
+        """Whether no trial will be suggested any more, given that none is now: one may be added while others run."""
+        return self.stopping or not (self.paused or any(t.is_running for t in self._record.trials.values()))
 
     def lost(self, trial_id: str, error: bool) -> None:
         number = self._numbers.get(trial_id)

@@ -13,12 +13,12 @@ class Source(Protocol):
     """Where trials come from and where their loss is noted; the driver's books."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a new trial; None when there is none, now or at all: see `waits`."""
+        """The configuration of a new trial; None: not now, or, when `over`, never."""
         ...
 
     @property
-    def waits(self) -> bool:
-        """Whether a trial may come later though none came now."""
+    def over(self) -> bool:
+        """Whether no trial will be suggested any more."""
         ...
 
     def lost(self, trial_id: str, error: bool) -> None:
@@ -37,7 +37,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         assert self._source is not None
         config = self._source.suggest(trial_id)
-        return config if config is not None or self._source.waits else Searcher.FINISHED
+        return Searcher.FINISHED if config is None and self._source.over else config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         assert self._source is not None
