@@ -114,9 +114,15 @@ def test_a_trials_reports_are_tasks_and_its_log_is_behind_its_row(watched: Watch
     named = f"trial 0 · step {last.step}/100 · {last.eval_loss:.4g}"
     assert named in until(lambda: [name for name in tasks() if name == named] and tasks())
     row = next(row for row in rows(watched) if row["repr_name"].startswith("trial 0 "))
-    log = watched.get(f"/api/v0/logs/file?actor_id={row['actor_id']}&suffix=out&lines=100&format=text")
-    assert f"log    {watched.folder.log(0)}" in log
-    assert f"step {last.step}/100" in log
+
+    def log() -> str:
+        try:
+            return str(watched.get(f"/api/v0/logs/file?actor_id={row['actor_id']}&suffix=out&lines=100&format=text"))
+        except urllib.error.HTTPError:  # Ray's agent has not found the file yet
+            return ""
+
+    said = until(lambda: f"step {last.step}/100" in log() and log())
+    assert f"log    {watched.folder.log(0)}" in said
 
 
 @pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no chromium and chromedriver on this machine")
