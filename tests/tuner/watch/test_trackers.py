@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.tuner.report import searches
+from tuner.cli import run
 from tuner.contract import InputError
 from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord
@@ -68,16 +69,16 @@ def test_mlflow_has_a_run_a_trial_under_one_parent(tmp_path: Path, monkeypatch: 
     experiment = client.get_experiment_by_name("tuner")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=100)
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    parents = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
     assert len(parents) == 1 and parents[0].info.run_name == "first" and parents[0].info.status == "FINISHED"
     assert record.best and parents[0].data.metrics["best_eval_loss"] == record.best.best_eval_loss
-    trials = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
-    assert {run.info.run_name for run in trials} == {f"trial {n}" for n in record.trials}
-    for run in trials:
-        trial = record.trials[int(run.info.run_name.split()[1])]
-        assert run.data.params["learning_rate"] == str(trial.params["learning_rate"])
-        assert run.data.tags["tuner.ending"] == f"{trial.status}: {trial.reason}"
-        history = client.get_metric_history(run.info.run_id, "train_loss")
+    trials = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert {one.info.run_name for one in trials} == {f"trial {n}" for n in record.trials}
+    for one in trials:
+        trial = record.trials[int(one.info.run_name.split()[1])]
+        assert one.data.params["learning_rate"] == str(trial.params["learning_rate"])
+        assert one.data.tags["tuner.ending"] == f"{trial.status}: {trial.reason}"
+        history = client.get_metric_history(one.info.run_id, "train_loss")
         assert {m.step for m in history} == {p.step for p in trial.points if p.train_loss is not None}
 
 
@@ -175,6 +176,18 @@ def test_a_missing_library_is_said_with_the_line_that_installs_it(monkeypatch: p
     with pytest.raises(InputError) as caught:
         require(["tensorboard", "wandb"])
     assert "python -m pip install wandb" in str(caught.value) and caught.value.where == "run.trackers"
+
+
+def test_a_missing_library_ends_a_command_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(TRACKERS, "mlflow", ("tuner.watch.trackers.mlflow:MLflow", "no_such_mlflow", "mlflow-skinny"))
+    for command in ("plan", "search"):
+        assert run([command, "--set", "run.trackers=[tensorboard, mlflow]", "--storage-path", "runs"]) == 2
+        told = capsys.readouterr().err
+        assert "the library of mlflow is not installed" in told and "python -m pip install mlflow-skinny" in told
+    assert not (tmp_path / "runs").exists()
 
 
 def test_naming_and_loading_trackers_imports_no_library() -> None:
