@@ -130,7 +130,7 @@ def test_a_paused_search_waits_answers_and_goes_on(toy: Toy, tmp_path: Path) -> 
     seen: list[int] = []
 
     def act(person: Person) -> None:
-        assert "running trials wait" in quick(folder, "pause")
+        assert "running trials waiting from the next evaluation on" in quick(folder, "pause")
         time.sleep(0.8)  # a step takes 0.1 s: whoever was in one has reported
         seen.append(len(person.events))
         assert "paused already" in quick(folder, "pause")

@@ -60,9 +60,9 @@ class Control:
     def _stop(self, request: Request) -> str:
         number = request.values.get("trial")
         if number is None:
-            running = sum(t.is_running for t in self._record.trials.values())
+            running = self._running()
             self._books.stop_search(BY)
-            return f"{self._folder.name} ends: {running} running trials are stopped, the best is kept"
+            return f"{self._folder.name} ends: {running} stopped, the best kept"
         trial = self._trial(number)
         if not trial.is_running:
             raise InputError(f"trial {number} has ended ({trial.ending})", where=f"trial {number}")
@@ -87,14 +87,17 @@ class Control:
         if self._record.paused:
             return f"{self._folder.name} is paused already ({self._record.paused})"
         self._books.pause("by you")
-        running = sum(t.is_running for t in self._record.trials.values())
-        return f"{self._folder.name} is paused: {running} running trials wait at their next evaluation, none starts"
+        return f"{self._folder.name} is paused: {self._running()} waiting from the next evaluation on, none starts"
 
     def _resume(self, request: Request) -> str:
         if not self._record.paused:
             return f"{self._folder.name} was not paused"
         self._books.go_on()
         return f"{self._folder.name} goes on"
+
+    def _running(self) -> str:
+        running = sum(t.is_running for t in self._record.trials.values())
+        return f"{running} running trial{'' if running == 1 else 's'}"
 
     def _trial(self, number: Any) -> Any:
         trial = self._record.trials.get(number) if isinstance(number, int) else None
