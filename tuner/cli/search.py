@@ -34,9 +34,9 @@ def command(
     from tuner.cli.output import labels_of_program, view
 
     experiment = load(file, overrides, settings_given(values))
-    with view(labels_of_program(experiment.run.program), plain) as listener:
-        from tuner.execution.search import run_search
+    from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
 
+    with view(labels_of_program(experiment.run.program), plain) as listener:
         outcome = run_search(experiment, [listener])
     return conclude(outcome, as_json)
 
@@ -62,9 +62,9 @@ def _resume(
         )
     storage = Path(given.get("run.storage_path", "runs"))
     folder = open_run(storage, name)
-    with view(labels_of_run(folder), plain, folder.record()) as listener:
-        from tuner.execution.search import resume_search
+    from tuner.execution.search import resume_search
 
+    with view(labels_of_run(folder), plain, folder.record()) as listener:
         outcome = resume_search(
             storage, name, [listener], num_trials=given.get("search.num_trials"), address=given.get("run.address")
         )
@@ -82,6 +82,8 @@ def conclude(outcome: Outcome, as_json: bool) -> int:
 
     labels = labels_of_run(RunFolder(outcome.path))
     tell(summary(outcome.record, place_of(outcome.path), width(sys.stderr), labels=labels))
+    if outcome.trouble:
+        click.echo(f"error: {outcome.trouble}", err=True)
     if as_json:
         answer_json(search_json(outcome.record, outcome.path))
     return outcome.exit_code

@@ -214,6 +214,9 @@ class Run(Section):
         default=["tensorboard"],
         description="Where else the search is written down: tensorboard, mlflow, wandb, trackio. []: nowhere.",
     )
+    min_free_mb: int = Field(
+        default=256, ge=0, description="MiB free at the start; a search pauses below a quarter of it."
+    )
 
 
 class Sections(Section):

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuner.contract import Assignment, Evaluation, InputError, Reason, Setup, Verdict
+from tuner.execution.disk import Room
 from tuner.execution.plaques import Plaques
 from tuner.execution.worker import Naming, TrialConfig
 from tuner.results.adapters import drop_surplus
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import RECIPE, SearchRecord
+from tuner.room import is_full
 from tuner.study.study import Study
 
 
@@ -41,21 +44,28 @@ class Books:
         folder: RunFolder,
         ledger: Ledger,
         record: SearchRecord,
-        study: Study,
+        study: Callable[[], Study],
         terms: Terms,
         naming: Naming,
         plaques: Plaques,
+        room: Room,
     ) -> None:
-        self._folder, self._ledger, self._record, self._study = folder, ledger, record, study
-        self._terms, self._naming, self._plaques = terms, naming, plaques
+        self._folder, self._ledger, self._record, self._make_study = folder, ledger, record, study
+        self._study = study()
+        self._terms, self._naming, self._plaques, self._room = terms, naming, plaques, room
         self._numbers: dict[str, int] = {}
         self._stop_requested: Callable[[], bool] = lambda: False
-        self._turns: list[Callable[[], None]] = [plaques.tick]
+        self._turns: list[Callable[[], None]] = [plaques.tick, room.tick]
         self._stopped: set[str] = set()
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
     # Source
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has its ending."""
+        return self._record.num_ended >= self._record.num_trials
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial: first those that were cut off, as they were, then those that were added, then new ones."""
@@ -71,7 +81,7 @@ class Books:
     @property
     def over(self) -> bool:
         """Whether no trial will be suggested any more, given that none is now: one may be added while others run."""
-        return self.stopping or not (self.paused or any(t.is_running for t in self._record.trials.values()))
+        return self.stopping or not (self.paused or self._record.running)
 
     def lost(self, trial_id: str, error: bool) -> None:
         number = self._numbers.get(trial_id)
@@ -86,13 +96,14 @@ class Books:
 
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
-        for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
+        for trial in self._record.running:
             if self._record.stopped:
-                self._end(number, Verdict(Reason.USER))
+                self._end(trial.number, Verdict(Reason.USER))
             else:
-                self._interrupt(number)
-        for number in [n for n, trial in self._record.trials.items() if trial.interrupted]:
-            self._study.abandon(number)
+                self._interrupt(trial.number)
+        for trial in self._record.cut_off:
+            self._in_study(partial(Study.abandon, number=trial.number), again=True)
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
         self._plaques.clear()
 
     def tick(self) -> None:
@@ -132,7 +143,7 @@ class Books:
         )
         loss = "no loss" if evaluation.eval_loss is None else f"{evaluation.eval_loss:.4g}"
         self._plaques.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {loss}")
-        self._study.report(number, resource, evaluation.eval_loss)
+        self._in_study(lambda study: study.report(number, resource, evaluation.eval_loss))
         if verdict is not None:
             self._end(number, verdict)
 
@@ -192,7 +203,7 @@ class Books:
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
         record, more = self._record, dict[str, Any]()
-        cut_off = next((t for t in record.trials.values() if t.interrupted), None)
+        cut_off = next(iter(record.cut_off), None)
         if cut_off is not None:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
             distributions: Mapping[str, str] = cut_off.distributions
@@ -200,7 +211,8 @@ class Books:
         elif len(record.trials) < record.num_trials:
             # The recipe stays trial 0, whatever was added before it began.
             added = next(iter(record.additions.values()), None) if record.trials else None
-            suggestion = self._study.ask(added.params, added.by) if added else self._study.ask()
+            given = (added.params, added.by) if added else ()
+            suggestion = self._in_study(lambda study: study.ask(*given), again=True)
             if suggestion is None:
                 return None
             number, attempt, params = suggestion.number, 1, dict(suggestion.params)
@@ -219,7 +231,7 @@ class Books:
             details={"distributions": dict(distributions), **more},
         )
         place = self._folder.trial(number)
-        place.mkdir(parents=True, exist_ok=True)
+        self._make_folder(place)
         assignment = Assignment(
             number=number,
             params=params,
@@ -241,7 +253,31 @@ class Books:
         self._plaques.end(number)
         trial = self._record.trials[number]
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
-        self._study.abandon(number)
+        self._in_study(lambda study: study.abandon(number), again=True)
+
+    def _make_folder(self, place: Path) -> None:
+        while True:
+            try:
+                return place.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._room.full(error)
+
+    def _in_study(self, call: Callable[[Study], Any], again: bool = False) -> Any:
+        """Calls the study. Where its disk is full, it is made anew from the ledger once there is room: that has every
+        fact already, so only what is `again` asked for is asked a second time."""
+        made_anew = False
+        while True:
+            try:
+                if made_anew:
+                    self._study = self._make_study()
+                return call(self._study) if again or not made_anew else None
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._room.full(error)
+                made_anew = True
 
     def _append(self, kind: Kind, trial_id: str, **values: Any) -> None:
         number = self._numbers[trial_id]
@@ -264,8 +300,8 @@ class Books:
             reason=str(verdict.reason),
             details={key: value for key, value in details.items() if value},
         )
-        self._study.tell(number, verdict, trial.best_eval_loss)
-        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
+        self._in_study(lambda study: study.tell(number, verdict, trial.best_eval_loss))
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters, ended=number)
 
 
 def _no_suggestion(number: int, error: Exception) -> InputError:

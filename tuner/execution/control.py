@@ -96,7 +96,7 @@ class Control:
         return f"{self._folder.name} goes on"
 
     def _running(self) -> str:
-        running = sum(t.is_running for t in self._record.trials.values())
+        running = len(self._record.running)
         return f"{running} running trial{'' if running == 1 else 's'}"
 
     def _trial(self, number: Any) -> Any:

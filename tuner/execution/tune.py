@@ -14,6 +14,7 @@ from ray.tune import Stopper
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms
 from tuner.execution.control import Control
+from tuner.execution.disk import Room
 from tuner.execution.engines import SLOT_CPUS, Engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
@@ -23,6 +24,7 @@ from tuner.execution.worker import Naming, TrialActor, WorkerConfig, trial_name
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Ledger
 from tuner.results.records import SearchRecord
+from tuner.room import is_full
 from tuner.scheduling.asha import Asha
 from tuner.scheduling.rules import Reading, make_rules
 from tuner.seeds import derive_seed
@@ -65,6 +67,7 @@ def run_trials(
     ledger: Ledger,
     record: SearchRecord,
     signals: StopSignals,
+    room: Room,
     engines: Engines | None,
 ) -> Verdict | None:
     """Runs what is left of a search; returns the verdict that halted it, if one did. engines: where trials are packed.
@@ -73,16 +76,19 @@ def run_trials(
     """
     experiment = plan.experiment
     ladder = plan.ladder(preparation.tokens)
-    study = Study(
-        folder.study,
-        name=folder.name,
-        space=plan.space,
-        sampler=experiment.search.sampler,
-        num_trials=experiment.search.num_trials,
-        seed=experiment.search.seed,
-        recipe=plan.recipe,
-        records=record.trials.values(),
-    )
+
+    def make_study() -> Study:
+        return Study(
+            folder.study,
+            name=folder.name,
+            space=plan.space,
+            sampler=experiment.search.sampler,
+            num_trials=experiment.search.num_trials,
+            seed=experiment.search.seed,
+            recipe=plan.recipe,
+            records=record.trials.values(),
+        )
+
     terms = Terms(
         seed=derive_seed(experiment.search.seed, "trial"),
         evaluate_at=ladder.evaluate_at,
@@ -91,7 +97,10 @@ def run_trials(
     )
     plaques = Plaques([f"search {folder.name}", f"show   python -m tuner status {folder.path}"])
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
-    books = Books(folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=plaques)
+    books = Books(
+        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=plaques,
+        room=room,
+    )  # fmt: skip
     books.stop_when(signals.requested)
     books.every_turn(Control(folder, books, record, plan).turn)
     books.every_turn(Gauges(record).turn)
@@ -103,7 +112,7 @@ def run_trials(
         listener=books,
         history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.ended],
     )
-    if record.num_trials <= len(record.ended):
+    if record.num_trials <= record.num_ended:
         return None
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
@@ -135,6 +144,9 @@ def run_trials(
     signals.defer()
     try:
         tuner.fit()
+    except Exception as error:
+        if not is_full(error) or not books.complete:
+            raise  # else Ray has no room for its own last snapshot, which nobody reads
     finally:
         books.close()
     if books.failure is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float
 def is_held(path: Path) -> bool:
     """Whether a driver holds the run folder's lock right now."""
     try:
-        with (path / ".lock").open("rb") as lock:
+        with os.fdopen(os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK), "rb") as lock:  # it may be a pipe
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

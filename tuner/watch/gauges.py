@@ -56,7 +56,7 @@ class Gauges:
             return
         self._looked = now
         record = self._record
-        running = {number for number, trial in record.trials.items() if trial.is_running}
+        running = {trial.number for trial in record.running}
         for number in running | self._under_way:  # what has ended since the last turn, once more
             self._show(record.trials[number])
         self._under_way = running
