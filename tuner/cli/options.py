@@ -100,11 +100,13 @@ def flag_of(dotted: str) -> str:
     return next(flag for flag, name, _ in SETTINGS if name == dotted)
 
 
-def load(file: Path | None, overrides: tuple[str, ...], flags: Mapping[str, Any]) -> Experiment:
-    """The experiment of a command line."""
+def load(
+    file: Path | None, overrides: tuple[str, ...], flags: Mapping[str, Any], elsewhere: bool = False
+) -> Experiment:
+    """The experiment of a command line. elsewhere: it will run on other machines."""
     from tuner.config import load_experiment
 
-    return load_experiment(file, overrides, flags)
+    return load_experiment(file, overrides, flags, elsewhere)
 
 
 storage_option = click.option(
@@ -114,5 +116,10 @@ storage_option = click.option(
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder of the runs.",
+)
+address_option = click.option(
+    "--address",
+    metavar="URL",
+    help="A cluster that the search was submitted to: http://head:8265.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from tuner.cluster.jobs import Cluster, Job
     from tuner.report.lines import Line
     from tuner.report.live import LiveView
     from tuner.report.plain import PlainView
@@ -102,3 +103,10 @@ def place_of(path: Path) -> Place:
         log=near(log) if log.exists() else "",
         kept=kept_in(path / "best"),
     )
+
+
+def cluster_place(name: str, job: Job, cluster: Cluster) -> Place:
+    """A run folder on a cluster, which this machine need not see."""
+    from tuner.report.summary import Place
+
+    return Place(name, job.path.rpartition("/")[0], address=cluster.address)

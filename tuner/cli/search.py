@@ -11,6 +11,7 @@ from tuner.cli.options import experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.execution.search import Outcome
+    from tuner.report.machine import EventLines
 
 _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 
@@ -19,9 +20,16 @@ _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials may give it more trials.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
+@click.option("--events", is_flag=True, help="Every event of the ledger as a line of JSON on standard output.")
 @json_option
 def command(
-    file: Path | None, overrides: tuple[str, ...], resume: str | None, plain: bool, as_json: bool, **values: Any
+    file: Path | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    plain: bool,
+    events: bool,
+    as_json: bool,
+    **values: Any,
 ) -> int:
     """Searches for good hyperparameters: many short fine-tunings, the best of them kept.
 
@@ -29,7 +37,7 @@ def command(
     on standard error. Exit codes: 0 done, 1 no usable trial, 2 wrong input, 3 done with failed trials.
     """
     if resume is not None:
-        return _resume(resume, file, overrides, plain, as_json, values)
+        return _resume(resume, file, overrides, plain, events, as_json, values)
     from tuner.cli.options import load, settings_given
     from tuner.cli.output import labels_of_program, view
 
@@ -37,17 +45,33 @@ def command(
     with view(labels_of_program(experiment.run.program), plain) as listener:
         from tuner.execution.search import run_search
 
-        outcome = run_search(experiment, [listener])
+        outcome = run_search(experiment, [listener, *event_lines(events)])
     return conclude(outcome, as_json)
 
 
+def event_lines(wanted: bool) -> list[EventLines]:
+    """What writes each event to standard output, as that is now: Ray's session sends it to a file."""
+    import sys
+
+    from tuner.report.machine import EventLines
+
+    return [EventLines(sys.stdout)] if wanted else []
+
+
 def _resume(
-    name: str, file: Path | None, overrides: tuple[str, ...], plain: bool, as_json: bool, values: dict[str, Any]
+    name: str,
+    file: Path | None,
+    overrides: tuple[str, ...],
+    plain: bool,
+    events: bool,
+    as_json: bool,
+    values: dict[str, Any],
 ) -> int:
     from tuner.cli.options import flag_of, settings_given
     from tuner.cli.output import labels_of_run, view
     from tuner.contract import InputError
     from tuner.results.folder import open_run
+    from tuner.results.ledger import read_ledger
 
     given = settings_given(values)
     extra = [str(file)] if file else []
@@ -65,8 +89,16 @@ def _resume(
     with view(labels_of_run(folder), plain, folder.record()) as listener:
         from tuner.execution.search import resume_search
 
+        lines = event_lines(events)
+        for line in lines:  # who reads them has not seen the sessions before
+            for event in read_ledger(folder.ledger):
+                line(event)
         outcome = resume_search(
-            storage, name, [listener], num_trials=given.get("search.num_trials"), address=given.get("run.address")
+            storage,
+            name,
+            [listener, *lines],
+            num_trials=given.get("search.num_trials"),
+            address=given.get("run.address"),
         )
     return conclude(outcome, as_json)
 

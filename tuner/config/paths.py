@@ -15,25 +15,34 @@ _FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jinja", ".yaml", ".ym
 _PATH_STARTS = (".", "/", "~")
 
 
-def resolve_paths(layers: Layers, keys: Sequence[KeyPath]) -> list[InputError]:
-    """Makes the paths among these settings absolute; returns an error for each that is missing.
+def resolve_paths(
+    layers: Layers, keys: Sequence[KeyPath], elsewhere: bool = False
+) -> tuple[dict[str, Path], list[InputError]]:
+    """Makes the paths among these settings absolute; returns those that were written as relative ones, by dotted
+    name, and an error for each that is missing.
 
     A name that exists as a path is that path. One that only looks like a path (it begins with `.`, `/` or `~`, or
     ends like a data file) must exist. Everything else is left alone: `Qwen/Qwen3-8B` is a hub id.
+    elsewhere: absolute paths are another machine's, and not looked at.
     """
+    relative: dict[str, Path] = {}
     errors: list[InputError] = []
     for key in keys:
         value = layers.get(key)
         if not isinstance(value, str) or not value:
             continue
+        if elsewhere and value.startswith("/"):
+            continue
         origin = layers.origin(key)
         path = absolute(value, origin.base)
         if path.exists():
             layers.replace(key, str(path))
+            if not value.startswith("/"):
+                relative[dotted(key)] = path
         elif is_pathlike(value):
             layers.replace(key, str(path))
             errors.append(missing(path, dotted(key), origin.where))
-    return errors
+    return relative, errors
 
 
 def absolute(path: str | Path, base: Path | None = None) -> Path:

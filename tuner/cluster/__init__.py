@@ -1,0 +1,8 @@
+"""A search from a laptop to a cluster: submission, its payload, manifests, doctor.
+
+parcel.py    what travels: the three packages, the search file, and the files and modules that it names
+payload.py   the exact job that is submitted
+jobs.py      Ray's Jobs API: submit, follow, read back
+kuberay.py   the same search as a RayJob manifest
+slurm.py     the same search as a Slurm batch script
+"""
