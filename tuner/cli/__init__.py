@@ -18,7 +18,7 @@ import click
 from tuner import __version__
 from tuner.cli.errors import ClosedPipeError, exit_code_of
 
-COMMANDS = ("search", "submit", "plan", "status", "show", "export", "train", "spaces")
+COMMANDS = ("search", "plan", "status", "show", "export", "train", "spaces", "submit", "doctor")
 """In the order of the help. A command's file is `tuner/cli/<name>.py`, and the command in it is `command`."""
 
 PROGRAM = "python -m tuner"

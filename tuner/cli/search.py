@@ -19,6 +19,7 @@ _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 @click.command("search", short_help="Search for good hyperparameters.")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials may give it more trials.")
+@click.option("--or-resume", is_flag=True, help="Go on with the run of this --name if it is there.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @click.option("--events", is_flag=True, help="Every event of the ledger as a line of JSON on standard output.")
 @json_option
@@ -26,6 +27,7 @@ def command(
     file: Path | None,
     overrides: tuple[str, ...],
     resume: str | None,
+    or_resume: bool,
     plain: bool,
     events: bool,
     as_json: bool,
@@ -40,8 +42,12 @@ def command(
         return _resume(resume, file, overrides, plain, events, as_json, values)
     from tuner.cli.options import load, settings_given
     from tuner.cli.output import labels_of_program, view
+    from tuner.results.folder import was_begun
 
     experiment = load(file, overrides, settings_given(values))
+    if or_resume and experiment.run.name and was_begun(experiment.storage_path, experiment.run.name):
+        run = experiment.run
+        return _go_on(experiment.storage_path, run.name or "", None, run.address, plain, events, as_json)
     with view(labels_of_program(experiment.run.program), plain) as listener:
         from tuner.execution.search import run_search
 
@@ -68,10 +74,7 @@ def _resume(
     values: dict[str, Any],
 ) -> int:
     from tuner.cli.options import flag_of, settings_given
-    from tuner.cli.output import labels_of_run, view
     from tuner.contract import InputError
-    from tuner.results.folder import open_run
-    from tuner.results.ledger import read_ledger
 
     given = settings_given(values)
     extra = [str(file)] if file else []
@@ -84,7 +87,30 @@ def _resume(
             expected="at most --num-trials, --address and --storage-path beside it",
             remedy="start a new search under another --name",
         )
-    storage = Path(given.get("run.storage_path", "runs"))
+    return _go_on(
+        Path(given.get("run.storage_path", "runs")),
+        name,
+        given.get("search.num_trials"),
+        given.get("run.address"),
+        plain,
+        events,
+        as_json,
+    )
+
+
+def _go_on(
+    storage: Path,
+    name: str,
+    num_trials: int | None,
+    address: str | None,
+    plain: bool,
+    events: bool,
+    as_json: bool,
+) -> int:
+    from tuner.cli.output import labels_of_run, view
+    from tuner.results.folder import open_run
+    from tuner.results.ledger import read_ledger
+
     folder = open_run(storage, name)
     with view(labels_of_run(folder), plain, folder.record()) as listener:
         from tuner.execution.search import resume_search
@@ -93,13 +119,7 @@ def _resume(
         for line in lines:  # who reads them has not seen the sessions before
             for event in read_ledger(folder.ledger):
                 line(event)
-        outcome = resume_search(
-            storage,
-            name,
-            [listener, *lines],
-            num_trials=given.get("search.num_trials"),
-            address=given.get("run.address"),
-        )
+        outcome = resume_search(storage, name, [listener, *lines], num_trials=num_trials, address=address)
     return conclude(outcome, as_json)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli.manifest import manifest_options
 from tuner.cli.options import experiment_options, json_option
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _LAST_LINES = 30
 )
 @click.option("--detach", is_flag=True, help="Submit, and do not follow.")
 @click.option("--dry-run", is_flag=True, help="Print the exact job; send nothing.")
+@manifest_options
 @click.option("--plain", is_flag=True, help="The job's log instead of the live view.")
 @json_option
 def command(
@@ -56,6 +58,11 @@ def command(
     from tuner.cli.options import settings_given
     from tuner.cli.output import answer_json
 
+    if values["kuberay"] or values["slurm"]:
+        from tuner.cli.manifest import write_manifest
+
+        click.echo(write_manifest(file, overrides, include, resume, values), nl=False)
+        return 0
     flags = settings_given(values)
     address = flags.pop("run.address", None) or os.environ.get("RAY_API_SERVER_ADDRESS") or ""
     cluster = None if dry_run else _cluster(address)

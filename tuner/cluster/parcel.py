@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tuner.config import Experiment
+from tuner.config.paths import absolute
 from tuner.contract import PROGRAMS, InputError
 
 PACKAGES = ("tuner", "trainables", "search_spaces")
@@ -73,17 +74,17 @@ def is_excluded(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in EXCLUDES)
 
 
-def pack(experiment: Experiment, include: Sequence[Path] = ()) -> Parcel:
+def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES) -> Parcel:
     """What the experiment needs on a cluster. include: further files and folders, to lie in the working folder.
-    Raises InputError where it is too much."""
+    packages: none where they are there already. Raises InputError where it is too much."""
     named = [experiment.space.function.partition(":")[0]] if experiment.space.function else []
-    code = pack_code(experiment.program, named, include)
+    code = pack_code(experiment.program, named, include, packages)
     places: dict[PurePosixPath, Path] = {}
-    home, demo = experiment.path.parent if experiment.path else None, package_folder("tuner") / "demo"
-    file = None
-    if experiment.path is not None and home != demo:
-        file = PurePosixPath(SEARCH, experiment.path.name)
-        places[file] = experiment.path
+    written, demo = experiment.path and absolute(experiment.path), package_folder("tuner") / "demo"
+    home, file = written.parent if written else None, None
+    if written is not None and home != demo:
+        file = PurePosixPath(SEARCH, written.name)
+        places[file] = written
     settings: dict[str, str] = {}
     for name, path in experiment.files.items():
         if home == demo and _is_below(path, demo):
@@ -99,9 +100,11 @@ def pack(experiment: Experiment, include: Sequence[Path] = ()) -> Parcel:
     return parcel
 
 
-def pack_code(program: str, modules: Sequence[str] = (), include: Sequence[Path] = ()) -> Parcel:
+def pack_code(
+    program: str, modules: Sequence[str] = (), include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES
+) -> Parcel:
     """tuner's packages, the module of the program, further modules by name, and what is to be included."""
-    places = {PurePosixPath(name): package_folder(name) for name in PACKAGES}
+    places = {PurePosixPath(name): package_folder(name) for name in packages}
     for module in (PROGRAMS.get(program, program).partition(":")[0], *modules):
         if found := _own_module(module):
             places[found[0]] = found[1]

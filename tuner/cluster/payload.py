@@ -61,7 +61,7 @@ def make_payload(
 def make_resume(name: str, storage_path: str, program: str, flags: Mapping[str, Any], attempt: int) -> Payload:
     """The job that goes on with the search `name`."""
     storage = require_shared(storage_path)
-    words = ["--resume", name, "--storage-path", storage, *_flag_words(flags), "--address", "auto", "--events"]
+    words = ["--resume", name, "--storage-path", storage, *flag_words(flags), "--address", "auto", "--events"]
     return _payload(name, storage, words, attempt, program)
 
 
@@ -80,7 +80,7 @@ def search_words(
         key = text.partition("=")[0].strip()
         words += ["--set", f"{key}={moved.pop(key)}" if key in moved else text]
     given = {key: moved.pop(key, value) for key, value in (flags or {}).items()}
-    words += _flag_words({key: value for key, value in given.items() if key not in ("run.name", "run.storage_path")})
+    words += flag_words({key: value for key, value in given.items() if key not in ("run.name", "run.storage_path")})
     for key, place in moved.items():  # named in the file by a path that leads out of the file's folder
         words += ["--set", f"{key}={place}"]
     return [*words, "--name", name, "--storage-path", storage_path]
@@ -140,7 +140,7 @@ def _payload(name: str, storage: str, words: Sequence[str], attempt: int, progra
     )
 
 
-def _flag_words(flags: Mapping[str, Any]) -> list[str]:
+def flag_words(flags: Mapping[str, Any]) -> list[str]:
     names = {key: flag for flag, key in FLAGS.items()}
     words: list[str] = []
     for key, value in flags.items():

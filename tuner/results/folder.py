@@ -154,6 +154,14 @@ def create_run(storage_path: Path, name: str) -> RunFolder:
     return folder
 
 
+def was_begun(storage_path: Path, name: str) -> bool:
+    """Whether a run of this name is there to go on with, be it that its driver died before the first event."""
+    folder = _named(storage_path, name)
+    if folder.resolved.is_file() and not folder.ledger.exists():
+        folder.ledger.touch()
+    return folder.ledger.is_file()
+
+
 def open_run(storage_path: Path, name: str) -> RunFolder:
     """Finds a run folder for reading. `name` may also be a path to one. Raises InputError with the nearest names."""
     as_path = Path(name)
