@@ -109,13 +109,20 @@ def load(
     return load_experiment(file, overrides, flags, elsewhere)
 
 
+def storage(text: str | Path) -> Path:
+    """The folder of the runs; of a URI this machine's copy."""
+    from tuner.config.paths import is_uri, storage_folder
+
+    return storage_folder(text) if is_uri(str(text)) else Path(text)
+
+
 storage_option = click.option(
     "--storage-path",
     default="runs",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=storage,
     metavar="DIR",
-    help="Folder of the runs.",
+    help="Folder of the runs, or a URI.",
 )
 address_option = click.option(
     "--address",

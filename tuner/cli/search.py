@@ -73,7 +73,7 @@ def _resume(
     as_json: bool,
     values: dict[str, Any],
 ) -> int:
-    from tuner.cli.options import flag_of, settings_given
+    from tuner.cli.options import flag_of, settings_given, storage
     from tuner.contract import InputError
 
     given = settings_given(values)
@@ -88,7 +88,7 @@ def _resume(
             remedy="start a new search under another --name",
         )
     return _go_on(
-        Path(given.get("run.storage_path", "runs")),
+        storage(given.get("run.storage_path", "runs")),
         name,
         given.get("search.num_trials"),
         given.get("run.address"),

@@ -28,6 +28,7 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
     from tuner.report.machine import status_json
     from tuner.report.summary import summary
     from tuner.results.folder import open_run
+    from tuner.results.storage import is_written
 
     path: Path | str
     if address:
@@ -40,7 +41,8 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
     else:
         folder = open_run(storage_path, name)
         record = folder.record()
-        active, path = not record.finished and is_held(folder.path), folder.path
+        active = not record.finished and (is_held(folder.path) or is_written(folder.path))
+        path = folder.path
         place, labels = place_of(folder.path), labels_of_run(folder)
     if not active:
         for trial in record.trials.values():  # the driver is gone: nothing of this is running any more

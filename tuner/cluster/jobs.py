@@ -7,11 +7,13 @@ So whoever can ask the Jobs API can follow the search, and fold its record, from
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -95,6 +97,18 @@ class Cluster:
                     expected="a job server that takes it",
                     remedy="nothing was started; look at the cluster's dashboard",
                 ) from error
+
+    def run(self, payload: Payload, parcel: Parcel) -> dict[str, Any] | None:
+        """Runs a short job to its end and returns the JSON object that it printed last, or None."""
+        self.submit(payload, parcel)
+        answer = None
+        for line in self.follow(payload.submission_id):
+            if line.startswith("{"):
+                with suppress(ValueError):
+                    answer = json.loads(line)
+        if answer is not None:
+            self._client.delete_job(payload.submission_id)
+        return answer
 
     def log(self, submission_id: str) -> str:
         """All that a job has said."""

@@ -65,6 +65,12 @@ def make_resume(name: str, storage_path: str, program: str, flags: Mapping[str, 
     return _payload(name, storage, words, attempt, program)
 
 
+def make_errand(command: str, arguments: Sequence[str], mark: str) -> Payload:
+    """A short job that runs a command of tuner's there and answers with JSON."""
+    entrypoint = shlex.join(["python", "-m", "tuner", *arguments])
+    return Payload("", f"tuner-{command}-{mark}", entrypoint, {"job_name": f"tuner {command}"})
+
+
 def search_words(
     parcel: Parcel,
     *,

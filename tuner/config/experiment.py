@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tuner.config.document import Document, KeyPath, parse_value, read_document
 from tuner.config.flags import FLAGS
 from tuner.config.layers import Layers, Origin
-from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths
+from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
 from tuner.config.schema import experiment_schema
 from tuner.config.sections import Asha, NoScheduler, Run, Search, Sections
 from tuner.config.space_source import SPACE_KEY, SpaceSource, read_space_in, space_settings
@@ -57,7 +57,7 @@ class Experiment:
     @property
     def storage_path(self) -> Path:
         """The absolute folder of the runs; relative to the working folder, where `tuner status` looks too."""
-        return absolute(self.run.storage_path)
+        return storage_folder(self.run.storage_path)
 
 
 def load_experiment(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from tuner.config.document import KeyPath
 from tuner.config.layers import Layers
@@ -12,6 +14,7 @@ from tuner.config.words import dotted, nearest
 from tuner.contract import InputError
 
 _FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jinja", ".yaml", ".yml")
+_COPIES = "tuner-storage"
 _PATH_STARTS = (".", "/", "~")
 
 
@@ -48,6 +51,27 @@ def resolve_paths(
 def absolute(path: str | Path, base: Path | None = None) -> Path:
     """The whole path, without `..` and `~`, symbolic links kept as the user named them."""
     return Path(os.path.abspath((base or Path.cwd()) / Path(path).expanduser()))  # noqa: PTH100  resolve() follows links
+
+
+def is_uri(storage: str) -> bool:
+    """Whether runs are kept in an object store: `s3://bucket/runs`."""
+    return "://" in storage
+
+
+def storage_folder(storage: str | Path) -> Path:
+    """The absolute folder of the runs. Of a URI it is this machine's working copy, at the same place on every node,
+    from whose name the URI can be told again."""
+    if not is_uri(str(storage)):
+        return absolute(storage)
+    return Path(tempfile.gettempdir(), _COPIES, quote(str(storage).rstrip("/"), safe=""))
+
+
+def storage_uri(path: Path) -> str | None:
+    """The URI that a path in a working copy stands for; None for any other path."""
+    for folder in (path, *path.parents):
+        if folder.parent.name == _COPIES:
+            return "/".join([unquote(folder.name), *path.relative_to(folder).parts])
+    return None
 
 
 def is_pathlike(value: str) -> bool:

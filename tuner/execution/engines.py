@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -33,6 +34,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.execution.carrying import arrived, carried, carry
 from tuner.execution.resources import Resources
 
 Report = Setup | Evaluation | Verdict
@@ -96,7 +98,7 @@ class EngineActor:
     def _make(self, preparation: Preparation) -> None:
         if self._engine is None:
             made: Any = load_program(self._program)
-            self._engine = made.pack(self._settings, preparation, self._slots)
+            self._engine = made.pack(self._settings, arrived(preparation), self._slots)
 
     def _join(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
@@ -104,6 +106,7 @@ class EngineActor:
             return None
         number = assignment.number
         self._places[number], self._mail[number] = slot, SimpleQueue()
+        Path(assignment.folder).mkdir(parents=True, exist_ok=True)  # on another node than the driver's
         try:
             self._make(preparation)
             return self._engine.join(slot, assignment), ""
@@ -145,6 +148,7 @@ class EngineActor:
         try:
             for slot, report in engine.advance(limit=1):
                 number = next(n for n, place in self._places.items() if place == slot)
+                carry(report)
                 self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
         except Exception as error:
             answer = _verdict(error)
@@ -158,7 +162,9 @@ class SoloActor:
     time. It loads nothing before the first of them comes."""
 
     def __init__(self, program: str, settings: dict[str, Any]) -> None:
-        self._making = lambda preparation: load_program(program)(settings, preparation)
+        self._making = lambda preparation: carried(
+            load_program(program)(settings, arrived(preparation)), preparation
+        )
         self._program: Program | None = None
         self._number: int | None = None
 

@@ -18,6 +18,7 @@ from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
+from tuner.results import storage
 from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
@@ -54,6 +55,7 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
     except (InputError, KeyboardInterrupt, OSError):
         if not folder.record().trials:  # nothing ran: give the name back
             shutil.rmtree(folder.path, ignore_errors=True)
+            storage.forget(folder.path)
         raise
 
 
@@ -96,10 +98,12 @@ class _Search:
         self._record = folder.record()
         self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners])
         self._signals = StopSignals()
+        self._mirror = storage.Mirror(folder.path)
 
     def run(self) -> Outcome:
         with ExitStack() as stack:
             stack.callback(self._lock.release)
+            stack.callback(self._mirror.close)
             stack.callback(self._ledger.close)
             stack.enter_context(self._signals)
             halt: Verdict | None = None
@@ -145,6 +149,7 @@ class _Search:
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
         self._require_same_data(preparation)
+        self._mirror.data()
         self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
         from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
 
@@ -208,6 +213,7 @@ class _Search:
         record, stopped = self._record, self._signals.number
         resolved = json.loads(self._folder.resolved.read_text())
         if record.best is not None:
+            self._mirror.fetch(record.best.adapter)
             train = fixed_experiment(self._experiment, record.best.params)
             if write_best(self._folder, record, train=train, resolved=resolved) is None:
                 text = f"the adapter of trial {record.best.number} is not where it was saved: there is no best/"

@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -27,6 +28,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.execution.carrying import arrived, carried
 from tuner.scheduling.wire import to_result
 
 
@@ -118,7 +120,8 @@ class TrialActor(tune.Trainable):
             from tuner.execution.engines import RemoteProgram
 
             return RemoteProgram(self._worker.engines)
-        return load_program(self._worker.program)(self._worker.settings, self._worker.preparation)
+        program = load_program(self._worker.program)(self._worker.settings, arrived(self._worker.preparation))
+        return carried(program, self._worker.preparation)
 
     def _leave(self) -> None:
         if self._running and self._program is not None:
@@ -137,6 +140,7 @@ class TrialActor(tune.Trainable):
     def _listen(self) -> None:
         """Sends what the libraries beneath say while this trial runs to its own file."""
         logging.captureWarnings(True)
+        Path(self._trial.log).parent.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
         self._log = logging.FileHandler(self._trial.log, delay=True, encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from tuner.contract import InputError
+from tuner.results import storage
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
@@ -125,7 +126,7 @@ def default_name() -> str:
 def create_run(storage_path: Path, name: str) -> RunFolder:
     """Makes a new run folder. Raises InputError where the name is unfit, taken, or the disk cannot take it."""
     folder = _named(storage_path, name)
-    if folder.path.exists():
+    if folder.path.exists() or storage.exists(folder.path):
         raise InputError(
             f"the run {name!r} is already there",
             where=str(folder.path),
@@ -157,6 +158,7 @@ def create_run(storage_path: Path, name: str) -> RunFolder:
 def was_begun(storage_path: Path, name: str) -> bool:
     """Whether a run of this name is there to go on with, be it that its driver died before the first event."""
     folder = _named(storage_path, name)
+    storage.pull_run(folder.path)
     if folder.resolved.is_file() and not folder.ledger.exists():
         folder.ledger.touch()
     return folder.ledger.is_file()
@@ -168,6 +170,7 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
     if (as_path / "trials.jsonl").is_file() and (as_path.is_absolute() or os.sep in name):
         return RunFolder(as_path.resolve())
     folder = _named(storage_path, name)
+    storage.pull_run(folder.path)
     if not folder.ledger.is_file():
         runs = sorted(p.parent.name for p in storage_path.glob("*/trials.jsonl")) if storage_path.is_dir() else []
         near = difflib.get_close_matches(name, runs, n=3, cutoff=0.5) or runs[-3:]
