@@ -7,6 +7,7 @@
 #   scripts/start_cluster.sh stop     ends all nodes, and nothing else: other Rays on this machine go on
 #
 # NODE_CPUS (1), NODE_GPUS (0) and NODE_RESOURCES ({}) are what each node has; NODE_RESOURCES_2 is for node 2 alone.
+# NODE_PRIVATE_2 is a folder that node 2 has for itself: what it writes there nobody sees (needs root).
 # TUNER_CLUSTER_DIR (/tmp/tuner-cluster-<user id>) holds the token, process ids and logs; a short path, because Ray
 # keeps sockets below it.
 set -Eeuo pipefail
@@ -55,12 +56,16 @@ PY
 }
 
 start_node() { # NUMBER ARGUMENT...
-  local number=$1 agent resources=NODE_RESOURCES_$1
+  local number=$1 agent resources=NODE_RESOURCES_$1 private=NODE_PRIVATE_$1 apart=()
   shift
+  if [ -n "${!private:-}" ]; then
+    mkdir -p "${!private}"
+    apart=(unshare --mount bash -c 'mount -t tmpfs none "$0" && exec "$@"' "${!private}")
+  fi
   read -r agent <<<"$(free_ports 1)"
   # --temp-dir: nodes that share one delete each other's copies of a job's working folder.
   # PATH: a job's entry point is a shell command, and its `python` must be the one that has the packages.
-  PATH=$(dirname "$PYTHON"):$PATH setsid "$PYTHON" -m ray.scripts.scripts start --block --disable-usage-stats \
+  PATH=$(dirname "$PYTHON"):$PATH setsid "${apart[@]}" "$PYTHON" -m ray.scripts.scripts start --block --disable-usage-stats \
     --num-cpus "${NODE_CPUS:-1}" --num-gpus "${NODE_GPUS:-0}" \
     --resources "${!resources:-${NODE_RESOURCES:-{\}}}" --object-store-memory 100000000 \
     --min-worker-port 0 --max-worker-port 0 --dashboard-agent-listen-port "$agent" --temp-dir "$DIR/$number" "$@" \
@@ -126,5 +131,5 @@ case "${1:-}" in
   stop) stop ;;
   kill) end_node "${2:?the number of a node}" KILL ;;
   [1-9] | [1-9][0-9]) start "$1" ;;
-  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

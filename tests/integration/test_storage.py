@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import SPACE, TOY
-from tests.integration.test_cluster import free_port
+from tests.integration.conftest import S3_ENVIRONMENT, SPACE, TOY, s3_server, s3_uri
 from tests.programs.toy import Toy
 from tuner.cli import run
 from tuner.config import load_experiment
@@ -33,36 +29,19 @@ from tuner.results.records import SearchRecord
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder behind the bucket "bucket" of a running server."""
-    root, port = tmp_path_factory.mktemp("s3"), free_port()
-    (root / "bucket").mkdir()
-    rclone = str(Path(sys.executable).with_name("rclone"))
-    process = subprocess.Popen(
-        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,a-secret", str(root)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    root = tmp_path_factory.mktemp("s3")
+    with s3_server(root) as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in S3_ENVIRONMENT.items():
+            patch.setenv(name, value)
         patch.setenv("PORT_OF_S3", str(port))
         yield root / "bucket"
-    process.kill()
-    process.wait()
 
 
 @pytest.fixture
 def uri(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A storage path of this test's own; working copies lie in the test's folder."""
-    import os
-
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return f"s3://bucket/{tmp_path.name}?endpoint_override=127.0.0.1:{os.environ['PORT_OF_S3']}&scheme=http&region=x"
+    return s3_uri(tmp_path.name, int(os.environ["PORT_OF_S3"]))
 
 
 def search(uri: str, name: str, num_trials: int, listeners: Any = (), **more: Any) -> Any:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.integration.conftest import SPACE, TOY
+from tests.integration.conftest import S3_ENVIRONMENT, SPACE, TOY, s3_server, s3_uri
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
@@ -29,9 +29,13 @@ SCRIPT = ROOT / "scripts" / "start_cluster.sh"
 
 @dataclass(frozen=True)
 class Nodes:
-    """A running cluster: its dashboard, the environment that lets one in, and its own environment."""
+    """A running cluster: its dashboard, the environment that lets one in, and its own environment. private: a folder
+    that node 1 has for itself. uri: a bucket that all nodes reach."""
 
     address: str
+    private: Path
+    bucket: Path
+    port: int
     laptop: dict[str, str]
     own: dict[str, str]
 
@@ -56,18 +60,27 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Three nodes of one CPU; node 1 has a disk of its own where working copies lie, node 2 says that it has a GPU
+    of a type."""
     folder = tempfile.mkdtemp(prefix="tc", dir="/tmp")  # short: Ray keeps its sockets there
     shutil.rmtree(folder)
-    own = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "TUNER_CLUSTER_DIR": folder}
-    try:
-        subprocess.run([SCRIPT, "3"], env=own, check=True, stdout=subprocess.DEVNULL, timeout=240)
-        lines = Path(folder, "env").read_text().split()
-        told = dict(word.split("=", 1) for word in lines if "=" in word)
-        laptop = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN_PATH": told["RAY_AUTH_TOKEN_PATH"]}
-        yield Nodes(told["RAY_API_SERVER_ADDRESS"], laptop, own)
-    finally:
-        subprocess.run([SCRIPT, "stop"], env=own, check=False, timeout=60)
+    root = tmp_path_factory.mktemp("s3")
+    private = tmp_path_factory.mktemp("private") / "tuner-storage"
+    own = {
+        **os.environ, **S3_ENVIRONMENT, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "TUNER_CLUSTER_DIR": folder,
+        "NODE_RESOURCES_2": '{"accelerator_type:H100": 1}', "TMPDIR": str(private.parent),
+        **({"NODE_PRIVATE_1": str(private)} if os.geteuid() == 0 else {}),
+    }  # fmt: skip
+    with s3_server(root) as port:
+        try:
+            subprocess.run([SCRIPT, "3"], env=own, check=True, stdout=subprocess.DEVNULL, timeout=240)
+            lines = Path(folder, "env").read_text().split()
+            told = dict(word.split("=", 1) for word in lines if "=" in word)
+            laptop = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN_PATH": told["RAY_AUTH_TOKEN_PATH"]}
+            yield Nodes(told["RAY_API_SERVER_ADDRESS"], private, root / "bucket", port, laptop, own)
+        finally:
+            subprocess.run([SCRIPT, "stop"], env=own, check=False, timeout=60)
 
 
 def write(folder: Path, num_trials: int, pace: float) -> str:
@@ -135,6 +148,64 @@ def test_ctrl_c_detaches_and_a_search_is_not_submitted_twice(nodes: Nodes, tmp_p
     assert again.returncode == 2 and "is running there already, as the job left" in again.stderr
     wait_for("the search did not end", lambda: bool(nodes.status("left").get("finished")))
     assert nodes.status("left")["counts"]["status"] == {"completed": 3}
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a folder of a node's own takes root")
+
+
+@needs_root
+def test_storage_that_one_node_does_not_share(nodes: Nodes, tmp_path: Path) -> None:
+    done = nodes.tuner(
+        "submit", write(tmp_path, 2, 0), "--name", "alone", "--storage-path", str(nodes.private / "runs"),
+        "--address", nodes.address,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "1 of 3 nodes cannot work:" in done.stderr and "is not seen there" in done.stderr
+    assert not (nodes.private / "runs" / "alone").exists()
+
+
+@needs_root
+def test_adapters_come_from_a_node_with_a_disk_of_its_own(nodes: Nodes, tmp_path: Path) -> None:
+    """Runs in a bucket: rows reach every node, and whatever node trained the winner, it is in best/."""
+    uri = s3_uri("runs", nodes.port)
+    done = nodes.tuner(
+        "submit", write(tmp_path, 6, 0.2), "--name", "far", "--storage-path", uri, "--address", nodes.address, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    there = nodes.bucket / "runs" / "far"
+    assert (
+        json.loads((there / "best" / "manifest.json").read_text())["trial"] == json.loads(done.stdout)["best"]["trial"]
+    )
+    assert {place.name for place in (there / "adapters").iterdir()} == {f"{n:04d}" for n in range(6)}
+    here = {place.name for place in (nodes.private.glob("*/far/adapters/*/adapter"))}
+    assert here, "the driver's node trained some"
+    assert len(list(nodes.private.glob("*/far/adapters/*/adapter/adapter.json"))) < 6, (
+        "and the others came by the bucket"
+    )
+
+
+def test_trials_ask_for_a_gpu_type(nodes: Nodes, tmp_path: Path) -> None:
+    arguments = ("--storage-path", str(tmp_path), "--address", nodes.address, "--set", "run.gpus_per_trial=0")
+    file = write(tmp_path, 2, 0.2)
+    refused = nodes.tuner("submit", file, "--name", "none", *arguments, "--set", "run.accelerator_type=A100")
+    assert refused.returncode == 2, refused.stderr
+    assert "no node has or may get a A100" in refused.stderr and "one of: H100" in refused.stderr
+    done = nodes.tuner("submit", file, "--name", "typed", *arguments, "--set", "run.accelerator_type=H100")
+    assert done.returncode == 0, done.stderr
+    assert "2 trials on 1 worker" in done.stderr, "one node has the type, and it has one CPU"
+
+
+def test_the_doctor_looks_at_every_node(nodes: Nodes, tmp_path: Path) -> None:
+    done = nodes.tuner("doctor", "--address", nodes.address, "--storage-path", str(nodes.private / "runs"), "--json")
+    told = json.loads(done.stdout)
+    places = {finding["where"] for finding in told["findings"]}
+    assert len([place for place in places if place.startswith("node ")]) == 3
+    levels = {(f["where"].partition(" ")[0], f["what"]): f["level"] for f in told["findings"] if f["level"] != "red"}
+    assert levels["driver", "ray token"] == "green" and levels["node", "tuner"] == "green"
+    red = [finding for finding in told["findings"] if finding["level"] == "red"]
+    if os.geteuid() == 0:
+        assert done.returncode == 1 and [finding["what"] for finding in red] == ["storage"], red
+        assert "is not seen by the driver" in red[0]["text"]
 
 
 def test_a_node_is_lost_and_all_trials_end(nodes: Nodes, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _packages(where: str, facts: Mapping[str, Any], driver: Mapping[str, Any] | 
             remedy = "install tuner there, or send it along: python -m tuner submit"
             yield Finding(where, name, Level.RED, "not to be imported", remedy)
             continue
-        told = f"{found['version'] or 'no version of its own'}, code {found['digest']}, from {found['origin']}"
+        told = f"{found['version'] + ', ' if found['version'] else ''}code {found['digest']}, from {found['origin']}"
         theirs = driver["packages"][name] if driver else found
         if theirs and theirs["digest"] != found["digest"]:
             text = f"{told}; the driver has other code ({theirs['digest']})"

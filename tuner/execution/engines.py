@@ -162,9 +162,7 @@ class SoloActor:
     time. It loads nothing before the first of them comes."""
 
     def __init__(self, program: str, settings: dict[str, Any]) -> None:
-        self._making = lambda preparation: carried(
-            load_program(program)(settings, arrived(preparation)), preparation
-        )
+        self._making = lambda preparation: carried(load_program(program)(settings, arrived(preparation)), preparation)
         self._program: Program | None = None
         self._number: int | None = None
 
@@ -299,14 +297,24 @@ SOLO_SHARE = 0.1
 
 
 @contextmanager
-def engines(resources: Resources, *, program: str, settings: dict[str, Any], mixed: bool) -> Iterator[Engines]:
+def engines(
+    resources: Resources,
+    *,
+    program: str,
+    settings: dict[str, Any],
+    mixed: bool,
+    accelerator_type: str | None = None,
+) -> Iterator[Engines]:
     """Engines for as long as they are needed, and with `mixed` a place beside each for a trial that cannot be packed.
 
     They begin to import at once; `Engines.begin` makes them ready.
     """
     cpus = max(0.1, round(resources.cpus - SLOT_CPUS * resources.slots, 2))
     share = SOLO_SHARE if mixed else 0.0
-    options = {"max_concurrency": 3 * resources.slots + 4}  # each slot may wait while others start, confirm and stop
+    options = {
+        "max_concurrency": 3 * resources.slots + 4,
+        "accelerator_type": accelerator_type,
+    }  # each slot may wait while others start, confirm and stop
     engine, solo = ray.remote(EngineActor), ray.remote(SoloActor)
     made = tuple(
         engine.options(
@@ -316,7 +324,10 @@ def engines(resources: Resources, *, program: str, settings: dict[str, Any], mix
     )
     beside = tuple(
         solo.options(
-            num_cpus=round(cpus * share, 3), num_gpus=round(resources.gpus * share, 3), max_concurrency=4
+            num_cpus=round(cpus * share, 3),
+            num_gpus=round(resources.gpus * share, 3),
+            max_concurrency=4,
+            accelerator_type=accelerator_type,
         ).remote(program, settings)
         for _ in range(resources.workers if mixed else 0)
     )

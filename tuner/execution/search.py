@@ -15,6 +15,7 @@ from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
+from tuner.execution.nodes import offered, require_nodes
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
@@ -130,18 +131,19 @@ class _Search:
         log = self._folder.logs / "prepare.log"
         preparing = Apart(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
         stack.callback(preparing.close)
-        cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
+        stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
         self._signals.listen()
         resources = decide(
             self._experiment.run,
-            cluster,
+            offered(self._experiment.run.accelerator_type),
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
             learns=self._plan.learns,
         )
+        different = require_nodes(self._folder.path, self._experiment.program)
         packing = self._start_engines(resources, settings, stack)
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
-        notes = list(self._plan.notes)
+        notes = [*self._plan.notes, *different]
         if url := dashboard_url():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
         for note in notes:
@@ -167,7 +169,13 @@ class _Search:
             return None
         from tuner.execution.engines import engines
 
-        made = engines(resources, program=self._experiment.program, settings=settings, mixed=self._plan.mixed)
+        made = engines(
+            resources,
+            program=self._experiment.program,
+            settings=settings,
+            mixed=self._plan.mixed,
+            accelerator_type=self._experiment.run.accelerator_type,
+        )
         return stack.enter_context(made)
 
     def _settle(self, packing: Any, resources: Resources, preparation: Preparation) -> tuple[Any, Resources]:

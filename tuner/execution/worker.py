@@ -35,7 +35,8 @@ from tuner.scheduling.wire import to_result
 @dataclass(frozen=True)
 class WorkerConfig:
     """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds.
-    engines: where its trials run packed with others (an `Engines`); None: it trains them itself."""
+    engines: where its trials run packed with others (an `Engines`); None: it trains them itself. accelerator_type:
+    of its GPU."""
 
     program: str
     settings: Mapping[str, Any]
@@ -44,6 +45,7 @@ class WorkerConfig:
     cpus: float = 1.0
     gpus: float = 0.0
     engines: Any = None
+    accelerator_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,12 @@ class TrialActor(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Resources from the config; `tune.with_resources` would rename the class in the dashboard."""
         worker: WorkerConfig = config["worker"]
-        return tune.PlacementGroupFactory([{"CPU": worker.cpus, **({"GPU": worker.gpus} if worker.gpus else {})}])
+        bundle = {
+            "CPU": worker.cpus,
+            **({"GPU": worker.gpus} if worker.gpus else {}),
+            **of_type(worker.accelerator_type),
+        }
+        return tune.PlacementGroupFactory([bundle])
 
     def setup(self, config: dict[str, Any]) -> None:
         self._program: Program | None = None
@@ -144,6 +151,11 @@ class TrialActor(tune.Trainable):
         self._log = logging.FileHandler(self._trial.log, delay=True, encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)
+
+
+def of_type(accelerator_type: str | None) -> dict[str, float]:
+    """What has to be asked of Ray to land on a node with such a GPU; a node has one of it, so a thousand may."""
+    return {f"accelerator_type:{accelerator_type}": 0.001} if accelerator_type else {}
 
 
 def trial_name(trial: Any) -> str:
