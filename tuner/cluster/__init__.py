@@ -5,4 +5,7 @@ payload.py   the exact job that is submitted
 jobs.py      Ray's Jobs API: submit, follow, read back
 kuberay.py   the same search as a RayJob manifest
 slurm.py     the same search as a Slurm batch script
+probe.py     what one machine has, as facts
+findings.py  facts judged: green, amber, red, the remedy
+doctor.py    this machine, a cluster, its storage, the hub
 """
