@@ -181,7 +181,15 @@ def read_search(cluster: Cluster, name: str) -> tuple[SearchRecord, Job]:
             expected=f"one of: {', '.join(names)}" if names else "a search that `tuner submit` sent there",
             remedy="a search that was started on the cluster itself is read there, with --storage-path",
         )
-    told = [event for line in cluster.log(jobs[-1].submission_id).splitlines() if (event := event_of(line))]
+    lines = cluster.log(jobs[-1].submission_id).splitlines()
+    told = [event for line in lines if (event := event_of(line))]
+    if not told and jobs[-1].over:
+        raise InputError(
+            f"the search {name!r} ended before it began",
+            where=cluster.address,
+            expected="\n  ".join(["what its job said last:", *lines[-10:]]),
+            remedy=f"ray job logs {jobs[-1].submission_id} --address {cluster.address}",
+        )
     record = SearchRecord.fold(told)
     record.name = record.name or name
     return record, jobs[-1]

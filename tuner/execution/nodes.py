@@ -58,7 +58,8 @@ def require_nodes(folder: Path, program: str) -> list[str]:
         return []
     check = secrets.token_hex(8)
     mine = folder / ".check"
-    mine.write_text(check)
+    if storage_uri(folder) is None:
+        mine.write_text(check)
     task = ray.remote(num_cpus=0, max_retries=0)(_look)
     asked = {
         node["NodeID"]: task.options(
