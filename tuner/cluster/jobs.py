@@ -129,6 +129,8 @@ class Cluster:
                         seen, broken = number, 0.0
                         yield line
                 if self.job(submission_id).over:
+                    # Ray ends the stream when the job has ended, and what it said in its last second is lost.
+                    yield from self.log(submission_id).splitlines()[seen:]
                     return
             except (RuntimeError, OSError) as error:
                 broken = broken or time.monotonic()
@@ -278,7 +280,7 @@ def _job(details: Any) -> Job:
 
 
 def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
-    """The whole lines of an asynchronous iterator of pieces of text, one after another."""
+    """The whole lines of an asynchronous iterator of pieces of text, one after another; not what follows the last."""
     loop = asyncio.new_event_loop()
     held = ""
     try:
@@ -290,8 +292,6 @@ def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
                 break
             *whole, held = held.split("\n")
             yield from whole
-        if held:
-            yield held
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
