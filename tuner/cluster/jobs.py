@@ -130,7 +130,7 @@ class Cluster:
                         yield line
                 if self.job(submission_id).over:
                     # Ray ends the stream when the job has ended, and what it said in its last second is lost.
-                    yield from self.log(submission_id).splitlines()[seen:]
+                    yield from self.log(submission_id).removesuffix("\n").split("\n")[seen:]
                     return
             except (RuntimeError, OSError) as error:
                 broken = broken or time.monotonic()
