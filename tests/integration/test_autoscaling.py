@@ -70,15 +70,18 @@ def growing() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# Until the autoscaler has said what it may add.
 _WAIT = """
 import sys, time
-from ray._raylet import GcsClient
+from ray import _raylet
+where = _raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode()
 for _ in range(200):
     try:
-        if GcsClient(address=sys.argv[1]).get_all_node_info(): break
+        client = _raylet.GcsClient(address=sys.argv[1])
+        if client.internal_kv_get(_raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(), where): break
     except Exception: pass
     time.sleep(0.5)
-else: sys.exit("no head")
+else: sys.exit("the autoscaler says nothing")
 """
 
 

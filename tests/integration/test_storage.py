@@ -148,3 +148,4 @@ def test_a_working_copy_knows_its_uri(place: str) -> None:
     assert storage_uri(storage_folder(place)) == place
     assert storage_uri(storage_folder(place) / "first" / "best") == f"{place}/first/best"
     assert storage_uri(Path("/home/me/runs/first")) is None
+    assert storage_uri(Path("/tmp/tuner-storage/runs/first")) is None, "a folder that somebody called so"

@@ -69,7 +69,7 @@ def storage_folder(storage: str | Path) -> Path:
 def storage_uri(path: Path) -> str | None:
     """The URI that a path in a working copy stands for; None for any other path."""
     for folder in (path, *path.parents):
-        if folder.parent.name == _COPIES:
+        if folder.parent.name == _COPIES and is_uri(unquote(folder.name)):
             return "/".join([unquote(folder.name), *path.relative_to(folder).parts])
     return None
 
