@@ -164,6 +164,7 @@ def test_storage_that_one_node_does_not_share(nodes: Nodes, tmp_path: Path) -> N
     assert not (nodes.private / "runs" / "alone").exists()
 
 
+@pytest.mark.slow
 @needs_root
 def test_adapters_come_from_a_node_with_a_disk_of_its_own(nodes: Nodes, tmp_path: Path) -> None:
     """Runs in a bucket: rows reach every node, and whatever node trained the winner, it is in best/."""
@@ -195,6 +196,7 @@ def test_trials_ask_for_a_gpu_type(nodes: Nodes, tmp_path: Path) -> None:
     assert "2 trials on 1 worker" in done.stderr, "one node has the type, and it has one CPU"
 
 
+@pytest.mark.slow
 def test_the_doctor_looks_at_every_node(nodes: Nodes, tmp_path: Path) -> None:
     done = nodes.tuner("doctor", "--address", nodes.address, "--storage-path", str(nodes.private / "runs"), "--json")
     told = json.loads(done.stdout)
