@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import Fault, InputError, Reason, load_program
+from tuner.redaction import RedactedStream
 
 
 class Apart:
@@ -62,6 +63,7 @@ class Apart:
 
 
 def _main(request_file: str, answer_file: str) -> None:
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)  # type: ignore[assignment]
     request = json.loads(Path(request_file).read_text())
     answer: dict[str, Any]
     try:

@@ -80,3 +80,46 @@ def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Si
     assert {n: after.trials[n].trial for n in ended} == ended, "what had ended was not run again"
     assert sorted(after.trials) == [0, 1, 2, 3, 4]
     assert after.recipe and after.recipe.reason in (Reason.BUDGET, Reason.FLATLINE)
+
+
+def early(folder: Path, number: signal.Signals, after: float) -> list[psutil.Process]:
+    """A signal `after` seconds: nothing is left of the search, or a search that a resume goes on with.
+
+    Gives Ray's agents where they live on: in the middle of Ray's start they go for up to a minute on their own.
+    """
+    search = ["--program", TOY, "--set", "train.pace=0.5", "--set", f"search.space={json.dumps(SPACE)}"]
+    process = start(folder, *search, "--name", "early", "--num-trials", "3")
+    time.sleep(after)
+    family = descendants(process.pid)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    if "Traceback" in errors:  # Python itself had not got to the first line of ours
+        assert f"{ROOT}/tuner" not in errors, errors
+        return []
+    assert process.returncode in (128 + number, -number), errors
+    assert output == "" and "fault of the tuner" not in errors
+    _, alive = psutil.wait_procs(family, timeout=15)
+    agents = [p for p in alive if p.name().startswith(("ray::RuntimeEnvAgent", "ray::DashboardAgent"))]
+    assert set(agents) == set(alive), f"left behind: {[p.name() for p in alive]}"
+    ledger = folder / "early" / "trials.jsonl"
+    if ledger.exists() and SearchRecord.fold(read_ledger(ledger)).trials:
+        assert "--resume early" in errors
+    else:
+        assert "interrupted" in errors or process.returncode == -number, "killed before Python listened"
+        assert not (folder / "early").exists(), "a search without a trial is none"
+    return agents
+
+
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 0.2), (signal.SIGINT, 0.6), (signal.SIGTERM, 2.5)])
+def test_a_signal_before_the_first_trial_leaves_nothing(tmp_path: Path, number: signal.Signals, after: float) -> None:
+    early(tmp_path, number, after)
+
+
+@pytest.mark.chaos
+def test_a_signal_at_any_moment_of_the_start(tmp_path: Path) -> None:
+    agents = []
+    for moment in range(20):
+        number = signal.SIGTERM if moment % 4 == 3 else signal.SIGINT
+        agents += early(tmp_path / str(moment), number, 0.02 + 0.3 * moment)
+    _, alive = psutil.wait_procs(agents, timeout=90)
+    assert not alive

@@ -55,6 +55,7 @@ def normalize(rows: Rows, fmt: Format, data: DataSettings) -> list[Row]:
     result = []
     for index, row in enumerate(rows.rows):
         extra = {key: row[key] for key in keep if row.get(key) is not None} if fmt.conversational else {}
+        _writable(extra, rows, index)
         if fmt.name == "messages":
             key = "messages" if "messages" in row else "conversations"
             result.append({"messages": _messages(row, key, rows, index), **extra})
@@ -72,6 +73,7 @@ def _text(row: Row, key: str, rows: Rows, index: int) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise InputError(_got(row, key), where=rows.where(index), expected=f"{key!r}: a text, as in the first row")
+    _writable(value, rows, index)
     return value
 
 
@@ -83,7 +85,7 @@ def _messages(row: Row, key: str, rows: Rows, index: int) -> list[dict[str, Any]
     result = []
     for turn in turns:
         if not isinstance(turn, dict):
-            raise InputError(f"a message that is {turn!r:.60}", where=rows.where(index), expected=expected)
+            raise InputError(f"a message that is {_shown(turn)}", where=rows.where(index), expected=expected)
         # Arrow tables give every message the columns of all others, filled with None; templates test for presence
         message = {name: value for name, value in turn.items() if value is not None}
         if "from" in message:
@@ -94,15 +96,39 @@ def _messages(row: Row, key: str, rows: Rows, index: int) -> list[dict[str, Any]
             raise InputError(
                 f"a message with {', '.join(map(repr, turn)) or 'nothing'}", where=rows.where(index), expected=expected
             )
+        _writable(message, rows, index)
         result.append(message)
     return result
+
+
+def _writable(value: Any, rows: Rows, index: int) -> None:
+    """Refuses text with half a surrogate pair: JSON may escape one, and no tokenizer takes it."""
+    pending = [value]  # and not by recursion: a row may be nested as deeply as JSON is read
+    while pending:
+        found = pending.pop()
+        if isinstance(found, str):
+            if not found.isascii() and any("\ud800" <= c <= "\udfff" for c in found):
+                broken = next(c for c in found if "\ud800" <= c <= "\udfff")
+                raise InputError(f"half a character: \\u{ord(broken):04x} stands alone", where=rows.where(index),
+                                 expected="text in Unicode; characters beyond \\uffff take two escapes")  # fmt: skip
+        elif isinstance(found, dict):
+            pending += [*found, *found.values()]
+        elif isinstance(found, list):
+            pending += found
 
 
 def _got(row: Row, key: str) -> str:
     if key not in row:
         return f"no {key!r}: the row has {', '.join(map(repr, row)) or 'nothing'}"
     value = row[key]
-    return f"{key!r} is empty" if value in (None, [], "") else f"{key!r} is {value!r:.60}"
+    return f"{key!r} is empty" if value in (None, [], "") else f"{key!r} is {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.60}"
+    except RecursionError:
+        return "nested too deeply"
 
 
 def _misnamed(rows: Rows, data: DataSettings, wanted: str) -> InputError:

@@ -21,6 +21,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     found = store.find(folder)
     if found is not None:
         return found
+    damaged = store.drop(folder)
 
     data = settings.data
     train_rows = reading.read(data.train, data)
@@ -32,9 +33,11 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     sets: dict[str, Tokens] = {}
     for name, rows in (("train", train_rows), ("validation", validation_rows)):
         fmt = formats.detect(rows, data)
-        template = tokenizing.check_template(tokenizer, fmt, data, settings.model.tokenizer)
+        _same_format(train_format, fmt, rows)
         clean = formats.normalize(rows, fmt, data)
-        sets[name] = tokenizing.tokenize(clean, fmt, tokenizer, data, template)
+        place = data.chat_template or settings.model.tokenizer
+        template = tokenizing.check_template(tokenizer, fmt, data, place, clean[0], rows.where(0))
+        sets[name] = tokenizing.tokenize(clean, fmt, tokenizer, data, template, rows.where)
         _learns_something(name, rows, sets[name], data)
     _fits_vocabulary(settings, sets, tokenizer)
 
@@ -50,9 +53,20 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         "data_fingerprint": folder.name,
     }
     notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
+    if damaged:
+        notes += ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
     preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
     store.save(folder, sets, preparation)
     return preparation
+
+
+def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> None:
+    """A validation loss over every token says nothing of a training that learns completions, and neither does one of
+    texts that no chat template has written."""
+    if found != train:
+        raise InputError(f"the validation rows are {found}, the training rows {train}", where=rows.source,
+                         expected=f"{train} rows: the loss must mean the same in both",
+                         remedy="bring both into one format, or leave data.validation out")  # fmt: skip
 
 
 def _facts(tokens: Tokens) -> dict[str, Any]:

@@ -82,6 +82,8 @@ def _jsonl(path: Path) -> Rows:
                                  expected="one JSON object a line",
                                  remedy="rename it to .json if it is one JSON array" if number == 1 else "",
                                  ) from None  # fmt: skip
+            except (ValueError, RecursionError) as error:
+                raise _unreadable(error, where, "one JSON object a line") from None
             if not isinstance(row, dict):
                 raise InputError(f"a JSON {_kind(row)}", where=where, expected="one JSON object a line")
             rows.append(row)
@@ -96,6 +98,10 @@ def _json(path: Path) -> Rows:
         lines = "one object a line: rename it to .jsonl" if error.msg == "Extra data" else ""
         raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}",
                          expected="an array of objects", remedy=lines) from None  # fmt: skip
+    except UnicodeDecodeError:
+        raise  # told by the caller, as for every text file
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(error, str(path), "an array of objects") from None
     if isinstance(document, dict):  # {"data": [...]}
         arrays = [value for value in document.values() if isinstance(value, list)]
         document = arrays[0] if len(arrays) == 1 else document
@@ -112,8 +118,8 @@ def _parquet(path: Path) -> Rows:
 
     try:
         return Rows(str(path), pyarrow.parquet.read_table(path).to_pylist())
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"not a Parquet file ({error})", where=str(path)) from None
+    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
+        raise InputError(f"not a Parquet file ({_first_line(error)})", where=str(path)) from None
 
 
 def _csv(path: Path) -> Rows:
@@ -142,8 +148,8 @@ def _folder(path: Path, data: DataSettings) -> Rows:
 
     try:
         found = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot be loaded ({error})", where=str(path)) from None
+    except Exception as error:  # a damaged folder: pyarrow, json and datasets each raise their own
+        raise InputError(f"cannot be loaded ({_first_line(error)})", where=str(path)) from None
     if isinstance(found, datasets.DatasetDict):
         if data.split not in found:
             raise InputError(f"no split {data.split!r}", where=str(path), expected=f"one of {', '.join(found)}",
@@ -168,6 +174,16 @@ def _hub(name: str, data: DataSettings) -> Rows:
             ) from None  # fmt: skip
         raise InputError(f"the hub dataset cannot be loaded: {message}", where=name, expected=_EXPECTED) from None
     return Rows(name, found.to_list())
+
+
+def _unreadable(error: Exception, where: str, expected: str) -> InputError:
+    """What json refuses although it is JSON: lists a thousand deep, numbers of more than 4,300 digits."""
+    what = "nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
+    return InputError(what, where=where, expected=expected)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _kind(value: Any) -> str:

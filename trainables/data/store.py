@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -50,12 +50,27 @@ def fingerprint(settings: Settings) -> str:
 
 
 def find(folder: Path) -> Preparation | None:
-    """What an earlier run prepared in `folder`, or None."""
+    """What an earlier run prepared in `folder`, if every file of it is what was written; None otherwise."""
     try:
         found = json.loads((folder / PREPARATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if found.pop("sha256", None) != _sum_of(found) or found["files"] != _sums(folder):
+            return None
+        return Preparation(str(folder), found["tokens"], found["facts"], tuple(found["notes"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return Preparation(str(folder), found["tokens"], found["facts"], tuple(found["notes"]))
+
+
+def drop(folder: Path) -> bool:
+    """Takes away what `find` refused: the rows are tokenized again. Whether there was anything."""
+    if not folder.exists():
+        return False
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        folder.rename(aside)  # whoever reads it goes on reading it
+    except OSError:
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> None:
@@ -65,7 +80,9 @@ def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> Non
     try:
         for name, tokens in sets.items():
             _save_set(beside / name, tokens)
-        text = json.dumps({**asdict(preparation), "folder": folder.name}, indent=1)
+        said = {**asdict(preparation), "folder": folder.name, "files": _sums(beside)}
+        said = json.loads(json.dumps(said))
+        text = json.dumps({**said, "sha256": _sum_of(said)}, indent=1)
         (beside / PREPARATION).write_text(text, encoding="utf-8")
         try:
             beside.rename(folder)
@@ -84,6 +101,24 @@ def open_set(preparation: Preparation, name: str) -> Any:
     import datasets
 
     return datasets.load_from_disk(str(Path(preparation.folder) / name))
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 by file, of large ones (beyond 256 MiB, 0.2 s) the size."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != PREPARATION)
+    return {p.relative_to(folder).as_posix(): _sum(p) for p in files}
+
+
+def _sum(file: Path) -> str:
+    size = file.stat().st_size
+    if size > _HASHED_BYTES:
+        return f"{size} bytes"
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sum_of(said: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _save_set(folder: Path, tokens: Tokens) -> None:

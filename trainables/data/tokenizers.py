@@ -49,8 +49,9 @@ def read_template(path: str) -> str:
     """The text of a chat template file."""
     try:
         return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path, expected="a .jinja chat template") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise InputError(f"cannot be read ({reason})", where=path, expected="a .jinja chat template") from None
 
 
 def _check_folder(name: str) -> None:

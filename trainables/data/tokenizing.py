@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -58,8 +60,9 @@ class Tokens:
         self.label_tokens += sum(label != IGNORED for label in labels[1:])
 
 
-def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str) -> str | None:
-    """Refuses masks and formats that cannot work; gives the template that marks the assistant's turns, if needed."""
+def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Row, row: str) -> str | None:
+    """Refuses masks, formats and templates that cannot work; gives the template that marks the assistant's turns, if
+    needed. where: the tokenizer, or the file of the template. first: a row as `normalize` made it, row: its place."""
     if data.assistant_only_loss and not fmt.conversational:
         raise InputError(f"assistant_only_loss with {fmt} rows", where="data.assistant_only_loss",
                          expected="conversational rows")  # fmt: skip
@@ -75,6 +78,7 @@ def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str) 
         raise InputError(f"{fmt} rows, and the tokenizer has no chat template", where=where,
                          expected="a chat_template in the tokenizer", remedy="set data.chat_template to a .jinja file, "
                          "or use prompt and completion texts")  # fmt: skip
+    _sees_messages(tokenizer, first, where, row)
     if not data.assistant_only_loss:
         return None
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
@@ -89,10 +93,54 @@ def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str) 
                          remedy="set data.chat_template to a template that has them") from None  # fmt: skip
 
 
-def tokenize(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings, template: str | None = None) -> Tokens:
-    """Token ids and labels of all rows."""
+def _sees_messages(tokenizer: Any, first: Row, where: str, row: str) -> None:
+    """Refuses a template that writes the same whatever is said: every loss would be that of a constant."""
+    turns = _turns(first)
+    changed = [
+        {**turn, "content": f"something else {i}"} if "content" in turn else turn for i, turn in enumerate(turns)
+    ]
+    with _rendering(row, where):
+        text = tokenizer.apply_chat_template(turns, tokenize=False, **_common(first, None))
+    try:
+        other = tokenizer.apply_chat_template(changed, tokenize=False, **_common(first, None))
+    except Exception:
+        return  # it looks at what is said, and wants something particular
+    if turns != changed and text == other:
+        raise InputError(f"the chat template ignores the messages: it writes {text!r:.60} whatever they say",
+                         where=where, expected="a template that writes each message's content",
+                         remedy="set data.chat_template to a .jinja file, or leave it null for the tokenizer's own",
+                         )  # fmt: skip
+
+
+@contextmanager
+def _rendering(row: str, template: str = "") -> Iterator[None]:
+    """A chat template is somebody's program: whatever it raises is told with the place it was met at."""
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        yield
+    except TemplateSyntaxError as error:
+        raise InputError(f"the chat template is malformed: {error.message}, in its line {error.lineno}",
+                         where=template or row, expected="a Jinja template",
+                         remedy="mend it, or set data.chat_template to another") from None  # fmt: skip
+    except Exception as error:
+        told = (str(error).strip().splitlines() or [""])[0][:200]
+        raise InputError(f"the chat template does not take this row ({type(error).__name__}: {told})", where=row,
+                         expected="messages, tools and chat_template_kwargs as the template wants them",
+                         remedy="mend the row, or set data.chat_template to another template") from None  # fmt: skip
+
+
+def tokenize(
+    rows: list[Row],
+    fmt: Format,
+    tokenizer: Any,
+    data: DataSettings,
+    template: str | None = None,
+    where: Callable[[int], str] = "row {}".format,
+) -> Tokens:
+    """Token ids and labels of all rows. where: the place of a row, for an error message."""
     if fmt.conversational:
-        return _conversations(rows, fmt, tokenizer, data, template)
+        return _conversations(rows, fmt, tokenizer, data, template, where)
     return _texts(rows, fmt, tokenizer, data)
 
 
@@ -112,25 +160,43 @@ def _texts(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings) -> 
     return result
 
 
-def _conversations(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings, template: str | None) -> Tokens:
+def _conversations(
+    rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings, template: str | None, where: Callable[[int], str]
+) -> Tokens:
     result = Tokens()
-    for row in rows:
-        tools = json.loads(row["tools"]) if isinstance(row.get("tools"), str) else row.get("tools")
-        common = {"chat_template": template, "tools": tools, **row.get("chat_template_kwargs", {})}
-        masks = {"return_assistant_tokens_mask": True} if data.assistant_only_loss else {}
-        turns = row["messages"] if fmt.name == "messages" else row["prompt"] + row["completion"]
-        whole = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **masks, **common)
-        ids, labels = list(whole["input_ids"]), list(whole["input_ids"])
-        if data.assistant_only_loss:
-            labels = [token if bit else IGNORED for token, bit in zip(ids, whole["assistant_masks"], strict=True)]
-        if fmt.name == "messages" or data.completion_only_loss is False:
-            result.add(ids, labels, data.max_length)
-            continue
-        prompt = tokenizer.apply_chat_template(
-            row["prompt"], tokenize=True, return_dict=True, add_generation_prompt=True, **common
-        )
-        _add_completion(result, ids, list(prompt["input_ids"]), data, labels)
+    for index, row in enumerate(rows):
+        with _rendering(where(index)):
+            _add_conversation(result, row, fmt, tokenizer, data, template)
     return result
+
+
+def _add_conversation(
+    result: Tokens, row: Row, fmt: Format, tokenizer: Any, data: DataSettings, template: str | None
+) -> None:
+    common = _common(row, template)
+    masks = {"return_assistant_tokens_mask": True} if data.assistant_only_loss else {}
+    whole = tokenizer.apply_chat_template(_turns(row), tokenize=True, return_dict=True, **masks, **common)
+    ids, labels = list(whole["input_ids"]), list(whole["input_ids"])
+    if data.assistant_only_loss:
+        labels = [token if bit else IGNORED for token, bit in zip(ids, whole["assistant_masks"], strict=True)]
+    if fmt.name == "messages" or data.completion_only_loss is False:
+        result.add(ids, labels, data.max_length)
+        return
+    prompt = tokenizer.apply_chat_template(
+        row["prompt"], tokenize=True, return_dict=True, add_generation_prompt=True, **common
+    )
+    _add_completion(result, ids, list(prompt["input_ids"]), data, labels)
+
+
+def _turns(row: Row) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = row["messages"] if "messages" in row else row["prompt"] + row["completion"]
+    return turns
+
+
+def _common(row: Row, template: str | None) -> dict[str, Any]:
+    """What a row says to the chat template beside its messages."""
+    tools = json.loads(row["tools"]) if isinstance(row.get("tools"), str) else row.get("tools")
+    return {"chat_template": template, "tools": tools, **row.get("chat_template_kwargs", {})}
 
 
 def _add_completion(

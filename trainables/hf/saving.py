@@ -24,7 +24,11 @@ def replace_adapter(folder: Path, write: Callable[[Path], None]) -> Path:
     place, beside, old = folder / "adapter", folder / ".adapter.new", folder / ".adapter.old"
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    write(beside)
+    try:
+        write(beside)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)  # half an adapter would keep the room that was missing
+        raise
     if place.exists():
         place.rename(old)
     beside.rename(place)

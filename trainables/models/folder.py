@@ -55,6 +55,6 @@ def config(model: ModelSettings) -> dict[str, Any] | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"malformed JSON ({error})", where=str(path)) from None
     return found if isinstance(found, dict) else {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from trainables.data import tokenizers
 from trainables.models import base
 from trainables.settings import Settings, Unquantized
+from tuner.contract import InputError
 
 
 def merge(settings: Settings, adapter: Path, to: Path) -> None:
@@ -17,6 +18,8 @@ def merge(settings: Settings, adapter: Path, to: Path) -> None:
     """
     from peft import PeftModel
 
+    if not (adapter / "adapter_model.safetensors").is_file():  # PEFT would go on to unpickle an adapter_model.bin
+        raise InputError("has no adapter_model.safetensors", where=str(adapter), expected="an adapter in safetensors")
     plain = settings.model.model_copy(update={"quantization": Unquantized()})
     merged = PeftModel.from_pretrained(base.load(plain), str(adapter)).merge_and_unload()
     merged.save_pretrained(str(to))

@@ -72,8 +72,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except BaseException as error:
         return exit_code_of(error)
-
-
-def main() -> None:
-    """The entry point of `python -m tuner`."""
-    sys.exit(run())

@@ -38,6 +38,16 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt | click.Abort):
         _say("interrupted")
         return INTERRUPTED
+    from tuner.execution.signals import StopRequested
+    from tuner.room import is_full
+
+    if isinstance(error, StopRequested):
+        _say("interrupted before the first trial: nothing was kept")
+        return 128 + error.number
+    if isinstance(error, OSError) and is_full(error):
+        again = "a search that had begun goes on with: python -m tuner search --resume NAME"
+        _say(f"error: no room on the disk ({error})\n  try: make room; {again}")
+        return USAGE
     return _internal(error)
 
 
@@ -54,6 +64,8 @@ def _internal(error: BaseException) -> int:
     import tempfile
     import traceback
 
+    from tuner.redaction import redact
+
     told = " ".join(f"{type(error).__name__}: {error}".split())
     whole = "".join(traceback.format_exception(error))
     if os.environ.get("TUNER_TRACEBACK"):
@@ -61,7 +73,7 @@ def _internal(error: BaseException) -> int:
         return INTERNAL
     try:
         with tempfile.NamedTemporaryFile("w", prefix="tuner-", suffix=".log", delete=False, encoding="utf-8") as log:
-            log.write(f"{' '.join(sys.argv)}\n\n{whole}")
+            log.write(redact(f"{' '.join(sys.argv)}\n\n{whole}"))
         where = f"the whole story is in {log.name}"
     except OSError:  # a full disk, most likely what went wrong in the first place
         where = "say it again with TUNER_TRACEBACK=1 to see where"
@@ -70,4 +82,8 @@ def _internal(error: BaseException) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    """What was wrong may be named by whoever wrote it: no escape code of theirs reaches the terminal."""
+    from tuner.redaction import redact
+
+    shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in redact(text))
+    click.echo("".join(shown), err=True)

@@ -13,9 +13,19 @@ from tuner.cli.options import json_option, storage_option
 @click.argument("name")
 @click.option("--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder to make.")
 @click.option("--merge", is_flag=True, help="Merge the adapter into its base: a whole model, not an adapter.")
+@click.option("--program", metavar="PROGRAM", help="With --merge: the search's program, if it is not a shipped one.")
+@click.option("--trust-remote-code", is_flag=True, help="With --merge: run the base model's own code.")
 @storage_option
 @json_option
-def command(name: str, to: Path, merge: bool, storage_path: Path, as_json: bool) -> int:
+def command(
+    name: str,
+    to: Path,
+    merge: bool,
+    program: str | None,
+    trust_remote_code: bool,
+    storage_path: Path,
+    as_json: bool,
+) -> int:
     """Copies the best adapter of the search NAME to DIR, or merges it into its base with --merge."""
     from tuner.cli.output import answer_json
     from tuner.report.words import near, size
@@ -26,7 +36,7 @@ def command(name: str, to: Path, merge: bool, storage_path: Path, as_json: bool)
 
     if merge:
         click.echo("merging the adapter into its base ...", err=True)
-    path = export_best(folder, to, merge)
+    path = export_best(folder, to, merge, program=program, trust_remote_code=trust_remote_code)
     total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     what = "merged model" if merge else "adapter"
     click.echo(f"exported the {what} of {folder.name} to {near(path)} ({size(total)})", err=True)

@@ -82,13 +82,20 @@ def labels_of_program(program: str) -> dict[str, str]:
 
 
 def labels_of_run(folder: RunFolder) -> dict[str, str]:
-    import json
+    """Column headings as the search wrote them down. A program that a run folder names is not imported to ask it."""
+    from tuner.contract import PROGRAMS, InputError
+    from tuner.results.stranger import read_object
 
     try:
-        program = json.loads(folder.resolved.read_text(encoding="utf-8"))["run"]["program"]
-    except (OSError, ValueError, KeyError, TypeError):
+        resolved = read_object(folder.resolved)
+    except InputError:
         return {}
-    return labels_of_program(program)
+    about, run = resolved.get("about"), resolved.get("run")
+    labels = about.get("labels") if isinstance(about, dict) else None
+    if isinstance(labels, dict):
+        return {name: label for name, label in labels.items() if isinstance(label, str)}
+    program = run.get("program") if isinstance(run, dict) else None
+    return labels_of_program(program) if isinstance(program, str) and program in PROGRAMS else {}
 
 
 def place_of(path: Path) -> Place:

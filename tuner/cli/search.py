@@ -48,9 +48,9 @@ def command(
     if or_resume and experiment.run.name and was_begun(experiment.storage_path, experiment.run.name):
         run = experiment.run
         return _go_on(experiment.storage_path, run.name or "", None, run.address, plain, events, as_json)
-    with view(labels_of_program(experiment.run.program), plain) as listener:
-        from tuner.execution.search import run_search
+    from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
 
+    with view(labels_of_program(experiment.run.program), plain) as listener:
         outcome = run_search(experiment, [listener, *event_lines(events)])
     return conclude(outcome, as_json)
 
@@ -112,9 +112,9 @@ def _go_on(
     from tuner.results.ledger import read_ledger
 
     folder = open_run(storage, name)
-    with view(labels_of_run(folder), plain, folder.record()) as listener:
-        from tuner.execution.search import resume_search
+    from tuner.execution.search import resume_search
 
+    with view(labels_of_run(folder), plain, folder.record()) as listener:
         lines = event_lines(events)
         for line in lines:  # who reads them has not seen the sessions before
             for event in read_ledger(folder.ledger):
@@ -134,6 +134,8 @@ def conclude(outcome: Outcome, as_json: bool) -> int:
 
     labels = labels_of_run(RunFolder(outcome.path))
     tell(summary(outcome.record, place_of(outcome.path), width(sys.stderr), labels=labels))
+    if outcome.trouble:
+        click.echo(f"error: {outcome.trouble}", err=True)
     if as_json:
         answer_json(search_json(outcome.record, outcome.path))
     return outcome.exit_code

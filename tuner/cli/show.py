@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli.options import address_option, json_option, storage_option
+
+if TYPE_CHECKING:
+    from tuner.results.folder import RunFolder
 
 
 @click.command("show", short_help="One trial in full: parameters, curve, ending.")
@@ -42,7 +46,7 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
             where="NUMBER",
             expected=f"0 to {last}" if last is not None else "a search that has begun a trial",
         )
-    adapter = _adapter(folder.best, record.best is trial, trial.adapter) if folder else trial.adapter
+    adapter = _adapter(folder, record.best is trial, trial.adapter) if folder else trial.adapter
     if as_json:
         answer_json({**trial_json(trial), "name": name, "adapter": adapter})
         return 0
@@ -53,8 +57,11 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
     return 0
 
 
-def _adapter(best: Path, is_winner: bool, own: str | None) -> str | None:
+def _adapter(folder: RunFolder, is_winner: bool, own: str | None) -> str | None:
     """Where a trial's adapter can be found now: only the best few are kept, the winner's in `best/`."""
-    if is_winner and (best / "manifest.json").is_file():
-        return str(best)
-    return own if own and Path(own).is_dir() else None
+    from tuner.results.stranger import inside
+
+    if is_winner and (folder.best / "manifest.json").is_file():
+        return str(folder.best)
+    place = inside(folder.path, own)
+    return str(place) if place is not None and place.is_dir() else None

@@ -62,9 +62,10 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
 def is_held(path: Path) -> bool:
     """Whether a driver holds the run folder's lock right now."""
     import fcntl
+    import os
 
     try:
-        with (path / ".lock").open("rb") as lock:
+        with os.fdopen(os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK), "rb") as lock:  # it may be a pipe
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -27,9 +27,9 @@ def command(file: Path, overrides: tuple[str, ...], plain: bool, as_json: bool, 
     from tuner.cli.search import conclude
 
     experiment = one_trial(file, overrides, settings_given(values))
-    with view({}, plain) as listener:
-        from tuner.execution.search import run_search
+    from tuner.execution.search import run_search
 
+    with view({}, plain) as listener:
         outcome = run_search(experiment, [listener])
     return conclude(outcome, as_json)
 

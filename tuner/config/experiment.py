@@ -18,8 +18,10 @@ from tuner.config.schema import experiment_schema
 from tuner.config.sections import Asha, NoScheduler, Run, Search, Sections
 from tuner.config.space_source import SPACE_KEY, SpaceSource, read_space_in, space_settings
 from tuner.config.translate import checked, combined, unknown_key
-from tuner.config.words import listed, path_keys
-from tuner.contract import InputError, Program, load_program
+from tuner.config.words import dotted, listed, path_keys
+from tuner.contract import PROGRAMS, InputError, Program, load_program
+from tuner.importing import refuse_from_a_run
+from tuner.redaction import named_secret
 
 _OWN_WORK = frozenset(("model.model_name_or_path", "data.train", "run.program"))
 """Who gives one of these without a file wants their own search and not the demo's settings around it."""
@@ -171,7 +173,7 @@ def _experiment(document: Document | None, changes: Sequence[Change], elsewhere:
     program = _program(program_name, layers)
     schema = experiment_schema(program)
     files, missing_paths = resolve_paths(layers, path_keys(schema), elsewhere)
-    errors += missing_paths
+    errors += missing_paths + _secrets(layers.data, layers)
     spec = layers.get(SPACE_KEY)
     if space is not None and space.path and is_pathlike(str(spec)) and not str(spec).startswith("/"):
         files[".".join(map(str, SPACE_KEY))] = space.path
@@ -201,10 +203,29 @@ def _experiment(document: Document | None, changes: Sequence[Change], elsewhere:
     )
 
 
+def _secrets(value: Any, layers: Layers, key: KeyPath = ()) -> list[InputError]:
+    """Settings travel to workers, into files and onto dashboards: a secret among them is refused and not hidden."""
+    if isinstance(value, Mapping | list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return [error for name, one in items for error in _secrets(one, layers, (*key, name))]
+    kind = named_secret(value) if isinstance(value, str) else None
+    if kind is None:
+        return []
+    return [
+        InputError(
+            f"{dotted(key)} holds what looks like a secret ({kind})",
+            where=layers.where(key),
+            expected="settings without secrets: they are written into the run folder and shown by Ray",
+            remedy="give it in the environment (HF_TOKEN, WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, ...)",
+        )
+    ]
+
+
 def _program(name: Any, layers: Layers) -> type[Program]:
     where = layers.where(("run", "program"))
     if not isinstance(name, str):
         raise InputError("run.program: not text", where=where, expected="sft, or package.module:Class")
+    refuse_from_a_run(PROGRAMS.get(name, name).partition(":")[0], where)
     try:
         program = load_program(name)
     except InputError as error:
@@ -230,6 +251,10 @@ def _only(layers: Layers, model: type[BaseModel]) -> dict[str, Any]:
 
 def _notes(program: type[Program], settings: BaseModel, sections: Sections) -> tuple[str, ...]:
     notes: list[str] = []
+    model = getattr(settings, "model", None)
+    if getattr(model, "trust_remote_code", False):
+        told = f"{getattr(model, 'model_name_or_path', '')} at revision {getattr(model, 'model_revision', None)}"
+        notes.append(f"model.trust_remote_code: code that comes with {told} runs in every worker")
     scheduler, kind = sections.scheduler, sections.search.sampler.kind
     if isinstance(scheduler, Asha):
         if kind in ("gp", "cmaes"):

@@ -213,6 +213,9 @@ class Run(Section):
     max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
     keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")
     strict: bool = Field(default=False, description="Refuse what would else be made to fit, with a note.")
+    min_free_mb: int = Field(
+        default=256, ge=0, description="MiB free at the start; a search pauses below a quarter of it."
+    )
 
 
 class Sections(Section):

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuner.contract import Assignment, Evaluation, InputError, Reason, Setup, Verdict
+from tuner.execution.disk import Room
 from tuner.execution.plaques import Plaques
 from tuner.execution.worker import Naming, TrialConfig
 from tuner.results.adapters import drop_surplus
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import RECIPE, SearchRecord
+from tuner.room import is_full
 from tuner.study.study import Study
 
 
@@ -42,19 +45,26 @@ class Books:
         folder: RunFolder,
         ledger: Ledger,
         record: SearchRecord,
-        study: Study,
+        study: Callable[[], Study],
         terms: Terms,
         naming: Naming,
         plaques: Plaques,
+        room: Room,
     ) -> None:
-        self._folder, self._ledger, self._record, self._study = folder, ledger, record, study
-        self._terms, self._naming, self._plaques = terms, naming, plaques
+        self._folder, self._ledger, self._record, self._make_study = folder, ledger, record, study
+        self._study = study()
+        self._terms, self._naming, self._plaques, self._room = terms, naming, plaques, room
         self._numbers: dict[str, int] = {}
         self._stop_requested: Callable[[], bool] = lambda: False
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
     # Source
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has its ending."""
+        return len(self._record.ended) >= self._terms.num_trials
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial: first those that were cut off, with their number and parameters, then new ones."""
@@ -77,15 +87,17 @@ class Books:
 
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume runs it again."""
-        for number in [n for n, trial in self._record.trials.items() if trial.is_running]:
-            self._interrupt(number)
-        for number in [n for n, trial in self._record.trials.items() if trial.interrupted]:
-            self._study.abandon(number)
+        for trial in self._record.running:
+            self._interrupt(trial.number)
+        for trial in self._record.cut_off:
+            self._in_study(partial(Study.abandon, number=trial.number), again=True)
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
         self._plaques.clear()
 
     def tick(self) -> None:
         """A turn in Ray's loop, several times a second."""
         self._plaques.tick()
+        self._room.tick()
 
     # Listener
 
@@ -113,7 +125,7 @@ class Books:
                 "adapter": self._within(evaluation.adapter),
             },
         )
-        self._study.report(number, resource, evaluation.eval_loss)
+        self._in_study(lambda study: study.report(number, resource, evaluation.eval_loss))
         if verdict is not None:
             self._end(number, verdict)
 
@@ -140,12 +152,12 @@ class Books:
         return self.halt is not None or self.failure is not None or self._stop_requested()
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
-        cut_off = next((t for t in self._record.trials.values() if t.interrupted), None)
+        cut_off = next(iter(self._record.cut_off), None)
         if cut_off is not None:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
             distributions: Mapping[str, str] = cut_off.distributions
         elif len(self._record.trials) < self._terms.num_trials:
-            suggestion = self._study.ask()
+            suggestion = self._in_study(lambda study: study.ask(), again=True)
             if suggestion is None:
                 return None
             number, attempt, params = suggestion.number, 1, dict(suggestion.params)
@@ -163,7 +175,7 @@ class Books:
             details={"distributions": dict(distributions)},
         )
         place = self._folder.trial(number)
-        place.mkdir(parents=True, exist_ok=True)
+        self._make_folder(place)
         assignment = Assignment(
             number=number,
             params=params,
@@ -185,7 +197,31 @@ class Books:
         self._plaques.end(number)
         trial = self._record.trials[number]
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
-        self._study.abandon(number)
+        self._in_study(lambda study: study.abandon(number), again=True)
+
+    def _make_folder(self, place: Path) -> None:
+        while True:
+            try:
+                return place.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._room.full(error)
+
+    def _in_study(self, call: Callable[[Study], Any], again: bool = False) -> Any:
+        """Calls the study. Where its disk is full, it is made anew from the ledger once there is room: that has every
+        fact already, so only what is `again` asked for is asked a second time."""
+        made_anew = False
+        while True:
+            try:
+                if made_anew:
+                    self._study = self._make_study()
+                return call(self._study) if again or not made_anew else None
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._room.full(error)
+                made_anew = True
 
     def _append(self, kind: Kind, trial_id: str, **values: Any) -> None:
         number = self._numbers[trial_id]
@@ -208,8 +244,8 @@ class Books:
             reason=str(verdict.reason),
             details={key: value for key, value in details.items() if value},
         )
-        self._study.tell(number, verdict, trial.best_eval_loss)
-        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
+        self._in_study(lambda study: study.tell(number, verdict, trial.best_eval_loss))
+        drop_surplus(self._folder, self._record, self._terms.keep_adapters, ended=number)
 
 
 def _no_suggestion(number: int, error: Exception) -> InputError:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import InputError
+from tuner.execution.token import guard_token, has_token
+from tuner.redaction import LogFile, RedactedStream
 
 # Read by Ray when its modules are imported, or when a search starts.
 _ENVIRONMENT = {
@@ -33,17 +35,22 @@ def ray_session(address: str | None, log: Path) -> Iterator[Mapping[str, float]]
     A Ray that was running in this process before is used and left running. Ray's own words go to `log`.
     Raises InputError where the address does not answer.
     """
+    ray = import_ray(address)
+    with _hushed(log):
+        yield from _joined(ray, joins(address))
+
+
+def import_ray(address: str | None) -> Any:
+    """The module, imported in the environment that it wants (2 s)."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    joined = address or os.environ.get("RAY_ADDRESS")
-    if joined and _has_token():
+    if joins(address) and has_token():
         # Read when ray is imported. A cluster that wants a token turns a client without one away, after 20 s; a cluster
         # that wants none takes one all the same.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    with _hushed(log):
-        yield from _joined(ray, joined)
+    return ray
 
 
 def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
@@ -53,6 +60,8 @@ def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
         if joined:
             _knock(joined)
         local = {} if joined else {"dashboard_host": "127.0.0.1"}
+        if not joined:
+            guard_token()
         try:
             ray.init(
                 address=joined or "local",
@@ -68,6 +77,11 @@ def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def joins(address: str | None) -> str | None:
+    """The cluster that a search joins; None where it starts Ray itself."""
+    return address or os.environ.get("RAY_ADDRESS")
 
 
 def dashboard_url() -> str | None:
@@ -86,14 +100,16 @@ def _hushed(log: Path) -> Iterator[None]:
     Ray prints the deaths of workers to standard output, where `--json` puts its one object, and clears its own log
     handlers at `ray.init`, after which Python's last resort would print every warning.
     """
-    handler = logging.FileHandler(log, delay=True, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = LogFile(log)
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(True)
     try:
-        with log.open("a", encoding="utf-8") as output, redirect_stdout(output):
-            yield
+        with log.open("ab", buffering=0) as file:
+            output = RedactedStream(file)
+            with redirect_stdout(output):  # type: ignore[type-var]
+                yield
+            output.flush()
     finally:
         root.removeHandler(handler)
         handler.close()
@@ -104,11 +120,6 @@ def drop_handlers() -> None:
     for name in [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-
-
-def _has_token() -> bool:
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _knock(address: str) -> None:

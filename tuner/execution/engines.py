@@ -35,7 +35,9 @@ from tuner.contract import (
     load_program,
 )
 from tuner.execution.carrying import arrived, carried, carry
+from tuner.execution.disk import no_room
 from tuner.execution.resources import Resources
+from tuner.room import is_full
 
 Report = Setup | Evaluation | Verdict
 Answer = tuple[Report, str]
@@ -351,4 +353,6 @@ def _verdict(error: BaseException) -> Answer:
         return error.verdict, trace
     if isinstance(error, InputError):
         return Verdict(Reason.CONFIG, str(error)), trace
+    if is_full(error):
+        return no_room(error), trace
     return Verdict(Reason.ERROR, f"{type(error).__name__}: {error}".splitlines()[0][:300]), trace

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,17 +16,22 @@ from typing import Any
 from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
-from tuner.execution.cluster import dashboard_url, drop_handlers, ray_session
+from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
+from tuner.execution.disk import Room
 from tuner.execution.nodes import offered, require_nodes
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
+from tuner.execution.token import guard_token
+from tuner.redaction import redact, redacted
 from tuner.results import storage
 from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.records import SearchRecord
+from tuner.results.stranger import read_object
 from tuner.results.versions import versions
+from tuner.room import is_full
 from tuner.seeds import derive_seed
 from tuner.space import with_params
 
@@ -34,30 +41,49 @@ Observer = Callable[[Event], None]
 @dataclass(frozen=True)
 class Outcome:
     """How a search ended. exit_code: 0 done, 1 no usable trial or halted, 3 done with failed trials, 130 or 143 after
-    a signal. path: the run folder."""
+    a signal. path: the run folder. trouble: what could not be written at the end, and what to do."""
 
     record: SearchRecord
     path: Path
     exit_code: int
     signal: int | None = None
+    trouble: str = ""
 
 
 def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Outcome:
     """Runs a search in a new run folder. `listeners` hear every event after it is on disk.
 
-    Raises InputError for what the user wrote; nothing is left behind then.
+    Raises InputError for what the user wrote, and StopRequested for a signal before the first trial; nothing is left
+    behind then.
     """
-    plan = make_plan(experiment)
-    folder = create_run(experiment.storage_path, experiment.run.name or default_name())
+    with StopSignals() as signals:
+        with signals.whole():
+            plan = make_plan(experiment)
+        needed = experiment.run.min_free_mb * 2**20
+        folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
+        try:
+            lock = RunLock(folder)
+            _write_settings(folder, experiment)
+            outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord()).run()
+            if outcome.signal is not None and not outcome.record.trials:
+                raise StopRequested(outcome.signal)
+            return outcome
+        except (InputError, OSError, StopRequested) as error:
+            signals.mute()
+            if not _has_trials(folder):  # nothing ran: give the name back
+                shutil.rmtree(folder.path, ignore_errors=True)
+                storage.forget(folder.path)
+            if isinstance(error, OSError) and is_full(error):
+                remedy = "make room, or give another --storage-path"
+                raise InputError(f"no room on the disk ({error})", where=str(folder.path), remedy=remedy) from error
+            raise
+
+
+def _has_trials(folder: RunFolder) -> bool:
     try:
-        lock = RunLock(folder)
-        _write_settings(folder, experiment)
-        return _Search(plan, folder, lock, listeners).run()
-    except (InputError, KeyboardInterrupt, OSError):
-        if not folder.record().trials:  # nothing ran: give the name back
-            shutil.rmtree(folder.path, ignore_errors=True)
-            storage.forget(folder.path)
-        raise
+        return bool(folder.record().trials)
+    except InputError:
+        return True
 
 
 def resume_search(
@@ -72,33 +98,62 @@ def resume_search(
     num_trials: a new total; None for the one it had. address: another cluster than before. Raises InputError where
     there is no such run, where it is being written by another driver, or where num_trials is less than what has run.
     """
-    folder = open_run(storage_path, name)
-    experiment = _read_settings(folder)
-    if num_trials is not None:
-        have = len(folder.record().trials)
-        if num_trials < have:
-            raise InputError(
-                f"the search already has {have} trials",
-                where="--num-trials",
-                expected=f"{have} or more",
-            )
-        search = experiment.search.model_copy(update={"num_trials": num_trials})
-        experiment = replace(experiment, search=search)
-    place = {"name": folder.name, "storage_path": str(folder.path.parent), "address": address or experiment.run.address}
-    run = experiment.run.model_copy(update=place)
-    experiment = replace(experiment, run=run)
-    lock = RunLock(folder)
-    return _Search(make_plan(experiment), folder, lock, listeners).run()
+    with StopSignals() as signals:
+        folder = open_run(storage_path, name)
+        lock = RunLock(folder)
+        try:
+            record = folder.record()
+            experiment = _read_settings(folder, record.settings_digest)
+            if num_trials is not None:
+                experiment = _with_num_trials(experiment, num_trials, len(record.trials))
+            place = {
+                "name": folder.name,
+                "storage_path": str(folder.path.parent),
+                "address": address or experiment.run.address,
+            }
+            experiment = replace(experiment, run=experiment.run.model_copy(update=place))
+            search = _Search(make_plan(experiment), folder, lock, listeners, signals, record)
+        except Exception:
+            lock.release()
+            raise
+        return search.run()
+
+
+def _with_num_trials(experiment: Experiment, num_trials: int, have: int) -> Experiment:
+    if num_trials < have:
+        raise InputError(
+            f"the search already has {have} trials",
+            where="--num-trials",
+            expected=f"{have} or more",
+        )
+    return replace(experiment, search=experiment.search.model_copy(update={"num_trials": num_trials}))
 
 
 class _Search:
-    """One session of a search: new or resumed, it is the same."""
+    """One session of a search: new or resumed, it is the same. record: what the ledger says, folded under the lock."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, lock: RunLock, listeners: Sequence[Observer]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        lock: RunLock,
+        listeners: Sequence[Observer],
+        signals: StopSignals,
+        record: SearchRecord,
+    ) -> None:
         self._plan, self._experiment, self._folder, self._lock = plan, plan.experiment, folder, lock
-        self._record = folder.record()
-        self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners])
-        self._signals = StopSignals()
+        self._record = record
+        self._signals = signals
+        self._listeners = listeners
+        self._ended_before = len(self._record.ended)
+        self._room = Room(
+            folder.path,
+            self._experiment.run.min_free_mb * 2**20,
+            say=self._say,
+            note=self._note,
+            stopping=self._signals.requested,
+        )
+        self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners], full=self._room.full)
         self._mirror = storage.Mirror(folder.path)
 
     def run(self) -> Outcome:
@@ -106,13 +161,16 @@ class _Search:
             stack.callback(self._lock.release)
             stack.callback(self._mirror.close)
             stack.callback(self._ledger.close)
-            stack.enter_context(self._signals)
             halt: Verdict | None = None
             failure: Exception | None = None
             try:
                 halt = self._carry_out(stack)
             except StopRequested:
                 pass
+            except SystemExit as leaving:  # Ray answers SIGTERM itself while it starts, with this
+                if leaving.code != signal.SIGTERM:
+                    raise
+                self._signals.number = self._signals.number or signal.SIGTERM
             except Fault as fault:
                 halt = fault.verdict
             except Exception as error:
@@ -131,6 +189,9 @@ class _Search:
         log = self._folder.logs / "prepare.log"
         preparing = Apart(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
         stack.callback(preparing.close)
+        with self._signals.whole():
+            import_ray(self._experiment.run.address)
+        token = "" if joins(self._experiment.run.address) else guard_token()
         stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
         self._signals.listen()
         resources = decide(
@@ -146,21 +207,22 @@ class _Search:
         notes = [*self._plan.notes, *different]
         if url := dashboard_url():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
-        for note in notes:
-            self._ledger.append(Kind.NOTE, details={"text": note})
+        for note in (*notes, token):
+            self._note(note)
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
         self._require_same_data(preparation)
         self._mirror.data()
         self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
-        from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
+        with self._signals.whole():
+            from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
 
         drop_handlers()
         if packing is not None:
             packing, resources = self._settle(packing, resources, preparation)
         return run_trials(
             self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
-            signals=self._signals, engines=packing,
+            signals=self._signals, room=self._room, engines=packing,
         )  # fmt: skip
 
     def _start_engines(self, resources: Resources, settings: dict[str, Any], stack: ExitStack) -> Any:
@@ -205,6 +267,18 @@ class _Search:
                 remedy="put them back, or start a new search",
             )
 
+    def _note(self, text: str) -> None:
+        if not text:
+            return
+        self._ledger.append(Kind.NOTE, details={"text": text})
+
+    def _say(self, text: str) -> None:
+        """Shows what no event can tell, because it cannot be written down."""
+        for listener in self._listeners:
+            say = getattr(listener, "say", None)
+            if say is not None:
+                say(text)
+
     def _opening(self, resources: Resources) -> dict[str, Any]:
         experiment = self._experiment
         return {
@@ -215,18 +289,40 @@ class _Search:
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
             "recipe": dict(self._plan.recipe),
+            "settings": _digest(self._folder.resolved),
         }
 
     def _finish(self, halt: Verdict | None, failure: Exception | None) -> Outcome:
         record, stopped = self._record, self._signals.number
-        resolved = json.loads(self._folder.resolved.read_text())
-        if record.best is not None:
-            self._mirror.fetch(record.best.adapter)
-            train = fixed_experiment(self._experiment, record.best.params)
-            if write_best(self._folder, record, train=train, resolved=resolved) is None:
-                text = f"the adapter of trial {record.best.number} is not where it was saved: there is no best/"
-                self._ledger.append(Kind.NOTE, details={"text": text})
+        self._room.open = False  # signals are muted by now: nobody could end a wait for room
         code = exit_code(record, halt, stopped)
+        trouble = ""
+        try:
+            if failure is None or len(record.ended) > self._ended_before:  # else it stays what it was
+                self._keep_best()
+            self._close_books(halt, failure, code)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            trouble = (
+                f"no room on the disk of {self._folder.path}: the end could not be written, every report before it is "
+                f"kept\n  try: make room, then `search --resume {self._folder.name}` writes what is missing"
+            )
+            code = code or 1
+        return Outcome(record, self._folder.path, code, stopped, trouble)
+
+    def _keep_best(self) -> None:
+        best = self._record.best
+        if best is None:
+            return
+        self._mirror.fetch(best.adapter)
+        resolved = read_object(self._folder.resolved)
+        train = fixed_experiment(self._experiment, best.params)
+        if write_best(self._folder, self._record, train=train, resolved=resolved) is None:
+            self._note(f"the adapter of trial {best.number} is not where it was saved: there is no best/")
+
+    def _close_books(self, halt: Verdict | None, failure: Exception | None, code: int) -> None:
+        stopped = self._signals.number
         self._ledger.append(
             Kind.FINISHED,
             reason=str(halt.reason) if halt else None,
@@ -237,7 +333,6 @@ class _Search:
                 "exit_code": code,
             },
         )
-        return Outcome(record, self._folder.path, code, stopped)
 
 
 def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
@@ -262,25 +357,34 @@ def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[
 
 
 def _write_settings(folder: RunFolder, experiment: Experiment) -> None:
-    folder.experiment.write_text(experiment.text, encoding="utf-8")
+    folder.experiment.write_text(redact(experiment.text), encoding="utf-8")
     about = {
         "versions": versions(),
         "seeds": {purpose: derive_seed(experiment.search.seed, purpose) for purpose in ("sampler", "trial")},
-        "command": [Path(sys.executable).name, "-m", "tuner", *sys.argv[1:]],
+        "command": redacted([Path(sys.executable).name, "-m", "tuner", *sys.argv[1:]]),
+        "labels": {name: p.label for name, p in experiment.program_class.PARAMETERS.items() if p.label},
     }
     resolved = {**dump_resolved(experiment), "about": about}
     folder.resolved.write_text(json.dumps(resolved, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _read_settings(folder: RunFolder) -> Experiment:
+def _read_settings(folder: RunFolder, digest: str) -> Experiment:
+    """The settings that the search was started with. Raises InputError where the file is not what was written."""
+    anew = f"restore it from a backup, or start anew from {folder.experiment} under another name"
     try:
-        resolved = json.loads(folder.resolved.read_text(encoding="utf-8"))
-        del resolved["about"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        resolved = read_object(folder.resolved)
+    except InputError as error:
+        raise InputError(error.what, where=error.where, expected=error.expected, remedy=anew) from error
+    if digest and digest != _digest(folder.resolved):
         raise InputError(
-            f"cannot be read ({error})",
+            "is damaged, or was edited: the ledger knows other settings (their SHA-256 does not fit)",
             where=str(folder.resolved),
             expected="the settings that the search was started with",
-            remedy=f"start it anew from {folder.experiment} under another name",
-        ) from error
+            remedy=anew,
+        )
+    resolved.pop("about", None)
     return load_resolved(resolved, str(folder.resolved))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

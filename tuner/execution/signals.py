@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 
 class StopRequested(BaseException):
     """Raised by a signal outside the search loop (start-up, say), where nothing else would notice a flag."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        self.number = number
+        super().__init__(number)
 
 
 class StopSignals:
@@ -23,6 +29,8 @@ class StopSignals:
         self.number: int | None = None
         self.count = 0
         self._deferred = False
+        self._whole = 0
+        self._late = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -46,12 +54,25 @@ class StopSignals:
         """From here on the first signal only sets the flag; the loop looks at it."""
         self._deferred = True
         if self.number is not None:
-            raise StopRequested
+            raise StopRequested(self.number)
 
     def mute(self) -> None:
         """From here on signals are ignored: the search is ending, and what it writes last must be whole."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What is done in here is done to its end: a signal that would raise waits until then. An import, say: in the
+        middle of one, Python may print the exception and go on without it."""
+        self._whole += 1
+        try:
+            yield
+        finally:
+            self._whole -= 1
+        if self._late and not self._whole:
+            self._late = False
+            raise StopRequested(self.number or signal.SIGINT)
 
     def requested(self) -> bool:
         return self.number is not None
@@ -60,4 +81,7 @@ class StopSignals:
         self.count += 1
         self.number = self.number or number
         if not self._deferred or self.count > 1:
-            raise StopRequested
+            if self._whole:
+                self._late = True
+                return
+            raise StopRequested(number)

@@ -12,6 +12,7 @@ from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms
+from tuner.execution.disk import Room
 from tuner.execution.engines import SLOT_CPUS, Engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
@@ -21,6 +22,7 @@ from tuner.execution.worker import Naming, TrialActor, WorkerConfig, trial_name
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Ledger
 from tuner.results.records import SearchRecord
+from tuner.room import is_full
 from tuner.scheduling.asha import Asha
 from tuner.scheduling.rules import Reading, make_rules
 from tuner.seeds import derive_seed
@@ -57,6 +59,7 @@ def run_trials(
     ledger: Ledger,
     record: SearchRecord,
     signals: StopSignals,
+    room: Room,
     engines: Engines | None,
 ) -> Verdict | None:
     """Runs what is left of a search; returns the verdict that halted it, if one did. engines: where trials are packed.
@@ -65,16 +68,19 @@ def run_trials(
     """
     experiment = plan.experiment
     ladder = plan.ladder(preparation.tokens)
-    study = Study(
-        folder.study,
-        name=folder.name,
-        space=plan.space,
-        sampler=experiment.search.sampler,
-        num_trials=experiment.search.num_trials,
-        seed=experiment.search.seed,
-        recipe=plan.recipe,
-        records=record.trials.values(),
-    )
+
+    def make_study() -> Study:
+        return Study(
+            folder.study,
+            name=folder.name,
+            space=plan.space,
+            sampler=experiment.search.sampler,
+            num_trials=experiment.search.num_trials,
+            seed=experiment.search.seed,
+            recipe=plan.recipe,
+            records=record.trials.values(),
+        )
+
     terms = Terms(
         num_trials=experiment.search.num_trials,
         seed=derive_seed(experiment.search.seed, "trial"),
@@ -84,7 +90,10 @@ def run_trials(
     )
     plaques = Plaques()
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
-    books = Books(folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=naming, plaques=plaques)
+    books = Books(
+        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=plaques,
+        room=room,
+    )  # fmt: skip
     books.stop_when(signals.requested)
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
@@ -94,7 +103,7 @@ def run_trials(
         listener=books,
         history=[(t.trial, [Reading(p.resource, p.eval_loss) for p in t.points]) for t in record.ended],
     )
-    left = experiment.search.num_trials - len(record.ended)
+    left = experiment.search.num_trials - record.num_ended
     if left <= 0:
         return None
     settings = experiment.settings.model_dump(mode="json")
@@ -128,6 +137,9 @@ def run_trials(
     signals.defer()
     try:
         tuner.fit()
+    except Exception as error:
+        if not is_full(error) or not books.complete:
+            raise  # else Ray has no room for its own last snapshot, which nobody reads
     finally:
         books.close()
     if books.failure is not None:

@@ -29,6 +29,9 @@ from tuner.contract import (
     load_program,
 )
 from tuner.execution.carrying import arrived, carried
+from tuner.execution.disk import no_room
+from tuner.redaction import LogFile
+from tuner.room import is_full
 from tuner.scheduling.wire import to_result
 
 
@@ -92,6 +95,8 @@ class TrialActor(tune.Trainable):
         except InputError as error:
             return to_result(Verdict(Reason.CONFIG, str(error)), traceback.format_exc())
         except Exception as error:
+            if is_full(error):
+                return to_result(no_room(error), traceback.format_exc())
             message = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             return to_result(Verdict(Reason.ERROR, message), traceback.format_exc())
 
@@ -148,8 +153,7 @@ class TrialActor(tune.Trainable):
         """Sends what the libraries beneath say while this trial runs to its own file."""
         logging.captureWarnings(True)
         Path(self._trial.log).parent.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
-        self._log = logging.FileHandler(self._trial.log, delay=True, encoding="utf-8")
-        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._log = LogFile(self._trial.log)
         logging.getLogger().addHandler(self._log)
 
 

@@ -77,7 +77,7 @@ def plot(trial: TrialRecord, width: int = 60, height: int = 9, recipe: TrialReco
     grid = [[(" ", "")] * width for _ in range(height)]
 
     def cell(step: float, loss: float) -> tuple[int, int]:
-        x = round(min(1.0, step / last) * (width - 1))
+        x = round(min(1.0, max(0.0, step / last)) * (width - 1))
         y = round((1 - min(1.0, max(0.0, (loss - low) / span))) * (height - 1))
         return x, y
 

@@ -65,7 +65,7 @@ def line_width(spans: Line) -> int:
 
 def clean(text: str) -> str:
     """One row of printable text: what others wrote (error messages, names) brings no newline and no escape code."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return _printable(" ".join(text.split()))
 
 
 def shorten(text: str, width: int) -> str:
@@ -172,7 +172,12 @@ def write(lines: Sequence[Line], stream: IO[str] | None = None) -> None:
 
 
 def for_stream(spans: Line, stream: IO[str]) -> Line:
-    """The line in characters that the stream can write: blocks and dots become ASCII where it must be."""
+    """The line in characters that the stream can write: blocks and dots become ASCII where it must be.
+
+    The last door: whatever was written by others and is no printable character (an escape code that would colour,
+    clear or answer for the terminal, half a surrogate, a mark that turns the direction of writing) becomes a space.
+    """
+    spans = tuple((text if text.isprintable() else _printable(text), style) for text, style in spans)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     if encoding.lower().replace("-", "") == "utf8":
         return spans
@@ -180,5 +185,9 @@ def for_stream(spans: Line, stream: IO[str]) -> Line:
     try:
         text.encode(encoding)
     except (UnicodeEncodeError, LookupError):
-        return tuple((text.translate(_ASCII), style) for text, style in spans)
+        return tuple((text.translate(_ASCII).encode("ascii", "replace").decode(), style) for text, style in spans)
     return spans
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)

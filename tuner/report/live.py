@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REFRESH_PER_SECOND = 4
+AT_LEISURE = 20
+"""Times its own cost that a picture stays up: of 10,000 trials one takes 0.3 s, in which the search stands still."""
 NOTES = 2
 """Sentences for the user kept in view, the newest; all of them are in the ledger."""
 
@@ -79,7 +81,7 @@ def select(record: SearchRecord, room: int) -> list[TrialRecord]:
 
 def _bar(record: SearchRecord, width: int, share: float, left: float | None, elapsed: float, doing: str) -> Line:
     """ "first   5 of 16 trials  ━━━━━━╸━━━━━━  43%  0:41, about 55 s left · 2 workers"."""
-    running = sum(t.is_running for t in record.trials.values())
+    running = len(record.running)
     name = title(shorten(record.name or "search", 24))
     if not record.trials:
         spinner = _SPINNER[int(elapsed * REFRESH_PER_SECOND) % len(_SPINNER)]
@@ -87,9 +89,9 @@ def _bar(record: SearchRecord, width: int, share: float, left: float | None, ela
             "waiting for the first worker" if record.facts else "starting Ray, preparing the base and the data"
         )
         return crop(line(name, (f"{spinner} {what}", "run"), (f"   {words.clock(elapsed)}", "dim")), width)
-    count = f"{len(record.ended)} of {words.plural(record.num_trials, 'trial')}   "
+    count = f"{record.num_ended} of {words.plural(record.num_trials, 'trial')}   "
     time_left = "" if left is None or doing else f", about {words.about(left)} left"
-    if not doing and not running and len(record.ended) >= record.num_trials and not record.finished:
+    if not doing and not running and record.num_ended >= record.num_trials and not record.finished:
         doing = "keeping the best adapter"
     tail = f"{doing} · " if doing else ""
     tail += f"{words.clock(elapsed)}{time_left}"
@@ -127,6 +129,8 @@ class LiveView:
         self._live: Live | None = None
         self._events = 0
         self._drawn: tuple[tuple[object, ...], list[Line]] = ((), [])
+        self._shown: tuple[tuple[int, int], RenderableType] | None = None
+        self._rests_until = 0.0
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -167,10 +171,15 @@ class LiveView:
 
         if self._live is None:
             return Text("")
-        width, height = self._live.console.size
+        began = time.monotonic()
+        width, height = size = self._live.console.size
+        if self._shown and self._shown[0] == size and began < self._rests_until:
+            return self._shown[1]
         with self._lock:
             lines = self.picture(width, height - 1)
-        return to_rich([for_stream(spans, self._stream) for spans in lines])
+        self._shown = size, to_rich([for_stream(spans, self._stream) for spans in lines])
+        self._rests_until = time.monotonic() + AT_LEISURE * (time.monotonic() - began)
+        return self._shown[1]
 
     def picture(self, width: int, height: int, now: float | None = None) -> list[Line]:
         """The lines of this moment."""

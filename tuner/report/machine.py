@@ -93,8 +93,16 @@ class EventLines:
 
 
 def dump(value: Any) -> str:
-    """One strict JSON document on one line: no NaN (null instead), text as it is."""
-    return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, default=str)
+    """One strict JSON document on one line: no NaN (null instead), text as it is but for what steers terminals."""
+    written = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, default=str)
+    if written.isprintable():
+        return written
+    return "".join(c if c.isprintable() else _escaped(c) for c in written)
+
+
+def _escaped(c: str) -> str:
+    """A character as JSON escapes it. Only text holds one here: json has escaped all below U+0020 itself."""
+    return json.dumps(c)[1:-1]
 
 
 def _strict(value: Any) -> Any:

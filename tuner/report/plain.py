@@ -44,6 +44,8 @@ class PlainView:
 
     def say(self, doing: str) -> None:
         """What happens now that no event tells of."""
+        if not doing:
+            return
         with self._lock:
             self._stream.write(f"{doing}\n")
             self._stream.flush()
@@ -86,7 +88,7 @@ class PlainView:
 
     def _opening(self) -> str:
         record = self._record
-        left = record.num_trials - len(record.ended)
+        left = record.num_trials - record.num_ended
         again = f", {left} of them left" if record.sessions > 1 else ""
         on = f" on {words.plural(record.workers, 'worker')}" if record.workers else ""
         return f"search {record.name}: {words.plural(record.num_trials, 'trial')}{on}{again}"

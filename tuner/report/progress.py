@@ -38,7 +38,7 @@ def estimate(record: SearchRecord, elapsed: float) -> Progress:
     ahead += sum(_expected_rest(survival, _share(t)) for t in trials if t.is_running)
     if ahead == 0:
         return Progress(1.0 if trials else 0.0, None)
-    known = done >= MINIMUM_WORK and (len(record.ended) >= MINIMUM_ENDED or not waiting)
+    known = done >= MINIMUM_WORK and (record.num_ended >= MINIMUM_ENDED or not waiting)
     left = ahead * elapsed / done if known and elapsed > 0 and not record.finished else None
     return Progress(done / (done + ahead), left)
 

@@ -56,7 +56,7 @@ def summary(
 
 def headline(record: SearchRecord, width: int) -> Line:
     """ "first   16 of 16 trials · 2 workers · 1 min 12 s · 31% of the full budget's tokens"."""
-    ended = len(record.ended)
+    ended = record.num_ended
     facts = [f"{ended} of {words.plural(max(record.num_trials, ended), 'trial')}"]
     facts += [words.plural(record.workers, "worker")] if record.workers else []
     facts += [words.duration(record.wall_s)]
@@ -94,7 +94,7 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
         out += labelled("kept", f"{place.folder}/best: {', '.join(place.kept)}", width)
     out += _failed(record, place, width)
     if is_interrupted(record):
-        left = max(0, record.num_trials - len(record.ended))
+        left = max(0, record.num_trials - record.num_ended)
         out += labelled("left", f"{words.plural(left, 'trial')} not ended; to go on with them:", width, "warn")
         verb = "submit" if place.address else "search"
         out.append(_command("", place.command(f"{verb} --resume {place.name}")))
@@ -160,5 +160,5 @@ def kept_in(best: Path) -> tuple[str, ...]:
     if not (best / "manifest.json").is_file():
         return ()
     weights = [p for p in best.iterdir() if p.name.startswith("adapter_model.")]
-    adapter = f"adapter ({words.size(sum(p.stat().st_size for p in weights))})" if weights else "adapter"
+    adapter = f"adapter ({words.size(sum(p.lstat().st_size for p in weights))})" if weights else "adapter"
     return (adapter, *(name for name in ("train.yaml", "README.md") if (best / name).is_file()))

@@ -102,7 +102,7 @@ def whole_percent(share: float) -> str:
 
 def duration(seconds: float) -> str:
     """Two units at most: "41 s", "1 min 12 s", "2 h 5 min", "3 d 4 h"."""
-    s = max(0, round(seconds))
+    s = max(0, round(seconds)) if math.isfinite(seconds) else 0
     for big, big_name, small, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if s >= big:
             rest = s % big // small

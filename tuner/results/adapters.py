@@ -6,23 +6,38 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tuner.contract import InputError
 from tuner.results.folder import RunFolder
 from tuner.results.model_card import model_card
 from tuner.results.records import SearchRecord
+from tuner.results.stranger import inside, is_plain_file, read_object
+
+MANIFEST = "manifest.json"
+"""Written last: where it is, `best/` is whole."""
 
 
-def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int) -> None:
-    """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search."""
-    ranked = [t for t in record.leaderboard if t.has_ended and t.is_usable and t.adapter]
-    kept = {t.number for t in ranked[:keep]} | {t.number for t in record.trials.values() if not t.has_ended}
-    for trial in record.ended:
-        if trial.number not in kept:
-            shutil.rmtree(folder.trial(trial.number), ignore_errors=True)
+def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int | None = None) -> None:
+    """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search.
+
+    ended: the trial that has just ended; it alone, or the one it pushed out of the best, can have become surplus. None
+    looks through the whole folder.
+    """
+    best = [t.number for t in islice((t for t in record.ranked if t.adapter), keep + 1)]
+    kept, next_best = set(best[:keep]), best[keep:]
+    if ended is None:
+        names = [place.name for place in folder.adapters.iterdir()] if folder.adapters.is_dir() else []
+        have = [record.trials.get(int(name)) for name in names if name.isdigit()]
+        surplus = [t.number for t in have if t is not None and t.has_ended and t.number not in kept]
+    else:
+        surplus = next_best if ended in kept else [ended]
+    for number in surplus:
+        shutil.rmtree(folder.trial(number), ignore_errors=True)
 
 
 def write_best(
@@ -31,26 +46,33 @@ def write_best(
     """Writes `best/`: the winner's PEFT adapter, `train.yaml`, `README.md` and, last, `manifest.json`.
 
     train: the experiment that trains the winner again. Written beside and renamed; a `manifest.json` means that all
-    of it is there. Returns None where no trial left an adapter.
+    of it is there. Returns None where no trial left an adapter in the run folder.
     """
     winner = record.best
-    if winner is None or not winner.adapter or not (folder.path / winner.adapter).is_dir():
+    adapter = inside(folder.path, winner.adapter) if winner is not None else None
+    if winner is None or adapter is None or not adapter.is_dir():
         return None
     fresh = folder.path / "best.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(folder.path / winner.adapter, fresh)
-    header = f"# Trains trial {winner.number} of {folder.name} again: python -m tuner train {folder.best}/train.yaml\n"
-    (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
-    (fresh / "README.md").write_text(model_card(folder.name, record, winner, resolved), encoding="utf-8")
-    manifest = {
-        "name": folder.name,
-        "trial": winner.number,
-        "params": winner.params,
-        "eval_loss": winner.best_eval_loss,
-        "step": winner.best.step if winner.best else None,
-        "files": {p.name: _sha256(p) for p in sorted(fresh.iterdir()) if p.is_file()},
-    }
-    (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    try:
+        shutil.copytree(adapter, fresh, ignore=_not_plain)
+        again = f"python -m tuner train {folder.best}/train.yaml"
+        header = f"# Trains trial {winner.number} of {folder.name} again: {again}\n"
+        (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
+        (fresh / "README.md").write_text(model_card(folder.name, record, winner, resolved), encoding="utf-8")
+        write_manifest(
+            fresh,
+            {
+                "name": folder.name,
+                "trial": winner.number,
+                "params": winner.params,
+                "eval_loss": winner.best_eval_loss,
+                "step": winner.best.step if winner.best else None,
+            },
+        )
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)  # half of a new one is worth nothing, the old one is untouched
+        raise
     old = folder.path / "best.old"
     shutil.rmtree(old, ignore_errors=True)
     if folder.best.exists():
@@ -58,6 +80,52 @@ def write_best(
     fresh.replace(folder.best)
     shutil.rmtree(old, ignore_errors=True)
     return folder.best
+
+
+def write_manifest(best: Path, about: Mapping[str, Any]) -> None:
+    """Writes `manifest.json`: `about`, the SHA-256 of every other file in `best`, and one of all that it says."""
+    files = {p.relative_to(best).as_posix(): _sha256(p) for p in sorted(best.rglob("*")) if is_plain_file(p)}
+    files.pop(MANIFEST, None)
+    said = {**about, "files": files}
+    text = json.dumps({**said, "sha256": _sum_of(said)}, indent=2, allow_nan=False)
+    (best / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def checked_manifest(best: Path) -> dict[str, Any]:
+    """The manifest of `best/`, every file that it names looked at.
+
+    Raises InputError naming the file that is damaged, that is not there, or that leads out of the folder.
+    """
+    said = read_object(best / MANIFEST)
+    files, told = said.get("files"), said.pop("sha256", None)
+    if not isinstance(files, dict) or told != _sum_of(said):
+        raise _damaged(best / MANIFEST)
+    for name, sum_ in files.items():
+        place = inside(best, name)
+        if place is None or not is_plain_file(place):
+            raise InputError("is not there, or is no plain file", where=str(best / name), expected="a file of best/")
+        if _sha256(place) != sum_:
+            raise _damaged(place)
+    return said
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        "is damaged: it is not what was written",
+        where=str(path),
+        expected="the file as the search left it (its SHA-256 does not fit)",
+        remedy="restore it from a backup; a resume of the search writes best/ anew from adapters/",
+    )
+
+
+def _not_plain(folder: str, names: list[str]) -> list[str]:
+    """What a copy leaves out: links, which may lead out of the run folder or in circles, pipes, devices."""
+    here = Path(folder)
+    return [n for n in names if not is_plain_file(here / n) and ((here / n).is_symlink() or not (here / n).is_dir())]
+
+
+def _sum_of(said: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

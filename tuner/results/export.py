@@ -2,43 +2,89 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tuner.apart import Apart
-from tuner.contract import InputError
+from tuner.contract import PROGRAMS, InputError
+from tuner.results.adapters import MANIFEST, checked_manifest
 from tuner.results.folder import RunFolder
+from tuner.results.stranger import inside, is_plain_file, read_object
+from tuner.room import is_full
 
 
-def export_best(folder: RunFolder, to: Path, merge: bool = False) -> Path:
+def export_best(
+    folder: RunFolder, to: Path, merge: bool = False, *, program: str | None = None, trust_remote_code: bool = False
+) -> Path:
     """Copies `best/` to the new folder `to`; with merge, writes the base with the adapter merged into it.
 
-    Raises InputError where the search has no best trial yet, or where `to` already holds something.
+    Copied is what the manifest names, once each file has been found to be what was written, and nothing that a link
+    leads to. A merge runs the search's program: one that is not shipped must be named again as `program`, and a base
+    with code of its own wants `trust_remote_code` again, because what a run folder says is not enough to run code.
+    Raises InputError where the search has no best trial yet, where a file is damaged, or where `to` holds something.
     """
-    if not (folder.best / "manifest.json").is_file():
+    if not is_plain_file(folder.best / MANIFEST) or inside(folder.path, folder.best) is None:
         raise InputError(
             "there is no best adapter",
             where=str(folder.path),
             expected="a search with at least one usable trial, at its end",
             remedy=f"python -m tuner status {folder.name}",
         )
+    files = checked_manifest(folder.best)["files"]
+    resolved = _mergeable(folder, program, trust_remote_code) if merge else {}
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError("is already there", where=str(to), expected="a new or an empty folder")
     try:
         to.mkdir(parents=True, exist_ok=True)
+        if not merge:
+            for name in (*files, MANIFEST):
+                (to / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder.best / name, to / name, follow_symlinks=False)
     except OSError as error:
-        raise InputError(f"cannot write here ({error.strerror})", where=str(to), expected="a folder to make") from error
+        remedy = "make room, and export into a new folder" if is_full(error) else ""
+        told = f"cannot write here ({error.strerror or error})"
+        raise InputError(told, where=str(to), expected="a folder to make", remedy=remedy) from error
     if merge:
-        resolved = json.loads(folder.resolved.read_text(encoding="utf-8"))
-        settings = {name: resolved[name] for name in resolved if name not in ("search", "scheduler", "run", "about")}
-        call = Apart(
-            resolved["run"]["program"], "merge", settings, str(folder.best), str(to), log=folder.logs / "export.log"
-        )
-        try:
-            call.result()
-        finally:
-            call.close()
-    else:
-        shutil.copytree(folder.best, to, dirs_exist_ok=True)
+        _merge(folder, to, resolved)
     return to
+
+
+def _mergeable(folder: RunFolder, program: str | None, trust_remote_code: bool) -> Mapping[str, Any]:
+    resolved = read_object(folder.resolved)
+    run, model = resolved.get("run"), resolved.get("model")
+    named = run.get("program") if isinstance(run, dict) else None
+    if not isinstance(named, str) or (named not in PROGRAMS and named != program):
+        raise InputError(
+            f"a merge would run the program {named!r}, which this run folder names",
+            where=str(folder.resolved),
+            expected=f"one of {', '.join(PROGRAMS)}, or the same name on the command line",
+            remedy=f"--program {named}, if you know that program",
+        )
+    if isinstance(model, dict) and model.get("trust_remote_code") and not trust_remote_code:
+        raise InputError(
+            f"a merge would run code that comes with the base {model.get('model_name_or_path')!r}",
+            where=str(folder.resolved),
+            expected="--trust-remote-code on the command line too",
+            remedy="read the code first",
+        )
+    return resolved
+
+
+def _merge(folder: RunFolder, to: Path, resolved: Mapping[str, Any]) -> None:
+    settings = {name: resolved[name] for name in resolved if name not in ("search", "scheduler", "run", "about")}
+    program = resolved["run"]["program"]
+    call = Apart(program, "merge", settings, str(folder.best), str(to), log=_log(folder, to))
+    try:
+        call.result()
+    finally:
+        call.close()
+
+
+def _log(folder: RunFolder, to: Path) -> Path:
+    """Where a merge says what it does: in the run folder, unless a link leads out of it or it cannot be written to."""
+    log = folder.logs / "export.log"
+    fit = inside(folder.path, log) is not None and not log.is_symlink() and os.access(folder.logs, os.W_OK)
+    return log if fit else to.with_name(f"{to.name}.log")

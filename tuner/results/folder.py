@@ -18,9 +18,9 @@ import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from tuner.contract import InputError
 from tuner.results import storage
@@ -29,7 +29,7 @@ from tuner.results.records import SearchRecord
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NEEDED_BYTES = 256 * 2**20
-"""Free space a search asks for at its start; under it the first snapshot of anything may already fail."""
+"""Free space a search asks for at its start where nothing else is said; with less, soon something cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -87,35 +87,54 @@ class RunFolder:
 
     def record(self) -> SearchRecord:
         """What the ledger says. Raises InputError where it cannot be read."""
+        record, number = SearchRecord(), 0
         try:
-            return SearchRecord.fold(read_ledger(self.ledger))
-        except ValueError as error:
-            raise InputError(str(error), remedy="restore the line from a backup, or delete it") from error
+            for number, event in enumerate(read_ledger(self.ledger), start=1):  # noqa: B007
+                record.apply(event)
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror or error})", where=str(self.ledger)) from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            told = str(error) if str(self.ledger) in str(error) else f"{self.ledger}, event {number}: {error!r:.200}"
+            raise InputError(told, remedy="restore the line from a backup, or delete it") from error
+        if not number and (self.study.exists() or (self.best / "manifest.json").exists()):
+            raise InputError(
+                "is empty, and this search has run",
+                where=str(self.ledger),
+                expected="the ledger as the last session left it",
+                remedy="restore it from a backup",
+            )
+        return record
 
 
 class RunLock:
     """Holds a run folder for one driver. Released with the process, however it ends."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._file: IO[str] = (folder.path / ".lock").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:  # and not through a link, because what it leads to would be emptied
+            lock = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip()
-            self._file.close()
+            told = f"cannot be written ({error.strerror})"
+            raise InputError(told, where=str(folder.path / ".lock"), expected="a file of its own") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
+            os.close(lock)
             raise InputError(
                 f"the run {folder.name!r} is being written by another driver" + (f" ({holder})" if holder else ""),
                 where=str(folder.path),
                 remedy="wait for it, or start under another name; watch it with: "
                 f"python -m tuner status {folder.name}{_elsewhere(folder)}",
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        self._file.flush()
+        self._lock: int | None = lock
+        with suppress(OSError):  # on a full disk the lock holds all the same, it only does not say whose it is
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
 
     def release(self) -> None:
-        self._file.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def default_name() -> str:
@@ -123,8 +142,9 @@ def default_name() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 
-def create_run(storage_path: Path, name: str) -> RunFolder:
-    """Makes a new run folder. Raises InputError where the name is unfit, taken, or the disk cannot take it."""
+def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> RunFolder:
+    """Makes a new run folder. Raises InputError where the name is unfit, taken, or the disk has less than `needed`
+    bytes left."""
     folder = _named(storage_path, name)
     if folder.path.exists() or storage.exists(folder.path):
         raise InputError(
@@ -144,12 +164,12 @@ def create_run(storage_path: Path, name: str) -> RunFolder:
             where=str(folder.path),
             remedy="make room or give another --storage-path",
         ) from error
-    if free < NEEDED_BYTES:
+    if free < needed:
         shutil.rmtree(folder.path)
         raise InputError(
             f"only {free / 2**20:.0f} MiB are free on this disk",
             where=str(storage_path),
-            expected=f"at least {NEEDED_BYTES / 2**20:.0f} MiB at the start",
+            expected=f"at least {needed / 2**20:.0f} MiB at the start (run.min_free_mb)",
             remedy="make room or give another --storage-path",
         )
     return folder

@@ -2,11 +2,13 @@
 
 Every line has the same leading fields (`EVENT_FIELDS`, null where an event has no such thing) and may carry more in
 `details`. Numbers that JSON cannot write (NaN and the infinities) stand as the strings "NaN", "Infinity" and
-"-Infinity", so that any strict JSON reader can read a ledger and nothing that was measured is lost.
+"-Infinity", so that any strict JSON reader can read a ledger and nothing that was measured is lost. `sum`, the last
+member of a line, is the CRC-32 of the line without it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -15,7 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from tuner.contract import Reason, Status
+from tuner.redaction import redacted
+from tuner.results import strict
+from tuner.room import is_full
 
 
 class Kind(StrEnum):
@@ -52,21 +59,25 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One line of strict JSON."""
+        """One line of strict JSON, its checksum last."""
         values = {name: _encode(getattr(self, name)) for name in EVENT_FIELDS}
-        return json.dumps(values, allow_nan=False, separators=(",", ":"))
+        return strict.signed(json.dumps(values, allow_nan=False, separators=(",", ":")))
 
     @classmethod
     def from_json(cls, line: str) -> Event:
         """Reads one line. Unknown fields are ignored, so that a newer ledger can be read. Raises ValueError."""
+        if strict.deep(line):
+            raise ValueError(f"nested more than {strict.MAX_DEPTH} levels deep")
         values = json.loads(line)
-        if not isinstance(values, dict) or "event" not in values:
-            raise ValueError("not a ledger event")
-        known: dict[str, Any] = {name: values[name] for name in EVENT_FIELDS if values.get(name) is not None}
-        known["event"] = Kind(values["event"])
-        for name in ("eval_loss", "best_eval_loss"):
-            if name in known:
-                known[name] = float(known[name])  # also "NaN" and "Infinity"
+        if not isinstance(values, dict) or not isinstance(values.get("event"), str):
+            raise ValueError("not an object with `event`")
+        known = strict.checked({name: values[name] for name in values if name in strict.FIELDS}, strict.FIELDS)
+        known["event"] = kind = Kind(values["event"])
+        known["details"] = strict.checked(known.get("details", {}), strict.DETAILS.get(kind, {}), "details.")
+        if "status" in known:
+            known["status"] = str(Status(known["status"]))
+        if kind is Kind.ENDED and "reason" in known:
+            known["reason"] = str(Reason(known["reason"]))
         return cls(**known)
 
 
@@ -83,24 +94,52 @@ def _encode(value: Any) -> Any:
     return value
 
 
+SYNC_EVERY_S = 1.0
+"""Events of a running trial are forced to the disk at most this often."""
+
+_BRIEF = frozenset({Kind.STARTED, Kind.SETUP, Kind.EVALUATION})
+
+
 class Ledger:
     """Appends events to a file and tells listeners.
 
-    A line is on disk (flushed and fsynced) before `append` returns and before any listener hears of it, so what a
-    person has seen is never lost. One writer: the run folder's lock sees to that.
+    A line is in the file before `append` returns and before any listener hears of it, so a driver that dies, however it
+    dies, has lost nothing that a person has seen. Against a machine that dies the line is also forced to the disk
+    (fsync): every ending at once, and what a running trial reports if the last time was a second ago. What such a crash
+    can take is thus a second of reports of trials that it cut off, and a resume runs those again; a search of short
+    trials would spend more time on waiting for the disk than on anything else.
+    One writer: the run folder's lock sees to that.
+
+    Secrets in its texts are redacted before anybody gets to see an event.
+
+    full: called with the error where the disk has no room for a line; when it returns, the line is tried again. A line
+    that did not get onto the disk as a whole is taken back, so that nothing before it suffers.
     """
 
-    def __init__(self, path: Path, listeners: Iterable[Callable[[Event], None]] = ()) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        listeners: Iterable[Callable[[Event], None]] = (),
+        full: Callable[[OSError], None] | None = None,
+    ) -> None:
         self._listeners = list(listeners)
+        self._full = full
         _cut_torn_line(path)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._synced = -math.inf
 
     def append(self, kind: Kind, **values: Any) -> Event:
-        event = Event(event=kind, time=time.time(), **values)
-        self._file.write(event.to_json() + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        event = Event(event=kind, time=time.time(), **redacted(values))
+        line = event.to_json().encode() + b"\n"
+        while True:
+            try:
+                self._write(line, brief=kind in _BRIEF)
+                break
+            except OSError as error:
+                if self._full is None or not is_full(error):
+                    raise
+                self._full(error)
         for listener in self._listeners:
             listener(event)
         return event
@@ -108,24 +147,47 @@ class Ledger:
     def close(self) -> None:
         self._file.close()
 
+    def _write(self, line: bytes, *, brief: bool) -> None:
+        try:
+            written = 0
+            while written < len(line):  # a disk that fills up takes a part of a line without complaint
+                written += self._file.write(line[written:]) or 0
+            now = time.monotonic()
+            if not brief or now - self._synced >= SYNC_EVERY_S:
+                os.fsync(self._file.fileno())
+                self._synced = now
+        except OSError:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(line)
+
 
 def read_ledger(path: Path) -> Iterator[Event]:
     """Yields the events of a ledger, oldest first.
 
     A last line without its newline was torn by a crash in the middle of a write: it was never told to anyone and is
-    left out. Any other line that cannot be read raises ValueError with its number.
+    left out. Any other line that cannot be read, or whose checksum does not fit, raises ValueError with its number.
+    Lines without checksums are those of an older ledger, and stand before all others.
     """
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+    sums = False
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(strict.MAX_LINE + 1)
+            if not line.endswith(b"\n") and len(line) <= strict.MAX_LINE:
                 return
-            if not line.strip():
-                continue
             try:
-                yield Event.from_json(line)
-            except (ValueError, TypeError) as error:
+                if len(line) > strict.MAX_LINE:
+                    raise ValueError(f"longer than {strict.MAX_LINE:,} bytes")
+                if not line.strip():
+                    continue
+                has_sum = strict.is_signed(line.rstrip(b"\n"))
+                if sums and not has_sum:
+                    raise ValueError("its checksum is missing, and the lines before it have theirs")
+                sums = has_sum
+                yield Event.from_json(line.decode("utf-8"))
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: not a ledger event ({error})") from error
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.redaction import redact
 from tuner.results.records import SearchRecord, TrialRecord
 
 
@@ -13,6 +14,7 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
     """A model card in Markdown with the metadata block that the Hugging Face hub reads."""
     base = str(resolved.get("model", {}).get("model_name_or_path", "unknown"))
     quantization = resolved.get("model", {}).get("quantization", {}).get("kind", "none")
+    trusted = bool(resolved.get("model", {}).get("trust_remote_code"))
     best = winner.best
     assert best is not None
     counts = ", ".join(f"{n} {what}" for what, n in record.counts["reason"].items())
@@ -29,13 +31,14 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         f"# {name}: trial {winner.number}",
         "",
         f"A LoRA adapter for `{base}`{' (NF4)' if quantization == 'nf4' else ''}, "
-        f"the best of {len(record.ended)} trials.",
+        f"the best of {record.num_ended} trials.",
         "",
         f"- validation loss **{best.eval_loss:.6f}** at step {best.step} of {winner.max_steps}",
         *([f"- the recipe's default hyperparameters reached {recipe:.6f}"] if recipe is not None else []),
         f"- trainable parameters: {winner.setup.get('share', winner.setup.get('trainable_parameters', 'unknown'))}",
         f"- endings: {counts}",
         f"- training tokens of the whole search: {record.tokens:,}",
+        *(["- **the base runs code of its own** (`trust_remote_code`)"] if trusted else []),
         "",
         "## Hyperparameters",
         "",
@@ -65,4 +68,4 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         "",
         f"Made with {versions}." if versions else "",
     ]
-    return "\n".join(lines).rstrip() + "\n"
+    return redact("\n".join(lines).rstrip() + "\n")

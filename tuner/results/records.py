@@ -7,8 +7,9 @@ disagree. A record is a function of its events alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,7 +128,11 @@ class TrialRecord:
 
 @dataclass
 class SearchRecord:
-    """A whole search: its trials by number, and what was said of it as a whole."""
+    """A whole search: its trials by number, and what was said of it as a whole.
+
+    What is asked of it after every event (the winner, who runs, how many have ended) is kept as events come in, so that
+    an event costs the ten thousandth trial what it costs the first.
+    """
 
     name: str = ""
     num_trials: int = 0
@@ -138,6 +143,8 @@ class SearchRecord:
     started: float | None = None
     updated: float | None = None
     finished: bool = False
+    settings_digest: str = ""
+    """SHA-256 of `resolved.json` as the last session read it."""
     sessions: int = 0
     wall_s: float = 0.0
     outcome: str = ""
@@ -145,6 +152,8 @@ class SearchRecord:
     halt_message: str = ""
     halt_remedy: str = ""
     _session_started: float | None = None
+    _ranked: list[tuple[bool, float, int]] = field(default_factory=list, repr=False, compare=False)
+    _unended: dict[int, TrialRecord] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def fold(cls, events: Iterable[Event]) -> SearchRecord:
@@ -181,14 +190,14 @@ class SearchRecord:
         self.name = details.get("name", self.name)
         self.num_trials = details.get("num_trials", self.num_trials)
         self.workers = details.get("workers", self.workers)
+        self.settings_digest = details.get("settings", self.settings_digest)
         self.started = self.started or event.time
         self._session_started = event.time
         self.sessions += 1
         self.finished, self.outcome = False, ""
         self.halt_reason = self.halt_message = self.halt_remedy = ""
-        for trial in self.trials.values():  # a driver that vanished said nothing about what it was running
-            if not trial.has_ended:
-                trial.interrupted = True
+        for trial in self._unended.values():  # a driver that vanished said nothing about what it was running
+            trial.interrupted = True
 
     def _note(self, texts: Iterable[str]) -> None:
         self.notes += [text for text in texts if text and text not in self.notes]
@@ -198,7 +207,9 @@ class SearchRecord:
         assert number is not None
         if event.event is Kind.STARTED:
             before = self.trials.get(number)
-            self.trials[number] = TrialRecord(
+            if before is not None:
+                self._unrank(before)
+            self.trials[number] = self._unended[number] = TrialRecord(
                 number=number,
                 params=dict(event.params or {}),
                 trial=event.trial or "",
@@ -234,9 +245,17 @@ class SearchRecord:
                 trial.remedy = str(event.details.get("remedy", ""))
                 trial.traceback = str(event.details.get("traceback", ""))
                 trial.ended = event.time
+                self._unended.pop(number, None)
+                if trial.is_usable:
+                    insort(self._ranked, _rank(trial))
             case Kind.INTERRUPTED:
                 trial.interrupted = True
                 trial.ended = event.time
+
+    def _unrank(self, trial: TrialRecord) -> None:
+        place = bisect_left(self._ranked, _rank(trial))
+        if place < len(self._ranked) and self._ranked[place] == _rank(trial):
+            del self._ranked[place]
 
     # What is asked of a search.
 
@@ -245,26 +264,37 @@ class SearchRecord:
         return [t for t in self.trials.values() if t.has_ended]
 
     @property
+    def num_ended(self) -> int:
+        return len(self.trials) - len(self._unended)
+
+    @property
+    def running(self) -> list[TrialRecord]:
+        return [t for t in self._unended.values() if t.is_running]
+
+    @property
+    def cut_off(self) -> list[TrialRecord]:
+        """The trials that a resume runs again."""
+        return [t for t in self._unended.values() if t.interrupted]
+
+    @property
+    def ranked(self) -> Iterator[TrialRecord]:
+        """The ended trials whose loss may be compared, the winner first: completed ones before those stopped early."""
+        return (self.trials[number] for _, _, number in self._ranked)
+
+    @property
     def recipe(self) -> TrialRecord | None:
         return self.trials.get(RECIPE)
 
     @property
     def best(self) -> TrialRecord | None:
         """The winner: lowest best loss among completed trials; where none completed, among those stopped at a rung."""
-        usable = [t for t in self.trials.values() if t.is_usable]
-        completed = [t for t in usable if t.status is Status.COMPLETED]
-        return min(completed or usable, key=_by_best_loss, default=None)
+        return next(self.ranked, None)
 
     @property
     def leaderboard(self) -> list[TrialRecord]:
         """Every trial, the winner first: usable by best loss, then the running, then what had no usable ending."""
-
-        def rank(trial: TrialRecord) -> tuple[int, float, int]:
-            group = 0 if trial.status is Status.COMPLETED and trial.is_usable else 1 if trial.is_usable else 2
-            group = 3 if trial.has_ended and not trial.is_usable else group
-            return group, _by_best_loss(trial), trial.number
-
-        return sorted(self.trials.values(), key=rank)
+        others = [t for t in self.trials.values() if not t.is_usable]
+        return [*self.ranked, *sorted(others, key=lambda t: (t.has_ended, _by_best_loss(t), t.number))]
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -296,6 +326,10 @@ class SearchRecord:
         if best is None or not recipe:
             return None
         return (recipe - best) / recipe
+
+
+def _rank(trial: TrialRecord) -> tuple[bool, float, int]:
+    return trial.status is not Status.COMPLETED, _by_best_loss(trial), trial.number
 
 
 def _by_best_loss(trial: TrialRecord) -> float:

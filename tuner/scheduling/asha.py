@@ -8,11 +8,13 @@ the ledger when a search resumes (Ray's own restore leaves them empty).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import insort
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers.async_hyperband import _Bracket as RayBracket
 
 from tuner.contract import METRIC, Evaluation, Reason, Setup, Verdict
 from tuner.scheduling.ladder import Ladder
@@ -64,6 +66,7 @@ class Asha(AsyncHyperBandScheduler):
             reduction_factor=ladder.reduction_factor,
             brackets=1,
         )
+        self._brackets = [_Bracket(ladder)]
         self._ladder, self._before, self._after = ladder, tuple(before), tuple(after)
         self._listener: Listener | None = listener
         self._curves: dict[str, list[Reading]] = {}
@@ -87,9 +90,14 @@ class Asha(AsyncHyperBandScheduler):
         self._listener.evaluated(trial.trial_id, report, resource, verdict)
         return TrialScheduler.STOP if verdict else TrialScheduler.CONTINUE
 
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        """The trial that waits for a worker. Ray's looks for it through every trial there has been, twice a report."""
+        return next((t for t in tune_controller.get_live_trials() if t.status in ("PENDING", "PAUSED")), None)
+
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """Forgets a trial. Ray's would note its last result at a rung once more, a NaN included."""
         self._forget(trial)
+        _empty(trial)
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         self._forget(trial)
@@ -159,8 +167,8 @@ class Asha(AsyncHyperBandScheduler):
         at the higher and would take the trial's next, later loss for the lower; a NaN stands there and counts for
         nothing in the cut-off."""
         for milestone, recorded in self._brackets[0]._rungs:
-            if resource >= milestone:
-                recorded.setdefault(trial_id, math.nan)
+            if resource >= milestone and trial_id not in recorded:
+                recorded[trial_id] = math.nan
 
     def _resource(self, evaluation: Evaluation) -> int:
         """A trial's place on the ladder: its share of its own steps, of the whole budget. For a budget in steps that
@@ -173,6 +181,50 @@ class Asha(AsyncHyperBandScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_listener": None}  # Ray pickles its tuner; the books hold open files
+
+
+def _empty(trial: Trial) -> None:
+    """Drops what Ray keeps of a trial's metrics and nobody asks for: 27 kB of running means and of its last result, in
+    a list that only grows."""
+    metadata = trial.run_metadata
+    metadata.metric_analysis, metadata.metric_n_steps, metadata.last_result = {}, {}, {}
+
+
+class _Rung(dict[str, float]):
+    """The losses recorded at a rung, negated as Ray has them, by trial; in order beside it. Nothing is taken out."""
+
+    def __init__(self, rewards: Mapping[str, float] | None = None) -> None:
+        super().__init__(rewards or {})
+        self._ascending = sorted(reward for reward in self.values() if not math.isnan(reward))
+
+    def __setitem__(self, trial_id: str, reward: float) -> None:
+        super().__setitem__(trial_id, reward)
+        if not math.isnan(reward):
+            insort(self._ascending, reward)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Rung, (dict(self),)
+
+    def quantile(self, share: float) -> float:
+        """numpy's `nanpercentile` to the last bit, which sorts all of them for every report: 1 ms at 10,000 trials."""
+        if not self._ascending:
+            return math.nan
+        place = (len(self._ascending) - 1) * share
+        low = self._ascending[math.floor(place)]
+        high = self._ascending[min(math.floor(place) + 1, len(self._ascending) - 1)]
+        past = place - math.floor(place)
+        return high - (high - low) * (1 - past) if past >= 0.5 else low + (high - low) * past
+
+
+class _Bracket(RayBracket):
+    """Ray's bracket over rungs that know their order."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        super().__init__(ladder.grace_period, ladder.max_t, ladder.reduction_factor, 0)
+        self._rungs: list[tuple[float, _Rung]] = [(milestone, _Rung()) for milestone, _ in self._rungs]
+
+    def cutoff(self, recorded: _Rung) -> float | None:
+        return recorded.quantile(1 - 1 / self.rf) if recorded else None
 
 
 class _Place:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.config.words import got, listed, nearest
 from tuner.contract import InputError, Parameter
+from tuner.importing import refuse_from_a_run
 from tuner.space.parameters import AnyParameter, parents_first, shown
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ class FunctionSpace:
     def function(self) -> Any:
         module, _, attribute = self.target.partition(":")
         expected = "package.module:function, importable from where you start the search"
+        refuse_from_a_run(module, self.source)
         try:
             function = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # whatever the module does when it is imported

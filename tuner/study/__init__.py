@@ -1,6 +1,7 @@
 """The Optuna study: what to try next, told the truth about every ending.
 
 samplers.py a sampler for each kind, built anew for every trial from the search's seed and the trial's number
+journal.py  Optuna's journal, written by one process, and a window on it for samplers
 study.py    the durable study in the run folder: ask, report, tell, rebuild from the ledger
 searcher.py the Ray Tune Searcher over it
 """

@@ -25,6 +25,15 @@ def startup_trials(num_trials: int) -> int:
     return max(4, min(10, num_trials // 4))
 
 
+WINDOW = 500
+"""Finished trials that TPE is shown at most."""
+
+
+def window_of(settings: Any) -> int | None:
+    """How many finished trials the sampler is shown at most; None for all."""
+    return WINDOW if settings.kind == "tpe" else None
+
+
 def make_sampler(settings: Any, space: Any, *, num_trials: int, seed: int, number: int) -> optuna.samplers.BaseSampler:
     """The sampler that suggests trial `number`. `settings` is `search.sampler`, `space` a `tuner.space` space."""
     import optuna

@@ -17,15 +17,17 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.contract import Reason, Status, Verdict
+from tuner.contract import InputError, Reason, Status, Verdict
+from tuner.redaction import redact
 from tuner.results.records import RECIPE, TrialRecord
-from tuner.study.samplers import make_sampler
+from tuner.study.samplers import make_sampler, window_of
 
 if TYPE_CHECKING:
     import optuna
@@ -47,7 +49,7 @@ class Study:
 
     path: `study.journal` of the run folder. name: the search's, so that studies do not collide in a shared viewer.
     recipe: the parameters of trial 0. records: what the ledger knows (a resume); the journal is then written anew
-    from them, because the ledger is the truth, keeping only what samplers had noted on trials of the old journal.
+    from them, because the ledger is the truth, keeping only what samplers had noted in the old journal.
     """
 
     def __init__(
@@ -62,21 +64,30 @@ class Study:
         recipe: Mapping[str, Any],
         records: Iterable[TrialRecord] = (),
     ) -> None:
+        import optuna
+
+        from tuner.study.journal import OneWriter, Storage, Window
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._sampler = space, sampler
         self._num_trials, self._seed = num_trials, seed
         self._recipe = dict(recipe)
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
-        notes = _sampler_notes(path, name)
+        notes = _Notes.read(path, name)
+        _require_whole_ledger(path, notes.states, records)
         fresh = path.with_name(path.name + ".new")
-        fresh.unlink(missing_ok=True)
-        self._study = _create(fresh, name)
+        size = window_of(sampler)
+        self._storage = Storage(OneWriter(fresh), Window(size) if size else None)
+        self._study = optuna.create_study(storage=self._storage, study_name=name, direction="minimize")
+        for key, value in notes.study.items():
+            self._storage.set_study_system_attr(self._study._study_id, key, value)
         for record in records:
-            self._restore(record, notes.get(record.number, {}))
+            self._restore(record, notes.trials.get(record.number, {}))
+        self._asked = len(records)
         if not records:
             self._study.enqueue_trial(space.encode(recipe))
         fresh.replace(path)
-        self._study = _open(path, name)
 
     @property
     def optuna(self) -> optuna.Study:
@@ -85,8 +96,7 @@ class Study:
 
     def ask(self) -> Suggestion | None:
         """Draws the next trial; None when a grid is used up. The first is the recipe."""
-        trials = self._study.get_trials(deepcopy=False)
-        number = RECIPE if len(trials) == 1 and trials[0].state.name == "WAITING" else len(trials)
+        number = self._asked
         self._study.sampler = make_sampler(
             self._sampler, self._space, num_trials=self._num_trials, seed=self._seed, number=number
         )
@@ -96,9 +106,10 @@ class Study:
             and not self._study.sampler.next_point(self._study, number)
         ):
             return None
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._storage.narrowed():
             warnings.simplefilter("ignore")  # Optuna's remarks on its own experimental parts
             trial = self._study.ask()
+            self._asked += 1
             params = self._space.suggest(trial, only=self._recipe if number == RECIPE else None)
         self._live[trial.number] = trial
         return Suggestion(trial.number, params, _distributions(trial.distributions))
@@ -113,7 +124,7 @@ class Study:
         from optuna.trial import TrialState
 
         trial = self._trial(number)
-        trial.set_user_attr("ending", f"{verdict.status}: {verdict.message or verdict.reason}")
+        trial.set_user_attr("ending", redact(f"{verdict.status}: {verdict.message or verdict.reason}"))
         state, value, infeasible = _translate(verdict.reason, best)
         if infeasible:
             trial.set_constraint("trainable", 1.0)
@@ -122,24 +133,24 @@ class Study:
 
     def abandon(self, number: int) -> None:
         """Tells a trial that was cut off as failed, unless it has its ending; a resume takes it up again."""
-        if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
+        if not self._storage.get_trial(self._id(number)).state.is_finished():
             self.tell(number, Verdict(Reason.USER, "interrupted"), None)
 
     def _trial(self, number: int) -> Any:
         from optuna.trial import Trial
 
         if number not in self._live:
-            trial_id = self._study.get_trials(deepcopy=False)[number]._trial_id
-            self._live[number] = Trial(self._study, trial_id)
+            self._live[number] = Trial(self._study, self._id(number))
         return self._live[number]
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     def _restore(self, record: TrialRecord, system_attrs: Mapping[str, Any]) -> None:
         import optuna
         from optuna.trial import TrialState
 
-        distributions = {
-            name: optuna.distributions.json_to_distribution(text) for name, text in record.distributions.items()
-        }
+        distributions = {name: _distribution(text) for name, text in record.distributions.items()}
         encoded = self._space.encode(record.params)
         params = {name: value for name, value in encoded.items() if name in distributions}
         state, value, infeasible = ("RUNNING", None, False)
@@ -180,38 +191,58 @@ def _translate(reason: Reason, best: float | None) -> tuple[str, float | None, b
     return "FAIL", None, False
 
 
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> optuna.distributions.BaseDistribution:
+    """Optuna's distribution from its JSON; the trials of a search share a few."""
+    from optuna.distributions import json_to_distribution
+
+    return json_to_distribution(text)
+
+
 def _distributions(distributions: Mapping[str, Any]) -> dict[str, str]:
     from optuna.distributions import distribution_to_json
 
     return {name: distribution_to_json(d) for name, d in distributions.items()}
 
 
-def _storage(path: Path) -> optuna.storages.JournalStorage:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+@dataclass(frozen=True)
+class _Notes:
+    """What samplers noted in a journal: on the study (the place in a quasi-random sequence), and on its trials."""
 
-    return JournalStorage(JournalFileBackend(str(path)))
+    study: Mapping[str, Any] = field(default_factory=dict)
+    trials: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    states: Mapping[int, str] = field(default_factory=dict)
+    """What it says of how each trial ended."""
+
+    @classmethod
+    def read(cls, path: Path, name: str) -> _Notes:
+        """From an earlier journal, where it can be read."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        if not path.exists():
+            return cls()
+        try:
+            study = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
+            of_study = study._storage.get_study_system_attrs(study._study_id)
+            trials = study.get_trials(deepcopy=False)
+        except Exception:  # a damaged journal costs a sampler its notes and nothing else: the ledger rebuilds the study
+            return cls()
+        of_trials = {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials}
+        return cls(of_study, of_trials, {t.number: t.state.name for t in trials})
 
 
-def _create(path: Path, name: str) -> optuna.Study:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(storage=_storage(path), study_name=name, direction="minimize")
-
-
-def _open(path: Path, name: str) -> optuna.Study:
-    import optuna
-
-    return optuna.load_study(study_name=name, storage=_storage(path))
-
-
-def _sampler_notes(path: Path, name: str) -> dict[int, dict[str, Any]]:
-    """What samplers noted on the trials of an earlier journal (visited grid points, say), where it can be read."""
-    if not path.exists():
-        return {}
-    try:
-        trials = _open(path, name).get_trials(deepcopy=False)
-    except Exception:  # a damaged journal costs a sampler its notes and nothing else: the ledger rebuilds the study
-        return {}
-    return {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials}
+def _require_whole_ledger(path: Path, told: Mapping[int, str], records: Sequence[TrialRecord]) -> None:
+    """The ledger hears of an ending first. Where only the journal knows of one, the ledger has been cut, and going on
+    from it would run again, and forget, what has ended."""
+    ended = {record.number for record in records if record.has_ended}
+    begun = {record.number for record in records}
+    for number, state in sorted(told.items()):
+        if (state in ("COMPLETE", "PRUNED") and number not in ended) or (state == "FAIL" and number not in begun):
+            raise InputError(
+                f"has lost its end: it does not know how trial {number} ended, and {path.name} does",
+                where=str(path.with_name("trials.jsonl")),
+                expected="the ledger as the last session left it",
+                remedy=f"restore it from a backup; or go on without what it lost: delete {path}",
+            )

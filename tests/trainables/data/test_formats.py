@@ -75,6 +75,9 @@ def test_misnamed_columns_are_told_with_the_nearest(rows: list[dict[str, Any]], 
         ([*message_rows(1), {"messages": ["hi"]}], "a message that is 'hi'"),
         ([*message_rows(1), {"messages": [{"role": "user"}]}], "a message with 'role'"),
         ([*chat_completion_rows(1), {"prompt": "a", "completion": "b"}], "'prompt' is 'a'"),
+        ([{"text": "a"}, {"text": "b\ud83d"}], r"half a character: \\ud83d stands alone"),
+        ([*completion_rows(1), {"prompt": "a", "completion": "\udc00"}], "half a character"),
+        ([*message_rows(1), {"messages": [{"role": "user", "content": [{"text": "\ud800"}]}]}], "half a character"),
     ],
 )
 def test_a_row_that_breaks_the_format_is_named(rows: list[dict[str, Any]], what: str) -> None:

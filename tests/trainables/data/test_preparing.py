@@ -215,9 +215,60 @@ def test_one_row_cannot_be_split(sft_settings: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [text_rows(9), completion_rows(9), chat_completion_rows(9), message_rows(9)])
-def test_every_format_can_be_validated_by_another(
+def test_validation_has_the_format_of_training(
     sft_settings: Make, tmp_path: Path, tiny_data: Path, rows: list[dict[str, Any]]
 ) -> None:
     file = str(write_jsonl(tmp_path / "rows.jsonl", rows))
-    done = SFT.prepare(sft_settings(data={"train": file, "validation": str(tiny_data / "text.jsonl")}), tmp_path)
-    assert done.facts["validation"]["rows"] == 48
+    assert (
+        SFT.prepare(sft_settings(data={"train": file, "validation": file}), tmp_path).facts["validation"]["rows"] == 9
+    )
+    for other in tiny_data.glob("*.jsonl"):
+        settings = sft_settings(data={"train": file, "validation": str(other)})
+        if set(json.loads(other.read_text().splitlines()[0])) != set(rows[0]):
+            error = refused(settings, tmp_path)
+            assert "the training rows" in error.what and error.where == str(other)
+
+
+def test_text_does_not_validate_completions(sft_settings: Make, tmp_path: Path, tiny_data: Path) -> None:
+    error = refused(sft_settings(data={"validation": str(tiny_data / "text.jsonl")}), tmp_path)
+    assert error.what == "the validation rows are text, the training rows prompt-completion"
+
+
+@pytest.mark.parametrize(
+    ("template", "what", "place"),
+    [
+        ("{% for m in messages %}{{ m.content }", "the chat template is malformed", "template"),
+        ("{% if %}", "the chat template is malformed", "template"),
+        ("{{ raise_exception('no ' + messages[0].role) }}", "does not take this row (TemplateError: no user)", "row"),
+        ("{{ messages[7].content.text }}", "does not take this row (UndefinedError", "row"),
+        ("{{ 1 / 0 }}", "does not take this row (ZeroDivisionError", "row"),
+        ("always the same<|end|>", "ignores the messages: it writes 'always the same", "template"),
+        ("{{ messages | length }}<|end|>", "ignores the messages", "template"),
+    ],
+)
+def test_a_template_that_cannot_work(
+    sft_settings: Make, tmp_path: Path, tiny_data: Path, template: str, what: str, place: str
+) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text(template)
+    rows = tiny_data / "messages.jsonl"
+    error = refused(sft_settings(data={"train": str(rows), "chat_template": str(file)}), tmp_path)
+    assert what in error.what
+    assert error.where.startswith(str(file if place == "template" else rows))
+
+
+def test_a_row_that_a_template_does_not_take_is_named(sft_settings: Make, tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m.content + '<|end|>' }}{% endfor %}")
+    rows = [*message_rows(5), {"messages": [{"role": "user", "content": 7}]}]
+    file = str(write_jsonl(tmp_path / "rows.jsonl", rows))
+    data = {"train": file, "validation": file, "chat_template": str(template)}
+    assert refused(sft_settings(data=data), tmp_path).where == f"{file}:6"
+
+
+@pytest.mark.parametrize(
+    "extra", [{"tools": "no json"}, {"chat_template_kwargs": 3}, {"chat_template_kwargs": {"tokenize": 0}}]
+)
+def test_what_stands_beside_the_messages_is_checked(sft_settings: Make, tmp_path: Path, extra: dict[str, Any]) -> None:
+    file = str(write_jsonl(tmp_path / "rows.jsonl", [{**row, **extra} for row in message_rows(4)]))
+    assert refused(sft_settings(data={"train": file}), tmp_path).where.startswith(file)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tuner.contract import InputError
-from tuner.results import folder as folders
 from tuner.results.folder import RunFolder, RunLock, create_run, open_run
 
 
@@ -49,10 +48,9 @@ def test_the_second_driver_is_refused(tmp_path: Path) -> None:
     RunLock(run).release()
 
 
-def test_a_full_disk_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "NEEDED_BYTES", 2**62)
+def test_a_full_disk_is_said_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="MiB are free"):
-        create_run(tmp_path, "first")
+        create_run(tmp_path, "first", needed=2**62)
     assert not (tmp_path / "first").exists()
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tuner.contract import Reason, Status
+from tuner.results import ledger as ledger_module
 from tuner.results.ledger import Event, Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord
 
@@ -123,3 +127,32 @@ def test_the_winner_is_a_completed_trial_if_there_is_one() -> None:
     assert SearchRecord.fold([*pruned, *completed, *diverged]).best.number == 0  # type: ignore[union-attr]
     assert SearchRecord.fold([*pruned, *diverged]).best.number == 1  # type: ignore[union-attr]
     assert SearchRecord.fold(diverged).best is None
+
+
+def test_a_driver_that_is_killed_has_lost_nothing_it_told(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    program = (
+        "import os, signal, sys; from pathlib import Path; from tuner.results.ledger import Kind, Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "for step in range(5): ledger.append(Kind.EVALUATION, number=0, attempt=1, step=step)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
+    assert [e.step for e in read_ledger(path)] == [0, 1, 2, 3, 4]
+
+
+def test_every_ending_is_forced_to_the_disk_and_reports_at_most_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (forced.append(len(path.read_text().splitlines())), fsync(file)))
+    path = tmp_path / "trials.jsonl"
+    ledger = Ledger(path)
+    monkeypatch.setattr(ledger_module, "SYNC_EVERY_S", 1e9)
+    for kind in [Kind.SEARCH, Kind.STARTED, Kind.EVALUATION, Kind.EVALUATION, Kind.ENDED, Kind.INTERRUPTED]:
+        ledger.append(kind, number=0)
+    assert forced == [1, 5, 6]
+    monkeypatch.setattr(ledger_module, "SYNC_EVERY_S", 0.0)
+    ledger.append(Kind.EVALUATION, number=0)
+    assert forced == [1, 5, 6, 7]

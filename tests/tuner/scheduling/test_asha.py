@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import pickle
 import random
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from tuner.contract import Evaluation, Reason, Setup, Verdict
@@ -157,3 +159,45 @@ def test_an_evaluation_past_two_rungs_leaves_no_late_loss_at_the_lower() -> None
         report(asha, "short", step, loss, max_steps=4)
     assert report(asha, "long", 4, 4.9) == TrialScheduler.CONTINUE
     assert not heard.verdicts
+
+
+@pytest.mark.parametrize("reduction_factor", [2, 2.5, 3, 4])
+def test_a_rungs_cut_off_is_rays_to_the_last_bit(reduction_factor: float) -> None:
+    rng = random.Random(5)
+    ladder = make_ladder(100, grace_period=4, reduction_factor=reduction_factor, warmup=0.0, eval_every=0.1)
+    ours = Asha(ladder, before=(), after=(), listener=Heard())._brackets[0]
+    rays = AsyncHyperBandScheduler(
+        max_t=100, grace_period=4, reduction_factor=reduction_factor
+    )._brackets[0]  # fmt: skip
+    assert [milestone for milestone, _ in ours._rungs] == [milestone for milestone, _ in rays._rungs]
+    recorded = ours._rungs[-1][1]
+    assert ours.cutoff(recorded) is None
+    for number in range(300):
+        recorded[f"t{number}"] = math.nan if number and rng.random() < 0.2 else rng.uniform(-9, 0)
+        assert ours.cutoff(recorded) == rays.cutoff(dict(recorded))
+    again = pickle.loads(pickle.dumps(recorded))
+    again["new"] = recorded["new"] = -1.0
+    assert list(again) == list(recorded) and ours.cutoff(again) == ours.cutoff(recorded)
+
+
+def test_the_trial_that_waits_is_found_among_the_live_ones() -> None:
+    def trial(status: str) -> Any:
+        return SimpleNamespace(status=status)
+
+    ended, running, waiting = trial("TERMINATED"), trial("RUNNING"), trial("PENDING")
+    asha = scheduler(Heard())
+    for live, expected in [([], None), ([running], None), ([running, waiting], waiting)]:
+        controller: Any = SimpleNamespace(get_trials=lambda: [ended], get_live_trials=lambda live=live: live)
+        assert asha.choose_trial_to_run(controller) is expected
+
+
+def test_what_ray_keeps_of_an_ended_trial_does_not_pile_up() -> None:
+    trial = Trial("toy", trial_id="a", stub=True, _setup_default_resource=False)
+    asha = scheduler(Heard())
+    asha.on_trial_add(None, trial)  # type: ignore[arg-type]
+    result = to_result(Evaluation(4, 100, 3.0))
+    trial.update_last_result({**result, "training_iteration": 1})
+    asha.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+    assert trial.metric_analysis and trial.last_result
+    asha.on_trial_complete(None, trial, result)  # type: ignore[arg-type]
+    assert not trial.metric_analysis and not trial.metric_n_steps and set(trial.last_result) <= {"trial_id"}

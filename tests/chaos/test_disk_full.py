@@ -1,0 +1,276 @@
+"""A real disk of 3 MB that fills up: nothing that was written suffers, the search pauses in clear words and goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from tests.chaos.runs import ROOT, finished_run, tuner
+from tests.integration.conftest import SPACE, TOY
+from tests.tuner.report import searches
+from trainables.data import store
+from trainables.data.tokenizing import Tokens
+from tuner.config import load_experiment
+from tuner.contract import InputError, Preparation, Reason, Status
+from tuner.execution.cluster import ray_session
+from tuner.execution.disk import no_room
+from tuner.execution.search import resume_search, run_search
+from tuner.results.adapters import checked_manifest, write_best
+from tuner.results.export import export_best
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Event, Kind, Ledger, read_ledger
+from tuner.results.records import SearchRecord
+from tuner.room import is_full
+
+MIB = 2**20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("no right to mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(disk: Path, leave: int = 0) -> Path:
+    """Takes all but `leave` bytes of the disk away; delete the file to give them back."""
+    ballast = disk / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while (free := os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize) > leave or not leave:
+                    file.write(b"0" * min(size, max(1, free - leave) if leave else size))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+    return ballast
+
+
+def test_too_little_at_the_start_leaves_nothing_behind(disk: Path) -> None:
+    done = tuner("search", "--storage-path", str(disk), "--name", "x", cwd=disk.parent)
+    assert done.returncode == 2 and b"MiB are free on this disk" in done.stderr and b"run.min_free_mb" in done.stderr
+    fill(disk)
+    done = tuner("search", "--set", "run.min_free_mb=0", "--storage-path", str(disk), "--name", "x", cwd=disk.parent)
+    assert done.returncode == 2 and b"Traceback" not in done.stderr, done.stderr
+    assert b"o room on the disk" in done.stderr or b"cannot write here (No space left" in done.stderr
+    assert [p.name for p in disk.iterdir()] == ["ballast"]
+
+
+def test_a_line_that_does_not_fit_is_taken_back(disk: Path) -> None:
+    path = disk / "trials.jsonl"
+    ledger = Ledger(path)
+    for event in searches.finished().events[:9]:
+        ledger.append(event.event, number=event.number)
+    whole = path.read_bytes()
+    fill(disk)
+    with pytest.raises(OSError) as caught:
+        ledger.append(Kind.NOTE, details={"text": "x" * 100_000})
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == whole
+    waits = iter([disk.parent / "nothing", disk / "ballast"])
+    ledger._full = lambda error: next(waits).unlink(missing_ok=True)
+    ledger.append(Kind.NOTE, details={"text": "y" * 100_000})
+    assert path.read_bytes().startswith(whole) and len(list(read_ledger(path))) == 10
+
+
+def test_best_stays_what_it_was(disk: Path) -> None:
+    path = finished_run(disk)
+    folder = RunFolder(path)
+    record = folder.record()
+    winner = record.best
+    assert winner is not None
+    winner.adapter = "adapters/0001/adapter"
+    (path / winner.adapter / "adapter_model.safetensors").write_bytes(os.urandom(MIB))
+    before = checked_manifest(path / "best")
+    ballast = fill(disk, leave=MIB // 2)
+    with pytest.raises(OSError):
+        write_best(folder, record, train={}, resolved={})
+    assert checked_manifest(path / "best") == before and not (path / "best.new").exists()
+    ballast.unlink()
+    assert write_best(folder, record, train={}, resolved={}) == path / "best"
+    assert (path / "best/adapter_model.safetensors").stat().st_size == MIB
+    assert checked_manifest(path / "best")["files"] != before["files"]
+
+
+def test_an_export_says_what_is_wrong(disk: Path, tmp_path: Path) -> None:
+    path = finished_run(tmp_path / "runs")
+    fill(disk, leave=6000)
+    with pytest.raises(InputError, match="cannot write here") as caught:
+        export_best(RunFolder(path), disk / "out")
+    assert "make room" in caught.value.remedy
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_one_before(disk: Path) -> None:
+    """Saved by safetensors, whose own error is no OSError."""
+    import torch
+    from safetensors.torch import save_file
+
+    from trainables.hf.saving import replace_adapter
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        save_file({"a": torch.ones(200_000)}, folder / "adapter_model.safetensors")
+
+    place = replace_adapter(disk, write)
+    whole = (place / "adapter_model.safetensors").read_bytes()
+    ballast = fill(disk, leave=300_000)
+    with pytest.raises(Exception) as caught:
+        replace_adapter(disk, write)
+    assert is_full(caught.value) and no_room(caught.value).reason is Reason.INFRASTRUCTURE
+    assert (place / "adapter_model.safetensors").read_bytes() == whole
+    assert sorted(p.name for p in disk.iterdir()) == ["adapter", ballast.name]
+
+
+def test_rows_that_do_not_fit(disk: Path) -> None:
+    tokens = Tokens()
+    for _ in range(500):
+        tokens.add(list(range(1000)), list(range(1000)), 1000)
+    with pytest.raises(InputError, match="tokenized rows cannot be written"):
+        store.save(disk / "data" / "0123", {"train": tokens}, Preparation("x"))
+    assert not list((disk / "data").iterdir())
+
+
+# On real Ray
+
+
+class Search:
+    """A toy search on the disk, in a process of its own."""
+
+    def __init__(self, disk: Path, *arguments: str) -> None:
+        self.disk, self.ledger = disk, disk / "toy" / "trials.jsonl"
+        self.out = (disk.parent / "said").open("a+")
+        words = [
+            "--set",
+            "run.min_free_mb=0",
+            "--set",
+            "train.pace=0.05",
+            "--set",
+            f"search.space={json.dumps(SPACE)}",
+            "--num-trials",
+            "6",
+        ]
+        command = [sys.executable, "-m", "tuner", "search", *(arguments or ("--program", TOY, "--name", "toy", *words))]
+        self.process = subprocess.Popen(
+            [*command, "--storage-path", str(disk)],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=self.out,
+        )  # fmt: skip
+
+    @property
+    def said(self) -> str:
+        return (self.disk.parent / "said").read_text()
+
+    def until(self, what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 90
+        while not what():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.said
+            time.sleep(0.05)
+
+    def evaluations(self) -> int:
+        return sum(e.event is Kind.EVALUATION for e in read_ledger(self.ledger))
+
+    def ends(self, code: int) -> SearchRecord:
+        assert self.process.wait(timeout=120) == code, self.said
+        assert "Traceback" not in self.said and "fault of the tuner" not in self.said
+        return SearchRecord.fold(read_ledger(self.ledger))
+
+
+def assert_whole(disk: Path, record: SearchRecord, trials: int = 6) -> None:
+    """Every trial ended once, the study says the same, the best adapter is there."""
+    events = list(read_ledger(disk / "toy" / "trials.jsonl"))
+    assert sorted(e.number for e in events if e.event is Kind.ENDED) == list(range(trials))  # type: ignore[type-var]
+    assert all(t.status in (Status.COMPLETED, Status.PRUNED) for t in record.ended)
+    storage = JournalStorage(JournalFileBackend(str(disk / "toy" / "study.journal")))
+    told = optuna.load_study(study_name="toy", storage=storage).trials
+    assert [t.state.name for t in told] == [
+        {"completed": "COMPLETE", "pruned": "PRUNED"}[str(record.trials[n].status)] for n in range(trials)
+    ]
+    assert record.best and checked_manifest(disk / "toy" / "best")["trial"] == record.best.number
+
+
+def test_little_room_pauses_and_room_goes_on(disk: Path) -> None:
+    search = Search(disk, "--program", TOY, "--name", "toy", "--set", "train.pace=0.2", "--num-trials", "4",
+                    "--set", f"search.space={json.dumps(SPACE)}", "--set", "run.min_free_mb=2")  # fmt: skip
+    search.until(lambda: search.ledger.exists() and search.evaluations() >= 2)
+    ballast = fill(disk, leave=300_000)
+    search.until(lambda: any("paused: only" in e.details.get("text", "") for e in read_ledger(search.ledger)))
+    size = search.ledger.stat().st_size
+    time.sleep(2)
+    assert search.ledger.stat().st_size == size, "nobody goes on"
+    assert "note: paused: only 0.3 MiB are free on the disk of" in search.said
+    ballast.unlink()
+    record = search.ends(0)
+    assert any("room again" in note for note in record.notes) and "room again" in search.said
+    assert_whole(disk, record, 4)
+
+
+@pytest.mark.chaos
+def test_no_room_at_all_pauses_and_a_signal_ends_it(disk: Path) -> None:
+    search = Search(disk)
+    search.until(lambda: search.ledger.exists() and search.evaluations() >= 4)
+    ballast = fill(disk)
+    search.until(lambda: "paused: no room on the disk" in search.said)
+    before = [e.to_json() for e in read_ledger(search.ledger)]
+    search.process.send_signal(signal.SIGINT)
+    search.ends(130)
+    assert [e.to_json() for e in read_ledger(search.ledger)][: len(before)] == before
+    assert "--resume toy" in search.said
+    ballast.unlink()
+    assert_whole(disk, Search(disk, "--resume", "toy").ends(0))
+
+
+@pytest.mark.chaos
+def test_an_end_that_cannot_be_written_is_written_by_a_resume(disk: Path, tmp_path: Path) -> None:
+    """The last trial has ended when the disk fills up: there is no room for the winner's copy."""
+    ended: list[int] = []
+
+    def listener(event: Event) -> None:
+        if event.event is Kind.ENDED and (ended.append(event.number or 0) or len(ended) == 3):  # type: ignore[func-returns-value]
+            for adapter in (disk / "toy/adapters").glob("*/adapter"):
+                (adapter / "large").write_bytes(os.urandom(MIB // 2))
+            fill(disk, leave=150_000)
+
+    flags = {"run.program": TOY, "run.name": "toy", "run.storage_path": str(disk), "search.space": SPACE}
+    flags |= {"search.num_trials": 3, "run.min_free_mb": 0}
+    with ray_session(None, tmp_path / "log"):
+        outcome = run_search(load_experiment(None, (), flags), [listener])
+        assert outcome.exit_code == 1 and "no room on the disk" in outcome.trouble and "--resume toy" in outcome.trouble
+        assert len(outcome.record.ended) == 3 and not (disk / "toy" / "best").exists()
+        (disk / "ballast").unlink()
+        again = resume_search(disk, "toy")
+    assert again.exit_code == 0 and not again.trouble
+    assert_whole(disk, again.record, 3)
+
+
+@pytest.mark.chaos
+def test_a_disk_that_fills_up_again_and_again(disk: Path) -> None:
+    search = Search(disk)
+    for seen in (2, 6, 10, 14):
+        search.until(lambda least=seen: search.ledger.exists() and search.evaluations() >= least)  # type: ignore[misc]
+        ballast = fill(disk)
+        time.sleep(1.5)
+        ballast.unlink()
+    code = search.process.wait(timeout=120)
+    record = search.ends(code)
+    failed = [t for t in record.ended if t.status is Status.FAILED]
+    assert code == (3 if failed else 0)
+    assert all(t.message.startswith("no room on the disk") for t in failed), "a program that has no answer to it"
+    events = list(read_ledger(search.ledger))
+    assert sorted(e.number or 0 for e in events if e.event is Kind.ENDED) == list(range(6))
+    assert record.best and checked_manifest(disk / "toy" / "best")["trial"] == record.best.number

@@ -1,0 +1,97 @@
+"""What is kept of a search as events come in equals what a look at all of them would say."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tuner.contract import Reason, Status
+from tuner.results.adapters import drop_surplus
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Event, Kind
+from tuner.results.records import SearchRecord, TrialRecord
+
+LOSSES = [1.0, 2.0, 2.0, 3.0, math.nan, math.inf, None]
+
+
+def events(seed: int, trials: int = 40) -> Iterator[Event]:
+    """A search in several sessions: trials that end in every way, are cut off, run again, and tie."""
+    rng, attempts = random.Random(seed), dict.fromkeys(range(trials), 0)
+    running: list[int] = []
+    for when in range(400):
+        if rng.random() < 0.02:
+            yield Event(Kind.SEARCH, when, details={"name": "first", "num_trials": trials})
+            running = []
+        elif running and rng.random() < 0.8:
+            number = rng.choice(running)
+            kind = rng.choice([Kind.EVALUATION, Kind.EVALUATION, Kind.ENDED, Kind.INTERRUPTED])
+            reason = rng.choice(list(Reason))
+            yield Event(
+                kind, when, number=number, attempt=attempts[number], step=when, eval_loss=rng.choice(LOSSES),
+                status=reason.status, reason=reason, details={"adapter": f"adapters/{number:04d}/adapter"},
+            )  # fmt: skip
+            if kind in (Kind.ENDED, Kind.INTERRUPTED):
+                running.remove(number)
+        else:
+            number = rng.randrange(trials)
+            if number not in running:
+                attempts[number] += 1
+                running.append(number)
+                yield Event(Kind.STARTED, when, number=number, attempt=attempts[number], params={})
+
+
+def by_loss(trial: TrialRecord) -> float:
+    return math.inf if trial.best_eval_loss is None else trial.best_eval_loss
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_answer_is_that_of_a_look_at_all_trials(seed: int) -> None:
+    record = SearchRecord()
+    for event in events(seed):
+        record.apply(event)
+        trials = list(record.trials.values())
+        usable = sorted(
+            (t for t in trials if t.is_usable), key=lambda t: (t.status is not Status.COMPLETED, by_loss(t), t.number)
+        )
+        assert list(record.ranked) == usable
+        assert record.best is (usable[0] if usable else None)
+        assert record.num_ended == len(record.ended) == sum(t.has_ended for t in trials)
+        assert {t.number for t in record.running} == {t.number for t in trials if t.is_running}
+        assert {t.number for t in record.cut_off} == {t.number for t in trials if t.interrupted}
+        board = record.leaderboard
+        assert len(board) == len(trials) and board[: len(usable)] == usable
+        rest = [(t.has_ended, by_loss(t), t.number) for t in board[len(usable) :]]
+        assert rest == sorted(rest)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_the_best_few_adapters_are_kept_after_every_ending(tmp_path: Path, keep: int) -> None:
+    folder, record = RunFolder(tmp_path), SearchRecord()
+    (tmp_path / "adapters").mkdir()
+    for event in events(3):
+        record.apply(event)
+        if event.number is None:
+            continue
+        if event.event is Kind.STARTED:
+            (folder.trial(event.number) / "adapter").mkdir(parents=True, exist_ok=True)
+        if event.event is not Kind.ENDED:
+            continue
+        drop_surplus(folder, record, keep, ended=event.number)
+        left = {int(place.name) for place in folder.adapters.iterdir()}
+        best = [t.number for t in record.ranked if t.adapter][:keep]
+        assert {n for n in left if record.trials[n].has_ended} <= set(best)
+        assert left >= {t.number for t in record.trials.values() if not t.has_ended}
+
+
+def test_what_a_driver_that_vanished_left_over_is_dropped_by_a_look_at_the_folder(tmp_path: Path) -> None:
+    folder, record = RunFolder(tmp_path), SearchRecord.fold(events(3))
+    for number in [*record.trials, 999]:
+        (folder.trial(number) / "adapter").mkdir(parents=True)
+    drop_surplus(folder, record, 2)
+    best = [t.number for t in record.ranked if t.adapter][:2]
+    kept = {*best, *(t.number for t in record.trials.values() if not t.has_ended), 999}
+    assert {int(place.name) for place in folder.adapters.iterdir()} == kept

@@ -1,0 +1,52 @@
+"""Ray's token: whoever has it can run code on the cluster, so it belongs to its owner alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
+
+
+def token_file() -> Path:
+    """Where Ray looks for the token."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named) if named else Path.home() / ".ray" / "auth_token"
+
+
+def has_token() -> bool:
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or token_file().is_file()
+
+
+def guard_token() -> str:
+    """Sees to it that the token of a local Ray is there and its owner's alone. A sentence for the user, or "".
+
+    Ray makes the token itself where there is none, and lets everybody on the machine read it (mode 0644); whether an
+    earlier Ray did that or somebody meant it cannot be told, and nobody is meant to need another's token.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return ""
+    path = token_file()
+    try:
+        if not path.exists():
+            _make(path)
+            return f"a token for Ray was made, readable by you alone: {path}"
+        if stat.S_IMODE(path.stat().st_mode) & ~OWNER_ONLY:
+            path.chmod(OWNER_ONLY)
+            return f"the token of Ray could be read by others: {path} is yours alone now (mode 0600)"
+    except OSError as error:
+        return f"others may be able to read the token of Ray: {path} ({error.strerror})"
+    return ""
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "w") as file:
+        file.write(secrets.token_hex(32))
+    with suppress(FileExistsError):  # another search was first
+        os.link(beside, path)
+    beside.unlink()

@@ -1,0 +1,190 @@
+"""Secrets taken out of what is written: the ledger, logs, settings, model cards, error messages.
+
+Two nets. Tokens whose form gives them away (Hugging Face, AWS, Weights & Biases, GitHub, OpenAI, and what stands
+behind `Bearer` or between `//` and `@`) are found anywhere; so are the very values of the environment's variables that
+are named like secrets, whatever their form. A key of 40 hexadecimal digits, as W&B gave out until 2025, looks like a
+commit: it is known by its variable or by the word before it alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+Anything = TypeVar("Anything")
+
+_FORMS: Mapping[str, str] = {
+    "Hugging Face token": r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}",
+    "AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    "AWS secret": r"(?i:aws_?secret(?:_access)?_?key[\"']?\s*[=:]\s*[\"']?|aws_session_token[\"']?\s*[=:]\s*[\"']?)"
+    r"(?P<aws>[A-Za-z0-9/+=]{40,})",
+    "W&B key": r"\bwandb_v1_[A-Za-z0-9_]{20,}|\blocal-[0-9a-f]{40}\b"
+    r"|(?i:(?:wandb|w&b|api)[a-z_ .-]{0,20}key[\"']?\s*[=: ]\s*[\"']?)(?P<wandb>[0-9a-f]{40})\b",
+    "GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{30,}",
+    "OpenAI key": r"\bsk-(?:proj-|svcacct-|admin-|ant-)[A-Za-z0-9_-]{20,}|\bsk-[A-Za-z0-9]{32,}",
+    "bearer token": r"(?i:\bbearer\s+)(?P<bearer>[A-Za-z0-9._~+/=-]{20,})",
+    "password": r"(?<=://)[^\s/:@\"']{1,64}:(?P<password>[^\s/@\"']{1,128})(?=@)",
+}
+_ANY = re.compile("|".join(f"(?P<f{index}>{form})" for index, form in enumerate(_FORMS.values())))
+_NAMES = tuple(_FORMS)
+_GROUPS = ("aws", "wandb", "bearer", "password")
+_HINTS: tuple[str, ...] = (
+    "hf_",
+    "org_",
+    "akia",
+    "asia",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "_pat_",
+    "sk-",
+    "://",
+    "aws",
+    "key",
+)
+_HINTS += ("wandb", "bearer", "local-")
+"""No form without one of these, in small letters: most texts are done with after a microsecond."""
+
+_SHORTEST = 7
+"""Characters of the shortest text with a secret in it: "://u:p@"."""
+
+_SECRET_NAME = re.compile(r"(?i)(?:token|secret|password|passwd|api_?key|access_?key|secret_?key|credentials?)$")
+_LEAST = 8
+"""Characters. A shorter value ("1", "true") would take words out of everything."""
+
+
+def redact(text: str) -> str:
+    """The text, each secret in it replaced by what it was: "[Hugging Face token]"."""
+    if len(text) < _SHORTEST:
+        return text
+    if _may_hold_one(text):
+        text = _ANY.sub(_replacement, text)
+    for value, name in _environment():
+        if value in text:
+            text = text.replace(value, f"[{name}]")
+    return text
+
+
+def named_secret(text: str) -> str | None:
+    """What kind of secret stands in the text, by its form; None where there is none."""
+    found = _ANY.search(text) if _may_hold_one(text) else None
+    return _kind(found) if found else None
+
+
+def redacted(value: Anything) -> Anything:
+    """A value as it may be written: every text in it redacted, in dicts, lists and dataclasses too."""
+    return _walk(value)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4096)
+def _name(name: Any) -> Any:
+    """A key of a mapping: the same few, again and again."""
+    return redact(name) if isinstance(name, str) else name
+
+
+def _walk(value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, str):
+        clean = redact(value)
+        return value if clean == value else clean  # the very same object: an enum stays one
+    if isinstance(value, Mapping):
+        return {_name(name): _walk(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_walk(one) for one in value) if type(value) in (list, tuple) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: _walk(getattr(value, f.name)) for f in fields(value) if f.init}
+        return replace(value, **changed)
+    return value
+
+
+def _replacement(found: re.Match[str]) -> str:
+    start, whole = found.start(), found[0]
+    for group in _GROUPS:
+        if found[group] is not None:  # what led to it stays readable
+            begin, end = found.start(group) - start, found.end(group) - start
+            return f"{whole[:begin]}[{_kind(found)}]{whole[end:]}"
+    return f"[{_kind(found)}]"
+
+
+def _kind(found: re.Match[str]) -> str:
+    return next(name for index, name in enumerate(_NAMES) if found[f"f{index}"] is not None)
+
+
+def _may_hold_one(text: str) -> bool:
+    low = text.lower()
+    return any(hint in low for hint in _HINTS)
+
+
+def _environment() -> tuple[tuple[str, str], ...]:
+    """The environment's secrets; looked up once a second, because that takes 50 us and a text 1."""
+    return _secrets_at(int(time.monotonic()))
+
+
+@lru_cache(maxsize=1)
+def _secrets_at(second: int) -> tuple[tuple[str, str], ...]:
+    """Values and the names of their variables, the longest first; no paths and no plain words."""
+    told = {value.strip(): name for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    usable = [v for v in told if len(v) >= _LEAST and not v.isalpha() and not v.startswith(("/", "~", "."))]
+    return tuple((value, told[value]) for value in sorted(usable, key=len, reverse=True))
+
+
+class _Redacting(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+class LogFile(logging.FileHandler):
+    """A log file without secrets. On a full disk it falls silent: a log is not worth a search."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, delay=True, encoding="utf-8", errors="backslashreplace")
+        self.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """The record that could not be written is lost, and nothing is said where the live view is."""
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:
+            self.stream = None  # type: ignore[assignment]
+
+
+class RedactedStream:
+    """A text stream onto a file's descriptor that takes secrets out, line by line, and never fails: for what libraries
+    print."""
+
+    encoding = "utf-8"
+
+    def __init__(self, file: Any) -> None:
+        self._descriptor, self._rest = file.fileno(), ""
+
+    def write(self, text: str) -> int:
+        whole, newline, self._rest = (self._rest + text).rpartition("\n")
+        self._put(whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        self._put(self._rest)
+        self._rest = ""
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return int(self._descriptor)
+
+    def _put(self, text: str) -> None:
+        with suppress(OSError):  # a full disk, a closed file
+            os.write(self._descriptor, redact(text).encode("utf-8", "backslashreplace"))

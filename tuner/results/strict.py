@@ -1,0 +1,171 @@
+"""What a line of the ledger must be like to be read, whoever wrote it.
+
+A run folder may come from a stranger, or from a disk that lies. Each line ends with a checksum of what stands before
+it, and every value that is later counted, compared or drawn has the type it must have; so what reads records need not
+ask again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MAX_LINE = 16 << 20
+"""Bytes. The longest lines, those with a traceback, have some 100 kB."""
+MAX_DEPTH = 16
+MAX_NUMBER = 2**53
+"""Whole numbers up to here survive every JSON reader; 10 ** 400 is an OverflowError wherever it is divided."""
+MAX_TIME = 1e11
+"""Seconds since 1970: the year 5138."""
+
+_SUM = re.compile(rb',"sum":"([0-9a-f]{8})"}$')
+_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def signed(line: str) -> str:
+    """The JSON object `line` with a last member `sum`, the CRC-32 of the line without it."""
+    return f'{line[:-1]},"sum":"{zlib.crc32(line.encode()):08x}"}}'
+
+
+def is_signed(line: bytes) -> bool:
+    """Whether the line, without its newline, ends with a checksum. Raises ValueError where that is not the line's."""
+    found = _SUM.search(line)
+    if found is None:
+        return False
+    if int(found[1], 16) != zlib.crc32(line[: found.start()] + b"}"):
+        raise ValueError("its checksum does not fit: the line was changed, or the disk is failing")
+    return True
+
+
+def deep(line: str) -> bool:
+    """Whether the JSON text is nested more than MAX_DEPTH levels; quick where it has few brackets."""
+    if line.count("[") + line.count("{") <= MAX_DEPTH:
+        return False
+    depth, quoted, escaped = 0, False, False
+    for c in line:
+        if quoted:
+            quoted, escaped = escaped or c != '"', c == "\\" and not escaped
+        elif c == '"':
+            quoted = True
+        elif c in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif c in "]}":
+            depth -= 1
+    return False
+
+
+def whole(value: Any) -> int:
+    """A whole number."""
+    if type(value) is int and -MAX_NUMBER <= value <= MAX_NUMBER:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
+        raise ValueError("a whole number")
+    return int(value)
+
+
+def number(value: Any) -> float:
+    """A number, or the name of one that JSON cannot write."""
+    if type(value) is float:
+        return value
+    if isinstance(value, str) and value in _NAMES:
+        return _NAMES[value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number") from None
+
+
+def moment(value: Any) -> float:
+    """Seconds since 1970."""
+    found = number(value)
+    if not 0 <= found <= MAX_TIME:
+        raise ValueError("a time in seconds since 1970")
+    return found
+
+
+def ordinal(value: Any) -> int:
+    """0 and up."""
+    found = whole(value)
+    if found < 0:
+        raise ValueError("a whole number, 0 or more")
+    return found
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
+
+
+def texts(value: Any) -> list[str]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of texts")
+    return [text(one) for one in value]
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("an object")
+    return value
+
+
+def text_by_name(value: Any) -> Mapping[str, str]:
+    return {name: text(one) for name, one in mapping(value).items()}
+
+
+Check = Callable[[Any], Any]
+
+FIELDS: Mapping[str, Check] = {
+    "time": moment,
+    "trial": text,
+    "number": ordinal,
+    "attempt": ordinal,
+    "params": mapping,
+    "step": whole,
+    "tokens": whole,
+    "eval_loss": number,
+    "best_eval_loss": number,
+    "status": text,
+    "reason": text,
+    "details": mapping,
+}
+"""The fields that every event has; null where there is no such thing."""
+
+DETAILS: Mapping[str, Mapping[str, Check]] = {
+    "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text},
+    "prepared": {"facts": mapping, "notes": texts},
+    "note": {"text": text},
+    "started": {"distributions": text_by_name},
+    "setup": {"max_steps": whole, "trainable_parameters": whole, "total_parameters": whole},
+    "evaluation": {"resource": whole, "train_loss": number, "seconds": number, "memory": whole, "adapter": text},
+    "ended": {"message": text, "remedy": text, "traceback": text},
+    "finished": {"outcome": text, "message": text, "remedy": text},
+}
+"""What is read of an event's details, by kind. More may stand there; it is shown, and never computed with."""
+
+
+def checked(values: Mapping[str, Any], checks: Mapping[str, Check], place: str = "") -> dict[str, Any]:
+    """The values, those that `checks` knows in their type; null is left out. Raises ValueError naming the field."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        check = checks.get(name)
+        try:
+            found[name] = value if check is None else check(value)
+        except ValueError as error:
+            raise ValueError(f"`{place}{name}` is {_shown(value)}, expected {error}") from None
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping | list):
+        return "an object" if isinstance(value, Mapping) else "a list"
+    return f"{str(value)[:40]!r}" if isinstance(value, str) else str(value)[:40]
