@@ -12,7 +12,7 @@ search: $(VENV)/.installed      ## run the embedded default search
 test: $(VENV)/.dev              ## run the tests
 	$(BIN)/python -m pytest
 
-slow: $(VENV)/.dev              ## the tests that the default run leaves out: an autoscaler, and Slurm where it answers
+slow: $(VENV)/.dev              ## the tests that the default run leaves out: more of a cluster, and Slurm where it answers
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev             ## lint, format, types, layers
