@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: search test check golden format clean
+.PHONY: search test slow check golden format clean
 
 search: $(VENV)/.installed      ## run the embedded default search
 	$(BIN)/python -m tuner search
 
 test: $(VENV)/.dev              ## run the tests
 	$(BIN)/python -m pytest
+
+slow: $(VENV)/.dev              ## the tests that the default run leaves out: more of a cluster, and Slurm where it answers
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev             ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -206,6 +206,9 @@ class Run(Section):
     gpus_per_trial: float | None = Field(
         default=None, ge=0, le=1, description="null: 1 where there are GPUs, else 0. A fraction shares one GPU."
     )
+    accelerator_type: str | None = Field(
+        default=None, min_length=1, description="Only GPUs of this type, as Ray names it: H100, A100-80G. null: any."
+    )
     cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
     max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
     keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")

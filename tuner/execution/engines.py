@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -33,6 +34,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.execution.carrying import arrived, carried, carry
 from tuner.execution.disk import no_room
 from tuner.execution.resources import Resources
 from tuner.room import is_full
@@ -98,7 +100,7 @@ class EngineActor:
     def _make(self, preparation: Preparation) -> None:
         if self._engine is None:
             made: Any = load_program(self._program)
-            self._engine = made.pack(self._settings, preparation, self._slots)
+            self._engine = made.pack(self._settings, arrived(preparation), self._slots)
 
     def _join(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
@@ -106,6 +108,7 @@ class EngineActor:
             return None
         number = assignment.number
         self._places[number], self._mail[number] = slot, SimpleQueue()
+        Path(assignment.folder).mkdir(parents=True, exist_ok=True)  # on another node than the driver's
         try:
             self._make(preparation)
             return self._engine.join(slot, assignment), ""
@@ -147,6 +150,7 @@ class EngineActor:
         try:
             for slot, report in engine.advance(limit=1):
                 number = next(n for n, place in self._places.items() if place == slot)
+                carry(report)
                 self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
         except Exception as error:
             answer = _verdict(error)
@@ -160,7 +164,7 @@ class SoloActor:
     time. It loads nothing before the first of them comes."""
 
     def __init__(self, program: str, settings: dict[str, Any]) -> None:
-        self._making = lambda preparation: load_program(program)(settings, preparation)
+        self._making = lambda preparation: carried(load_program(program)(settings, arrived(preparation)), preparation)
         self._program: Program | None = None
         self._number: int | None = None
 
@@ -299,14 +303,24 @@ SOLO_SHARE = 0.1
 
 
 @contextmanager
-def engines(resources: Resources, *, program: str, settings: dict[str, Any], mixed: bool) -> Iterator[Engines]:
+def engines(
+    resources: Resources,
+    *,
+    program: str,
+    settings: dict[str, Any],
+    mixed: bool,
+    accelerator_type: str | None = None,
+) -> Iterator[Engines]:
     """Engines for as long as they are needed, and with `mixed` a place beside each for a trial that cannot be packed.
 
     They begin to import at once; `Engines.begin` makes them ready.
     """
     cpus = max(0.1, round(resources.cpus - SLOT_CPUS * resources.slots, 2))
     share = SOLO_SHARE if mixed else 0.0
-    options = {"max_concurrency": 3 * resources.slots + 4}  # each slot may wait while others start, confirm and stop
+    options = {
+        "max_concurrency": 3 * resources.slots + 4,
+        "accelerator_type": accelerator_type,
+    }  # each slot may wait while others start, confirm and stop
     engine, solo = ray.remote(EngineActor), ray.remote(SoloActor)
     made = tuple(
         engine.options(
@@ -316,7 +330,10 @@ def engines(resources: Resources, *, program: str, settings: dict[str, Any], mix
     )
     beside = tuple(
         solo.options(
-            num_cpus=round(cpus * share, 3), num_gpus=round(resources.gpus * share, 3), max_concurrency=4
+            num_cpus=round(cpus * share, 3),
+            num_gpus=round(resources.gpus * share, 3),
+            max_concurrency=4,
+            accelerator_type=accelerator_type,
         ).remote(program, settings)
         for _ in range(resources.workers if mixed else 0)
     )

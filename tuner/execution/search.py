@@ -20,11 +20,13 @@ from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
+from tuner.execution.nodes import offered, require_nodes
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
 from tuner.execution.token import guard_token
 from tuner.redaction import redact, redacted
+from tuner.results import storage
 from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
@@ -73,6 +75,7 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
             signals.mute()
             if not _has_trials(folder):  # nothing ran: give the name back
                 shutil.rmtree(folder.path, ignore_errors=True)
+                storage.forget(folder.path)
             if isinstance(error, OSError) and is_full(error):
                 remedy = "make room, or give another --storage-path"
                 raise InputError(f"no room on the disk ({error})", where=str(folder.path), remedy=remedy) from error
@@ -155,10 +158,12 @@ class _Search:
             stopping=self._signals.requested,
         )
         self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners], full=self._room.full)
+        self._mirror = storage.Mirror(folder.path)
 
     def run(self) -> Outcome:
         with ExitStack() as stack:
             stack.callback(self._lock.release)
+            stack.callback(self._mirror.close)
             stack.callback(self._ledger.close)
             halt: Verdict | None = None
             failure: Exception | None = None
@@ -193,21 +198,20 @@ class _Search:
         token = "" if joins(self._experiment.run.address) else guard_token()
         about = {"job_name": self._folder.name, "folder": str(self._folder.path), "tuner": __version__}
         about |= {"num_trials": str(self._experiment.search.num_trials)}
-        cluster = stack.enter_context(
-            ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about)
-        )
+        stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about))
         self._signals.listen()
         resources = decide(
             self._experiment.run,
-            cluster,
+            offered(self._experiment.run.accelerator_type),
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
             learns=self._plan.learns,
         )
+        different = require_nodes(self._folder.path, self._experiment.program)
         packing = self._start_engines(resources, settings, stack)
         self._ledger.listen(self._tracking(stack))
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
-        notes = list(self._plan.notes)
+        notes = [*self._plan.notes, *different]
         if url := dashboard_url():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
         for note in (*notes, token):
@@ -215,6 +219,7 @@ class _Search:
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
         self._require_same_data(preparation)
+        self._mirror.data()
         self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
         with self._signals.whole():
             from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
@@ -233,7 +238,13 @@ class _Search:
             return None
         from tuner.execution.engines import engines
 
-        made = engines(resources, program=self._experiment.program, settings=settings, mixed=self._plan.mixed)
+        made = engines(
+            resources,
+            program=self._experiment.program,
+            settings=settings,
+            mixed=self._plan.mixed,
+            accelerator_type=self._experiment.run.accelerator_type,
+        )
         return stack.enter_context(made)
 
     def _settle(self, packing: Any, resources: Resources, preparation: Preparation) -> tuple[Any, Resources]:
@@ -321,6 +332,7 @@ class _Search:
         best = self._record.best
         if best is None:
             return
+        self._mirror.fetch(best.adapter)
         resolved = read_object(self._folder.resolved)
         train = fixed_experiment(self._experiment, best.params)
         if write_best(self._folder, self._record, train=train, resolved=resolved) is None:

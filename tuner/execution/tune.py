@@ -116,10 +116,11 @@ def run_trials(
         return None
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
-        experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus
-    )
+        experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus,
+        accelerator_type=experiment.run.accelerator_type,
+    )  # fmt: skip
     if engines is not None:
-        worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0)
+        worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0, accelerator_type=None)
     tuner = tune.Tuner(
         TrialActor,
         param_space={"worker": worker},
