@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: search test chaos check golden format clean
+.PHONY: search test chaos slow check golden format clean
 
 search: $(VENV)/.installed      ## run the embedded default search
 	$(BIN)/python -m tuner search
@@ -14,6 +14,9 @@ test: $(VENV)/.dev              ## run the tests
 
 chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, at most 25 minutes
 	$(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/test_fitting.py
+
+slow: $(VENV)/.dev              ## the tests that the default run leaves out: more of a cluster, and Slurm where it answers
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev             ## lint, format, types, layers
 	$(BIN)/ruff check .

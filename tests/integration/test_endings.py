@@ -194,19 +194,21 @@ def test_a_resume_with_fewer_trials_is_refused(toy: Toy, tmp_path: Path) -> None
 
 
 def test_every_running_trial_has_a_row_in_the_dashboard(toy: Toy) -> None:
+    import ray
     from ray.util.state import list_actors
 
     seen: dict[int, set[str]] = {}
+    address = ray.get_runtime_context().gcs_address  # other Rays may run on this machine
 
     def look(event: Event) -> None:
         if event.event is Kind.EVALUATION and event.step == 27:
-            rows = list_actors(detail=True, filters=[("class_name", "=", "Trial")])
+            rows = list_actors(address, detail=True, filters=[("class_name", "=", "Trial")])
             seen[event.number or 0] = {row.repr_name for row in rows if row.state == "ALIVE"}
 
     outcome = toy([look], train__pace=0.35, search__num_trials=1)
     assert outcome.exit_code == 0
     assert seen[0] == {"trial 0 lr=1.0e-3"}
-    alive = list_actors(detail=True, filters=[("class_name", "=", "Trial"), ("state", "=", "ALIVE")])
+    alive = list_actors(address, detail=True, filters=[("class_name", "=", "Trial"), ("state", "=", "ALIVE")])
     assert not alive, "the row goes when its trial ends"
 
 

@@ -115,7 +115,7 @@ class Toy:
         epochs = train.num_train_epochs
         self._max_steps = max(1, round(1000 * epochs / train.batch_size)) if epochs else train.max_steps
         self._left = list(assignment.evaluation_steps(self._max_steps))
-        self._best = math.inf
+        self._best, self._began = math.inf, time.monotonic()
         self._again: Evaluation | None = None
         self._started_trials += 1
         first = assignment.attempt == 1
@@ -195,7 +195,10 @@ class Toy:
         if loss is not None and loss < self._best:
             self._best = loss
             adapter = self._save(loss)
-        evaluation = Evaluation(step, self._max_steps, loss, tokens=step * 100, train_loss=loss, adapter=adapter)
+        seconds = time.monotonic() - self._began
+        evaluation = Evaluation(
+            step, self._max_steps, loss, step * 100, train_loss=loss, seconds=seconds, adapter=adapter
+        )
         if self._train.resumes and loss is not None and math.isfinite(loss):
             beside = self._state() / "state.new"
             beside.write_text(json.dumps({"best": self._best, "evaluation": evaluation.to_dict()}))

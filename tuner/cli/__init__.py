@@ -18,7 +18,10 @@ import click
 from tuner import __version__
 from tuner.cli.errors import ClosedPipeError, exit_code_of
 
-COMMANDS = ("search", "plan", "status", "show", "export", "train", "spaces")
+COMMANDS = (
+    "search", "plan", "status", "show", "stop", "add", "pause", "resume", "dashboard", "export", "train", "spaces",
+    "submit", "doctor",
+)  # fmt: skip
 """In the order of the help. A command's file is `tuner/cli/<name>.py`, and the command in it is `command`."""
 
 PROGRAM = "python -m tuner"

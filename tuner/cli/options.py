@@ -100,19 +100,33 @@ def flag_of(dotted: str) -> str:
     return next(flag for flag, name, _ in SETTINGS if name == dotted)
 
 
-def load(file: Path | None, overrides: tuple[str, ...], flags: Mapping[str, Any]) -> Experiment:
-    """The experiment of a command line."""
+def load(
+    file: Path | None, overrides: tuple[str, ...], flags: Mapping[str, Any], elsewhere: bool = False
+) -> Experiment:
+    """The experiment of a command line. elsewhere: it will run on other machines."""
     from tuner.config import load_experiment
 
-    return load_experiment(file, overrides, flags)
+    return load_experiment(file, overrides, flags, elsewhere)
+
+
+def storage(text: str | Path) -> Path:
+    """The folder of the runs; of a URI this machine's copy."""
+    from tuner.config.paths import is_uri, storage_folder
+
+    return storage_folder(text) if is_uri(str(text)) else Path(text)
 
 
 storage_option = click.option(
     "--storage-path",
     default="runs",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=storage,
     metavar="DIR",
-    help="Folder of the runs.",
+    help="Folder of the runs, or a URI.",
+)
+address_option = click.option(
+    "--address",
+    metavar="URL",
+    help="A cluster that the search was submitted to: http://head:8265.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from tuner.cluster.jobs import Cluster, Job
     from tuner.report.lines import Line
     from tuner.report.live import LiveView
     from tuner.report.plain import PlainView
@@ -99,13 +100,21 @@ def labels_of_run(folder: RunFolder) -> dict[str, str]:
 
 def place_of(path: Path) -> Place:
     """A run folder in the words that the user would type from here."""
+    from tuner.config.paths import storage_uri
     from tuner.report.summary import Place, kept_in
     from tuner.report.words import near
 
     log = path / "logs" / "driver.log"
     return Place(
         name=path.name,
-        storage_path=near(path.parent),
+        storage_path=storage_uri(path.parent) or near(path.parent),
         log=near(log) if log.exists() else "",
         kept=kept_in(path / "best"),
     )
+
+
+def cluster_place(name: str, job: Job, cluster: Cluster) -> Place:
+    """A run folder on a cluster, which this machine need not see."""
+    from tuner.report.summary import Place
+
+    return Place(name, job.path.rpartition("/")[0], address=cluster.address)

@@ -11,6 +11,7 @@ from tuner.cli.options import experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.execution.search import Outcome
+    from tuner.report.machine import EventLines
 
 _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 
@@ -18,10 +19,19 @@ _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 @click.command("search", short_help="Search for good hyperparameters.")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials may give it more trials.")
+@click.option("--or-resume", is_flag=True, help="Go on with the run of this --name if it is there.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
+@click.option("--events", is_flag=True, help="Every event of the ledger as a line of JSON on standard output.")
 @json_option
 def command(
-    file: Path | None, overrides: tuple[str, ...], resume: str | None, plain: bool, as_json: bool, **values: Any
+    file: Path | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    or_resume: bool,
+    plain: bool,
+    events: bool,
+    as_json: bool,
+    **values: Any,
 ) -> int:
     """Searches for good hyperparameters: many short fine-tunings, the best of them kept.
 
@@ -29,25 +39,42 @@ def command(
     on standard error. Exit codes: 0 done, 1 no usable trial, 2 wrong input, 3 done with failed trials.
     """
     if resume is not None:
-        return _resume(resume, file, overrides, plain, as_json, values)
+        return _resume(resume, file, overrides, plain, events, as_json, values)
     from tuner.cli.options import load, settings_given
     from tuner.cli.output import labels_of_program, view
+    from tuner.results.folder import was_begun
 
     experiment = load(file, overrides, settings_given(values))
+    if or_resume and experiment.run.name and was_begun(experiment.storage_path, experiment.run.name):
+        run = experiment.run
+        return _go_on(experiment.storage_path, run.name or "", None, run.address, plain, events, as_json)
     from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
 
     with view(labels_of_program(experiment.run.program), plain) as listener:
-        outcome = run_search(experiment, [listener])
+        outcome = run_search(experiment, [listener, *event_lines(events)])
     return conclude(outcome, as_json)
 
 
+def event_lines(wanted: bool) -> list[EventLines]:
+    """What writes each event to standard output, as that is now: Ray's session sends it to a file."""
+    import sys
+
+    from tuner.report.machine import EventLines
+
+    return [EventLines(sys.stdout)] if wanted else []
+
+
 def _resume(
-    name: str, file: Path | None, overrides: tuple[str, ...], plain: bool, as_json: bool, values: dict[str, Any]
+    name: str,
+    file: Path | None,
+    overrides: tuple[str, ...],
+    plain: bool,
+    events: bool,
+    as_json: bool,
+    values: dict[str, Any],
 ) -> int:
-    from tuner.cli.options import flag_of, settings_given
-    from tuner.cli.output import labels_of_run, view
+    from tuner.cli.options import flag_of, settings_given, storage
     from tuner.contract import InputError
-    from tuner.results.folder import open_run
 
     given = settings_given(values)
     extra = [str(file)] if file else []
@@ -60,14 +87,39 @@ def _resume(
             expected="at most --num-trials, --address and --storage-path beside it",
             remedy="start a new search under another --name",
         )
-    storage = Path(given.get("run.storage_path", "runs"))
+    return _go_on(
+        storage(given.get("run.storage_path", "runs")),
+        name,
+        given.get("search.num_trials"),
+        given.get("run.address"),
+        plain,
+        events,
+        as_json,
+    )
+
+
+def _go_on(
+    storage: Path,
+    name: str,
+    num_trials: int | None,
+    address: str | None,
+    plain: bool,
+    events: bool,
+    as_json: bool,
+) -> int:
+    from tuner.cli.output import labels_of_run, view
+    from tuner.results.folder import open_run
+    from tuner.results.ledger import read_ledger
+
     folder = open_run(storage, name)
     from tuner.execution.search import resume_search
 
     with view(labels_of_run(folder), plain, folder.record()) as listener:
-        outcome = resume_search(
-            storage, name, [listener], num_trials=given.get("search.num_trials"), address=given.get("run.address")
-        )
+        lines = event_lines(events)
+        for line in lines:  # who reads them has not seen the sessions before
+            for event in read_ledger(folder.ledger):
+                line(event)
+        outcome = resume_search(storage, name, [listener, *lines], num_trials=num_trials, address=address)
     return conclude(outcome, as_json)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import address_option, json_option, storage_option
 
 if TYPE_CHECKING:
     from tuner.results.folder import RunFolder
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.argument("number", type=int)
 @storage_option
+@address_option
 @json_option
-def command(name: str, number: int, storage_path: Path, as_json: bool) -> int:
+def command(name: str, number: int, storage_path: Path, address: str | None, as_json: bool) -> int:
     """Trial NUMBER of the search NAME: its parameters, curve, set-up, ending, traceback, and where its adapter is."""
     import sys
 
@@ -29,23 +30,29 @@ def command(name: str, number: int, storage_path: Path, as_json: bool) -> int:
     from tuner.report.words import near
     from tuner.results.folder import open_run
 
-    folder = open_run(storage_path, name)
-    record = folder.record()
+    folder = None
+    if address:
+        from tuner.cluster.jobs import Cluster, read_search
+
+        record, _ = read_search(Cluster(address), name)
+    else:
+        folder = open_run(storage_path, name)
+        name, record = folder.name, folder.record()
     trial = record.trials.get(number)
     if trial is None:
         last = max(record.trials, default=None)
         raise InputError(
-            f"there is no trial {number} in {folder.name}",
+            f"there is no trial {number} in {name}",
             where="NUMBER",
             expected=f"0 to {last}" if last is not None else "a search that has begun a trial",
         )
-    adapter = _adapter(folder, record.best is trial, trial.adapter)
+    adapter = _adapter(folder, record.best is trial, trial.adapter) if folder else trial.adapter
     if as_json:
-        answer_json({**trial_json(trial), "name": folder.name, "adapter": adapter})
+        answer_json({**trial_json(trial), "name": name, "adapter": adapter})
         return 0
-    log = folder.log(number)
-    shown = near(Path(adapter)) if adapter else ""
-    log_shown = near(log) if log.exists() else ""
+    log = folder.log(number) if folder else None
+    shown = near(Path(adapter)) if adapter and folder else ""
+    log_shown = near(log) if log and log.exists() else ""
     answer(trial_report(record, number, width(sys.stdout), adapter=shown, log=log_shown))
     return 0
 

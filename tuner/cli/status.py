@@ -6,55 +6,55 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import address_option, json_option, storage_option
 
 
 @click.command("status", short_help="How a search stands or ended.")
 @click.argument("name")
 @storage_option
+@address_option
 @json_option
-def command(name: str, storage_path: Path, as_json: bool) -> int:
+def command(name: str, storage_path: Path, address: str | None, as_json: bool) -> int:
     """How the search NAME stands, or how it ended: every trial, the best so far, what to do next.
 
-    Reads the ledger and nothing else, so it is safe while the search runs.
+    Reads the ledger and nothing else, so it is safe while the search runs. With --address, reads a search that was
+    submitted to a cluster.
     """
     import sys
     import time
 
-    from tuner.cli.output import answer, answer_json, labels_of_run, place_of, width
+    from tuner.cli.output import answer, answer_json, cluster_place, labels_of_program, labels_of_run, place_of, width
     from tuner.report.live import frame
     from tuner.report.machine import status_json
     from tuner.report.summary import summary
     from tuner.results.folder import open_run
+    from tuner.results.requests import is_held
+    from tuner.results.storage import is_written
 
-    folder = open_run(storage_path, name)
-    record = folder.record()
-    active = not record.finished and is_held(folder.path)
+    path: Path | str
+    if address:
+        from tuner.cluster.jobs import Cluster, read_search
+
+        cluster = Cluster(address)
+        record, job = read_search(cluster, name)
+        active, path = not job.over, job.path
+        place, labels = cluster_place(name, job, cluster), labels_of_program(job.program)
+    else:
+        folder = open_run(storage_path, name)
+        record = folder.record()
+        active = not record.finished and (is_held(folder.path) or is_written(folder.path))
+        path = folder.path
+        place, labels = place_of(folder.path), labels_of_run(folder)
     if not active:
         for trial in record.trials.values():  # the driver is gone: nothing of this is running any more
             trial.interrupted = not trial.has_ended
     if as_json:
-        answer_json({**status_json(record, folder.path), "active": active})
+        answer_json({**status_json(record, path), "active": active})
         return 0
-    columns, labels = width(sys.stdout), labels_of_run(folder)
+    columns = width(sys.stdout)
     if active:
         elapsed = record.wall_s + max(0.0, time.time() - (record.updated or time.time()))
         answer(frame(record, columns, 10_000, elapsed=elapsed, labels=labels))
     else:
-        answer(summary(record, place_of(folder.path), columns, labels=labels, rows=10_000))
+        answer(summary(record, place, columns, labels=labels, rows=10_000))
     return 0
-
-
-def is_held(path: Path) -> bool:
-    """Whether a driver holds the run folder's lock right now."""
-    import fcntl
-    import os
-
-    try:
-        with os.fdopen(os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK), "rb") as lock:  # it may be a pipe
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

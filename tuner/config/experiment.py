@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from tuner.config.document import Document, KeyPath, parse_value, read_document
 from tuner.config.flags import FLAGS
 from tuner.config.layers import Layers, Origin
-from tuner.config.paths import absolute, missing, resolve_paths
+from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
 from tuner.config.schema import experiment_schema
 from tuner.config.sections import Asha, NoScheduler, Run, Search, Sections
-from tuner.config.space_source import SpaceSource, read_space_in, space_settings
+from tuner.config.space_source import SPACE_KEY, SpaceSource, read_space_in, space_settings
 from tuner.config.translate import checked, combined, unknown_key
 from tuner.config.words import dotted, listed, path_keys
 from tuner.contract import PROGRAMS, InputError, Program, load_program
@@ -49,6 +49,8 @@ class Experiment:
     """Sentences for the user about choices that work but surprise."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """What --set and flags changed, by dotted name, as given."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files and folders that were named by a relative path, by dotted name."""
 
     @property
     def program_class(self) -> type[Program]:
@@ -57,24 +59,28 @@ class Experiment:
     @property
     def storage_path(self) -> Path:
         """The absolute folder of the runs; relative to the working folder, where `tuner status` looks too."""
-        return absolute(self.run.storage_path)
+        return storage_folder(self.run.storage_path)
 
 
 def load_experiment(
-    path: Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    elsewhere: bool = False,
 ) -> Experiment:
     """Reads, merges and checks an experiment.
 
     path: the experiment file; None is the embedded demo, or plain defaults where the model or the data are given.
     overrides: `a.b=c` as written after --set. flags: values of command line flags by dotted name (see FLAGS); None
-    means not given. Later wins: defaults, the space's `settings:`, the file, overrides, flags.
+    means not given. Later wins: defaults, the space's `settings:`, the file, overrides, flags. elsewhere: it will run
+    on other machines, whose absolute paths mean nothing here.
     Raises InputError, one for everything found.
     """
     changes = [*_overrides(overrides), *_flags(flags or {})]
     if path is None and not _OWN_WORK & {".".join(map(str, key)) for key, _, _ in changes}:
         path = demo_path()
     document = _read(path) if path is not None else None
-    return _experiment(document, changes)
+    return _experiment(document, changes, elsewhere)
 
 
 def load_resolved(
@@ -152,7 +158,7 @@ def _layers(document: Document | None, changes: Sequence[Change], space: SpaceSo
     return layers
 
 
-def _experiment(document: Document | None, changes: Sequence[Change]) -> Experiment:
+def _experiment(document: Document | None, changes: Sequence[Change], elsewhere: bool = False) -> Experiment:
     # The space brings settings that lie below the file, and the file says which space: so the layers are laid twice.
     first = _layers(document, changes)
     errors: list[InputError] = []
@@ -166,7 +172,11 @@ def _experiment(document: Document | None, changes: Sequence[Change]) -> Experim
     program_name = layers.get(("run", "program"), Run().program)
     program = _program(program_name, layers)
     schema = experiment_schema(program)
-    errors += resolve_paths(layers, path_keys(schema)) + _secrets(layers.data, layers)
+    files, missing_paths = resolve_paths(layers, path_keys(schema), elsewhere)
+    errors += missing_paths + _secrets(layers.data, layers)
+    spec = layers.get(SPACE_KEY)
+    if space is not None and space.path and is_pathlike(str(spec)) and not str(spec).startswith("/"):
+        files[".".join(map(str, SPACE_KEY))] = space.path
     own = [*program.Settings.model_fields, *Sections.model_fields]
     errors += [unknown_key((name,), layers.data, schema, layers.where) for name in layers.data if name not in own]
     settings, found = checked(program.Settings, _only(layers, program.Settings), schema, layers.where)
@@ -189,6 +199,7 @@ def _experiment(document: Document | None, changes: Sequence[Change]) -> Experim
         text=document.text if document else "",
         notes=_notes(program, settings, sections),
         changes={".".join(map(str, key)): value for key, value, _ in changes},
+        files=files,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from tuner.config.document import KeyPath
 from tuner.config.layers import Layers
@@ -12,33 +14,64 @@ from tuner.config.words import dotted, nearest
 from tuner.contract import InputError
 
 _FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jinja", ".yaml", ".yml")
+_COPIES = "tuner-storage"
 _PATH_STARTS = (".", "/", "~")
 
 
-def resolve_paths(layers: Layers, keys: Sequence[KeyPath]) -> list[InputError]:
-    """Makes the paths among these settings absolute; returns an error for each that is missing.
+def resolve_paths(
+    layers: Layers, keys: Sequence[KeyPath], elsewhere: bool = False
+) -> tuple[dict[str, Path], list[InputError]]:
+    """Makes the paths among these settings absolute; returns those that were written as relative ones, by dotted
+    name, and an error for each that is missing.
 
     A name that exists as a path is that path. One that only looks like a path (it begins with `.`, `/` or `~`, or
     ends like a data file) must exist. Everything else is left alone: `Qwen/Qwen3-8B` is a hub id.
+    elsewhere: absolute paths are another machine's, and not looked at.
     """
+    relative: dict[str, Path] = {}
     errors: list[InputError] = []
     for key in keys:
         value = layers.get(key)
         if not isinstance(value, str) or not value:
             continue
+        if elsewhere and value.startswith("/"):
+            continue
         origin = layers.origin(key)
         path = absolute(value, origin.base)
         if path.exists():
             layers.replace(key, str(path))
+            if not value.startswith("/"):
+                relative[dotted(key)] = path
         elif is_pathlike(value):
             layers.replace(key, str(path))
             errors.append(missing(path, dotted(key), origin.where))
-    return errors
+    return relative, errors
 
 
 def absolute(path: str | Path, base: Path | None = None) -> Path:
     """The whole path, without `..` and `~`, symbolic links kept as the user named them."""
     return Path(os.path.abspath((base or Path.cwd()) / Path(path).expanduser()))  # noqa: PTH100  resolve() follows links
+
+
+def is_uri(storage: str) -> bool:
+    """Whether runs are kept in an object store: `s3://bucket/runs`."""
+    return "://" in storage
+
+
+def storage_folder(storage: str | Path) -> Path:
+    """The absolute folder of the runs. Of a URI it is this machine's working copy, at the same place on every node,
+    from whose name the URI can be told again."""
+    if not is_uri(str(storage)):
+        return absolute(storage)
+    return Path(tempfile.gettempdir(), _COPIES, quote(str(storage).rstrip("/"), safe=""))
+
+
+def storage_uri(path: Path) -> str | None:
+    """The URI that a path in a working copy stands for; None for any other path."""
+    for folder in (path, *path.parents):
+        if folder.parent.name == _COPIES and is_uri(unquote(folder.name)):
+            return "/".join([unquote(folder.name), *path.relative_to(folder).parts])
+    return None
 
 
 def is_pathlike(value: str) -> bool:

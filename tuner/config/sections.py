@@ -206,6 +206,9 @@ class Run(Section):
     gpus_per_trial: float | None = Field(
         default=None, ge=0, le=1, description="null: 1 where there are GPUs, else 0. A fraction shares one GPU."
     )
+    accelerator_type: str | None = Field(
+        default=None, min_length=1, description="Only GPUs of this type, as Ray names it: H100, A100-80G. null: any."
+    )
     cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
     max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
     hang_timeout: float | None = Field(
@@ -216,6 +219,10 @@ class Run(Section):
     )
     keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")
     strict: bool = Field(default=False, description="Refuse what would else be made to fit, with a note.")
+    trackers: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = Field(
+        default=["tensorboard"],
+        description="Where else the search is written down: tensorboard, mlflow, wandb, trackio. []: nowhere.",
+    )
     min_free_mb: int = Field(
         default=256, ge=0, description="MiB free at the start; a search pauses below a quarter of it."
     )

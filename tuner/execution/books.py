@@ -32,7 +32,6 @@ from tuner.study.study import Study
 class Terms:
     """What holds for every trial of a search."""
 
-    num_trials: int
     seed: int
     evaluate_at: tuple[float, ...]
     keep_adapters: int
@@ -89,6 +88,8 @@ class Books:
         self._killed: dict[str, Verdict] = {}
         self._stop_requested: Callable[[], bool] = lambda: False
         self._whole: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._turns: list[Callable[[], None]] = [plaques.tick, room.tick]
+        self._stopped: set[str] = set()
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
@@ -97,7 +98,7 @@ class Books:
     @property
     def complete(self) -> bool:
         """Whether every trial has its ending."""
-        return self._record.num_ended >= self._terms.num_trials
+        return self._record.num_ended >= self._record.num_trials
 
     @_undivided
     def settle(self) -> None:
@@ -108,16 +109,23 @@ class Books:
 
     @property
     def over(self) -> bool:
-        """Whether no trial will be suggested any more. One that runs may yet be lost and have to be tried again."""
+        """Whether no trial will be suggested any more. One that runs may yet be lost and have to be tried again, and
+        while it runs, or in a pause, another may be added."""
         waits = self._record.num_ended < len(self._record.trials)
-        complete = self._used_up or len(self._record.trials) >= self._terms.num_trials
-        return self.stopping or (complete and not waits)
+        return self.stopping or not (waits or self.paused or self._has_more)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there are trials that have not begun: planned ones, unless a grid is used up, or added ones."""
+        record = self._record
+        return len(record.trials) < record.num_trials and (not self._used_up or bool(record.additions))
 
     @_undivided
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial: first those that were cut off, with their number and parameters, then new ones. None: not
-        now, or, when `over`, never."""
-        if self.stopping:
+        """The next trial: first those that were cut off, as they were, then those that were added, then new ones. None:
+        not now, or, when `over`, never."""
+        self.tick()  # while no trial runs, Ray's loop stands still in here
+        if self.stopping or self.paused:
             return None
         try:
             return self._begin(trial_id)
@@ -130,7 +138,9 @@ class Books:
         trial = self._current(trial_id)
         if trial is None or not trial.is_running:
             return
-        if self.stopping:
+        if self._record.stopped:
+            self._end(trial.number, Verdict(Reason.USER))
+        elif self.stopping:
             self._interrupt(trial.number)
         else:
             self.ended(trial_id, Verdict(Reason.INFRASTRUCTURE, "Ray dropped the trial"))
@@ -139,7 +149,10 @@ class Books:
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume goes on with it."""
         for trial in self._record.running:
-            self._interrupt(trial.number)
+            if self._record.stopped:
+                self._end(trial.number, Verdict(Reason.USER))
+            else:
+                self._interrupt(trial.number)
         for trial in self._record.cut_off:
             self._in_study(partial(Study.abandon, number=trial.number), again=True)
         drop_surplus(self._folder, self._record, self._terms.keep_adapters)
@@ -147,8 +160,12 @@ class Books:
 
     def tick(self) -> None:
         """A turn in Ray's loop, several times a second."""
-        self._plaques.tick()
-        self._room.tick()
+        for turn in self._turns:
+            turn()
+
+    def every_turn(self, turn: Callable[[], None]) -> None:
+        """Calls `turn` at each tick."""
+        self._turns.append(turn)
 
     def hanging(self, running: Callable[[], Iterable[str]]) -> list[str]:
         """Those of the trials that Ray runs that show no progress: to be killed, which their end then says."""
@@ -206,6 +223,8 @@ class Books:
                 **({"verdict": _words(verdict)} if verdict else {}),
             },
         )
+        loss = "no loss" if evaluation.eval_loss is None else f"{evaluation.eval_loss:.4g}"
+        self._plaques.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {loss}")
         self._in_study(lambda study: study.report(number, resource, evaluation.eval_loss))
         if verdict is not None:
             self._end(number, verdict)
@@ -230,6 +249,37 @@ class Books:
         """Trial 0 runs its whole budget: an unfinished recipe would make the winner look better than it is."""
         return self._attempts[trial_id].number == RECIPE
 
+    def was_stopped(self, trial_id: str) -> bool:
+        """Whether the trial has its ending and Ray's scheduler did not hear of it in a report."""
+        return trial_id in self._stopped
+
+    # Asked of a running search
+
+    @property
+    def paused(self) -> bool:
+        """Whether trials wait at their next report, and none starts."""
+        return bool(self._record.paused)
+
+    def pause(self, why: str) -> None:
+        """Holds every trial at its next report. why: as the user reads it ("by you")."""
+        self._ledger.append(Kind.PAUSED, details={"why": why})
+
+    def go_on(self) -> None:
+        self._ledger.append(Kind.RESUMED)
+
+    def stop_trial(self, number: int) -> None:
+        """Ends one running trial; the scheduler takes it from Ray at its next turn."""
+        self._stopped.add(self._record.trials[number].trial)
+        self._end(number, Verdict(Reason.USER))
+
+    def stop_search(self, by: str) -> None:
+        """Ends the search: what runs is stopped, what it has found is kept."""
+        self._ledger.append(Kind.STOPPED, details={"by": by})
+
+    def add(self, name: str, params: Mapping[str, Any], *, by: str) -> None:
+        """Takes in a point that becomes a trial, on top of those that were planned, when a worker is free."""
+        self._ledger.append(Kind.ADDED, params=dict(params), details={"name": name, "by": by})
+
     # Stopping
 
     def stop_when(self, requested: Callable[[], bool], whole: Callable[[], AbstractContextManager[None]]) -> None:
@@ -240,23 +290,29 @@ class Books:
     @property
     def stopping(self) -> bool:
         """Whether Ray should end the search now."""
-        return self.halt is not None or self.failure is not None or self._stop_requested()
+        asked = self._stop_requested() or bool(self._record.stopped)
+        return asked or self.halt is not None or self.failure is not None
 
     def _begin(self, trial_id: str) -> dict[str, Any] | None:
-        cut_off = next(iter(self._record.cut_off), None)
-        resume = None
+        record, more, resume = self._record, dict[str, Any](), None
+        cut_off = next(iter(record.cut_off), None)
+        # The recipe stays trial 0, whatever was added before it began.
+        added = next(iter(record.additions.values()), None) if record.trials else None
         if cut_off is not None:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
             distributions: Mapping[str, str] = cut_off.distributions
+            more = {"by": cut_off.added_by} if cut_off.added_by else {}
             folders = tuple(str(self._place(number, earlier)) for earlier in range(cut_off.attempt, 0, -1))
             resume = Resume(cut_off.step, cut_off.best_eval_loss, folders)
-        elif len(self._record.trials) < self._terms.num_trials and not self._used_up:
-            suggestion = self._in_study(lambda study: study.ask(), again=True)
+        elif self._has_more:
+            given = (added.params, added.by) if added else ()
+            suggestion = self._in_study(lambda study: study.ask(*given), again=True)
             if suggestion is None:
                 self._used_up = True
                 return None
             number, attempt, params = suggestion.number, 1, dict(suggestion.params)
             distributions = suggestion.distributions
+            more = {"by": added.by, "addition": added.name} if added else {}
             self._terms.check(params)
         else:
             return None
@@ -267,7 +323,7 @@ class Books:
             number=number,
             attempt=attempt,
             params=params,
-            details={"distributions": dict(distributions)},
+            details={"distributions": dict(distributions), **more},
         )
         place = self._place(number, attempt)
         self._make_folder(place)
@@ -281,10 +337,10 @@ class Books:
             resume=resume,
             fits=self._attempts[trial_id].fits,
         )
-        title = self._naming.title(number, params)
-        self._plaques.begin(number, title)
+        title, log = self._naming.title(number, params), str(self._folder.log(number))
+        self._plaques.begin(number, title, log)
         self._watchdog.begin(trial_id, assignment.folder)
-        return {"trial": TrialConfig(assignment, title, str(self._folder.log(number)))}
+        return {"trial": TrialConfig(assignment, title, log)}
 
     def _place(self, number: int, attempt: int) -> Path:
         """An attempt's own folder: an earlier one that was given up for dead may still be writing into its."""

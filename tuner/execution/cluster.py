@@ -32,15 +32,18 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def ray_session(address: str | None, log: Path) -> Iterator[Mapping[str, float]]:
+def ray_session(
+    address: str | None, log: Path, metadata: Mapping[str, str] | None = None
+) -> Iterator[Mapping[str, float]]:
     """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine; yields the cluster's resources.
 
     A Ray that was running in this process before is used and left running. Ray's own words go to `log`.
-    Raises InputError where the address does not answer.
+    metadata: what the job is about, for the dashboard and the jobs API. Raises InputError where the address does not
+    answer.
     """
     ray = import_ray(address)
     with _hushed(log):
-        yield from _joined(ray, joins(address))
+        yield from _joined(ray, joins(address), metadata or {})
 
 
 def import_ray(address: str | None) -> Any:
@@ -56,7 +59,7 @@ def import_ray(address: str | None) -> Any:
     return ray
 
 
-def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
+def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterator[Mapping[str, float]]:
     drop_handlers()
     ours = not ray.is_initialized()
     if ours:
@@ -71,6 +74,7 @@ def _joined(ray: Any, joined: str | None) -> Iterator[Mapping[str, float]]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
+                job_config=ray.job_config.JobConfig(metadata=dict(metadata)),
                 **local,
             )
         except (OSError, ValueError, ray.exceptions.RayError) as error:

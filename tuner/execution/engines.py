@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -33,6 +34,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.execution.carrying import arrived, carried, carry
 from tuner.execution.disk import no_room
 from tuner.execution.resources import Resources
 from tuner.room import is_full
@@ -100,7 +102,7 @@ class EngineActor:
     def _make(self, preparation: Preparation) -> None:
         if self._engine is None:
             made: Any = load_program(self._program)
-            self._engine = made.pack(self._settings, preparation, self._slots)
+            self._engine = made.pack(self._settings, arrived(preparation), self._slots)
 
     def _join(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
@@ -108,6 +110,7 @@ class EngineActor:
             return None
         number = assignment.number
         self._places[number], self._mail[number] = slot, SimpleQueue()
+        Path(assignment.folder).mkdir(parents=True, exist_ok=True)  # on another node than the driver's
         try:
             self._make(preparation)
             return self._engine.join(slot, assignment), ""
@@ -149,6 +152,7 @@ class EngineActor:
         try:
             for slot, report in engine.advance(limit=1):
                 number = next(n for n, place in self._places.items() if place == slot)
+                carry(report)
                 self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
         except Exception as error:
             answer = _verdict(error)
@@ -162,7 +166,7 @@ class SoloActor:
     time. It loads nothing before the first of them comes."""
 
     def __init__(self, program: str, settings: dict[str, Any]) -> None:
-        self._making = lambda preparation: load_program(program)(settings, preparation)
+        self._making = lambda preparation: carried(load_program(program)(settings, arrived(preparation)), preparation)
         self._program: Program | None = None
         self._number: int | None = None
 
@@ -227,19 +231,23 @@ class RemoteProgram:
                 raise Fault(Reason.INFRASTRUCTURE, "an engine died") from error
             for place in sorted(range(len(free)), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
-                setup = self._answer(self._engine.start.remote(assignment, self._all.preparation))
+                setup = self._answer(self._call("start", "set up").remote(assignment, self._all.preparation))
                 if setup is not None:
                     return setup
             time.sleep(0.05)
 
     def step(self) -> Evaluation:
-        return self._answer(self._engine.step.remote(self._number))
+        return self._answer(self._call("step", "in its slot").remote(self._number))
 
     def stop(self) -> None:
         try:
             ray.get(self._engine.stop.remote(self._number))
         except RayActorError:
             return  # its trials went with it
+
+    def _call(self, method: str, what: str) -> Any:
+        """A call of the engine that bears the trial's number: those that run are its slots, on its dashboard page."""
+        return getattr(self._engine, method).options(name=f"trial {self._number} {what}")
 
     def _answer(self, answer: Any) -> Any:
         try:
@@ -303,7 +311,14 @@ SOLO_SHARE = 0.1
 
 
 @contextmanager
-def engines(resources: Resources, *, program: str, settings: dict[str, Any], mixed: bool) -> Iterator[Engines]:
+def engines(
+    resources: Resources,
+    *,
+    program: str,
+    settings: dict[str, Any],
+    mixed: bool,
+    accelerator_type: str | None = None,
+) -> Iterator[Engines]:
     """Engines for as long as they are needed, and with `mixed` a place beside each for a trial that cannot be packed.
 
     They begin to import at once; `Engines.begin` makes them ready.
@@ -313,6 +328,7 @@ def engines(resources: Resources, *, program: str, settings: dict[str, Any], mix
     options = {
         "max_concurrency": 3 * resources.slots + 4,  # each slot may wait while others start, confirm and stop
         "max_restarts": -1,  # its trials are tried again on what takes its place, as often as `retries` has it
+        "accelerator_type": accelerator_type,
     }
     engine, solo = ray.remote(EngineActor), ray.remote(SoloActor)
     made = tuple(
@@ -327,6 +343,7 @@ def engines(resources: Resources, *, program: str, settings: dict[str, Any], mix
             num_gpus=round(resources.gpus * share, 3),
             max_concurrency=4,
             max_restarts=-1,
+            accelerator_type=accelerator_type,
         ).remote(program, settings)
         for _ in range(resources.workers if mixed else 0)
     )

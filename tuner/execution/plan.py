@@ -10,6 +10,7 @@ from tuner.config import Asha, Experiment, dump_resolved
 from tuner.contract import Budget, InputError, Program
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Space, experiment_space, recipe_values
+from tuner.watch.trackers import require
 
 UNKNOWN_TOKENS = 1_000_000
 """Stands for a budget in epochs until the data has been read; only shares of it are shown."""
@@ -103,6 +104,7 @@ class Plan:
 
 def make_plan(experiment: Experiment) -> Plan:
     """Resolves a search: space, recipe, budget, rungs. Raises InputError; imports neither ray nor torch."""
+    require(experiment.run.trackers)
     program = experiment.program_class
     space = experiment_space(experiment)
     budget = program.budget(experiment.settings)

@@ -10,19 +10,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tuner import __version__
 from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
+from tuner.execution.nodes import offered, require_nodes
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
 from tuner.execution.token import guard_token
 from tuner.redaction import redact, redacted
+from tuner.results import storage
 from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
@@ -32,6 +36,7 @@ from tuner.results.versions import versions
 from tuner.room import is_full
 from tuner.seeds import derive_seed
 from tuner.space import with_params
+from tuner.watch.trackers import Tracker, Tracking, load_tracker
 
 Observer = Callable[[Event], None]
 
@@ -70,6 +75,7 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
             signals.mute()
             if not _has_trials(folder):  # nothing ran: give the name back
                 shutil.rmtree(folder.path, ignore_errors=True)
+                storage.forget(folder.path)
             if isinstance(error, OSError) and is_full(error):
                 remedy = "make room, or give another --storage-path"
                 raise InputError(f"no room on the disk ({error})", where=str(folder.path), remedy=remedy) from error
@@ -100,9 +106,7 @@ def resume_search(
         lock = RunLock(folder)
         try:
             record = folder.record()
-            experiment = _read_settings(folder, record.settings_digest)
-            if num_trials is not None:
-                experiment = _with_num_trials(experiment, num_trials, len(record.trials))
+            experiment = _with_num_trials(_read_settings(folder, record.settings_digest), record, num_trials)
             place = {
                 "name": folder.name,
                 "storage_path": str(folder.path.parent),
@@ -116,13 +120,16 @@ def resume_search(
         return search.run()
 
 
-def _with_num_trials(experiment: Experiment, num_trials: int, have: int) -> Experiment:
-    if num_trials < have:
+def _with_num_trials(experiment: Experiment, record: SearchRecord, wanted: int | None) -> Experiment:
+    """The experiment with the total that is `wanted`, or with the one it had: trials may have been added."""
+    have = len(record.trials) + len(record.additions)
+    if wanted is not None and wanted < have:
         raise InputError(
             f"the search already has {have} trials",
             where="--num-trials",
             expected=f"{have} or more",
         )
+    num_trials = wanted or record.num_trials or experiment.search.num_trials
     return replace(experiment, search=experiment.search.model_copy(update={"num_trials": num_trials}))
 
 
@@ -151,10 +158,12 @@ class _Search:
             stopping=self._signals.requested,
         )
         self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners], full=self._room.full)
+        self._mirror = storage.Mirror(folder.path)
 
     def run(self) -> Outcome:
         with ExitStack() as stack:
             stack.callback(self._lock.release)
+            stack.callback(self._mirror.close)
             stack.callback(self._ledger.close)
             halt: Verdict | None = None
             failure: Exception | None = None
@@ -187,18 +196,22 @@ class _Search:
         with self._signals.whole():
             import_ray(self._experiment.run.address)
         token = "" if joins(self._experiment.run.address) else guard_token()
-        cluster = stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log"))
+        about = {"job_name": self._folder.name, "folder": str(self._folder.path), "tuner": __version__}
+        about |= {"num_trials": str(self._experiment.search.num_trials)}
+        stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about))
         self._signals.listen()
         resources = decide(
             self._experiment.run,
-            cluster,
+            offered(self._experiment.run.accelerator_type),
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
             learns=self._plan.learns,
         )
+        different = require_nodes(self._folder.path, self._experiment.program)
         packing = self._start_engines(resources, settings, stack)
+        self._ledger.listen(self._tracking(stack))
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
-        notes = list(self._plan.notes)
+        notes = [*self._plan.notes, *different]
         if torn := self._ledger.torn:
             notes.append(f"the last line of the ledger was torn ({torn} bytes, of a driver that died) and is cut off")
         if url := dashboard_url():
@@ -208,6 +221,7 @@ class _Search:
         made = preparing.result()
         preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
         self._require_same_data(preparation)
+        self._mirror.data()
         self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
         with self._signals.whole():
             from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
@@ -226,7 +240,13 @@ class _Search:
             return None
         from tuner.execution.engines import engines
 
-        made = engines(resources, program=self._experiment.program, settings=settings, mixed=self._plan.mixed)
+        made = engines(
+            resources,
+            program=self._experiment.program,
+            settings=settings,
+            mixed=self._plan.mixed,
+            accelerator_type=self._experiment.run.accelerator_type,
+        )
         return stack.enter_context(made)
 
     def _settle(self, packing: Any, resources: Resources, preparation: Preparation) -> tuple[Any, Resources]:
@@ -243,8 +263,17 @@ class _Search:
                 remedy="ask for fewer, or leave out --strict to go on with what fits",
             )
         for note in notes:
-            self._ledger.append(Kind.NOTE, details={"text": note})
+            self._note(note)
         return replace(packing, preparation=preparation), resources
+
+    def _tracking(self, stack: ExitStack) -> Tracking:
+        folder, names = self._folder, self._experiment.run.trackers
+        makers: dict[str, Callable[[], Tracker]] = {
+            name: partial(load_tracker(name), folder.name, folder.path) for name in names
+        }
+        tracking = Tracking(makers, self._record, self._note)
+        stack.callback(tracking.close)
+        return tracking
 
     def _require_same_data(self, preparation: Preparation) -> None:
         before, now = (facts.get("data_fingerprint") for facts in (self._record.facts, preparation.facts))
@@ -278,6 +307,7 @@ class _Search:
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
             "recipe": dict(self._plan.recipe),
+            "dashboard": dashboard_url(),
             "settings": _digest(self._folder.resolved),
         }
 
@@ -304,6 +334,7 @@ class _Search:
         best = self._record.best
         if best is None:
             return
+        self._mirror.fetch(best.adapter)
         resolved = read_object(self._folder.resolved)
         train = fixed_experiment(self._experiment, best.params)
         if write_best(self._folder, self._record, train=train, resolved=resolved) is None:
@@ -315,7 +346,7 @@ class _Search:
             Kind.FINISHED,
             reason=str(halt.reason) if halt else None,
             details={
-                "outcome": "interrupted" if stopped else "halted" if halt else "failed" if failure else "done",
+                "outcome": _outcome(self._record, halt, failure, stopped),
                 "message": halt.message if halt else str(failure or ""),
                 "remedy": halt.remedy if halt else "",
                 "exit_code": code,
@@ -331,6 +362,12 @@ def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -
         return 1
     failed = any(t.status is Status.FAILED for t in record.ended)
     return 3 if failed else 0
+
+
+def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | None, signal: int | None) -> str:
+    if signal is not None:
+        return "interrupted"
+    return "halted" if halt else "failed" if failure else "stopped" if record.stopped else "done"
 
 
 def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms, readings
+from tuner.execution.control import Control
 from tuner.execution.disk import Room
 from tuner.execution.engines import SLOT_CPUS, Engines
 from tuner.execution.plan import Plan
@@ -30,6 +32,10 @@ from tuner.seeds import derive_seed
 from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
+from tuner.watch.gauges import Gauges
+
+PAUSED_S = 0.1
+"""Ray's loop waits for events of trials, and with none under way it would turn without a rest."""
 
 
 class _Turn(Stopper):
@@ -49,6 +55,8 @@ class _Turn(Stopper):
         self._books.tick()
         for trial_id in self._books.hanging(self._scheduler.running):
             self._scheduler.kill(trial_id)
+        if self._books.paused and not self._books.stopping:
+            time.sleep(PAUSED_S)
         return self._books.stopping
 
     def __getstate__(self) -> dict[str, object]:
@@ -87,19 +95,21 @@ def run_trials(
         )
 
     terms = Terms(
-        num_trials=experiment.search.num_trials,
         seed=derive_seed(experiment.search.seed, "trial"),
         evaluate_at=ladder.evaluate_at,
         keep_adapters=experiment.run.keep_adapters,
         check=partial(_check, plan),
     )
+    plaques = Plaques([f"search {folder.name}", f"show   python -m tuner status {folder.path}"])
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     books = Books(
-        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=Plaques(),
+        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=plaques,
         room=room, watchdog=Watchdog(experiment.run.hang_timeout),
     )  # fmt: skip
     books.stop_when(signals.requested, signals.whole)
     books.settle()
+    books.every_turn(Control(folder, books, record, plan).turn)
+    books.every_turn(Gauges(record).turn)
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,
@@ -108,21 +118,22 @@ def run_trials(
         listener=books,
         history=[(str(t.number), readings(t)) for t in record.trials.values()],
     )
-    if record.num_ended >= experiment.search.num_trials:
+    if record.num_trials <= record.num_ended:
         return None
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
-        experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus
-    )
+        experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus,
+        accelerator_type=experiment.run.accelerator_type,
+    )  # fmt: skip
     if engines is not None:
-        worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0)
+        worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0, accelerator_type=None)
     tuner = tune.Tuner(
         TrialActor,
         param_space={"worker": worker},
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(books),
             scheduler=scheduler,
-            num_samples=-1,  # as long as the books have one: a trial that is tried again is a sample more
+            num_samples=-1,  # the books say when there are no more: trials are tried again, and may be added
             max_concurrent_trials=resources.trials,
             reuse_actors=True,
             trial_name_creator=trial_name,

@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -27,6 +28,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.execution.carrying import arrived, carried
 from tuner.execution.disk import no_room
 from tuner.redaction import LogFile
 from tuner.room import is_full
@@ -36,7 +38,8 @@ from tuner.scheduling.wire import to_result
 @dataclass(frozen=True)
 class WorkerConfig:
     """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds.
-    engines: where its trials run packed with others (an `Engines`); None: it trains them itself."""
+    engines: where its trials run packed with others (an `Engines`); None: it trains them itself. accelerator_type:
+    of its GPU."""
 
     program: str
     settings: Mapping[str, Any]
@@ -45,6 +48,7 @@ class WorkerConfig:
     cpus: float = 1.0
     gpus: float = 0.0
     engines: Any = None
+    accelerator_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,12 @@ class TrialActor(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Resources from the config; `tune.with_resources` would rename the class in the dashboard."""
         worker: WorkerConfig = config["worker"]
-        return tune.PlacementGroupFactory([{"CPU": worker.cpus, **({"GPU": worker.gpus} if worker.gpus else {})}])
+        bundle = {
+            "CPU": worker.cpus,
+            **({"GPU": worker.gpus} if worker.gpus else {}),
+            **of_type(worker.accelerator_type),
+        }
+        return tune.PlacementGroupFactory([bundle])
 
     def setup(self, config: dict[str, Any]) -> None:
         self._program: Program | None = None
@@ -127,7 +136,8 @@ class TrialActor(tune.Trainable):
             from tuner.execution.engines import RemoteProgram
 
             return RemoteProgram(self._worker.engines)
-        return load_program(self._worker.program)(self._worker.settings, self._worker.preparation)
+        program = load_program(self._worker.program)(self._worker.settings, arrived(self._worker.preparation))
+        return carried(program, self._worker.preparation)
 
     def _leave(self) -> None:
         if self._running and self._program is not None:
@@ -146,12 +156,18 @@ class TrialActor(tune.Trainable):
     def _listen(self) -> None:
         """Sends what the libraries beneath say while this trial runs to its own file."""
         logging.captureWarnings(True)
+        Path(self._trial.log).parent.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
         self._log = LogFile(self._trial.log)
         logging.getLogger().addHandler(self._log)
 
 
 def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def of_type(accelerator_type: str | None) -> dict[str, float]:
+    """What has to be asked of Ray to land on a node with such a GPU; a node has one of it, so a thousand may."""
+    return {f"accelerator_type:{accelerator_type}": 0.001} if accelerator_type else {}
 
 
 def trial_name(trial: Any) -> str:
@@ -174,4 +190,4 @@ class Naming:
 def _short(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e") if value and abs(value) < 1e-2 else f"{value:g}"
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e") if value and abs(value) < 1e-2 else f"{value:.3g}"

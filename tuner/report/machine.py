@@ -7,15 +7,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord, TrialRecord
 
 
-def search_json(record: SearchRecord, path: Path) -> dict[str, Any]:
-    """The result of a search, the object that `search --json` ends with."""
+def search_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
+    """The result of a search, the object that `search --json` ends with. path: the run folder; text where it is on a
+    cluster and cannot be looked at from here."""
     best, recipe = record.best, record.recipe
-    folder = path / "best"
+    folder = f"{path}/best"
+    there = Path(folder).is_dir() if isinstance(path, Path) else record.finished
     return {
         "name": record.name,
         "path": str(path),
@@ -26,7 +29,7 @@ def search_json(record: SearchRecord, path: Path) -> dict[str, Any]:
             "trial": best.number,
             "params": best.params,
             "eval_loss": best.best_eval_loss,
-            "path": str(folder) if folder.is_dir() else None,
+            "path": folder if there else None,
         },
         "recipe": {"eval_loss": recipe.best_eval_loss if recipe else None},
         "tokens": record.tokens,
@@ -34,12 +37,13 @@ def search_json(record: SearchRecord, path: Path) -> dict[str, Any]:
     }
 
 
-def status_json(record: SearchRecord, path: Path) -> dict[str, Any]:
+def status_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
     """`search_json`, and each trial in short; also of a search that is still running."""
     return {
         **search_json(record, path),
         "num_trials": record.num_trials,
         "finished": record.finished,
+        "paused": record.paused or None,
         "halted": {"reason": record.halt_reason, "message": record.halt_message, "remedy": record.halt_remedy}
         if record.halt_reason or record.halt_message
         else None,
@@ -69,6 +73,7 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
     return {
         "number": trial.number,
         "params": trial.params,
+        "added_by": trial.added_by or None,
         "status": str(trial.status) if trial.status else "interrupted" if trial.interrupted else "running",
         "reason": str(trial.reason) if trial.reason else None,
         "step": trial.step,
@@ -76,6 +81,17 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "eval_loss": trial.eval_loss,
         "best_eval_loss": trial.best_eval_loss,
     }
+
+
+class EventLines:
+    """A listener that writes every event as a line of JSON, exactly as it stands in the ledger."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        self._stream.write(event.to_json() + "\n")
+        self._stream.flush()
 
 
 def dump(value: Any) -> str:

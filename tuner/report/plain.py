@@ -10,9 +10,9 @@ from typing import IO
 from tuner.contract import METRIC
 from tuner.report import standing, words
 from tuner.report.lines import clean, for_stream, line, plain
-from tuner.report.table import label_of
+from tuner.report.table import label_of, mark_of
 from tuner.results.ledger import Event, Kind
-from tuner.results.records import RECIPE, SearchRecord, TrialRecord
+from tuner.results.records import SearchRecord, TrialRecord
 
 EVALUATION_EVERY = 15.0
 """Seconds between two evaluation lines of one trial: 16 trials of 70 s stay under a hundred lines."""
@@ -79,6 +79,14 @@ class PlainView:
             case Kind.PREPARED:
                 facts = facts_text(record.facts)
                 return [f"prepared: {facts}" if facts else "prepared"]
+            case Kind.PAUSED:
+                return [f"paused {record.paused}: trials wait at their next evaluation"]
+            case Kind.RESUMED:
+                return ["goes on"]
+            case Kind.STOPPED:
+                return ["stopping: what runs is stopped, what it has found is kept"]
+            case Kind.ADDED:
+                return [f"added: {params_text(event.params or {}, self._labels)}"]
             case Kind.FINISHED | Kind.NOTE:
                 return []
         trial = record.trials.get(-1 if event.number is None else event.number)
@@ -97,7 +105,7 @@ class PlainView:
         name = f"trial {trial.number}"
         match event.event:
             case Kind.STARTED:
-                mark = " (recipe)" if trial.number == RECIPE else ""
+                mark = mark_of(trial)
                 attempt = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
                 return [f"{name} started{mark}{attempt}: {params_text(trial.params, self._labels)}"]
             case Kind.SETUP:

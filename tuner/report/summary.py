@@ -29,6 +29,8 @@ class Place:
     log: str = ""
     kept: tuple[str, ...] = field(default_factory=tuple)
     """What `best/` holds, in words: ("adapter (1.2 MB)", "train.yaml", "README.md"); empty where there is none."""
+    address: str = ""
+    """The cluster that a search was submitted to, and from where it is read back; the folder is there."""
 
     @property
     def folder(self) -> str:
@@ -36,6 +38,8 @@ class Place:
 
     def command(self, words_: str) -> str:
         """A command line that finds this run: with `--storage-path` where it is not the default."""
+        if self.address:
+            return f"{PROGRAM} {words_} --address {shlex.quote(self.address)}"
         where = "" if self.storage_path == DEFAULT_STORAGE else f" --storage-path {shlex.quote(self.storage_path)}"
         return f"{PROGRAM} {words_}{where}"
 
@@ -72,7 +76,10 @@ def is_halted(record: SearchRecord) -> bool:
 def is_interrupted(record: SearchRecord) -> bool:
     """Work is left that a resume would do."""
     return not is_halted(record) and (
-        not record.finished or any(t.interrupted for t in record.trials.values()) or record.outcome == "interrupted"
+        not record.finished
+        or any(t.interrupted for t in record.trials.values())
+        or record.outcome == "interrupted"
+        or (record.outcome == "stopped" and len(record.ended) < record.num_trials)
     )
 
 
@@ -92,7 +99,10 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
     if is_interrupted(record):
         left = max(0, record.num_trials - record.num_ended)
         out += labelled("left", f"{words.plural(left, 'trial')} not ended; to go on with them:", width, "warn")
-        out.append(_command("", place.command(f"search --resume {place.name}")))
+        verb = "submit" if place.address else "search"
+        out.append(_command("", place.command(f"{verb} --resume {place.name}")))
+    if best and place.address:
+        out += labelled("kept", f"{place.folder}/best, on the cluster", width)
     if best:
         out += _next(record, place)
     elif is_halted(record) and (culprit := _culprit(record)):

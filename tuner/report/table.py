@@ -85,7 +85,7 @@ def label_of(name: str, labels: Mapping[str, str] | None = None) -> str:
 
 def ending(trial: TrialRecord, level: int = 0) -> str:
     """How a trial ended. 0: "pruned: rung 1 (6.402, needed 5.910)", 1: "pruned: rung 1", 2: "rung 1"."""
-    mark = " (recipe)" if trial.number == RECIPE else ""
+    mark = mark_of(trial)
     if not trial.has_ended:
         state = "interrupted" if trial.interrupted else _activity(trial)
         return (trial.ending if trial.interrupted and level == 0 else state) + mark
@@ -96,8 +96,13 @@ def ending(trial: TrialRecord, level: int = 0) -> str:
         short = str(trial.reason).replace("_", " ")  # a message of the libraries beneath may have any length
     else:
         short = _first_words(clean(trial.message) or str(trial.reason))
-    plain = level == 2 and trial.reason not in (Reason.ERROR, Reason.SEARCH, Reason.CONFIG, Reason.DATA)
+    plain = level == 2 and trial.reason not in (Reason.ERROR, Reason.SEARCH, Reason.USER, Reason.CONFIG, Reason.DATA)
     return (short if plain else f"{trial.status}: {short}") + mark
+
+
+def mark_of(trial: TrialRecord) -> str:
+    """What is said of a trial that the sampler did not choose: " (recipe)", " (added)"."""
+    return " (recipe)" if trial.number == RECIPE else " (added)" if trial.added_by else ""
 
 
 def _activity(trial: TrialRecord) -> str:
@@ -186,7 +191,7 @@ class _Table:
 
     def _ending(self, trial: TrialRecord, form: _Form, room: int) -> list[Span]:
         if trial.is_running and trial.points and trial.max_steps and room >= BAR_WIDTH:
-            return progress_bar(trial.step / trial.max_steps, BAR_WIDTH) + self._recipe_mark(trial, room)
+            return progress_bar(trial.step / trial.max_steps, BAR_WIDTH) + self._mark(trial, room)
         style = "warn" if trial.interrupted else "run" if trial.status is None else _ENDING_STYLE[trial.status]
         style = "best" if trial is self._best else style
         text = ending(trial, form.ending)
@@ -194,8 +199,8 @@ class _Table:
             text = ending(trial)
         return [(shorten(text, room), style)]
 
-    def _recipe_mark(self, trial: TrialRecord, room: int) -> list[Span]:
-        mark = " (recipe)" if trial.number == RECIPE else ""
+    def _mark(self, trial: TrialRecord, room: int) -> list[Span]:
+        mark = mark_of(trial)
         return [(mark, "run")] if mark and room >= BAR_WIDTH + len(mark) else []
 
     def _row_style(self, trial: TrialRecord) -> str:

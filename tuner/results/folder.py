@@ -7,6 +7,8 @@ data/                            tokenized data (Arrow)
 adapters/                        the best few trials' adapters while the search runs
 best/                            the winner
 logs/                            what the libraries beneath said
+tensorboard/                     TensorBoard's event files, one folder a trial
+control/                         requests to the driver while it runs, and its answers
 tune/                            Ray Tune's own state
 """
 
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.contract import InputError
+from tuner.results import storage
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
@@ -72,6 +75,14 @@ class RunFolder:
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def tune(self) -> Path:
@@ -145,7 +156,7 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
     """Makes a new run folder. Raises InputError where the name is unfit, taken, or the disk has less than `needed`
     bytes left."""
     folder = _named(storage_path, name)
-    if folder.path.exists():
+    if folder.path.exists() or storage.exists(folder.path):
         raise InputError(
             f"the run {name!r} is already there",
             where=str(folder.path),
@@ -174,12 +185,22 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
     return folder
 
 
+def was_begun(storage_path: Path, name: str) -> bool:
+    """Whether a run of this name is there to go on with, be it that its driver died before the first event."""
+    folder = _named(storage_path, name)
+    storage.pull_run(folder.path)
+    if folder.resolved.is_file() and not folder.ledger.exists():
+        folder.ledger.touch()
+    return folder.ledger.is_file()
+
+
 def open_run(storage_path: Path, name: str) -> RunFolder:
     """Finds a run folder for reading. `name` may also be a path to one. Raises InputError with the nearest names."""
     as_path = Path(name)
     if (as_path / "trials.jsonl").is_file() and (as_path.is_absolute() or os.sep in name):
         return RunFolder(as_path.resolve())
     folder = _named(storage_path, name)
+    storage.pull_run(folder.path)
     if not folder.ledger.is_file():
         runs = sorted(p.parent.name for p in storage_path.glob("*/trials.jsonl")) if storage_path.is_dir() else []
         near = difflib.get_close_matches(name, runs, n=3, cutoff=0.5) or runs[-3:]

@@ -27,8 +27,9 @@ from tuner.room import is_full
 
 class Kind(StrEnum):
     """What an event says. `search` opens a session of a search, `finished` closes it; the rest is about one trial,
-    except `prepared` (data and base) and `note` (a sentence for the user). `retry` ends an attempt at a trial that is
-    tried again, and says why."""
+    except `prepared` (data and base), `note` (a sentence for the user), and what somebody asked of the running search:
+    `paused`, `resumed`, `stopped`, and `added`, a point that becomes a trial when a worker is free. `retry` ends an
+    attempt at a trial that is tried again, and says why."""
 
     SEARCH = "search"
     PREPARED = "prepared"
@@ -39,6 +40,10 @@ class Kind(StrEnum):
     ENDED = "ended"
     RETRY = "retry"
     INTERRUPTED = "interrupted"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    ADDED = "added"
+    STOPPED = "stopped"
     FINISHED = "finished"
 
 
@@ -146,6 +151,10 @@ class Ledger:
         for listener in self._listeners:
             listener(event)
         return event
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Tells `listener` every event from here on, after those who listened before."""
+        self._listeners.append(listener)
 
     def close(self) -> None:
         self._file.close()

@@ -62,6 +62,8 @@ class TrialRecord:
     ended: float | None = None
     adapter: str | None = None
     earlier_tokens: int = 0
+    added_by: str = ""
+    """Who suggested it, where it was not the sampler: "user"."""
     judged: Verdict | None = None
     """What the last evaluation was judged, if that ends the trial: the ending follows in a line of its own."""
     losses: dict[str, int] = field(default_factory=dict)
@@ -89,8 +91,8 @@ class TrialRecord:
 
     @property
     def is_usable(self) -> bool:
-        """Ended with a finite loss that may be compared: converged, finished, or stopped at a rung."""
-        return self.best is not None and (self.status is Status.COMPLETED or self.reason is Reason.RUNG)
+        """Ended with a finite loss that may be compared: converged, finished, or stopped at a rung or by a person."""
+        return self.best is not None and (self.status is Status.COMPLETED or self.reason in (Reason.RUNG, Reason.USER))
 
     @property
     def step(self) -> int:
@@ -144,17 +146,31 @@ class TrialRecord:
         return f"{self.status}: {what}"
 
 
+@dataclass(frozen=True)
+class Addition:
+    """A point that somebody added to a running search. params: what was said of it; the sampler draws the rest."""
+
+    name: str
+    params: dict[str, Any]
+    by: str
+
+
 @dataclass
 class SearchRecord:
     """A whole search: its trials by number, and what was said of it as a whole.
 
     What is asked of it after every event (the winner, who runs, how many have ended) is kept as events come in, so that
     an event costs the ten thousandth trial what it costs the first.
+
+    additions: points that wait for a worker, by name. paused: why no trial trains on, "" where they do. stopped: who
+    ended the session before its trials had ended, "" for nobody.
     """
 
     name: str = ""
     num_trials: int = 0
     workers: int = 0
+    dashboard: str = ""
+    """Where the Ray dashboard of the last session answered, "" where there was none."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -171,6 +187,9 @@ class SearchRecord:
     halt_remedy: str = ""
     fits: dict[str, Fit] = field(default_factory=dict)
     """What trials learned about the memory of devices, by name."""
+    additions: dict[str, Addition] = field(default_factory=dict)
+    paused: str = ""
+    stopped: str = ""
     _session_started: float | None = None
     _ranked: list[tuple[bool, float, int]] = field(default_factory=list, repr=False, compare=False)
     _unended: dict[int, TrialRecord] = field(default_factory=dict, repr=False, compare=False)
@@ -193,8 +212,16 @@ class SearchRecord:
                 self._note(event.details.get("notes", ()))
             case Kind.NOTE:
                 self._note([event.details.get("text", "")])
+            case Kind.PAUSED:
+                self.paused = str(event.details.get("why", "paused"))
+            case Kind.RESUMED:
+                self.paused = ""
+            case Kind.STOPPED:
+                self.stopped = str(event.details.get("by", ""))
+            case Kind.ADDED:
+                self._add(event)
             case Kind.FINISHED:
-                self.finished = True
+                self.finished, self.paused = True, ""
                 self.outcome = str(event.details.get("outcome", ""))
                 self.halt_reason = event.reason or ""
                 self.halt_message = str(event.details.get("message", ""))
@@ -210,14 +237,21 @@ class SearchRecord:
         self.name = details.get("name", self.name)
         self.num_trials = details.get("num_trials", self.num_trials)
         self.workers = details.get("workers", self.workers)
+        self.dashboard = details.get("dashboard") or ""
         self.settings_digest = details.get("settings", self.settings_digest)
         self.started = self.started or event.time
         self._session_started = event.time
         self.sessions += 1
-        self.finished, self.outcome = False, ""
+        self.finished, self.outcome, self.paused, self.stopped = False, "", "", ""
         self.halt_reason = self.halt_message = self.halt_remedy = ""
         for trial in self._unended.values():  # a driver that vanished said nothing about what it was running
             trial.interrupted = True
+
+    def _add(self, event: Event) -> None:
+        details = event.details
+        name = str(details.get("name", ""))
+        self.additions[name] = Addition(name, dict(event.params or {}), str(details.get("by", "")))
+        self.num_trials += 1  # on top of what was planned
 
     def _note(self, texts: Iterable[str]) -> None:
         self.notes += [text for text in texts if text and text not in self.notes]
@@ -227,6 +261,7 @@ class SearchRecord:
         assert number is not None
         if event.event is Kind.STARTED:
             before = self.trials.get(number)
+            self.additions.pop(str(event.details.get("addition", "")), None)
             if before is not None:
                 self._unrank(before)
             self.trials[number] = self._unended[number] = TrialRecord(
@@ -236,6 +271,7 @@ class SearchRecord:
                 attempt=event.attempt or 1,
                 distributions=dict(event.details.get("distributions", {})),
                 started=event.time,
+                added_by=str(event.details.get("by", "")),
             )
             if before is not None:
                 self.trials[number].take_up(before)

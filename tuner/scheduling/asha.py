@@ -53,6 +53,15 @@ class Listener(Protocol):
         """Whether this trial goes on past rungs that it would be stopped at; its losses count there all the same."""
         ...
 
+    def was_stopped(self, trial_id: str) -> bool:
+        """Whether somebody ended this trial while it ran: Ray has to be told."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether trials wait where they are."""
+        ...
+
 
 class Asha(AsyncHyperBandScheduler):
     """ASHA with rules. One object judges every trial of a search.
@@ -83,6 +92,7 @@ class Asha(AsyncHyperBandScheduler):
         self._ladder, self._before, self._after = ladder, tuple(before), tuple(after)
         self._listener: Listener | None = listener
         self._live: dict[str, Trial] = {}
+        self._held: set[str] = set()
         for key, readings in history:
             self._replay(key, readings)
 
@@ -91,8 +101,9 @@ class Asha(AsyncHyperBandScheduler):
         self._live[trial.trial_id] = trial
 
     def running(self) -> list[str]:
-        """The trials that a worker is at work on; not those that wait for one, or are paused."""
-        return [name for name, trial in self._live.items() if trial.status == "RUNNING"]
+        """The trials that a worker is at work on; not those that wait for one, or for the end of a pause."""
+        live = self._live.items()
+        return [name for name, trial in live if trial.status == "RUNNING" and name not in self._held]
 
     def kill(self, trial_id: str) -> None:
         """Ends a trial's worker as it is; Ray's loop then finds it dead."""
@@ -104,9 +115,11 @@ class Asha(AsyncHyperBandScheduler):
         """Judges one report of a worker: its set-up, an evaluation, or a fault."""
         assert self._listener is not None
         report = result[REPORT]
+        if self._listener.was_stopped(trial.trial_id):
+            return TrialScheduler.STOP
         if isinstance(report, Setup):
             self._listener.set_up(trial.trial_id, report)
-            return TrialScheduler.CONTINUE
+            return self._go_on(trial)
         if isinstance(report, Verdict):
             self._listener.ended(trial.trial_id, report, result.get(TRACEBACK, ""))
             return TrialScheduler.STOP
@@ -117,10 +130,14 @@ class Asha(AsyncHyperBandScheduler):
         curve.append(Reading(resource, report.eval_loss))
         verdict = self._judge(trial, report, curve)
         self._listener.evaluated(trial.trial_id, report, resource, verdict)
-        return TrialScheduler.STOP if verdict else TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if verdict else self._go_on(trial)
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """The trial that waits for a worker. Ray's looks for it through every trial there has been, twice a report."""
+        """The trial that waits for a worker. Ray's looks for it through every trial there has been, twice a report.
+
+        Ray asks this at every turn of its loop, which makes it the place to act on what was asked meanwhile.
+        """
+        self._obey(tune_controller)
         return next((t for t in tune_controller.get_live_trials() if t.status in ("PENDING", "PAUSED")), None)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
@@ -144,9 +161,38 @@ class Asha(AsyncHyperBandScheduler):
         assert self._listener is not None
         self._listener.repeated(trial.trial_id)
         if not evaluation.done:
-            return TrialScheduler.CONTINUE
+            return self._go_on(trial)
         self._listener.ended(trial.trial_id, Verdict(Reason.BUDGET, "budget"))
         return TrialScheduler.STOP
+
+    def _go_on(self, trial: Trial) -> str:
+        """Lets a trial train on, or has it wait where it is: Ray asks its worker for nothing then."""
+        assert self._listener is not None
+        if not self._listener.paused:
+            return TrialScheduler.CONTINUE
+        self._held.add(trial.trial_id)
+        return TrialScheduler.NOOP
+
+    def _obey(self, tune_controller: TuneController) -> None:
+        """Takes trials that somebody ended from Ray, and lets those go on that waited for the end of a pause.
+
+        Not before Ray calls them running: a trial that is stopped while its actor is made or reset stays among those
+        that Ray believes are being made.
+        """
+        assert self._listener is not None
+        due = self._held if not self._listener.paused else set()
+        due = due | {trial_id for trial_id in self._live if self._listener.was_stopped(trial_id)}
+        if not due:
+            return
+        # Ray's wrapper warns of what we need
+        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        for trial in [trial for trial in controller.get_live_trials() if trial.trial_id in due]:
+            if self._listener.was_stopped(trial.trial_id):
+                if trial.status == trial.RUNNING:
+                    controller.stop_trial(trial)
+            else:
+                self._held.discard(trial.trial_id)
+                controller._schedule_trial_train(trial)
 
     def _judge(self, trial: Trial, evaluation: Evaluation, curve: Sequence[Reading]) -> Verdict | None:
         for rule in self._before:
@@ -214,6 +260,7 @@ class Asha(AsyncHyperBandScheduler):
     def _forget(self, trial: Trial) -> None:
         self._trial_info.pop(trial.trial_id, None)
         self._live.pop(trial.trial_id, None)
+        self._held.discard(trial.trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_listener": None, "_live": {}}  # Ray pickles its tuner; the books hold open files

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -24,6 +24,7 @@ class GridWalk(BaseSampler):
 
     def __init__(self, space: Any, *, seed: int) -> None:
         self._points = list(space.grid())
+        self._seed = seed
         random.Random(seed).shuffle(self._points)  # noqa: S311  an order is no secret
         self._next: Mapping[str, Any] | None = None
 
@@ -44,9 +45,10 @@ class GridWalk(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        self._next = self._next or self.next_point(study, trial.number)
-        if self._next is None:
-            raise LookupError("the grid is used up")
+        self._next = self._next or self.next_point(study, trial.number) or {}
+        if param_name not in self._next:
+            # What somebody added to the search leaves a value open, and the grid is used up or has none there.
+            return RandomSampler(seed=self._seed).sample_independent(study, trial, param_name, param_distribution)
         return self._next[param_name]
 
 

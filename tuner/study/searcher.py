@@ -13,12 +13,12 @@ class Source(Protocol):
     """Where trials come from and where their loss is noted; the driver's books."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a trial; None when there is none now."""
+        """The configuration of a new trial; None: not now, or, when `over`, never."""
         ...
 
     @property
     def over(self) -> bool:
-        """Whether there will be no more."""
+        """Whether no trial will be suggested any more."""
         ...
 
     def lost(self, trial_id: str, error: bool) -> None:

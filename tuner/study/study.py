@@ -32,6 +32,9 @@ from tuner.study.samplers import make_sampler, window_of
 if TYPE_CHECKING:
     import optuna
 
+SUGGESTED_BY = "suggested_by"
+"""The attribute of an Optuna trial that somebody added to a running search."""
+
 INFEASIBLE = frozenset({Reason.DIVERGED, Reason.OUT_OF_MEMORY})
 
 
@@ -94,8 +97,13 @@ class Study:
         """The study itself, for reading."""
         return self._study
 
-    def ask(self) -> Suggestion | None:
-        """Draws the next trial; None when a grid is used up. The first is the recipe."""
+    def ask(self, given: Mapping[str, Any] | None = None, by: str = "") -> Suggestion | None:
+        """Draws the next trial; None when a grid is used up. The first is the recipe.
+
+        given: the values of a trial that somebody suggests, and `by` who; the sampler draws what it leaves open.
+        """
+        if given is not None:
+            self._study.enqueue_trial(self._space.encode(given), user_attrs={SUGGESTED_BY: by})
         number = self._asked
         self._study.sampler = make_sampler(
             self._sampler, self._space, num_trials=self._num_trials, seed=self._seed, number=number
@@ -103,6 +111,7 @@ class Study:
         if (
             self._sampler.kind == "grid"
             and number != RECIPE
+            and given is None
             and not self._study.sampler.next_point(self._study, number)
         ):
             return None
@@ -161,6 +170,8 @@ class Study:
         attrs = dict(system_attrs)
         if infeasible:
             attrs["constraints:trainable"] = 1.0
+        user_attrs = {SUGGESTED_BY: record.added_by} if record.added_by else {}
+        user_attrs |= {"ending": record.ending} if record.reason else {}
         started = datetime.fromtimestamp(record.started or 0)
         self._study.add_trial(
             optuna.trial.FrozenTrial(
@@ -173,7 +184,7 @@ class Study:
                 datetime_complete=datetime.fromtimestamp(record.ended or 0) if state != "RUNNING" else None,
                 params=params,
                 distributions={name: distributions[name] for name in params},
-                user_attrs={"ending": record.ending} if record.reason else {},
+                user_attrs=user_attrs,
                 system_attrs=attrs,
                 intermediate_values={p.resource: p.eval_loss for p in record.points if p.is_finite},
             )

@@ -40,6 +40,9 @@ class Heard:
 
     def repeated(self, trial_id: str) -> None: ...
 
+    stopped: set[str] = field(default_factory=set)
+    paused: bool = False
+
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
 
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
@@ -54,6 +57,9 @@ class Heard:
 
     def spares(self, trial_id: str) -> bool:
         return trial_id in self.spared
+
+    def was_stopped(self, trial_id: str) -> bool:
+        return trial_id in self.stopped
 
 
 def scheduler(heard: Heard, history: Any = ()) -> Asha:
@@ -184,6 +190,16 @@ def test_an_evaluation_on_record_is_judged_once() -> None:
     heard.verdicts.clear()
     assert report(asha, "a", 100, 3.0) == TrialScheduler.STOP
     assert heard.verdicts["a"].reason is Reason.BUDGET
+
+
+def test_in_a_pause_a_trial_is_judged_and_then_waits() -> None:
+    heard = Heard(paused=True)
+    asha = scheduler(heard)
+    assert report(asha, "a", 4, 4.0) == TrialScheduler.NOOP
+    assert report(asha, "b", 4, math.nan) == TrialScheduler.STOP
+    heard.stopped.add("a")
+    assert report(asha, "a", 8, 3.0) == TrialScheduler.STOP
+    assert heard.resources == [4, 4], "a report of a stopped trial is not noted"
 
 
 @pytest.mark.parametrize("reduction_factor", [2, 2.5, 3, 4])

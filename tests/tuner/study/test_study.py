@@ -166,3 +166,23 @@ def test_a_grid_is_walked_once_the_recipe_among_its_points(tmp_path: Path) -> No
         study.tell(suggestion.number, Verdict(Reason.BUDGET), 1.0)
     assert points[0] == {"batch_size": 8, "learning_rate": 1e-3}
     assert len(points) == space.size == 5 and len({str(sorted(p.items())) for p in points}) == 5
+
+
+def test_a_persons_own_point_is_taken_as_it_is_and_filled_up(tmp_path: Path) -> None:
+    study = make(tmp_path / "study.journal")
+    study.ask()
+    own = study.ask({"learning_rate": 0.25}, by="user")
+    assert own is not None and own.number == 1 and own.params["learning_rate"] == 0.25
+    assert own.params["batch_size"] in (8, 16)
+    assert study.optuna.trials[1].user_attrs["suggested_by"] == "user"
+    following = study.ask()
+    assert following is not None and following.number == 2 and following.params["learning_rate"] != 0.25
+
+
+def test_a_used_up_grid_still_fills_up_a_persons_own_point(tmp_path: Path) -> None:
+    space = load_space({"parameters": {"batch_size": {"type": "choice", "values": [8, 16]}}}, Toy)
+    study = make(tmp_path / "study.journal", space=space, sampler=Grid(), recipe={"batch_size": 8})
+    assert [study.ask().params["batch_size"], study.ask().params["batch_size"]] == [8, 16]  # type: ignore[union-attr]
+    assert study.ask() is None
+    own = study.ask({}, by="user")
+    assert own is not None and own.number == 2 and own.params["batch_size"] in (8, 16)

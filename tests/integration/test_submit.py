@@ -1,0 +1,232 @@
+"""A cluster of three nodes with authentication on: searches submitted, followed, read back, and a node lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.integration.conftest import S3_ENVIRONMENT, SPACE, TOY, s3_server, s3_uri
+from tuner.results.ledger import read_ledger
+from tuner.results.records import SearchRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "start_cluster.sh"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A running cluster: its dashboard, the environment that lets one in, and its own environment. private: a folder
+    that node 1 has for itself. uri: a bucket that all nodes reach."""
+
+    address: str
+    private: Path
+    bucket: Path
+    port: int
+    laptop: dict[str, str]
+    own: dict[str, str]
+
+    def tuner(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tuner", *arguments],
+            env=self.laptop | environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180,
+        )  # fmt: skip
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner", *arguments],
+            env=self.laptop, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def kill(self, number: int) -> None:
+        subprocess.run([SCRIPT, "kill", str(number)], env=self.own, check=True, timeout=60)
+
+    def status(self, name: str) -> dict[str, Any]:
+        done = self.tuner("status", name, "--address", self.address, "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Three nodes of one CPU; node 1 has a disk of its own where working copies lie, node 2 says that it has a GPU
+    of a type."""
+    folder = tempfile.mkdtemp(prefix="tc", dir="/tmp")  # short: Ray keeps its sockets there
+    shutil.rmtree(folder)
+    root = tmp_path_factory.mktemp("s3")
+    private = tmp_path_factory.mktemp("private") / "tuner-storage"
+    own = {
+        **os.environ, **S3_ENVIRONMENT, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "TUNER_CLUSTER_DIR": folder,
+        "NODE_RESOURCES_2": '{"accelerator_type:H100": 1}', "TMPDIR": str(private.parent),
+        **({"NODE_PRIVATE_1": str(private)} if os.geteuid() == 0 else {}),
+    }  # fmt: skip
+    with s3_server(root) as port:
+        try:
+            subprocess.run([SCRIPT, "3"], env=own, check=True, stdout=subprocess.DEVNULL, timeout=240)
+            lines = Path(folder, "env").read_text().split()
+            told = dict(word.split("=", 1) for word in lines if "=" in word)
+            laptop = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN_PATH": told["RAY_AUTH_TOKEN_PATH"]}
+            yield Nodes(told["RAY_API_SERVER_ADDRESS"], private, root / "bucket", port, laptop, own)
+        finally:
+            subprocess.run([SCRIPT, "stop"], env=own, check=False, timeout=60)
+
+
+def write(folder: Path, num_trials: int, pace: float) -> str:
+    """A search file beside nothing else; every trial runs its ten evaluations."""
+    file = folder / "search.yaml"
+    search = {"num_trials": num_trials, "space": SPACE}
+    settings = {"train": {"pace": pace}, "search": search, "scheduler": "none", "run": {"program": TOY}}
+    file.write_text(yaml.safe_dump(settings))
+    return str(file)
+
+
+def running_on(nodes: Nodes, number: int, ledger: Path) -> list[int]:
+    """Trials that have been measured, and whose process belongs to this node."""
+    session = int(Path(nodes.own["TUNER_CLUSTER_DIR"], f"node-{number}.pid").read_text())
+    record = SearchRecord.fold(read_ledger(ledger))
+    return [
+        trial.number
+        for trial in record.trials.values()
+        if trial.is_running
+        and trial.points
+        and psutil.pid_exists(trial.setup["pid"])
+        and os.getsid(trial.setup["pid"]) == session
+    ]
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "address", "told"),
+    [
+        ({"RAY_AUTH_TOKEN": "x" * 32}, None, "does not accept the token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, None, "asks for a token, and there is none here"),
+        ({}, "http://127.0.0.1:9", "no Ray job server answers at http://127.0.0.1:9"),
+        ({}, "head:8265", "'head:8265' is no address of a Ray dashboard"),
+    ],
+)
+def test_what_cannot_be_submitted_is_said_and_nothing_is_there(
+    nodes: Nodes, tmp_path: Path, environment: dict[str, str], address: str | None, told: str
+) -> None:
+    done = nodes.tuner(
+        "submit", write(tmp_path, 1, 0), "--name", "refused", "--storage-path", str(tmp_path / "runs"),
+        "--address", address or nodes.address, **environment,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert told in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+    assert "refused" not in nodes.tuner("status", "refused", "--address", nodes.address).stderr.partition("expected")[2]
+
+
+def test_ctrl_c_detaches_and_a_search_is_not_submitted_twice(nodes: Nodes, tmp_path: Path) -> None:
+    arguments = ("submit", write(tmp_path, 3, 0.5), "--name", "left", "--storage-path", str(tmp_path))
+    following = nodes.start(*arguments, "--address", nodes.address)
+    wait_for("the search did not get going", lambda: (tmp_path / "left" / "trials.jsonl").exists())
+    following.send_signal(signal.SIGINT)
+    _, errors = following.communicate(timeout=30)
+    assert following.returncode == 0, errors
+    assert f"python -m tuner status left --address {nodes.address}" in errors
+
+    again = nodes.tuner(*arguments, "--address", nodes.address)
+    assert again.returncode == 2 and "is running there already, as the job left" in again.stderr
+    wait_for("the search did not end", lambda: bool(nodes.status("left").get("finished")))
+    assert nodes.status("left")["counts"]["status"] == {"completed": 3}
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a folder of a node's own takes root")
+
+
+@needs_root
+def test_storage_that_one_node_does_not_share(nodes: Nodes, tmp_path: Path) -> None:
+    done = nodes.tuner(
+        "submit", write(tmp_path, 2, 0), "--name", "alone", "--storage-path", str(nodes.private / "runs"),
+        "--address", nodes.address,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "1 of 3 nodes cannot work:" in done.stderr and "is not seen there" in done.stderr
+    assert not (nodes.private / "runs" / "alone").exists()
+
+
+@pytest.mark.slow
+@needs_root
+def test_adapters_come_from_a_node_with_a_disk_of_its_own(nodes: Nodes, tmp_path: Path) -> None:
+    """Runs in a bucket: rows reach every node, and whatever node trained the winner, it is in best/."""
+    uri = s3_uri("runs", nodes.port)
+    done = nodes.tuner(
+        "submit", write(tmp_path, 6, 0.2), "--name", "far", "--storage-path", uri, "--address", nodes.address, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    there = nodes.bucket / "runs" / "far"
+    assert (
+        json.loads((there / "best" / "manifest.json").read_text())["trial"] == json.loads(done.stdout)["best"]["trial"]
+    )
+    assert {place.name for place in (there / "adapters").iterdir()} == {f"{n:04d}" for n in range(6)}
+    here = {place.name for place in (nodes.private.glob("*/far/adapters/*/adapter"))}
+    assert here, "the driver's node trained some"
+    assert len(list(nodes.private.glob("*/far/adapters/*/adapter/adapter.json"))) < 6, (
+        "and the others came by the bucket"
+    )
+
+
+def test_trials_ask_for_a_gpu_type(nodes: Nodes, tmp_path: Path) -> None:
+    arguments = ("--storage-path", str(tmp_path), "--address", nodes.address, "--set", "run.gpus_per_trial=0")
+    file = write(tmp_path, 2, 0.2)
+    refused = nodes.tuner("submit", file, "--name", "none", *arguments, "--set", "run.accelerator_type=A100")
+    assert refused.returncode == 2, refused.stderr
+    assert "no node has or may get a A100" in refused.stderr and "one of: H100" in refused.stderr
+    done = nodes.tuner("submit", file, "--name", "typed", *arguments, "--set", "run.accelerator_type=H100")
+    assert done.returncode == 0, done.stderr
+    assert "2 trials on 1 worker" in done.stderr, "one node has the type, and it has one CPU"
+
+
+@pytest.mark.slow
+def test_the_doctor_looks_at_every_node(nodes: Nodes, tmp_path: Path) -> None:
+    done = nodes.tuner("doctor", "--address", nodes.address, "--storage-path", str(nodes.private / "runs"), "--json")
+    told = json.loads(done.stdout)
+    places = {finding["where"] for finding in told["findings"]}
+    assert len([place for place in places if place.startswith("node ")]) == 3
+    levels = {(f["where"].partition(" ")[0], f["what"]): f["level"] for f in told["findings"] if f["level"] != "red"}
+    assert levels["driver", "ray token"] == "green" and levels["node", "tuner"] == "green"
+    red = [finding for finding in told["findings"] if finding["level"] == "red"]
+    if os.geteuid() == 0:
+        assert done.returncode == 1 and [finding["what"] for finding in red] == ["storage"], red
+        assert "is not seen by the driver" in red[0]["text"]
+
+
+def test_a_node_is_lost_and_all_trials_end(nodes: Nodes, tmp_path: Path) -> None:
+    file = write(tmp_path, 8, 0.4)
+    arguments = ("--name", "lost", "--storage-path", str(tmp_path / "runs"), "--address", nodes.address, "--json")
+    following = nodes.start("submit", file, *arguments)
+    ledger = tmp_path / "runs" / "lost" / "trials.jsonl"
+    wait_for("no trial ran on node 2", lambda: bool(running_on(nodes, 2, ledger)))
+    victim = running_on(nodes, 2, ledger)[0]
+    nodes.kill(2)
+    output, errors = following.communicate(timeout=180)
+    assert following.returncode in (0, 3), errors
+    told = nodes.status("lost")
+    assert told["finished"] and not told["active"]
+    assert sorted(row["number"] for row in told["leaderboard"]) == list(range(8))
+    assert sum(told["counts"]["status"].values()) == 8 and "stopped" not in told["counts"]["status"]
+    lost = next(row for row in told["leaderboard"] if row["number"] == victim)
+    assert lost["reason"] in ("infrastructure", "budget")  # budget: another node took it over
+    assert told["counts"]["status"]["completed"] >= 7
+    assert json.loads(output)["best"]["trial"] == told["best"]["trial"]
+    shown = nodes.tuner("show", "lost", str(told["best"]["trial"]), "--address", nodes.address)
+    assert "the winner" in shown.stdout

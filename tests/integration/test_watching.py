@@ -1,0 +1,235 @@
+"""A running search as people watch it: the Ray dashboard in a browser, its jobs, tasks and logs, Prometheus, and the
+dashboards that tuner serves. One search is paused with all its trials under way, so that everybody sees the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.conftest import SPACE, TOY
+from tests.integration.test_cluster import free_port
+from tuner.results.folder import RunFolder
+from tuner.results.records import SearchRecord
+from tuner.results.requests import ask
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM, CHROMEDRIVER, PROMETHEUS = (shutil.which(name) for name in ("chromium", "chromedriver", "prometheus"))
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1500,860",
+)  # fmt: skip
+SCREENSHOT = ROOT / "docs" / "ray-dashboard.png"
+PACKAGE = ROOT / "tuner" / "watch"
+
+
+@dataclass(frozen=True)
+class Watched:
+    folder: RunFolder
+    url: str
+    token: str
+
+    @property
+    def record(self) -> SearchRecord:
+        return self.folder.record()
+
+    def get(self, path: str) -> Any:
+        """What the dashboard answers to `path`, as whoever has the token."""
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            text = answer.read().decode()
+        return json.loads(text) if text[:1] in "[{" else text
+
+
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.2)
+    return value
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A search of three trials that wait at their second report or a later one, with a row each."""
+    storage = tmp_path_factory.mktemp("runs")
+    file = storage / "search.yaml"
+    search = {"num_trials": 3, "space": SPACE}
+    run = {"program": TOY, "name": "first", "storage_path": str(storage), "cpus_per_trial": 0.5}
+    train = {"max_steps": 100, "pace": 1.0}
+    file.write_text(yaml.safe_dump({"train": train, "search": search, "scheduler": "none", "run": run}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", "search", str(file), "--max-concurrent-trials", "3"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    folder = RunFolder(storage / "first")
+    try:
+        under_way = 0
+        while under_way < 3:  # three seconds of steps: a row appears after two
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.3)
+            trials = folder.record().trials.values() if folder.ledger.exists() else ()
+            under_way = sum(len(trial.points) >= 3 for trial in trials)
+        ask(folder, "pause", {})
+        token = (Path.home() / ".ray" / "auth_token").read_text().strip()
+        yield Watched(folder, folder.record().dashboard, token)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def rows(watched: Watched) -> list[dict[str, Any]]:
+    answer = watched.get("/api/v0/actors?detail=1&limit=1000")
+    return [row for row in answer["data"]["result"]["result"] if row["class_name"] == "Trial"]
+
+
+def test_the_job_says_which_search_it_is(watched: Watched) -> None:
+    job = next(job for job in watched.get("/api/jobs/") if job["type"] == "DRIVER")
+    assert job["metadata"]["job_name"] == "first"  # the Jobs page's column Name
+    assert job["metadata"]["folder"] == str(watched.folder.path)
+
+
+def test_a_trials_reports_are_tasks_and_its_log_is_behind_its_row(watched: Watched) -> None:
+    def tasks() -> list[str]:
+        answer = watched.get("/api/v0/tasks?detail=1&limit=10000")["data"]["result"]["result"]
+        return [task["name"] for task in answer if task["name"].startswith("trial 0 · step")]
+
+    last = watched.record.trials[0].points[-1]
+    named = f"trial 0 · step {last.step}/100 · {last.eval_loss:.4g}"
+    assert named in until(lambda: [name for name in tasks() if name == named] and tasks())
+    row = next(row for row in rows(watched) if row["repr_name"].startswith("trial 0 "))
+
+    def log() -> str:
+        try:
+            return str(watched.get(f"/api/v0/logs/file?actor_id={row['actor_id']}&suffix=out&lines=100&format=text"))
+        except urllib.error.HTTPError:  # Ray's agent has not found the file yet
+            return ""
+
+    said = until(lambda: f"step {last.step}/100" in log() and log())
+    assert f"log    {watched.folder.log(0)}" in said
+
+
+@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no chromium and chromedriver on this machine")
+def test_the_browser_finds_every_running_trial_by_its_number(watched: Watched, tmp_path: Path) -> None:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+    try:
+        browser.get(watched.url)
+        body = until(lambda: browser.find_element("tag name", "body"))
+        until(lambda: "Cluster utilization" in body.text or "token" in body.text.lower())
+        browser.add_cookie({"name": "ray-authentication-token", "value": watched.token})
+        browser.get(f"{watched.url}/#/actors")
+        browser.refresh()
+        running = {trial.number for trial in watched.record.trials.values() if trial.is_running}
+        assert len(running) == 3
+
+        def text() -> str:
+            return str(browser.find_element("tag name", "body").text)
+
+        until(lambda: "Trial" in text())
+        found = until(lambda: len(f := set(map(int, re.findall(r"trial (\d+) lr=", text())))) == 3 and f)
+        assert found == running
+        browser.find_element("xpath", "//label[text()='repr']/following::input[1]").send_keys("trial")
+        until(lambda: "TrialActor" not in text())  # the table is drawn anew
+        taken = tmp_path / "dashboard.png"
+        assert browser.save_screenshot(str(taken)) and taken.stat().st_size > 10_000
+        if os.environ.get("TUNER_UPDATE_SCREENSHOT"):
+            shutil.copy(taken, SCREENSHOT)
+    finally:
+        browser.quit()
+
+
+@pytest.mark.skipif(not PROMETHEUS, reason="no prometheus on this machine")
+def test_prometheus_reads_the_gauges_with_the_shipped_configuration(watched: Watched, tmp_path: Path) -> None:
+    written = yaml.safe_load((PACKAGE / "prometheus.yml").read_text())
+    discovery = written["scrape_configs"][0]["http_sd_configs"][0]
+    discovery["url"] = discovery["url"].replace("http://127.0.0.1:8265", watched.url)
+    discovery["authorization"]["credentials_file"] = str(Path.home() / ".ray" / "auth_token")
+    discovery["refresh_interval"] = written["global"]["scrape_interval"] = "1s"
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(written))
+    assert PROMETHEUS
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            PROMETHEUS, f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def query(expression: str) -> list[dict[str, Any]]:
+        place = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        try:
+            with urllib.request.urlopen(place, timeout=5) as answer:
+                return list(json.load(answer)["data"]["result"])
+        except OSError:
+            return []
+
+    try:
+        until(lambda: len(query("ray_tuner_eval_loss")) == 3)
+        record = watched.record
+        losses = {int(found["metric"]["trial"]): float(found["value"][1]) for found in query("ray_tuner_eval_loss")}
+        assert losses == pytest.approx({n: trial.eval_loss for n, trial in record.trials.items()})
+        counts = {found["metric"]["status"]: float(found["value"][1]) for found in query("ray_tuner_trials")}
+        assert counts["running"] == 3 and sum(counts.values()) == 3
+        for found in query('{__name__=~"ray_tuner_.*"}'):
+            told = json.dumps(found["metric"])
+            assert watched.token not in told and str(watched.folder.path) not in told
+        dashboard = json.loads((PACKAGE / "grafana.json").read_text())
+        targets = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+        assert len(targets) >= 6
+        for expression in targets:
+            asked = expression.replace("$search", "first")
+            assert query(asked) or "memory" in asked, f"nothing to draw for {expression}"  # no accelerator, no memory
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_tuner_serves_the_study_and_the_curves_on_the_loopback(watched: Watched) -> None:
+    pytest.importorskip("optuna_dashboard", reason="no optuna-dashboard")
+    place = ["--storage-path", str(watched.folder.path.parent)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", "dashboard", "first", "--json", *place],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        answer = json.loads(process.stdout.readline())
+        assert answer["ray"] == watched.url
+        assert all(url.startswith("http://127.0.0.1:") for url in answer.values() if "://" in str(url))
+        origin = answer["optuna"].removesuffix("/dashboard")
+        with urllib.request.urlopen(f"{origin}/api/studies", timeout=20) as studies:
+            study = json.load(studies)["study_summaries"][0]
+        assert study["study_name"] == "first"
+        journal = watched.folder.study.read_bytes()
+        wish = urllib.request.Request(f"{origin}/api/studies/{study['study_id']}", method="DELETE")
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(wish, timeout=20)
+        assert watched.folder.study.read_bytes() == journal, "nobody but the driver writes the study"
+        with urllib.request.urlopen(f"{answer['tensorboard']}/data/runs", timeout=20) as runs:
+            assert {"trial-0000", "trial-0001", "trial-0002"} <= set(json.load(runs))
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors

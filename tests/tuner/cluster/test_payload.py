@@ -1,0 +1,152 @@
+"""What a submission sends: the exact job, what travels and what does not."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tuner.report import golden
+from tuner.cli import run
+from tuner.cluster.parcel import Parcel, pack
+from tuner.cluster.payload import make_payload, write_zip
+from tuner.config import load_experiment
+from tuner.contract import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a search file, data beside and elsewhere, and things that must stay at home."""
+    home = tmp_path / "home"
+    (home / "rows" / ".git").mkdir(parents=True)
+    (home / "rows" / "__pycache__").mkdir()
+    for place in ("rows/train.jsonl", "rows/.git/config", "rows/__pycache__/x.pyc", "rows/.env"):
+        (home / place).write_text('{"text": "a"}\n')
+    (tmp_path / "validation.jsonl").write_text('{"text": "b"}\n')
+    (home / "space.yaml").write_text("parameters: {learning_rate: {type: float, low: 1.0e-5, high: 1.0, log: true}}\n")
+    settings = {
+        "model": {"model_name_or_path": "/shared/models/base"},
+        "data": {"train": "rows", "validation": "../validation.jsonl"},
+        "train": {"max_steps": 10},
+        "search": {"space": "space.yaml", "num_trials": 4},
+        "run": {"name": "first", "storage_path": "/shared/runs"},
+    }
+    (home / "search.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(home)
+    return home
+
+
+def _masked(told: dict[str, Any]) -> str:
+    """Without what changes with every change of the code: the package's name and sizes."""
+    told["request"]["runtime_env"]["working_dir"] = re.sub(
+        r"_[0-9a-f]{16,}", "_HASH", told["request"]["runtime_env"]["working_dir"]
+    )
+    places = told["parcel"]["places"]
+    for name in places.keys() & {"tuner", "trainables", "search_spaces", "tests/programs"}:
+        places[name] = "BYTES"
+    told["parcel"]["bytes"] = "BYTES"
+    return json.dumps(told, indent=2) + "\n"
+
+
+def _dry_run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(["submit", "--dry-run", *arguments]) == 0
+    return _masked(json.loads(capsys.readouterr().out))
+
+
+def test_the_exact_payload(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden.check(
+        "submit_payload.txt",
+        {
+            "a search file": _dry_run(capsys, "search.yaml"),
+            "flags and files of their own": _dry_run(
+                capsys, "search.yaml", "--set", "train.learning_rate=1e-3", "--validation", "rows/train.jsonl",
+                "--name", "second", "--storage-path", "s3://bucket/runs", "--trust-remote-code",
+                "--model-revision", "abc", "--include", "space.yaml",
+            ),
+            "the embedded example": _dry_run(capsys, "--storage-path", "/shared/runs", "--name", "demo"),
+            "a program of the user's": _dry_run(
+                capsys, "--program", "tests.programs.toy:Toy", "--storage-path", "/shared/runs", "--name", "toy",
+                "--set", "search.space={parameters: {learning_rate: {type: float, low: 1e-5, high: 1.0}}}",
+            ),
+            "a resume": _dry_run(
+                capsys, "--resume", "first", "--storage-path", "/shared/runs", "--num-trials", "64"
+            ),
+        },
+    )  # fmt: skip
+
+
+def test_equal_contents_are_one_file(folder: Path, tmp_path: Path) -> None:
+    parcel = pack(load_experiment(folder / "search.yaml", elsewhere=True))
+    for name in ("a.zip", "b.zip"):
+        write_zip(parcel, tmp_path / name)
+        (folder / "rows" / "train.jsonl").touch()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    names = zipfile.ZipFile(tmp_path / "a.zip").namelist()
+    assert "search/rows/train.jsonl" in names and "tuner/cli/submit.py" in names and "trainables/sft.py" in names
+    assert not [name for name in names if "/." in name or "__pycache__" in name]
+
+
+def test_what_was_sent_means_there_what_it_meant_here(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parcel laid out in another folder, and the job's own command line read there."""
+    from tuner.cli.search import command
+
+    here = load_experiment(folder / "search.yaml", ["data.train=rows/train.jsonl"], elsewhere=True)
+    parcel = pack(here, packages=())
+    payload = make_payload(here, parcel, name="first", overrides=["data.train=rows/train.jsonl"])
+    there = _laid_out(parcel, tmp_path / "there")
+    monkeypatch.chdir(there)
+    context = command.make_context("search", payload.entrypoint.split()[4:])
+    file, overrides = context.params["file"], context.params["overrides"]
+    found = load_experiment(file, overrides, elsewhere=True)
+    data, moved = here.settings.model_dump()["data"], found.settings.model_dump()["data"]
+    for key in ("train", "validation"):
+        assert Path(moved[key]).is_relative_to(there)
+        assert Path(moved[key]).read_bytes() == Path(data[key]).read_bytes()
+    assert found.settings.model_dump()["model"] == here.settings.model_dump()["model"]
+    assert found.space.data == here.space.data
+    assert context.params["run__storage_path"] == "/shared/runs" and context.params["run__name"] == "first"
+
+
+def _laid_out(parcel: Parcel, folder: Path) -> Path:
+    write_zip(parcel, folder.with_suffix(".zip"))
+    zipfile.ZipFile(folder.with_suffix(".zip")).extractall(folder)
+    return folder
+
+
+def test_what_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment(folder / "search.yaml", elsewhere=True)
+    with (folder / "rows" / "train.jsonl").open("wb") as file:
+        file.truncate(300 * 2**20)
+    with pytest.raises(InputError, match="MiB would travel") as refused:
+        pack(experiment)
+    assert refused.value.where == str(folder / "rows")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["search.yaml", "--storage-path", "runs"], "'runs' is a relative path"),
+        (["search.yaml", "--data", "rows/tarin.jsonl"], "no file or folder"),
+        (["search.yaml", "--include", "nowhere"], "no such file or folder"),
+        (["search.yaml", "--num-trials", "0"], "search.num_trials"),
+        (["--resume", "first", "--set", "a.b=1"], "--set would change them"),
+    ],
+)
+def test_bad_input_is_found_here(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert run(["submit", "--dry-run", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_without_an_address(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    assert run(["submit", "search.yaml"]) == 2
+    assert "no cluster to submit to" in capsys.readouterr().err

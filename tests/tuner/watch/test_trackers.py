@@ -1,0 +1,212 @@
+"""Trackers with their real libraries, offline, fed with a search written by hand; read back with the same libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.report import searches
+from tuner.cli import run
+from tuner.contract import InputError
+from tuner.results.ledger import Event
+from tuner.results.records import SearchRecord
+from tuner.watch.trackers import TRACKERS, Tracker, Tracking, load_tracker, require
+from tuner.watch.trackers.base import Ending, Run
+
+ROOT = Path(__file__).parents[3]
+
+
+def installed(name: str) -> pytest.MarkDecorator:
+    module = TRACKERS[name][1]
+    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"no {module} in this environment")
+
+
+def track(makers: Mapping[str, Callable[[], Tracker]], events: list[Event]) -> tuple[SearchRecord, list[str]]:
+    """Tells trackers of a whole search; returns its record, and the notes for the user."""
+    record, notes = SearchRecord(), list[str]()
+    tracking = Tracking(makers, record, notes.append)
+    for event in events:
+        record.apply(event)
+        tracking(event)
+    tracking.close()
+    return record, notes
+
+
+def whole_search(name: str, folder: Path) -> SearchRecord:
+    record, notes = track({name: partial(load_tracker(name), "first", folder)}, searches.finished().events)
+    assert notes == []
+    return record
+
+
+def test_tensorboard_draws_every_trial(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    record = whole_search("tensorboard", tmp_path)
+    assert {p.name for p in (tmp_path / "tensorboard").iterdir()} == {f"trial-{n:04d}" for n in record.trials}
+    for number, trial in record.trials.items():
+        drawn = EventAccumulator(str(tmp_path / "tensorboard" / f"trial-{number:04d}")).Reload()
+        losses = {e.step: e.value for e in drawn.Scalars("eval_loss")} if trial.points else {}
+        measured = {p.step: p.eval_loss for p in trial.points if p.eval_loss is not None}
+        assert losses == pytest.approx(measured, rel=1e-6, nan_ok=True)
+        assert b"learning_rate" in drawn.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+
+
+@installed("mlflow")
+def test_mlflow_has_a_run_a_trial_under_one_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    record = whole_search("mlflow", tmp_path)
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("tuner")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    parents = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
+    assert len(parents) == 1 and parents[0].info.run_name == "first" and parents[0].info.status == "FINISHED"
+    assert record.best and parents[0].data.metrics["best_eval_loss"] == record.best.best_eval_loss
+    trials = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert {one.info.run_name for one in trials} == {f"trial {n}" for n in record.trials}
+    for one in trials:
+        trial = record.trials[int(one.info.run_name.split()[1])]
+        assert one.data.params["learning_rate"] == str(trial.params["learning_rate"])
+        assert one.data.tags["tuner.ending"] == f"{trial.status}: {trial.reason}"
+        history = client.get_metric_history(one.info.run_id, "train_loss")
+        assert {m.step for m in history} == {p.step for p in trial.points if p.train_loss is not None}
+
+
+@installed("wandb")
+def test_wandb_writes_offline_runs_of_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    record = whole_search("wandb", tmp_path)
+    import wandb
+
+    wandb.teardown()  # its service may still be writing what is finished
+    written = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(written) == len(record.trials) + 1
+    together = b"".join(place.read_bytes() for place in written)
+    assert all(f"trial {number}".encode() in together for number in record.trials)
+    assert b"eval_loss" in together and b"rung" in together
+    assert all(b"first" in place.read_bytes() for place in written), "every run is in the search's group"
+
+
+@installed("trackio")
+def test_trackio_keeps_a_run_a_trial(tmp_path: Path) -> None:
+    """In a process of its own: trackio reads where it keeps its data when it is imported."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.tuner.watch.test_trackers import whole_search\n"
+        "record = whole_search('trackio', Path(sys.argv[1]))\n"
+        "import trackio\n"
+        "runs = {run.name: run for run in trackio.Api().runs('tuner')}\n"
+        "assert set(runs) == {'first', *(f'first trial {n}' for n in record.trials)}, set(runs)\n"
+        "from trackio.sqlite_storage import SQLiteStorage\n"
+        "logs = SQLiteStorage.get_logs('tuner', f'first trial {record.best.number}')\n"
+        "assert [l['step'] for l in logs if 'eval_loss' in l] == [p.step for p in record.best.points]\n"
+    )
+    environment = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Broken:
+    """A tracker whose server is gone, or that was never there."""
+
+    def __init__(self, at: str) -> None:
+        self._at = at
+        self._maybe("init")
+
+    def start(self, run: Run) -> None:
+        self._maybe("start")
+
+    def log(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        self._maybe("log")
+
+    def end(self, run: Run, ending: Ending) -> None: ...
+
+    def close(self, summary: Mapping[str, Any]) -> None:
+        self._maybe("close")
+
+    def _maybe(self, where: str) -> None:
+        if where == self._at:
+            raise SystemExit("no key") if where == "init" else ConnectionError("the server is gone\nreally")
+
+
+@pytest.mark.parametrize("at", ["init", "start", "log", "close"])
+def test_a_tracker_that_fails_is_noted_once_and_the_others_go_on(tmp_path: Path, at: str) -> None:
+    makers = {"broken": lambda: Broken(at), "tensorboard": partial(load_tracker("tensorboard"), "first", tmp_path)}
+    record, notes = track(makers, searches.finished().events)
+    what = "SystemExit: no key" if at == "init" else "ConnectionError: the server is gone"
+    assert notes == [f"the tracker broken failed, and the search goes on without it: {what}"]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == len(record.trials)
+
+
+def test_a_slow_tracker_does_not_hold_up_the_search() -> None:
+    class Slow(Broken):
+        def log(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+            time.sleep(60)
+
+    record, notes = SearchRecord(), list[str]()
+    tracking = Tracking({"slow": lambda: Slow("nowhere")}, record, notes.append)
+    since = time.monotonic()
+    for event in searches.finished().events:
+        record.apply(event)
+        tracking(event)
+    assert time.monotonic() - since < 5 and notes == []
+
+
+def test_an_interrupted_trial_and_its_next_attempt_are_two_runs(tmp_path: Path) -> None:
+    whole: dict[str, Callable[[], Tracker]] = {"tensorboard": partial(load_tracker("tensorboard"), "first", tmp_path)}
+    track(whole, searches.resumed().events)
+    names = {p.name for p in (tmp_path / "tensorboard").iterdir()}
+    assert any(name.endswith("-attempt-2") for name in names)
+
+
+def test_a_missing_library_is_said_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRACKERS, "wandb", ("tuner.watch.trackers.wandb:WeightsAndBiases", "no_such_wandb", "wandb"))
+    require(["tensorboard"])
+    with pytest.raises(InputError) as caught:
+        require(["tensorboard", "wandb"])
+    assert "python -m pip install wandb" in str(caught.value) and caught.value.where == "run.trackers"
+
+
+def test_a_missing_library_ends_a_command_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(TRACKERS, "mlflow", ("tuner.watch.trackers.mlflow:MLflow", "no_such_mlflow", "mlflow-skinny"))
+    for command in ("plan", "search"):
+        assert run([command, "--set", "run.trackers=[tensorboard, mlflow]", "--storage-path", "runs"]) == 2
+        told = capsys.readouterr().err
+        assert "the library of mlflow is not installed" in told and "python -m pip install mlflow-skinny" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_naming_and_loading_trackers_imports_no_library() -> None:
+    code = (
+        "import sys\nfrom tuner.watch.trackers import TRACKERS, load_tracker\n"
+        "[load_tracker(name) for name in TRACKERS]\n"
+        "print([name for name in ('torch', 'tensorboard', 'mlflow', 'wandb', 'trackio', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_tensorboard_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.tuner.watch.test_trackers import whole_search\n"
+        f"whole_search('tensorboard', Path({str(tmp_path)!r}))\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False", done.stderr

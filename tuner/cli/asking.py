@@ -1,0 +1,39 @@
+"""Asking the driver of a running search: what `stop`, `add`, `pause` and `resume` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def ask_driver(name: str, storage_path: Path, as_json: bool, action: str, **values: Any) -> int:
+    """Sends a request to the driver of the run NAME, waits for its answer, and says it."""
+    from tuner.cli.output import answer_json
+    from tuner.results.folder import open_run
+    from tuner.results.requests import ask
+
+    folder = open_run(storage_path, name)
+    message = ask(folder, action, values)
+    if as_json:
+        answer_json({"name": folder.name, "action": action, "message": message})
+    else:
+        click.echo(message)
+    return 0
+
+
+def assignments(overrides: tuple[str, ...]) -> Mapping[str, Any]:
+    """`--set lora_r=64` as {"lora_r": 64}; values as YAML has them."""
+    from tuner.config.document import parse_value
+    from tuner.contract import InputError
+
+    given: dict[str, Any] = {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        where = f"--set {text}"
+        if not equals or not name.strip():
+            raise InputError("not an assignment", where=where, expected="parameter=value, as in lora_r=64")
+        given[name.strip()] = parse_value(value, where)
+    return given

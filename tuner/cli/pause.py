@@ -1,0 +1,23 @@
+"""`tuner pause`: trials of a running search wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner.cli.options import json_option, storage_option
+
+
+@click.command("pause", short_help="Let a running search wait.")
+@click.argument("name")
+@storage_option
+@json_option
+def command(name: str, storage_path: Path, as_json: bool) -> int:
+    """Pauses the running search NAME: each running trial waits at its next evaluation, and none starts.
+
+    A waiting trial keeps its worker and its memory, and trains on from where it is after `resume`.
+    """
+    from tuner.cli.asking import ask_driver
+
+    return ask_driver(name, storage_path, as_json, "pause")

@@ -1,0 +1,20 @@
+"""`tuner resume`: a paused search goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner.cli.options import json_option, storage_option
+
+
+@click.command("resume", short_help="Let a paused search go on.")
+@click.argument("name")
+@storage_option
+@json_option
+def command(name: str, storage_path: Path, as_json: bool) -> int:
+    """Lets the paused search NAME go on. A search whose driver has ended goes on with `search --resume NAME`."""
+    from tuner.cli.asking import ask_driver
+
+    return ask_driver(name, storage_path, as_json, "resume")

@@ -1,0 +1,251 @@
+"""`tuner submit`: runs a search on a cluster, from this machine."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli.manifest import manifest_options
+from tuner.cli.options import experiment_options, json_option
+
+if TYPE_CHECKING:
+    from tuner.cluster.jobs import Cluster, Job
+    from tuner.cluster.parcel import Parcel
+    from tuner.cluster.payload import Payload
+    from tuner.results.records import SearchRecord
+
+    Order = tuple[str, Parcel, Callable[[int], Payload]]
+
+_WITH_RESUME = ("search.num_trials", "run.storage_path")
+_LAST_LINES = 30
+"""Of a job that ended without saying how, this much of its log is shown."""
+
+
+@click.command("submit", short_help="Run a search on a cluster, from here.")
+@experiment_options()
+@click.option("--resume", metavar="NAME", help="Go on with a search on the cluster.")
+@click.option(
+    "--include", multiple=True, type=click.Path(path_type=Path), metavar="PATH", help="Send a file or folder along."
+)
+@click.option("--detach", is_flag=True, help="Submit, and do not follow.")
+@click.option("--dry-run", is_flag=True, help="Print the exact job; send nothing.")
+@manifest_options
+@click.option("--plain", is_flag=True, help="The job's log instead of the live view.")
+@json_option
+def command(
+    file: Path | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    include: tuple[Path, ...],
+    detach: bool,
+    dry_run: bool,
+    plain: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Submits the search that `search` would run with the same FILE and options to a cluster, and follows it.
+
+    --address (or RAY_API_SERVER_ADDRESS) is where the cluster's Ray dashboard answers: http://head:8265. Its token
+    comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Relative paths are files of this machine and
+    travel with the job; absolute ones are the cluster's. Ctrl-C detaches: the search goes on.
+    """
+    import os
+
+    from tuner.cli.options import settings_given
+    from tuner.cli.output import answer_json
+
+    if values["kuberay"] or values["slurm"]:
+        from tuner.cli.manifest import write_manifest
+
+        click.echo(write_manifest(file, overrides, include, resume, values), nl=False)
+        return 0
+    flags = settings_given(values)
+    address = flags.pop("run.address", None) or os.environ.get("RAY_API_SERVER_ADDRESS") or ""
+    cluster = None if dry_run else _cluster(address)
+    if resume is not None:
+        order = _resumed(resume, file, overrides, include, flags, cluster)
+    else:
+        order = _fresh(file, overrides, include, flags)
+    name, parcel, make = order
+    if cluster is None:
+        answer_json(_dry_run(make(1), parcel))
+        return 0
+    jobs = cluster.jobs(name)
+    _require_free(name, jobs, cluster)
+    payload = make(len(jobs) + 1)
+    _tell_parcel(parcel)
+    cluster.submit(payload, parcel)
+    click.echo(f"submitted {name} to {cluster.address} as the job {payload.submission_id}", err=True)
+    if detach:
+        click.echo(f"status    {_status_line(name, cluster)}", err=True)
+        if as_json:
+            answer_json({"name": name, "submission_id": payload.submission_id, "address": cluster.address})
+        return 0
+    return follow(cluster, payload, plain, as_json)
+
+
+def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> int:
+    """Shows a submitted search until it ends, or until Ctrl-C."""
+    import sys
+
+    from tuner.cli.output import answer_json, cluster_place, labels_of_program, tell, view, width
+    from tuner.report.machine import search_json
+    from tuner.report.summary import summary
+    from tuner.results.records import SearchRecord
+
+    record, rest = SearchRecord(), deque[str](maxlen=_LAST_LINES)
+    labels = labels_of_program(payload.metadata.get("program", "sft"))
+    lines = plain or not sys.stderr.isatty()
+    try:
+        if lines:
+            _read(cluster, payload, record, rest, lambda line: click.echo(line, err=True))
+        else:
+            with view(labels, record=record) as live:
+                _read(cluster, payload, record, rest, None, live.say)
+    except KeyboardInterrupt:
+        click.echo(f"\ndetached: {payload.name} goes on", err=True)
+        click.echo(f"status    {_status_line(payload.name, cluster)}", err=True)
+        click.echo(f"end it    ray job stop {payload.submission_id} --address {cluster.address}", err=True)
+        return 0
+    job = cluster.job(payload.submission_id)
+    if not record.finished:
+        return _unfinished(job, payload, cluster, [] if lines else rest)
+    tell(summary(record, cluster_place(payload.name, job, cluster), width(sys.stderr), labels=labels))
+    if as_json:
+        answer_json({**search_json(record, job.path), "address": cluster.address})
+    return job.exit_code if job.exit_code is not None else 1
+
+
+def _read(
+    cluster: Cluster,
+    payload: Payload,
+    record: SearchRecord,
+    rest: deque[str],
+    echo: Callable[[str], None] | None,
+    say: Callable[[str], None] | None = None,
+) -> None:
+    """Folds the events of a job's log into `record`. Other lines are echoed, or the last of them kept in `rest`."""
+    from tuner.cluster.jobs import event_of
+
+    if say:
+        say("waiting for the cluster to start the job")
+    for line in cluster.follow(payload.submission_id):
+        event = event_of(line)
+        if event is not None:
+            if say:
+                say("")
+            record.apply(event)
+        elif echo and not record.finished:
+            echo(line)
+        else:
+            rest.append(line)
+
+
+def _unfinished(job: Job, payload: Payload, cluster: Cluster, rest: Any) -> int:
+    """A job that ended without the search's own ending: what it said last, and its exit code."""
+    for line in rest:
+        click.echo(line, err=True)
+    click.echo(f"the job {payload.submission_id} ended without a result: {job.status.lower()}", err=True)
+    if job.message and job.exit_code is None:
+        click.echo(job.message.strip().splitlines()[0], err=True)
+    click.echo(f"its log   ray job logs {payload.submission_id} --address {cluster.address}", err=True)
+    return job.exit_code or 1
+
+
+def _fresh(file: Path | None, overrides: tuple[str, ...], include: tuple[Path, ...], flags: Mapping[str, Any]) -> Order:
+    """A new search: checked here, as far as that goes without the data."""
+    from tuner.cli.options import load
+    from tuner.cluster.parcel import pack
+    from tuner.cluster.payload import make_payload, require_shared
+    from tuner.execution.plan import make_plan
+    from tuner.results.folder import default_name
+
+    experiment = load(file, overrides, flags, elsewhere=True)
+    make_plan(experiment)
+    require_shared(experiment.run.storage_path)
+    name = experiment.run.name or default_name()
+    parcel = pack(experiment, include)
+
+    def make(attempt: int) -> Payload:
+        return make_payload(experiment, parcel, name=name, overrides=overrides, flags=flags, attempt=attempt)
+
+    return name, parcel, make
+
+
+def _resumed(
+    name: str,
+    file: Path | None,
+    overrides: tuple[str, ...],
+    include: tuple[Path, ...],
+    flags: dict[str, Any],
+    cluster: Cluster | None,
+) -> Order:
+    """A search that is on the cluster: its settings are there, only code travels."""
+    from tuner.cli.options import flag_of
+    from tuner.cluster.parcel import pack_code
+    from tuner.cluster.payload import make_resume
+    from tuner.contract import InputError
+
+    extra = [str(file)] if file else []
+    extra += ["--set"] if overrides else []
+    extra += [flag_of(key) for key in flags if key not in _WITH_RESUME]
+    if extra:
+        raise InputError(
+            f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
+            where=f"--resume {name}",
+            expected="at most --num-trials, --storage-path and --include beside it",
+        )
+    before = cluster.jobs(name) if cluster else []
+    known = before[-1].metadata if before else {}
+    storage = flags.pop("run.storage_path", None) or known.get("storage_path", "runs")
+    program = known.get("program", "sft")
+    return name, pack_code(program, (), include), lambda attempt: make_resume(name, storage, program, flags, attempt)
+
+
+def _cluster(address: str) -> Cluster:
+    from tuner.cluster.jobs import Cluster
+    from tuner.contract import InputError
+
+    if not address:
+        raise InputError(
+            "no cluster to submit to",
+            where="--address",
+            expected="the address of its Ray dashboard, such as http://head:8265 (also RAY_API_SERVER_ADDRESS)",
+            remedy="`search` runs on this machine; --dry-run shows what would be sent",
+        )
+    return Cluster(address)
+
+
+def _require_free(name: str, jobs: list[Job], cluster: Cluster) -> None:
+    from tuner.contract import InputError
+
+    running = [job for job in jobs if not job.over]
+    if running:
+        raise InputError(
+            f"the search {name!r} is running there already, as the job {running[-1].submission_id}",
+            where=cluster.address,
+            remedy=f"{_status_line(name, cluster)}, or choose another --name",
+        )
+
+
+def _tell_parcel(parcel: Parcel) -> None:
+    from tuner.cluster.payload import contents
+    from tuner.report.words import size
+
+    told = contents(parcel)
+    places = ", ".join(f"{place} {size(count)}" for place, count in told["places"].items())
+    click.echo(f"sending   {size(told['bytes'])}: {places}; without {' '.join(told['excludes'])}", err=True)
+
+
+def _dry_run(payload: Payload, parcel: Parcel) -> dict[str, Any]:
+    from tuner.cluster.payload import contents, working_dir
+
+    return {"request": payload.request(working_dir(parcel)), "parcel": contents(parcel)}
+
+
+def _status_line(name: str, cluster: Cluster) -> str:
+    return f"python -m tuner status {name} --address {cluster.address}"

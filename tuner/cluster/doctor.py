@@ -1,0 +1,198 @@
+"""Whether a search could run: this machine, a cluster, its nodes, the storage, the hub."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from tuner.cluster import probe as probing
+from tuner.cluster.findings import HERE, Finding, Level, judge
+from tuner.contract import InputError
+
+NODE_S = 180
+"""How long a node may take to answer; its worker has to start, and torch after it."""
+
+
+def examine_machine(storage_path: str) -> Iterator[Finding]:
+    """This machine alone."""
+    facts = probing.probe(storage_path)
+    yield from judge(HERE, facts, requirements())
+    yield from _token(bool(facts["listening"]))
+    yield _storage(storage_path)
+    yield _hub()
+
+
+def examine_cluster(storage_path: str, dashboard: str | None) -> Iterator[Finding]:
+    """The cluster that this process has joined, every node of it, compared with this machine, which leads.
+
+    dashboard: where it answers. The storage is tried from each node: what one writes, the driver has to read.
+    """
+    import ray
+
+    driver = probing.probe(storage_path)
+    yield from judge("driver", driver, requirements())
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    yield _auth(dashboard)
+    check = secrets.token_hex(4)
+    asked = {node["NodeID"]: _ask(ray, node["NodeID"], storage_path, check) for node in alive}
+    deadline = time.monotonic() + NODE_S
+    for node in alive:
+        where = f"node {node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+        try:
+            facts, wrote = ray.get(asked[node["NodeID"]], timeout=max(1.0, deadline - time.monotonic()))
+        except Exception as error:
+            text = f"does not answer: {(str(error).strip().splitlines() or [type(error).__name__])[-1][:200]}"
+            yield Finding(where, "node", Level.RED, text, "look at it: ray status, ray list nodes")
+            continue
+        yield from judge(where, facts, requirements(), driver)
+        if "://" not in storage_path:
+            yield _shared(where, storage_path, wrote, check)
+    yield _storage(storage_path)
+    yield _hub("driver")
+
+
+def requirements() -> list[str]:
+    """What tuner needs, from its own metadata; none where it was sent along without."""
+    try:
+        return [text for text in metadata.requires("tuner") or [] if "extra ==" not in text]
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _ask(ray: Any, node: str, storage_path: str, check: str) -> Any:
+    """Has a node probe itself and write into the storage. Sent by value: the node may lack this very package."""
+    from ray import cloudpickle
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    cloudpickle.register_pickle_by_value(probing)
+    try:
+        task = ray.remote(_on_node(probing.probe))
+        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+        return task.options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(storage_path, check, node)
+    finally:
+        cloudpickle.unregister_pickle_by_value(probing)
+
+
+def _on_node(probe: Any) -> Any:
+    def examine(storage_path: str, check: str, node: str) -> tuple[dict[str, Any], str]:
+        from pathlib import Path
+
+        wrote = ""
+        if "://" not in storage_path:
+            try:
+                folder = Path(storage_path)
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f".tuner-{check}-{node[:8]}").write_text(check)
+            except OSError as error:
+                wrote = error.strerror or str(error)
+        return probe(storage_path), wrote
+
+    # Not known by name to the worker, and so taken along whole.
+    examine.__module__ = "__main__"
+    return examine
+
+
+def _shared(where: str, storage_path: str, wrote: str, check: str) -> Finding:
+    if wrote:
+        return Finding(where, "storage", Level.RED, f"cannot write to {storage_path} ({wrote})", "mount it there")
+    mine = [path for path in Path(storage_path).glob(f".tuner-{check}-*") if path.name.endswith(where[-9:-1])]
+    for path in mine:
+        path.unlink(missing_ok=True)
+    if not mine:
+        text = f"what it writes to {storage_path} is not seen by the driver"
+        return Finding(where, "storage", Level.RED, text, "a folder that all nodes mount, or a URI (s3://bucket/runs)")
+    return Finding(where, "storage", Level.GREEN, f"{storage_path} is the driver's")
+
+
+def _storage(storage_path: str, where: str = HERE) -> Finding:
+    """Writes a file and reads it back."""
+    if "://" in storage_path:
+        from tuner.results.storage import try_uri
+
+        try:
+            try_uri(storage_path)
+        except InputError as error:
+            return Finding(where, "storage", Level.RED, error.what, error.remedy)
+        return Finding(where, "storage", Level.GREEN, f"{storage_path} can be written and read")
+    folder = Path(storage_path).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    file = folder / f".tuner-{secrets.token_hex(4)}"
+    try:
+        file.write_text("x", encoding="utf-8")
+        file.read_text(encoding="utf-8")
+        file.unlink()
+    except OSError as error:
+        text = f"{storage_path} cannot be written ({error.strerror})"
+        return Finding(where, "storage", Level.RED, text, "another --storage-path")
+    return Finding(where, "storage", Level.GREEN, f"{storage_path} can be written and read")
+
+
+def _token(listens: bool) -> Iterator[Finding]:
+    """The token's file, and whether a Ray that runs here asks for it."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if mode == "disabled":
+        text = "RAY_AUTH_MODE=disabled: whoever reaches a Ray that is started here runs code"
+        yield Finding(HERE, "ray token", Level.AMBER, text, "unset RAY_AUTH_MODE")
+    elif os.environ.get("RAY_AUTH_TOKEN"):
+        yield Finding(HERE, "ray token", Level.GREEN, "in RAY_AUTH_TOKEN")
+    elif path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        text = f"{path} can be read by others: whoever has it runs code on the cluster"
+        yield Finding(HERE, "ray token", Level.AMBER, text, f"chmod 600 {path}")
+    elif path.is_file():
+        yield Finding(HERE, "ray token", Level.GREEN, str(path))
+    else:
+        level = Level.AMBER if listens else Level.GREEN
+        text = "none yet; a search on this machine makes one"
+        yield Finding(HERE, "ray token", level, text, "ray get-auth-token --generate" if listens else "")
+
+
+def _auth(dashboard: str | None) -> Finding:
+    """Whether the cluster turns away who has no token; asked, because a client's own settings do not tell."""
+    if dashboard is None:
+        text = "without a dashboard it is not known whether the cluster asks for a token"
+        return Finding("driver", "ray token", Level.AMBER, text, "start it with RAY_AUTH_MODE=token")
+    try:
+        with urlopen(f"{dashboard}/api/version", timeout=5):  # noqa: S310  the address is Ray's own
+            pass
+    except HTTPError as error:
+        if error.code in (401, 403):
+            return Finding("driver", "ray token", Level.GREEN, "the cluster asks for a token")
+    except (URLError, OSError) as error:
+        text = f"{dashboard} does not answer ({getattr(error, 'reason', error)})"
+        return Finding("driver", "ray token", Level.AMBER, text, "look at the head node")
+    text = "the cluster asks for no token: whoever reaches its ports runs code on it"
+    return Finding("driver", "ray token", Level.RED, text, "start it with RAY_AUTH_MODE=token and a token on all nodes")
+
+
+def _hub(where: str = HERE) -> Finding:
+    """Whether models and data can be fetched by hub id."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return Finding(where, "hub", Level.GREEN, "HF_HUB_OFFLINE: only what is cached, and folders")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    remedy = "only folders and what is cached can be used; set HF_HUB_OFFLINE=1 to say so"
+    if not endpoint.startswith(("http://", "https://")):
+        return Finding(where, "hub", Level.RED, f"HF_ENDPOINT is no address: {endpoint}", "https://...")
+    token = os.environ.get("HF_TOKEN")
+    path = "/api/whoami-v2" if token else "/api/models?limit=1"
+    request = Request(endpoint + path, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    try:
+        with urlopen(request, timeout=5):  # noqa: S310
+            pass
+    except HTTPError as error:
+        if error.code in (401, 403):
+            return Finding(where, "hub", Level.RED, f"{endpoint} does not accept HF_TOKEN", "a token that is valid")
+        return Finding(where, "hub", Level.AMBER, f"{endpoint} answers HTTP {error.code}", remedy)
+    except (URLError, OSError) as error:
+        reason = str(getattr(error, "reason", error))
+        return Finding(where, "hub", Level.AMBER, f"{endpoint} does not answer ({reason[:100]})", remedy)
+    return Finding(where, "hub", Level.GREEN, f"{endpoint} answers{', and knows the token' if token else ''}")

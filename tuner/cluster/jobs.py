@@ -1,0 +1,301 @@
+"""Ray's Jobs API: a cluster asked, a search submitted, followed, and read back.
+
+A submitted search writes every event of its ledger to the job's log as well (`search --events`), after it is on disk.
+So whoever can ask the Jobs API can follow the search, and fold its record, from any machine and also after its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tuner.cluster.parcel import Parcel
+from tuner.cluster.payload import Payload, write_zip
+from tuner.contract import InputError
+from tuner.results.ledger import Event
+from tuner.results.records import SearchRecord
+
+ANSWERS_WITHIN_S = 10
+_EVENT = '{"event":"'
+_OVER = ("SUCCEEDED", "FAILED", "STOPPED")
+_LOST_S = 60
+"""How long a connection that broke is tried again before the laptop gives up; the job does not notice."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted search. status: Ray's word. message: Ray's own, of a job that failed. exit_code: the driver's, once
+    it has one."""
+
+    submission_id: str
+    status: str
+    metadata: dict[str, str]
+    message: str = ""
+    exit_code: int | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.status in _OVER
+
+    @property
+    def path(self) -> str:
+        """The run folder, there: a path or a URI."""
+        return f"{self.metadata.get('storage_path', '')}/{self.metadata.get('tuner_search', '')}"
+
+    @property
+    def program(self) -> str:
+        return self.metadata.get("program", "sft")
+
+
+class Cluster:
+    """A cluster's Jobs API at `address`, asked once whether it answers and lets us in."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        host, port = _place(self.address)
+        _knock(self.address, host, port)
+        self.ray_version = self._greet()
+        from ray.job_submission import JobSubmissionClient
+
+        self._client = JobSubmissionClient(self.address, headers=_headers())
+
+    def jobs(self, name: str) -> list[Job]:
+        """The jobs of the search `name`, oldest first."""
+        found = [d for d in self._client.list_jobs() if (d.metadata or {}).get("tuner_search") == name]
+        return [_job(details) for details in sorted(found, key=lambda d: d.start_time or 0)]
+
+    def names(self) -> list[str]:
+        """Searches that were submitted to this cluster."""
+        found = {(details.metadata or {}).get("tuner_search") for details in self._client.list_jobs()}
+        return sorted(name for name in found if name)
+
+    def job(self, submission_id: str) -> Job:
+        return _job(self._client.get_job_info(submission_id))
+
+    def submit(self, payload: Payload, parcel: Parcel) -> None:
+        """Sends the parcel, then the job. Where the first fails there is no job."""
+        with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+            file = Path(folder, "parcel.zip")
+            write_zip(parcel, file)
+            try:
+                self._client.submit_job(**payload.request(str(file)))
+            except (RuntimeError, OSError, ValueError) as error:
+                raise InputError(
+                    f"the cluster does not take the job ({_line(error)})",
+                    where=self.address,
+                    expected="a job server that takes it",
+                    remedy="nothing was started; look at the cluster's dashboard",
+                ) from error
+
+    def run(self, payload: Payload, parcel: Parcel) -> dict[str, Any] | None:
+        """Runs a short job to its end and returns the JSON object that it printed last, or None."""
+        self.submit(payload, parcel)
+        answer = None
+        for line in self.follow(payload.submission_id):
+            if line.startswith("{"):
+                with suppress(ValueError):
+                    answer = json.loads(line)
+        if answer is not None:
+            self._client.delete_job(payload.submission_id)
+        return answer
+
+    def log(self, submission_id: str) -> str:
+        """All that a job has said."""
+        return str(self._client.get_job_logs(submission_id))
+
+    def follow(self, submission_id: str) -> Iterator[str]:
+        """Yields the lines of a job's log as they are written, until the job ends.
+
+        A connection that breaks is made again: the server then begins at the first line, and what was seen is skipped.
+        """
+        seen, broken = 0, 0.0
+        while True:
+            number = 0
+            try:
+                for line in _sync(lambda: self._client.tail_job_logs(submission_id)):
+                    number += 1
+                    if number > seen:
+                        seen, broken = number, 0.0
+                        yield line
+                if self.job(submission_id).over:
+                    # Ray ends the stream when the job has ended, and what it said in its last second is lost.
+                    yield from self.log(submission_id).removesuffix("\n").split("\n")[seen:]
+                    return
+            except (RuntimeError, OSError) as error:
+                broken = broken or time.monotonic()
+                if time.monotonic() - broken > _LOST_S:
+                    raise InputError(
+                        f"the connection to the cluster was lost ({_line(error)})",
+                        where=self.address,
+                        remedy="the search goes on without this terminal",
+                    ) from error
+            time.sleep(1)
+
+    def _greet(self) -> str:
+        """Asks for Ray's version: what answers, whether it knows us, and whether its Ray is one of ours."""
+        import requests
+
+        try:
+            answer = requests.get(f"{self.address}/api/version", headers=_headers(), timeout=ANSWERS_WITHIN_S)
+        except requests.RequestException as error:
+            raise _no_cluster(
+                self.address, f"{type(error).__name__}: what listens there does not speak HTTP"
+            ) from error
+        if answer.status_code in (401, 403):
+            raise _token_error(self.address, missing=answer.status_code == 401)
+        try:
+            version = str(answer.json()["ray_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_cluster(self.address, f"HTTP {answer.status_code}, and no Ray version") from error
+        _require_version(self.address, version)
+        return version
+
+
+def event_of(line: str) -> Event | None:
+    """The event that a line of a job's log is, if it is one."""
+    if not line.startswith(_EVENT):
+        return None
+    try:
+        return Event.from_json(line)
+    except (ValueError, TypeError):
+        return None
+
+
+def read_search(cluster: Cluster, name: str) -> tuple[SearchRecord, Job]:
+    """A search as its last job's log tells it. Raises InputError where none of that name was submitted."""
+    jobs = cluster.jobs(name)
+    if not jobs:
+        names = cluster.names()
+        raise InputError(
+            f"no search {name!r} was submitted to this cluster",
+            where=cluster.address,
+            expected=f"one of: {', '.join(names)}" if names else "a search that `tuner submit` sent there",
+            remedy="a search that was started on the cluster itself is read there, with --storage-path",
+        )
+    lines = cluster.log(jobs[-1].submission_id).splitlines()
+    told = [event for line in lines if (event := event_of(line))]
+    if not told and jobs[-1].over:
+        raise InputError(
+            f"the search {name!r} ended before it began",
+            where=cluster.address,
+            expected="\n  ".join(["what its job said last:", *lines[-10:]]),
+            remedy=f"ray job logs {jobs[-1].submission_id} --address {cluster.address}",
+        )
+    record = SearchRecord.fold(told)
+    record.name = record.name or name
+    return record, jobs[-1]
+
+
+def token() -> str | None:
+    """The cluster's token, from where Ray itself looks for it."""
+    if given := os.environ.get("RAY_AUTH_TOKEN"):
+        return given.strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _headers() -> dict[str, str]:
+    found = token()
+    return {"Authorization": f"Bearer {found}"} if found else {}
+
+
+def _place(address: str) -> tuple[str, int]:
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(
+            f"{address!r} is no address of a Ray dashboard",
+            where="--address",
+            expected="http://head:8265, where the dashboard and the job server answer",
+            remedy="the address with port 6379 is for `search` on a machine of the cluster",
+        )
+    try:
+        return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise InputError(f"{address!r}: {error}", where="--address", expected="http://head:8265") from error
+
+
+def _knock(address: str, host: str, port: int) -> None:
+    """Raises InputError where nobody listens; a request would go on trying for minutes."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
+def _require_version(address: str, version: str) -> None:
+    """Raises InputError where the cluster's Ray is none that tuner runs on, or speaks another protocol."""
+    from packaging.version import Version
+
+    here = metadata.version("ray")
+    if Version(version).release[:2] != Version(here).release[:2]:
+        raise InputError(
+            f"the cluster runs Ray {version}, and this machine has {here}",
+            where=address,
+            expected=f"Ray {'.'.join(map(str, Version(here).release[:2]))} on both",
+            remedy=f"install ray=={version} here, or run an image with Ray {here} there",
+        )
+
+
+def _no_cluster(address: str, error: object) -> InputError:
+    return InputError(
+        f"no Ray job server answers at {address} ({_line(error)})",
+        where="--address",
+        expected="the address of a running cluster's dashboard, such as http://head:8265",
+        remedy="look whether the cluster runs; ssh -L 8265:localhost:8265 HEAD brings its port to this machine",
+    )
+
+
+def _token_error(address: str, missing: bool) -> InputError:
+    what = "asks for a token, and there is none here" if missing else "does not accept the token found here"
+    return InputError(
+        f"the cluster {what}",
+        where=address,
+        expected="the cluster's token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+        remedy="ray get-auth-token, on the head node, prints it",
+    )
+
+
+def _job(details: Any) -> Job:
+    return Job(
+        details.submission_id or "",
+        str(details.status.value),
+        dict(details.metadata or {}),
+        details.message or "",
+        details.driver_exit_code,
+    )
+
+
+def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
+    """The whole lines of an asynchronous iterator of pieces of text, one after another; not what follows the last."""
+    loop = asyncio.new_event_loop()
+    held = ""
+    try:
+        pieces = chunks().__aiter__()
+        while True:
+            try:
+                held += loop.run_until_complete(pieces.__anext__())
+            except StopAsyncIteration:
+                break
+            *whole, held = held.split("\n")
+            yield from whole
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

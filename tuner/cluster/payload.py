@@ -1,0 +1,154 @@
+"""The exact job that is submitted: entry point, environment, metadata, and the parcel as one file."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tuner
+from tuner.cluster.parcel import EXCLUDES, Parcel
+from tuner.config import FLAGS, Experiment
+from tuner.contract import InputError
+
+STOP_WAIT_S = 60
+"""What a job that is stopped gets to save itself; Ray's own 3 s kill a driver in the middle of it."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every file in the parcel, so that equal contents are an equal file, which Ray then uploads once."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A job for Ray's Jobs API. name: the search's."""
+
+    name: str
+    submission_id: str
+    entrypoint: str
+    metadata: Mapping[str, str]
+    env_vars: Mapping[str, str] = field(default_factory=lambda: {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)})
+
+    def request(self, working_dir: str) -> dict[str, Any]:
+        """The arguments of `JobSubmissionClient.submit_job`."""
+        return {
+            "submission_id": self.submission_id,
+            "entrypoint": self.entrypoint,
+            "runtime_env": {"working_dir": working_dir, "env_vars": dict(self.env_vars)},
+            "metadata": dict(self.metadata),
+        }
+
+
+def make_payload(
+    experiment: Experiment,
+    parcel: Parcel,
+    *,
+    name: str,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    attempt: int = 1,
+) -> Payload:
+    """The job that carries out `experiment` as the search `name`. overrides, flags: as given on this command line.
+    attempt: how many jobs of this name there have been, this one included."""
+    storage = require_shared(experiment.run.storage_path)
+    words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags)
+    return _payload(name, storage, [*words, "--address", "auto", "--events"], attempt, experiment.program)
+
+
+def make_resume(name: str, storage_path: str, program: str, flags: Mapping[str, Any], attempt: int) -> Payload:
+    """The job that goes on with the search `name`."""
+    storage = require_shared(storage_path)
+    words = ["--resume", name, "--storage-path", storage, *flag_words(flags), "--address", "auto", "--events"]
+    return _payload(name, storage, words, attempt, program)
+
+
+def make_errand(command: str, arguments: Sequence[str], mark: str) -> Payload:
+    """A short job that runs a command of tuner's there and answers with JSON."""
+    entrypoint = shlex.join(["python", "-m", "tuner", *arguments])
+    return Payload("", f"tuner-{command}-{mark}", entrypoint, {"job_name": f"tuner {command}"})
+
+
+def search_words(
+    parcel: Parcel,
+    *,
+    name: str,
+    storage_path: str,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The arguments of `tuner search` in the parcel's folder that mean what this command line means here."""
+    moved = dict(parcel.settings)
+    words = [str(parcel.file)] if parcel.file else []
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        words += ["--set", f"{key}={moved.pop(key)}" if key in moved else text]
+    given = {key: moved.pop(key, value) for key, value in (flags or {}).items()}
+    words += flag_words({key: value for key, value in given.items() if key not in ("run.name", "run.storage_path")})
+    for key, place in moved.items():  # named in the file by a path that leads out of the file's folder
+        words += ["--set", f"{key}={place}"]
+    return [*words, "--name", name, "--storage-path", storage_path]
+
+
+def require_shared(storage_path: str) -> str:
+    """A storage path that means the same on every node; raises InputError for a relative one."""
+    if storage_path.startswith("/") or "://" in storage_path:
+        return storage_path
+    raise InputError(
+        f"{storage_path!r} is a relative path, and would lie in the job's temporary folder on the cluster",
+        where="run.storage_path",
+        expected="an absolute path that every node sees, or a URI (s3://bucket/runs)",
+        remedy="--storage-path /shared/runs",
+    )
+
+
+def write_zip(parcel: Parcel, to: Path) -> None:
+    """The parcel as one file, the same bytes for the same contents."""
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
+        for place, source in sorted(parcel.files()):
+            entry = zipfile.ZipInfo(str(place), _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, source.read_bytes())
+
+
+def working_dir(parcel: Parcel) -> str:
+    """The name under which Ray will keep the parcel; it depends on the contents alone."""
+    from ray._private.runtime_env.packaging import get_uri_for_package
+
+    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+        file = Path(folder, "parcel.zip")
+        write_zip(parcel, file)
+        return str(get_uri_for_package(file))
+
+
+def contents(parcel: Parcel) -> dict[str, Any]:
+    """What travels, for people: bytes by place, and what is left out."""
+    sizes = parcel.sizes()
+    return {"bytes": sum(sizes.values()), "places": sizes, "excludes": list(EXCLUDES)}
+
+
+def _payload(name: str, storage: str, words: Sequence[str], attempt: int, program: str) -> Payload:
+    return Payload(
+        name=name,
+        submission_id=name if attempt == 1 else f"{name}.{attempt}",
+        entrypoint=shlex.join(["python", "-m", "tuner", "search", *words]),
+        # `job_name` is what the dashboard's Jobs page shows.
+        metadata={
+            "job_name": name,
+            "tuner_search": name,
+            "tuner_version": tuner.__version__,
+            "storage_path": storage,
+            "program": program,
+        },
+    )
+
+
+def flag_words(flags: Mapping[str, Any]) -> list[str]:
+    names = {key: flag for flag, key in FLAGS.items()}
+    words: list[str] = []
+    for key, value in flags.items():
+        words += [names[key]] if value is True else [names[key], str(value)]
+    return words

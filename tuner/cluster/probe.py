@@ -1,0 +1,171 @@
+"""What one machine has, as plain facts. It runs on the driver and, sent by value, on every node of a cluster.
+
+Standard library alone: it has to answer where tuner's packages, or torch, are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("tuner", "trainables", "search_spaces")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "ray", "optuna")
+TORCH_S = 120
+"""How long torch may take to start and to quantize; 10 to 15 s are usual, more from a cold network disk."""
+
+# In a process of its own: the driver must never import torch, and a broken CUDA library may take its process with it.
+_TORCH = """
+import json, torch
+told = {"cuda": torch.version.cuda, "available": torch.cuda.is_available(), "devices": []}
+if told["available"]:
+    for index in range(torch.cuda.device_count()):
+        told["devices"].append(torch.cuda.get_device_name(index))
+try:
+    import bitsandbytes
+    device = "cuda" if told["available"] else "cpu"
+    weights, state = bitsandbytes.functional.quantize_4bit(torch.randn(64, 64, device=device), quant_type="nf4")
+    bitsandbytes.functional.dequantize_4bit(weights, state)
+    told["nf4"] = device
+except Exception as error:
+    told["nf4_error"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+print(json.dumps(told))
+"""
+
+
+def probe(storage_path: str | None = None, torch: bool = True) -> dict[str, Any]:
+    """Everything about this machine. storage_path: a folder to look at. torch: start it, and try NF4."""
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "packages": {name: _package(name) for name in PACKAGES},
+        "gpus": _gpus(),
+        "torch": _torch() if torch else None,
+        "listening": _listening(),
+        "free": {place: _free(place) for place in (tempfile.gettempdir(), "/dev/shm", *_folders(storage_path))},  # noqa: S108
+        "auth_mode": os.environ.get("RAY_AUTH_MODE"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _package(name: str) -> dict[str, str] | None:
+    """Where a package is imported from, its version if it says one, and a digest of its code."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    digest = hashlib.sha256()
+    for file in sorted(file for kind in ("*.py", "*.yaml") for file in folder.rglob(kind)):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    try:
+        version = str(getattr(importlib.import_module(name), "__version__", ""))
+    except Exception as error:
+        version = f"{type(error).__name__}: {error}"[:200]
+    return {"origin": str(folder), "version": version, "digest": digest.hexdigest()[:12]}
+
+
+def _gpus() -> list[dict[str, str]]:
+    """What the driver says: name, its version, memory. Empty where there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    asked = [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [[part.strip() for part in line.split(",")] for line in told.splitlines() if line.count(",") == 2]
+    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
+
+
+def _torch() -> dict[str, Any]:
+    environment = {key: value for key, value in os.environ.items() if (key, value) != ("CUDA_VISIBLE_DEVICES", "")}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _TORCH],
+            capture_output=True,
+            text=True,
+            timeout=TORCH_S,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"did not start within {TORCH_S} s"}
+    try:
+        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return {"error": (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1][:300]}
+    return told
+
+
+def _listening() -> list[dict[str, Any]]:
+    """Ray's sockets that take connections from other machines: program and port. Linux's tables, no library."""
+    sockets: dict[str, int] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for fields in (line.split() for line in lines):
+            host, port = fields[1].split(":")
+            if fields[3] == "0A" and not _is_loopback(host):  # 0A: listening
+                sockets[fields[9]] = int(port, 16)
+    found = {(name, sockets[inode]) for name, inode in _ray_sockets() if inode in sockets}
+    return [{"program": name, "port": port} for name, port in sorted(found)]
+
+
+def _is_loopback(host: str) -> bool:
+    """An address of the kernel's tables: bytes in words, the least significant first."""
+    return host.endswith("7F") if len(host) == 8 else host in ("0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
+
+
+def _ray_sockets() -> list[tuple[str, str]]:
+    """(program, inode) of the sockets of this user's Ray processes."""
+    found: list[tuple[str, str]] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            name = next((n for n in ("gcs_server", "raylet", "dashboard.py", "ray.util.client") if n in words[0]), "")
+            name = name or next((n for n in ("dashboard.py", "client.server") if any(n in w for w in words[:4])), "")
+            if not name:
+                continue
+            for link in (process / "fd").iterdir():
+                target = os.readlink(link)  # noqa: PTH115  a socket's link is no path
+                if target.startswith("socket:["):
+                    found.append((name.removesuffix(".py"), target[8:-1]))
+        except OSError:
+            continue
+    return found
+
+
+def _folders(storage_path: str | None) -> list[str]:
+    return [storage_path] if storage_path and "://" not in storage_path else []
+
+
+def _free(place: str) -> int | None:
+    """Free bytes on the disk of a folder, or of the nearest one above it that is there."""
+    path = Path(place).absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None

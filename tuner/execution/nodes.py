@@ -1,0 +1,153 @@
+"""The nodes of a cluster: what they offer to trials, and whether each can work, asked before the first trial."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.config.paths import storage_uri
+from tuner.contract import PROGRAMS, InputError
+from tuner.results.storage import try_uri
+from tuner.results.versions import versions
+
+ANSWERS_WITHIN_S = 90
+"""A node starts a worker process for the answer; on a cold network disk that has taken half a minute."""
+_TYPE = "accelerator_type:"
+
+
+def offered(accelerator_type: str | None = None) -> Mapping[str, float]:
+    """What the cluster has for trials, or may grow to where it has an autoscaler: trials are then pending, which is
+    what makes it grow. accelerator_type: only nodes that have such a GPU count.
+
+    Raises InputError for a type that no node has or may get.
+    """
+    import ray
+
+    now = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    later = list(_groups())
+    wanted = _TYPE + (accelerator_type or "")
+    if accelerator_type is not None:
+        types = sorted({name for node in [*now, *later] for name in node if name.startswith(_TYPE)})
+        now, later = [n for n in now if n.get(wanted)], [n for n in later if n.get(wanted)]
+        if not now and not later:
+            has = ", ".join(name.removeprefix(_TYPE) for name in types)
+            raise InputError(
+                f"no node has or may get a {accelerator_type}",
+                where="run.accelerator_type",
+                expected=f"one of: {has}" if has else "null: this cluster's nodes name no GPU types",
+            )
+    have, may = _sum(now), _sum(later)
+    return {name: max(have.get(name, 0.0), may.get(name, 0.0)) for name in {*have, *may}}
+
+
+def require_nodes(folder: Path, program: str) -> list[str]:
+    """Asks every node, where there are several, to import the program and to write into the storage and read from it.
+
+    Returns sentences about what differs between nodes. Raises InputError that names each node that cannot work.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return []
+    check = secrets.token_hex(8)
+    mine = folder / ".check"
+    if storage_uri(folder) is None:
+        mine.write_text(check)
+    task = ray.remote(num_cpus=0, max_retries=0)(_look)
+    asked = {
+        node["NodeID"]: task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(str(folder), check, node["NodeID"], PROGRAMS.get(program, program).partition(":")[0])
+        for node in nodes
+    }
+    here, notes, broken = versions(), [], []
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    for node in nodes:
+        name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+        try:
+            found = ray.get(asked[node["NodeID"]], timeout=max(1.0, deadline - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            notes.append(f"node {name} did not answer within {ANSWERS_WITHIN_S} s: trials may be lost there")
+            continue
+        except Exception as error:  # whatever the node's own environment makes of it
+            broken.append(f"{name}: {_last_line(error)}")
+            continue
+        if found["trouble"]:
+            broken.append(f"{name}: {found['trouble']}")
+        elif storage_uri(folder) is None and not _take(folder, node["NodeID"]):
+            broken.append(f"{name}: what it writes to {folder} is not seen here")
+        differs = [f"{key} {value}, here {here[key]}" for key, value in found["versions"].items() if value != here[key]]
+        notes += [f"node {name} has {'; '.join(differs)}"] if differs else []
+    mine.unlink(missing_ok=True)
+    if broken:
+        raise InputError(
+            "\n  ".join([f"{len(broken)} of {len(nodes)} nodes cannot work:", *broken]),
+            expected="nodes with the same packages, that see one storage path",
+            remedy="--storage-path on a file system that all nodes mount, or a URI (s3://bucket/runs); "
+            "`tuner submit` sends the packages along; `tuner doctor --address` looks closer",
+        )
+    return notes
+
+
+def _look(folder: str, check: str, node: str, module: str) -> dict[str, Any]:
+    """On a node: its versions, and what kept it from working."""
+    trouble = ""
+    uri = storage_uri(Path(folder))
+    try:
+        importlib.import_module(module)
+        if uri is not None:
+            try_uri(uri)
+        elif Path(folder, ".check").read_text() != check:
+            trouble = f"{folder} is another folder there"
+        else:
+            Path(folder, f".check-{node}").write_text(check)
+    except FileNotFoundError:
+        trouble = f"{folder} is not seen there"
+    except OSError as error:
+        trouble = f"{folder}: {error.strerror}"
+    except InputError as error:
+        trouble = error.what
+    except Exception as error:
+        trouble = f"{module} cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
+    return {"trouble": trouble, "versions": versions()}
+
+
+def _take(folder: Path, node: str) -> bool:
+    """Whether a node's file is here; NFS may show it a moment late."""
+    file = folder / f".check-{node}"
+    for _ in range(20):
+        os.listdir(folder)  # noqa: PTH208  refreshes what an NFS client remembers of the folder
+        if file.is_file():
+            file.unlink()
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _groups() -> Iterator[dict[str, float]]:
+    """What each group of nodes of an autoscaler may have, all its nodes together; nothing without an autoscaler."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    for group in config.node_group_configs if config else ():
+        count = group.max_count if group.max_count >= 0 else 1000
+        yield {name: float(amount * count) for name, amount in group.resources.items()}
+
+
+def _sum(nodes: list[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for node in nodes:
+        for name, amount in node.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]

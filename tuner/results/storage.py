@@ -1,0 +1,283 @@
+"""Runs kept in an object store: a working copy on every node, and what is carried between it and the store.
+
+A run is written into a local folder (`config.paths.storage_folder`), like any run, and mirrored: the driver's files by
+`Mirror`, a trial's own by whoever trains it (`push`). An object is replaced whole, the last write wins, and nothing is
+appended to there. What is promised: an event is on the driver's disk before anyone hears of it, and in the store
+within a few seconds; when the search ends everything is. A driver whose disk is lost loses at most these seconds.
+Nothing is ever deleted there: adapters of trials that fell behind stay until somebody removes them.
+
+The filesystems are PyArrow's: s3://, gs://, hdfs://, file://; credentials come from the environment or the machine's
+role. `?endpoint_override=host:port&scheme=http` in the URI reaches another S3-compatible server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import logging
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from tuner.config.paths import storage_uri
+from tuner.contract import InputError
+
+EVERY_S = 2.0
+"""Seconds between two writes of the driver's files: each is a whole ledger."""
+HELD_S = 90.0
+"""A driver says this often, three times over, that it still writes a run; another may take the run afterwards."""
+_PIECE = 8 * 2**20
+LOCK = ".lock.json"
+_GROW = ("trials.jsonl", "study.journal")
+"""Appended to alone: of two copies the longer is the newer."""
+_LOCAL = ("tune", "adapters", "control", "best.new", "best.old", ".lock")
+"""Not the driver's to mirror: Ray's own state, what belongs to the trials, and requests to this driver."""
+
+
+def opened(uri: str) -> tuple[Any, str]:
+    """PyArrow's filesystem for a URI, and the path in it. Raises InputError for one that it does not know."""
+    # Newer SDKs add checksums in a form that other S3-compatible servers refuse (HTTP 411).
+    os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    from pyarrow import fs
+
+    base, _, query = uri.partition("?")
+    # In a run's URI what follows the options is the run's place: s3://bucket/runs?scheme=http/first/best
+    options, *inner = query.split("/")
+    try:
+        found, path = fs.FileSystem.from_uri(base + ("?" + options if options else ""))
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{uri} cannot be opened ({_line(error)})",
+            where="run.storage_path",
+            expected="a folder, or a URI such as s3://bucket/runs or gs://bucket/runs",
+        ) from error
+    return found, "/".join([path.rstrip("/"), *inner])
+
+
+def try_uri(uri: str) -> None:
+    """Writes an object and reads it back. Raises InputError where that does not go."""
+    filesystem, path = opened(uri)
+    name, content = f"{path}/.tuner-{os.uname().nodename}", secrets.token_bytes(8)
+    try:
+        _write(filesystem, name, content)
+        with filesystem.open_input_stream(name) as stream:
+            read = stream.read()
+    except OSError as error:
+        raise InputError(
+            f"{uri} cannot be written and read ({_line(error)})",
+            where="run.storage_path",
+            expected="a bucket that is there, and credentials that may write to it",
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the machine's role) on every node",
+        ) from error
+    if read != content:
+        raise InputError(f"{uri} does not give back what was written", where="run.storage_path")
+
+
+def push(folder: Path, seen: dict[Path, tuple[int, int]] | None = None, leave: tuple[str, ...] = ()) -> None:
+    """Carries a working copy's files to the store. seen: size and time of what is there already, kept up to date.
+    leave: names in the folder that stay. Does nothing for a folder that is no working copy."""
+    uri = storage_uri(folder)
+    if uri is None:
+        return
+    filesystem, path = opened(uri)
+    for file in _files(folder, leave):
+        try:
+            state = file.stat()
+            mark = (state.st_size, state.st_mtime_ns)
+            if seen is not None and seen.get(file) == mark:
+                continue
+            with file.open("rb") as source:
+                _write(filesystem, f"{path}/{file.relative_to(folder).as_posix()}", source)
+        except FileNotFoundError:
+            continue  # deleted meanwhile
+        if seen is not None:
+            seen[file] = mark
+
+
+def pull(folder: Path, leave: tuple[str, ...] = ()) -> None:
+    """Brings what the store has of a working copy's folder. Files that grow are kept where they are longer here."""
+    uri = storage_uri(folder)
+    if uri is None:
+        return
+    from pyarrow import fs
+
+    filesystem, path = opened(uri)
+    for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True)):
+        inner = info.path[len(path) :].strip("/")
+        if info.type is not fs.FileType.File or inner.split("/")[0] in leave or inner == LOCK:
+            continue
+        file = folder / inner
+        have = file.stat().st_size if file.is_file() else -1
+        if have == info.size or (file.name in _GROW and have > info.size):
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+        with filesystem.open_input_stream(info.path) as stream, fresh.open("wb") as target:
+            shutil.copyfileobj(stream, target, _PIECE)
+        fresh.replace(file)
+
+
+def pull_run(folder: Path) -> None:
+    """Brings a run to look at it or to go on with it: everything but rows and adapters. A run that is being written
+    from this machine is newer here."""
+    if storage_uri(folder) is not None and not _is_held(folder):
+        pull(folder, leave=(*_LOCAL, "data"))
+
+
+def exists(folder: Path) -> bool:
+    """Whether the store has a run where this working copy would be."""
+    uri = storage_uri(folder)
+    if uri is None:
+        return False
+    from pyarrow import fs
+
+    filesystem, path = opened(uri)
+    info = filesystem.get_file_info(f"{path}/trials.jsonl")
+    return info.type is fs.FileType.File and info.size > 0
+
+
+def is_written(folder: Path) -> bool:
+    """Whether some driver, here or elsewhere, says that it writes this run."""
+    uri = storage_uri(folder)
+    return uri is not None and _holder(*opened(uri)) is not None
+
+
+def forget(folder: Path) -> None:
+    """Gives a run's name back that never began: a run is there when its ledger says something."""
+    uri = storage_uri(folder)
+    if uri is None:
+        return
+    filesystem, path = opened(uri)
+    with suppress(OSError):
+        _write(filesystem, f"{path}/trials.jsonl", b"")
+
+
+class Mirror:
+    """Keeps the store up to date while a search runs, from a thread of its own.
+
+    Raises InputError where another driver writes the run. Outside an object store it does nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._uri = folder, storage_uri(folder)
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self._ended = threading.Event()
+        self._holder = f"process {os.getpid()} on {os.uname().nodename}, {secrets.token_hex(4)}"
+        self._thread: threading.Thread | None = None
+        if self._uri is not None:
+            self._take()
+            self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+            self._thread.start()
+
+    def data(self) -> None:
+        """The rows are prepared: every node will want them."""
+        push(self._folder / "data")
+
+    def fetch(self, place: str | None) -> None:
+        """Brings a trial's adapter here, from the node that trained it."""
+        if self._uri is not None and place and not (self._folder / place).is_dir():
+            pull(self._folder / place)
+
+    def close(self) -> None:
+        """Carries what is left, and gives the run free. Raises InputError where the store does not take it."""
+        if self._thread is None or self._uri is None:
+            return
+        self._ended.set()
+        self._thread.join()
+        self._thread = None
+        try:
+            self._push()
+        except OSError as error:
+            raise InputError(
+                f"the store does not take the run ({_line(error)})",
+                where=self._uri,
+                expected="a store that answers",
+                remedy=f"the run is whole in {self._folder}",
+            ) from error
+        finally:
+            with suppress(OSError):
+                self._say("")
+
+    def _run(self) -> None:
+        told = time.monotonic()
+        while not self._ended.wait(EVERY_S):
+            try:
+                if time.monotonic() - told > HELD_S / 3:
+                    self._say()
+                    told = time.monotonic()
+                self._push()
+            except OSError:  # the store is away: the run goes on, and so do the tries
+                logging.getLogger(__name__).exception("mirroring %s", self._folder)
+
+    def _push(self) -> None:
+        push(self._folder, self._seen, leave=(*_LOCAL, "data"))
+
+    def _take(self) -> None:
+        assert self._uri is not None
+        try_uri(self._uri)
+        if held := _holder(*opened(self._uri)):
+            raise InputError(
+                f"the run {self._folder.name!r} is being written by another driver ({held})",
+                where=self._uri,
+                remedy=f"wait for it; a driver that died is forgotten after {HELD_S:.0f} s",
+            )
+        self._say()
+
+    def _say(self, holder: str | None = None) -> None:
+        """Names who writes the run; nobody with an empty name."""
+        assert self._uri is not None
+        filesystem, path = opened(self._uri)
+        held = {"holder": self._holder if holder is None else holder, "time": time.time()}
+        _write(filesystem, f"{path}/{LOCK}", json.dumps(held).encode())
+
+
+def _holder(filesystem: Any, path: str) -> str | None:
+    """Who writes a run, as far as it has said so lately."""
+    try:
+        with filesystem.open_input_stream(f"{path}/{LOCK}") as stream:
+            held = json.loads(stream.read())
+        return str(held["holder"]) or None if time.time() - held["time"] < HELD_S else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _files(folder: Path, leave: tuple[str, ...]) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.name in leave:
+            continue
+        if entry.is_dir():
+            yield from _files(entry, ())
+        elif not entry.name.endswith(".new"):
+            yield entry
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a driver on this machine writes the working copy."""
+    try:
+        with (folder / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _write(filesystem: Any, path: str, content: bytes | IO[bytes]) -> None:
+    if filesystem.type_name == "local":
+        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+    with filesystem.open_output_stream(path) as stream:
+        shutil.copyfileobj(io.BytesIO(content) if isinstance(content, bytes) else content, stream, _PIECE)
+
+
+def _line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

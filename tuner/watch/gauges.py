@@ -1,0 +1,78 @@
+"""A search as gauges on Ray's metrics port, from where Prometheus fetches them.
+
+The driver sets them from its record, so they cost a worker nothing, and sets them again and again: Ray forgets a gauge
+that was not set for some twenty seconds, which is also how an ended trial's line ends. Their tags are the search's
+name, a trial's number and a status; parameters, paths and names of models stay out, because that port answers to
+everybody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from tuner.results.records import Point, SearchRecord, TrialRecord
+
+Reading = Callable[[TrialRecord, Point], float | None]
+
+
+def tokens_per_second(trial: TrialRecord, point: Point) -> float | None:
+    """The rate since the evaluation before, validation included; since the start of the trial for the first one."""
+    before = trial.points[-2] if len(trial.points) > 1 else None
+    tokens = point.tokens - (before.tokens if before else 0)
+    seconds = point.seconds - (before.seconds if before else 0.0)
+    return tokens / seconds if tokens > 0 and seconds > 0 else None
+
+
+OF_A_TRIAL: dict[str, tuple[str, Reading]] = {
+    "tuner_eval_loss": ("Mean validation loss at the last evaluation.", lambda trial, point: point.eval_loss),
+    "tuner_train_loss": ("Mean training loss since the evaluation before.", lambda trial, point: point.train_loss),
+    "tuner_step": ("Optimizer steps taken.", lambda trial, point: point.step),
+    "tuner_tokens_per_second": ("Training tokens a second, validation included.", tokens_per_second),
+    "tuner_memory_bytes": ("Peak accelerator memory of the trial.", lambda trial, point: point.memory),
+}
+EVERY_S = 5.0
+"""Half of the ten seconds after which Ray hands gauges on."""
+STATUSES = ("running", "completed", "pruned", "failed", "stopped", "interrupted")
+
+
+class Gauges:
+    """Sets the gauges of a search; `turn` is called from the driver's loop."""
+
+    def __init__(self, record: SearchRecord) -> None:
+        from ray.util.metrics import Gauge
+
+        self._record, self._looked, self._under_way = record, 0.0, set[int]()
+        self._of_a_trial = {
+            name: Gauge(name, description=words, tag_keys=("search", "trial"))
+            for name, (words, _) in OF_A_TRIAL.items()
+        }
+        self._trials = Gauge("tuner_trials", description="Trials by status.", tag_keys=("search", "status"))
+
+    def turn(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < EVERY_S:
+            return
+        self._looked = now
+        record = self._record
+        running = {trial.number for trial in record.running}
+        for number in running | self._under_way:  # what has ended since the last turn, once more
+            self._show(record.trials[number])
+        self._under_way = running
+        counted = Counter(status_of(trial) for trial in record.trials.values())
+        for status in STATUSES:
+            self._trials.set(counted[status], {"search": record.name, "status": status})
+
+    def _show(self, trial: TrialRecord) -> None:
+        if not trial.points:
+            return
+        tags = {"search": self._record.name, "trial": str(trial.number)}
+        for name, (_, reading) in OF_A_TRIAL.items():
+            value = reading(trial, trial.points[-1])
+            if value is not None:
+                self._of_a_trial[name].set(float(value), tags)
+
+
+def status_of(trial: TrialRecord) -> str:
+    return str(trial.status) if trial.status else "interrupted" if trial.interrupted else "running"
