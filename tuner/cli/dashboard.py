@@ -22,6 +22,7 @@ def command(name: str, browse: bool, storage_path: Path, as_json: bool) -> int:
     from contextlib import ExitStack
 
     from tuner.cli.output import answer_json
+    from tuner.report.lines import clean
     from tuner.results.folder import open_run
     from tuner.results.requests import is_held
     from tuner.watch.boards import BOARDS, why_not
@@ -39,7 +40,7 @@ def command(name: str, browse: bool, storage_path: Path, as_json: bool) -> int:
             answer_json({"name": folder.name, **urls})
         else:
             for board, url in urls.items():
-                click.echo(f"{board:<12} {url or 'no'}" + (f" ({said[board]})" if said[board] else ""))
+                click.echo(f"{board:<12} {clean(url or 'no')}" + (f" ({said[board]})" if said[board] else ""))
         for url in [url for url in urls.values() if url and browse]:
             click.launch(url)
         if any(urls[board] for board in BOARDS):

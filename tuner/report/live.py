@@ -83,7 +83,7 @@ def _bar(record: SearchRecord, width: int, share: float, left: float | None, ela
     """ "first   5 of 16 trials  ━━━━━━╸━━━━━━  43%  0:41, about 55 s left · 2 workers"."""
     running = len(record.running)
     name = title(shorten(record.name or "search", 24))
-    doing = doing or ("stopping" if record.stopped else f"paused {record.paused}" if record.paused else "")
+    doing = doing or ("stopping" if record.stopped else f"paused {clean(record.paused)}" if record.paused else "")
     if not record.trials:
         spinner = _SPINNER[int(elapsed * REFRESH_PER_SECOND) % len(_SPINNER)]
         what = doing or (

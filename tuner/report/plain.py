@@ -80,7 +80,7 @@ class PlainView:
                 facts = facts_text(record.facts)
                 return [f"prepared: {facts}" if facts else "prepared"]
             case Kind.PAUSED:
-                return [f"paused {record.paused}: trials wait at their next evaluation"]
+                return [f"paused {clean(record.paused)}: trials wait at their next evaluation"]
             case Kind.RESUMED:
                 return ["goes on"]
             case Kind.STOPPED:

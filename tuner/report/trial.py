@@ -41,7 +41,7 @@ def _headline(record: SearchRecord, trial: TrialRecord, width: int) -> Line:
     if trial.number == RECIPE:
         facts.append("the recipe")
     if trial.added_by:
-        facts.append(f"added by {'you' if trial.added_by == 'user' else trial.added_by}")
+        facts.append(f"added by {'you' if trial.added_by == 'user' else clean(trial.added_by)}")
     seconds = (trial.ended or record.updated or 0.0) - (trial.started or 0.0) if trial.started else 0.0
     facts += [words.duration(seconds)] if seconds > 0 else []
     name = title(f"{record.name} trial {trial.number}".lstrip())

@@ -139,13 +139,16 @@ FIELDS: Mapping[str, Check] = {
 """The fields that every event has; null where there is no such thing."""
 
 DETAILS: Mapping[str, Mapping[str, Check]] = {
-    "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text},
+    "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text, "dashboard": text},
     "prepared": {"facts": mapping, "notes": texts},
     "note": {"text": text},
-    "started": {"distributions": text_by_name},
+    "started": {"distributions": text_by_name, "by": text, "addition": text},
     "setup": {"max_steps": whole, "trainable_parameters": whole, "total_parameters": whole},
     "evaluation": {"resource": whole, "train_loss": number, "seconds": number, "memory": whole, "adapter": text},
     "ended": {"message": text, "remedy": text, "traceback": text},
+    "paused": {"why": text},
+    "added": {"name": text, "by": text},
+    "stopped": {"by": text},
     "finished": {"outcome": text, "message": text, "remedy": text},
 }
 """What is read of an event's details, by kind. More may stand there; it is shown, and never computed with."""
