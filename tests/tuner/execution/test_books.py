@@ -48,7 +48,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], tuple[Books, SearchRecord]]]
             )  # fmt: skip
 
         room = Room(folder.path, 0, say=lambda text: None, note=lambda text: None, stopping=lambda: False)
-        terms = Terms(num_trials=3, seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3)
+        terms = Terms(seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3)
         books = Books(
             folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=Naming(), plaques=Plaques(),
             room=room, watchdog=Watchdog(None),
