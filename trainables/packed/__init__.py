@@ -2,15 +2,19 @@
 
 eligible.py    which settings can be packed, and why others cannot; torch-free
 rows.py        rows as flat arrays, the order a solo run reads them in, micro-batches of several slots as one
+attention.py   attention over rows that lie one behind the other, so that nothing else sees padding
+norms.py       RMS norms in one kernel, on a GPU
 stack.py       the adapters of all slots in flat buffers, one row a slot: weights, gradients, moments
-delta.py       what the adapters add to a linear layer's output, several slots in one call
+delta.py       a linear layer of the base with the adapters of several slots on it, in one call
+frozen.py      the base's own part of that call: the gradient of a frozen layer's inputs
 sites.py       the linear layers of the base, and the part of the stack that each one uses
 optimizer.py   AdamW and clipping, every slot with its own rate, decay and step count
 adapters.py    a slot's adapter as PEFT makes it under the trial's seed, and as PEFT's files
 slot.py        one trial: its rows, its schedule, where it stands, what it is waiting for
 head.py        the loss of a batch, by the head that SFTTrainer uses
-resuming.py    a slot's state on disk, to go on from elsewhere
 evaluating.py  the validation loss of several slots at once
+resuming.py    a slot's state on disk, to go on from elsewhere
+choosing.py    how many trials fit, and how many pay
 engine.py      the loop: join, leave, advance, confirm
 
 Importing this package costs no torch; `load` and `trainables.packed.engine` do.
