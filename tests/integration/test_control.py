@@ -142,6 +142,7 @@ def test_a_paused_search_waits_answers_and_goes_on(toy: Toy, tmp_path: Path) -> 
         quick(folder, "resume")
         person.wait(lambda: sum(e.number == kept and e.event is Kind.EVALUATION for e in person.events) >= 6)
         quick(folder, "pause")
+        time.sleep(0.8)  # where the machine is busy, one may be at its last step
         for number in person.running():
             quick(folder, "stop", trial=number)
         time.sleep(1.5)
