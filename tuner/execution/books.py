@@ -148,7 +148,8 @@ class Books:
     @_undivided
     def close(self) -> None:
         """Ray is done: whatever it left without an ending was cut off, and a resume goes on with it."""
-        for trial in self._record.running:
+        waiting = [trial for trial in self._record.cut_off if trial.retry and self._record.stopped]
+        for trial in [*self._record.running, *waiting]:
             if self._record.stopped:
                 self._end(trial.number, Verdict(Reason.USER))
             else:
@@ -236,9 +237,13 @@ class Books:
             return
         verdict = self._killed.pop(trial_id, verdict)
         given = self._attempts[trial_id].fits.get(verdict.device)
-        if self.stopping and verdict.reason is Reason.INFRASTRUCTURE:
+        message = retries.again(verdict, trial, given)
+        lost = verdict.reason is Reason.INFRASTRUCTURE
+        if self._record.stopped and (message or lost):
+            self._end(trial.number, Verdict(Reason.USER))
+        elif self.stopping and lost:
             self._interrupt(trial.number)  # its worker may have been ended by the same signal
-        elif message := retries.again(verdict, trial, given):
+        elif message:
             self._retry(trial_id, verdict, message)
         else:
             self._end(trial.number, verdict, traceback)
@@ -267,6 +272,7 @@ class Books:
     def go_on(self) -> None:
         self._ledger.append(Kind.RESUMED)
 
+    @_undivided
     def stop_trial(self, number: int) -> None:
         """Ends one running trial; the scheduler takes it from Ray at its next turn."""
         self._stopped.add(self._record.trials[number].trial)

@@ -48,8 +48,8 @@ class Carried:
     def start(self, assignment: Assignment) -> Setup:
         self._folder, self._seen = Path(assignment.folder), {}
         self._folder.mkdir(parents=True, exist_ok=True)
-        if assignment.attempt > 1:
-            pull(self._folder)
+        for earlier in assignment.resume.folders if assignment.resume else ():
+            pull(Path(earlier))
         return self._program.start(assignment)
 
     def step(self) -> Evaluation:

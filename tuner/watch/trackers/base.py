@@ -78,7 +78,7 @@ class Tracking:
             case Kind.EVALUATION if trial is not None and trial.points:
                 point = trial.points[-1]
                 self._tell("log", run_of(trial), point.step, metrics_of(trial, point))
-            case Kind.ENDED | Kind.INTERRUPTED if trial is not None:
+            case Kind.ENDED | Kind.INTERRUPTED | Kind.RETRY if trial is not None:
                 self._tell("end", run_of(trial), ending_of(trial))
         self._say_failures()
 
