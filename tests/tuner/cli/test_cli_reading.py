@@ -143,3 +143,19 @@ def test_plan_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told["budget"]["steps"] == 27
     assert told["experiment"]["search"]["num_trials"] == 6
     assert not (runs / "runs" / "toy").exists()
+
+
+def test_plan_tells_the_memory_of_the_largest_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what it is for; four packed trials share the base and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    needs = []
+    for slots in (1, 4):
+        assert run(["plan", "--json", "--trials-per-gpu", str(slots)]) == 0
+        needs.append(json.loads(capsys.readouterr().out)["memory"])
+    one, four = needs
+    assert one["total"] == sum(value for name, value in one.items() if name != "total")
+    assert four["base"] == one["base"] and four["adapters"] == 4 * one["adapters"]
+    assert run(["plan"]) == 0
+    assert "of a GPU for the largest trial (base" in capsys.readouterr().out
