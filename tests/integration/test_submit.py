@@ -23,6 +23,8 @@ from tests.integration.conftest import S3_ENVIRONMENT, SPACE, TOY, s3_server, s3
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
+pytestmark = pytest.mark.slow  # a cluster of several nodes for minutes
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "start_cluster.sh"
 

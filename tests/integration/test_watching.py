@@ -28,6 +28,8 @@ from tuner.results.folder import RunFolder
 from tuner.results.records import SearchRecord
 from tuner.results.requests import ask
 
+pytestmark = pytest.mark.slow  # what Ray and a browser show comes in its own time
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM, CHROMEDRIVER, PROMETHEUS = (shutil.which(name) for name in ("chromium", "chromedriver", "prometheus"))
 FLAGS = (

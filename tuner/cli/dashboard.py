@@ -21,7 +21,7 @@ def command(name: str, browse: bool, storage_path: Path, as_json: bool) -> int:
     import threading
     from contextlib import ExitStack
 
-    from tuner.cli.output import answer_json
+    from tuner.cli.output import answer_json, ctrl_c_interrupts
     from tuner.report.lines import clean
     from tuner.results.folder import open_run
     from tuner.results.requests import is_held
@@ -44,6 +44,7 @@ def command(name: str, browse: bool, storage_path: Path, as_json: bool) -> int:
         for url in [url for url in urls.values() if url and browse]:
             click.launch(url)
         if any(urls[board] for board in BOARDS):
+            ctrl_c_interrupts()
             click.echo("Ctrl-C ends them", err=True)
             try:
                 threading.Event().wait()

@@ -7,6 +7,7 @@ was asked for is its output, so it goes to standard output and may be piped.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,12 @@ def width(stream: IO[str]) -> int:
     from tuner.report.lines import terminal_width
 
     return min(WIDEST, terminal_width(stream))
+
+
+def ctrl_c_interrupts() -> None:
+    """Makes Ctrl-C raise KeyboardInterrupt again, for a command that waits for it; before, it ends the program at once
+    (`__main__`)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tell(lines: Sequence[Line]) -> None:

@@ -92,7 +92,15 @@ def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> in
     """Shows a submitted search until it ends, or until Ctrl-C."""
     import sys
 
-    from tuner.cli.output import answer_json, cluster_place, labels_of_program, tell, view, width
+    from tuner.cli.output import (
+        answer_json,
+        cluster_place,
+        ctrl_c_interrupts,
+        labels_of_program,
+        tell,
+        view,
+        width,
+    )
     from tuner.report.machine import search_json
     from tuner.report.summary import summary
     from tuner.results.records import SearchRecord
@@ -100,6 +108,7 @@ def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> in
     record, rest = SearchRecord(), deque[str](maxlen=_LAST_LINES)
     labels = labels_of_program(payload.metadata.get("program", "sft"))
     lines = plain or not sys.stderr.isatty()
+    ctrl_c_interrupts()
     try:
         if lines:
             _read(cluster, payload, record, rest, lambda line: click.echo(line, err=True))
