@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from trainables.alive import Sign
 from trainables.hf.saving import save_adapter
-from tuner.contract import ALIVE, METRIC, STATE, Evaluation
-
-_SIGN_EVERY_S = 1.0
-"""Between two touches of the file that says that a trial is alive."""
+from tuner.contract import METRIC, Evaluation
 
 
 class Reporter(TrainerCallback):
@@ -36,8 +34,7 @@ class Reporter(TrainerCallback):
         self._best = math.inf if best is None else best
         self._train_loss: float | None = None
         self._tokens = 0
-        self._sign = folder / STATE / ALIVE
-        self._signed = 0.0
+        self._sign = Sign(folder)
         self.hand_over: Callable[[Evaluation], bool] = lambda evaluation: True
         self.keep: Callable[[Evaluation], None] = lambda evaluation: None
 
@@ -47,23 +44,15 @@ class Reporter(TrainerCallback):
             self._best = evaluation.eval_loss
         self._began -= evaluation.seconds
 
-    def sign(self) -> None:
-        """Leaves a sign that the trial is alive, once a second."""
-        now = time.monotonic()
-        if now - self._signed >= _SIGN_EVERY_S:
-            self._signed = now
-            self._sign.parent.mkdir(parents=True, exist_ok=True)
-            self._sign.touch()
-
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sign()
+        self._sign.leave()
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sign()
+        self._sign.leave()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Asks for a log line (it carries the mean training loss since the last) and an evaluation."""
-        self.sign()
+        self._sign.leave()
         if state.global_step in self._points:
             control.should_log = True
             control.should_evaluate = True

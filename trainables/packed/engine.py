@@ -178,7 +178,7 @@ class Engine:
     def _step(self, active: Sequence[Slot]) -> list[Outcome]:
         parts, divisors = [], []
         for trial in active:
-            trial.sign()
+            trial.sign.leave()
             indices, targets = trial.next_batch()
             parts.append((trial.number, indices))
             divisors.append(targets)

@@ -13,15 +13,13 @@ import torch
 from transformers import get_scheduler
 
 from trainables import states
+from trainables.alive import Sign
 from trainables.hf.guards import Stillness
 from trainables.packed.adapters import Made
 from trainables.packed.optimizer import Update
 from trainables.packed.rows import Indices, Rows, Window, windows
 from trainables.settings import Settings, steps
-from tuner.contract import ALIVE, STATE, Assignment, Evaluation
-
-_SIGN_EVERY_S = 1.0
-"""Between two touches of the file that says that a trial is alive."""
+from tuner.contract import Assignment, Evaluation
 
 
 class Slot:
@@ -52,8 +50,7 @@ class Slot:
         self._best = math.inf
         self._evaluated = 0
         self._unconfirmed = False
-        self._sign = self.folder / STATE / ALIVE
-        self._signed = 0.0
+        self.sign = Sign(self.folder)
         self.pace = states.Pace()
         self.known = 0
         """The last step that the driver has heard of from an earlier attempt that this one goes on from."""
@@ -86,14 +83,6 @@ class Slot:
         assert self.unheard is not None
         evaluation, self.unheard = self.unheard, None
         return evaluation
-
-    def sign(self) -> None:
-        """Leaves a sign that the trial is alive, once a second."""
-        now = time.monotonic()
-        if now - self._signed >= _SIGN_EVERY_S:
-            self._signed = now
-            self._sign.parent.mkdir(parents=True, exist_ok=True)
-            self._sign.touch()
 
     @property
     def due(self) -> bool:
