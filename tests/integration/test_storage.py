@@ -18,7 +18,7 @@ from tests.programs.toy import Toy
 from tuner.cli import run
 from tuner.config import load_experiment
 from tuner.config.paths import storage_folder, storage_uri
-from tuner.contract import Assignment, InputError, Preparation
+from tuner.contract import Assignment, InputError, Preparation, Resume
 from tuner.execution.carrying import arrived, carried
 from tuner.execution.search import resume_search, run_search
 from tuner.results import storage
@@ -123,8 +123,10 @@ def test_rows_come_to_a_node_and_adapters_go_from_it(bucket: Path, uri: str, tmp
     assert json.loads(there.read_text())["loss"] == evaluation.eval_loss, asdict(evaluation)
 
     lose(tmp_path)
-    program.start(Assignment(3, {"learning_rate": 1e-2}, 0, (0.5, 1.0), str(place), attempt=2))
-    assert (place / "adapter" / "adapter.json").is_file(), "the next attempt finds what the first left"
+    resume = Resume(evaluation.step, evaluation.eval_loss, (str(place),))
+    fresh = str(run_folder / "adapters" / "0003-2")
+    setup = program.start(Assignment(3, {"learning_rate": 1e-2}, 0, (0.5, 1.0), fresh, attempt=2, resume=resume))
+    assert setup.resumed_step == evaluation.step, "the next attempt goes on from what the first left"
 
 
 @pytest.mark.parametrize(
