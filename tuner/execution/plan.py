@@ -148,7 +148,7 @@ def _packing(program: type[Program], experiment: Experiment, space: Space | Func
     reasons = [(point, packs(experiment.settings, point)) for point in points]
     refused = [(point, why) for point, why in reasons if why]
     if wanted == 1:
-        few = ("several trials could share a GPU: --trials-per-gpu auto measures how many pay",)
+        few = ("several trials could share a base: --trials-per-gpu auto measures how many pay",)
         return _Packing(1, notes=few if len(refused) < len(points) and experiment.search.num_trials > 1 else ())
     if not refused:
         return _Packing(wanted)
