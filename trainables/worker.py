@@ -71,8 +71,9 @@ def setup(
     """What the driver is told of a trial before its first step."""
     from trainables.models import base
 
-    train = settings.train
+    train, quantization = settings.train, settings.model.quantization
     shape = steps.batch(train.effective_batch_size, train.per_device_train_batch_size)
+    computes = base.compute_dtype(quantization) if quantization.kind == "nf4" else None
     return Setup(
         max_steps=max_steps,
         trainable_parameters=count.trainable,
@@ -86,7 +87,8 @@ def setup(
             "lora_alpha": lora_alpha,
             "adapted_modules": adapted_modules,
             "dtype": str(base.dtype(settings.model)).removeprefix("torch."),
-            "quantization": settings.model.quantization.kind,
+            "quantization": quantization.kind,
+            "compute_dtype": computes and str(computes).removeprefix("torch."),
             "memory_before": memory_before,
             "gradient_checkpointing": train.gradient_checkpointing,
             "device": device(),

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from trainables.models.base import compute_dtype
+from trainables.settings import NF4
 from trainables.sft import SFT
 from tuner.contract import (
     ALIVE,
@@ -194,7 +196,7 @@ def fresh_loss(settings: dict[str, Any], preparation: Preparation, adapter: str,
     quantized = settings["model"].get("quantization") == "nf4"
     config = transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=compute_dtype(NF4()),
     )  # fmt: skip
     base = transformers.AutoModelForCausalLM.from_pretrained(
         named_base(adapter), dtype=torch.float32, quantization_config=config if quantized else None

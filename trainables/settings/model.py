@@ -23,8 +23,8 @@ class NF4(Section):
     double_quant: bool = True
     """Quantize the quantization constants too: 0.4 bits a parameter less."""
 
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """The precision weights are expanded to for each product."""
+    compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """The precision weights are expanded to for each product; auto: bfloat16, float32 on a CPU without bfloat16."""
 
 
 def _bare_word(value: Any) -> Any:

@@ -24,11 +24,24 @@ def test_frozen_sdpa_fp32_on_the_cpu(tiny_model: Path) -> None:
 def test_nf4_quantizes_twice_and_computes_in_bf16(tiny_model: Path) -> None:
     import torch
 
-    model = base.load(ModelSettings(model_name_or_path=str(tiny_model), quantization="nf4"))
+    quantization = {"kind": "nf4", "compute_dtype": "bfloat16"}
+    model = base.load(ModelSettings(model_name_or_path=str(tiny_model), quantization=quantization))
     layer = model.model.layers[0].self_attn.q_proj
     assert type(layer).__name__ == "Linear4bit"
     assert layer.weight.quant_state.quant_type == "nf4" and layer.weight.quant_state.nested
     assert layer.compute_dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_nf4_computes_in_what_the_processor_multiplies(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    model = base.load(ModelSettings(model_name_or_path=str(tiny_model), quantization="nf4"))
+    wanted = torch.bfloat16 if native or torch.cuda.is_available() else torch.float32
+    assert model.model.layers[0].self_attn.q_proj.compute_dtype is wanted
 
 
 def test_nf4_keeps_its_gradient_after_an_evaluation(tiny_model: Path) -> None:
