@@ -1,4 +1,4 @@
-"""One real Ray for the tests of a module that share it, shut down at its end; and a real S3-compatible server."""
+"""One real Ray for the tests that share it, shut down at their end; and a real S3-compatible server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def s3_uri(folder: str, port: int) -> str:
     return f"s3://bucket/{folder}?endpoint_override=127.0.0.1:{port}&scheme=http&region=x"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with ray_session(None, tmp_path_factory.mktemp("ray") / "driver.log"):
         yield

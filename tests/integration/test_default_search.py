@@ -27,11 +27,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-folder, rows_file, nf4, batch = sys.argv[1], sys.argv[2], sys.argv[3] == "nf4", int(sys.argv[4])
+folder, rows_file, nf4, batch = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(1)
 base = json.load(open(folder + "/adapter_config.json"))["base_model_name_or_path"]
 quantization = BitsAndBytesConfig(
-    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=nf4
 ) if nf4 else None
 model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=quantization)
 model = PeftModel.from_pretrained(model, folder).eval()
@@ -69,11 +69,11 @@ def search(folder: Path, *arguments: str) -> tuple[dict[str, Any], SearchRecord]
     return json.loads(done.stdout), SearchRecord.fold(read_ledger(folder / "a" / "trials.jsonl"))
 
 
-def reloaded_loss(answer: dict[str, Any], quantization: str) -> float:
-    """The best adapter's validation loss, by plain transformers and peft in a new process."""
+def reloaded_loss(answer: dict[str, Any], nf4: str = "") -> float:
+    """The best adapter's validation loss, by plain transformers and peft in a new process. nf4: what it computes in."""
     resolved = json.loads((Path(answer["path"]) / "resolved.json").read_text())
     batch = resolved["train"]["per_device_eval_batch_size"]
-    arguments = [answer["best"]["path"], resolved["data"]["validation"], quantization, str(batch)]
+    arguments = [answer["best"]["path"], resolved["data"]["validation"], nf4, str(batch)]
     done = subprocess.run([sys.executable, "-c", RELOAD, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
@@ -103,7 +103,7 @@ def test_the_default_search_beats_its_recipe(default: tuple[dict[str, Any], Sear
 
 def test_the_best_adapter_gives_its_loss_in_plain_peft(default: tuple[dict[str, Any], SearchRecord]) -> None:
     answer, _ = default
-    assert math.isclose(reloaded_loss(answer, "none"), answer["best"]["eval_loss"], abs_tol=1e-3)
+    assert math.isclose(reloaded_loss(answer), answer["best"]["eval_loss"], abs_tol=1e-3)
 
 
 def test_a_worker_pays_for_its_imports_once(default: tuple[dict[str, Any], SearchRecord]) -> None:
@@ -129,8 +129,12 @@ def test_the_driver_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_qlora_on_the_cpu(tmp_path: Path) -> None:
-    answer, record = search(tmp_path, "--space", "qlora", "--num-trials", "4", "--set", "train.max_steps=20")
+    rows = (ROOT / "tuner" / "demo" / "validation.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "few.jsonl").write_text("".join(rows[:48]))
+    shorter = ("--set", "train.max_steps=9", "--set", f"data.validation={tmp_path / 'few.jsonl'}")
+    answer, record = search(tmp_path, "--space", "qlora", "--num-trials", "4", *shorter)
     assert sum(answer["counts"]["status"].values()) == 4
     assert {t.setup["quantization"] for t in record.trials.values()} == {"nf4"}
-    assert math.isclose(reloaded_loss(answer, "nf4"), answer["best"]["eval_loss"], abs_tol=1e-3)
+    (computes,) = {t.setup["compute_dtype"] for t in record.trials.values()}
+    assert math.isclose(reloaded_loss(answer, computes), answer["best"]["eval_loss"], abs_tol=1e-3)
     assert_study_tells_the_truth(answer, record)
