@@ -70,6 +70,7 @@ def head() -> Iterator[str]:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_search_joins_a_running_cluster_and_leaves_it_running(head: str, tmp_path: Path) -> None:
     done = run_search(tmp_path, head)
     assert done.returncode == 0, done.stderr

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from trainables import states
+from tuner.config import load_experiment
 from tuner.contract import Reason
+from tuner.execution.search import run_search
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def search(folder: Path, name: str, *arguments: str) -> tuple[SearchRecord, str]:
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "tuner", "search", "--json", "--name", name, "--storage-path", str(folder),
-            "--sampler", "random", "--set", "train.max_steps=9", "--set", "data.max_validation_rows=32", *arguments,
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    json.loads(done.stdout)
-    return SearchRecord.fold(read_ledger(folder / name / "trials.jsonl")), done.stderr
+# What all take: few steps, few rows, and all trials to their end unless a test says otherwise
+SETTINGS = {"search.sampler": "random", "data.max_validation_rows": 32, "train.max_steps": 18}
+EVERYTHING = {**SETTINGS, "search.num_trials": 4, "scheduler.kind": "none"}
 
 
-def test_packed_trials_have_the_losses_of_unpacked_ones(tmp_path: Path) -> None:
-    everything = ("--num-trials", "4", "--scheduler", "none")
-    alone, _ = search(tmp_path, "alone", *everything)
-    packed, _ = search(tmp_path, "packed", *everything, "--trials-per-gpu", "2")
+def search(folder: Path, name: str, settings: Mapping[str, Any], **more: Any) -> SearchRecord:
+    """A search on the embedded example in the Ray that the tests share."""
+    flags = {**settings, **{name.replace("__", "."): value for name, value in more.items()}}
+    outcome = run_search(load_experiment(None, (), {**flags, "run.name": name, "run.storage_path": str(folder)}))
+    assert outcome.exit_code == 0
+    return outcome.record
+
+
+@pytest.fixture(scope="module")
+def alone(ray: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
+    """The trials of `EVERYTHING`, one to a worker."""
+    return search(tmp_path_factory.mktemp("alone"), "alone", EVERYTHING)
+
+
+def test_packed_trials_have_the_losses_of_unpacked_ones(alone: SearchRecord, tmp_path: Path) -> None:
+    packed = search(tmp_path, "packed", EVERYTHING, scheduler__trials_per_gpu=2)
     assert {t.reason for t in packed.ended} == {Reason.BUDGET}
     for number, trial in alone.trials.items():
         other = packed.trials[number]
@@ -48,8 +55,8 @@ def test_packed_trials_have_the_losses_of_unpacked_ones(tmp_path: Path) -> None:
     assert (tmp_path / "packed" / "best" / "adapter_model.safetensors").is_file()
 
 
-def test_packed_trials_are_stopped_at_rungs_and_their_slots_filled_again(tmp_path: Path) -> None:
-    record, _ = search(tmp_path, "packed", "--num-trials", "7", "--trials-per-gpu", "2")
+def test_packed_trials_are_stopped_at_rungs_and_their_slots_filled_again(ray: None, tmp_path: Path) -> None:
+    record = search(tmp_path, "packed", SETTINGS, search__num_trials=7, scheduler__trials_per_gpu=2)
     assert len(record.ended) == 7
     assert record.counts["reason"].get("rung", 0) >= 1
     assert record.recipe and record.recipe.reason is Reason.BUDGET
@@ -64,14 +71,14 @@ def test_what_cannot_be_packed_runs_unpacked_and_is_said(tmp_path: Path) -> None
     assert "trials run unpacked: use_dora" in " ".join(done.stdout.split())
 
 
-def test_what_cannot_be_packed_runs_beside_the_packed_ones(tmp_path: Path) -> None:
+def test_what_cannot_be_packed_runs_beside_the_packed_ones(ray: None, tmp_path: Path) -> None:
     """A DoRA trial on a base of its own, its neighbours on the engine's; each is the trial it would be alone."""
-    space = '{"parameters": {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": true}, '
-    space += '"use_dora": {"type": "choice", "values": [false, true]}}}'
-    everything = ("--num-trials", "5", "--scheduler", "none", "--set", f"search.space={space}")
-    alone, _ = search(tmp_path, "alone", *everything)
-    mixed, said = search(tmp_path, "mixed", *everything, "--trials-per-gpu", "3")
-    assert "runs alone, beside the packed ones" in said
+    rate = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
+    space = {"parameters": {"learning_rate": rate, "use_dora": {"type": "choice", "values": [False, True]}}}
+    settings = {**EVERYTHING, "train.max_steps": 9, "search.space": space, "search.seed": 6}  # trial 1 is the DoRA
+    alone = search(tmp_path, "alone", settings)
+    mixed = search(tmp_path, "mixed", settings, scheduler__trials_per_gpu=3)
+    assert any("runs alone, beside the packed ones" in note for note in mixed.notes)
     assert {trial.params["use_dora"] for trial in alone.ended} == {False, True}
     for number, trial in alone.trials.items():
         other = mixed.trials[number]
@@ -79,33 +86,30 @@ def test_what_cannot_be_packed_runs_beside_the_packed_ones(tmp_path: Path) -> No
         assert other.eval_loss == pytest.approx(trial.eval_loss, abs=1e-4)
 
 
-def test_auto_says_how_many_it_chose_and_why(tmp_path: Path) -> None:
-    record, said = search(tmp_path, "auto", "--num-trials", "4", "--trials-per-gpu", "auto")
+def test_auto_says_how_many_it_chose_and_why(ray: None, tmp_path: Path) -> None:
+    record = search(tmp_path, "auto", SETTINGS, search__num_trials=4, scheduler__trials_per_gpu="auto")
     assert len(record.ended) == 4
-    assert "at a time (steps a second of all trials, by their number: 1:" in said
+    assert any("at a time (steps a second of all trials, by their number: 1:" in note for note in record.notes)
 
 
-def test_an_engine_that_dies_takes_no_trial_with_it(tmp_path: Path) -> None:
+def test_an_engine_that_dies_takes_no_trial_with_it(alone: SearchRecord, tmp_path: Path) -> None:
     """Killed while its trials train, it is replaced, and they go on from their last states to the losses they would
     have had."""
-    everything = ("--num-trials", "3", "--scheduler", "none", "--set", "train.max_steps=60")
-    alone, _ = search(tmp_path, "alone", *everything, "--trials-per-gpu", "3")
     ledger = tmp_path / "killed" / "trials.jsonl"
+    sets = {**EVERYTHING, "scheduler.trials_per_gpu": 3}
     command = [
         sys.executable, "-m", "tuner", "search", "--json", "--name", "killed", "--storage-path", str(tmp_path),
-        "--sampler", "random", "--set", "data.max_validation_rows=32", *everything, "--trials-per-gpu", "3",
+        *(word for name, value in sets.items() for word in ("--set", f"{name}={value}")),
     ]  # fmt: skip
     with subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(ROOT), states.EVERY: "0"}, cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        deadline = time.monotonic() + 240
-        while not ledger.exists() or ledger.read_text().count('"event":"evaluation"') < 5:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.2)
-        killed = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_engine(child)]
-        assert killed
-        for engine in killed:
+        _wait_for(process, ledger, '"event":"started"', 1)
+        engines = [child for child in psutil.Process(process.pid).children(recursive=True) if _is_engine(child)]
+        assert engines
+        _wait_for(process, ledger, '"event":"evaluation"', 5)
+        for engine in engines:
             engine.kill()
         _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
@@ -114,6 +118,13 @@ def test_an_engine_that_dies_takes_no_trial_with_it(tmp_path: Path) -> None:
     assert any(trial.setup.get("resumed_step") for trial in record.ended)
     for number, trial in alone.trials.items():
         assert record.trials[number].eval_loss == pytest.approx(trial.eval_loss, abs=1e-4)
+
+
+def _wait_for(process: subprocess.Popen[str], ledger: Path, event: str, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while not ledger.exists() or ledger.read_text().count(event) < count:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _is_engine(process: psutil.Process) -> bool:

@@ -46,10 +46,18 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def name(process: psutil.Process) -> str:
+    """What it is called by now; nothing where it is gone."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 @pytest.mark.parametrize(("number", "twice", "code"), [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)])
 def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Signals, twice: bool, code: int) -> None:
     file = tmp_path / "search.yaml"
-    train = {"max_steps": 27, "pace": 0.3}
+    train = {"max_steps": 27, "pace": 0.2}
     search = {"num_trials": 5, "space": SPACE}
     file.write_text(yaml.safe_dump({"train": train, "search": search, "run": {"program": TOY}}))
     process = start(tmp_path, str(file), "--name", "cut")
@@ -98,9 +106,10 @@ def early(folder: Path, number: signal.Signals, after: float) -> list[psutil.Pro
         return []
     assert process.returncode in (128 + number, -number), errors
     assert output == "" and "fault of the tuner" not in errors
-    _, alive = psutil.wait_procs(family, timeout=15)
-    agents = [p for p in alive if p.name().startswith(("ray::RuntimeEnvAgent", "ray::DashboardAgent"))]
-    assert set(agents) == set(alive), f"left behind: {[p.name() for p in alive]}"
+    agents = [p for p in family if name(p).startswith(("ray::RuntimeEnvAgent", "ray::DashboardAgent"))]
+    _, alive = psutil.wait_procs(set(family) - set(agents), timeout=15)
+    assert all(name(p).startswith("ray::") and "Agent" in name(p) for p in alive), [name(p) for p in alive]
+    agents += alive
     ledger = folder / "early" / "trials.jsonl"
     if ledger.exists() and SearchRecord.fold(read_ledger(ledger)).trials:
         assert "--resume early" in errors
