@@ -13,7 +13,8 @@ test: $(VENV)/.dev              ## run the tests
 	$(BIN)/python -m pytest
 
 chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, at most 25 minutes
-	$(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/test_fitting.py
+	TUNER_CHAOS=whole TUNER_FUZZ=300 $(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py \
+	  tests/trainables/test_fitting.py tests/integration/test_signals.py
 
 slow: $(VENV)/.dev              ## the tests that the default run leaves out: more of a cluster, and Slurm where it answers
 	$(BIN)/python -m pytest -m slow

@@ -14,6 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.faults import (  # noqa: F401  the table of faults, wherever they are brought about
+    fault,
+    pytest_runtest_makereport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import psutil
 import yaml
 
 from tests.integration.conftest import SPACE, TOY
+from tuner.execution.cluster import import_ray
 from tuner.results.ledger import Event, Kind, read_ledger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,10 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Driver:
-    """A `tuner search` under way."""
+    """A `tuner search` under way. raylet: of the cluster that it joined."""
 
     process: subprocess.Popen[str]
     folder: Path
+    raylet: psutil.Process | None = None
     family: list[psutil.Process] = field(default_factory=list)
 
     @property
@@ -36,7 +38,7 @@ class Driver:
         ledger = self.folder / "trials.jsonl"
         return list(read_ledger(ledger)) if ledger.exists() else []
 
-    def wait(self, enough: Callable[[list[Event]], bool], timeout: float = 120) -> list[Event]:
+    def wait(self, enough: Callable[[list[Event]], bool], timeout: float = 240) -> list[Event]:
         """Waits until the ledger has what `enough` asks for."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -46,13 +48,16 @@ class Driver:
             if self.process.poll() is not None:
                 _, errors = self.process.communicate()
                 raise AssertionError(f"the driver ended with {self.process.returncode}: {errors[-3000:]}")
-            time.sleep(0.1)
+            time.sleep(0.05)
         raise AssertionError("the search did not get going")
 
     def look_around(self) -> list[psutil.Process]:
-        """Notes the processes below the driver, which outlive it no longer than it takes them to notice."""
+        """Notes the processes of the search, which outlive the driver no longer than it takes them to notice: all that
+        it started, and on a cluster that it joined the workers of trials."""
         with suppress(psutil.NoSuchProcess):
             self.family = psutil.Process(self.process.pid).children(recursive=True)
+        if self.raylet is not None:
+            self.family += [p for p in self.raylet.children(recursive=True) if "TrialActor" in name_of(p)]
         return self.family
 
     def kill(self) -> list[psutil.Process]:
@@ -61,7 +66,16 @@ class Driver:
         self.look_around()
         self.process.kill()
         self.process.communicate()
-        psutil.wait_procs([p for p in self.family if not is_agent(p)], timeout=30)
+        psutil.wait_procs([p for p in self.family if "Agent" not in name_of(p)], timeout=30)
+        return self.family
+
+    def kill_all(self) -> list[psutil.Process]:
+        """kill -9 of everything at once, as a machine that goes down would have it."""
+        for process in [*self.look_around(), psutil.Process(self.process.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.communicate()
+        psutil.wait_procs(self.family, timeout=30)
         return self.family
 
     def end(self, timeout: float = 300) -> tuple[int, str, str]:
@@ -71,11 +85,38 @@ class Driver:
         return self.process.returncode, output, errors
 
 
-def is_agent(process: psutil.Process) -> bool:
+def name_of(process: psutil.Process) -> str:
+    """Its whole command line, as Ray sets it; "" once it is gone."""
     try:
-        return "Agent" in process.name() or "Agent" in " ".join(process.cmdline())
+        return " ".join([process.name(), *process.cmdline()])
     except psutil.Error:
-        return False
+        return ""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A Ray that drivers join instead of starting one each, which costs 6 s of CPU time. environment: the driver's."""
+
+    address: str
+    raylet: psutil.Process
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
+
+
+@contextmanager
+def shared_ray(cpus: int = 2) -> Iterator[Shared]:
+    """A Ray without a dashboard, started as tuner starts it otherwise."""
+    import_ray(None)
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False})
+    try:
+        raylet = made.head_node.all_processes["raylet"][0].process.pid
+        yield Shared(made.address, psutil.Process(raylet))
+    finally:
+        made.shutdown()
 
 
 def counting(kind: Kind, at_least: int) -> Callable[[list[Event]], bool]:
@@ -83,18 +124,22 @@ def counting(kind: Kind, at_least: int) -> Callable[[list[Event]], bool]:
 
 
 def start(
-    folder: Path, *arguments: str, name: str = "run", environment: Mapping[str, str] | None = None, code: str = ""
-) -> Driver:
-    """`tuner search` with its run in `folder`. code: Python that runs in the driver before the command."""
+    folder: Path, *arguments: str, name: str = "run", environment: Mapping[str, str] | None = None, code: str = "",
+    on: Shared | None = None,
+) -> Driver:  # fmt: skip
+    """`tuner search` with its run in `folder`. code: Python that runs in the driver before the command. on: a Ray to
+    join; None: it starts its own."""
     command = (
-        ["-m", "tuner"] if not code else ["-c", f"{code}\nimport sys\nfrom tuner.cli import main\nsys.exit(main())"]
+        ["-m", "tuner"]
+        if not code
+        else ["-c", f"{code}\nimport sys\nfrom tuner.__main__ import main\nsys.exit(main())"]
     )
     process = subprocess.Popen(
         [sys.executable, *command, "search", *arguments, "--storage-path", str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(on.environment if on else {}), **(environment or {})}, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    return Driver(process, folder / name)
+    return Driver(process, folder / name, on.raylet if on else None)
 
 
 def toy(folder: Path, *arguments: str, train: Mapping[str, Any] | None = None, trials: int = 5, **more: Any) -> Driver:

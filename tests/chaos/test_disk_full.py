@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
+from tests.chaos import driving, invariants
+from tests.chaos.faults import Count
 from tests.chaos.runs import ROOT, finished_run, tuner
 from tests.integration.conftest import SPACE, TOY
 from tests.tuner.report import searches
@@ -63,7 +62,7 @@ def fill(disk: Path, leave: int = 0) -> Path:
     return ballast
 
 
-def test_too_little_at_the_start_leaves_nothing_behind(disk: Path) -> None:
+def test_too_little_at_the_start_leaves_nothing_behind(disk: Path, fault: Count) -> None:
     done = tuner("search", "--storage-path", str(disk), "--name", "x", cwd=disk.parent)
     assert done.returncode == 2 and b"MiB are free on this disk" in done.stderr and b"run.min_free_mb" in done.stderr
     fill(disk)
@@ -71,9 +70,10 @@ def test_too_little_at_the_start_leaves_nothing_behind(disk: Path) -> None:
     assert done.returncode == 2 and b"Traceback" not in done.stderr, done.stderr
     assert b"o room on the disk" in done.stderr or b"cannot write here (No space left" in done.stderr
     assert [p.name for p in disk.iterdir()] == ["ballast"]
+    fault("a disk of 3 MB, full at the start")
 
 
-def test_a_line_that_does_not_fit_is_taken_back(disk: Path) -> None:
+def test_a_line_that_does_not_fit_is_taken_back(disk: Path, fault: Count) -> None:
     path = disk / "trials.jsonl"
     ledger = Ledger(path)
     for event in searches.finished().events[:9]:
@@ -88,9 +88,10 @@ def test_a_line_that_does_not_fit_is_taken_back(disk: Path) -> None:
     ledger._full = lambda error: next(waits).unlink(missing_ok=True)
     ledger.append(Kind.NOTE, details={"text": "y" * 100_000})
     assert path.read_bytes().startswith(whole) and len(list(read_ledger(path))) == 10
+    fault("a disk of 3 MB, full in the middle of a write")
 
 
-def test_best_stays_what_it_was(disk: Path) -> None:
+def test_best_stays_what_it_was(disk: Path, fault: Count) -> None:
     path = finished_run(disk)
     folder = RunFolder(path)
     record = folder.record()
@@ -107,17 +108,19 @@ def test_best_stays_what_it_was(disk: Path) -> None:
     assert write_best(folder, record, train={}, resolved={}) == path / "best"
     assert (path / "best/adapter_model.safetensors").stat().st_size == MIB
     assert checked_manifest(path / "best")["files"] != before["files"]
+    fault("a disk of 3 MB, full in the middle of a write")
 
 
-def test_an_export_says_what_is_wrong(disk: Path, tmp_path: Path) -> None:
+def test_an_export_says_what_is_wrong(disk: Path, tmp_path: Path, fault: Count) -> None:
     path = finished_run(tmp_path / "runs")
     fill(disk, leave=6000)
     with pytest.raises(InputError, match="cannot write here") as caught:
         export_best(RunFolder(path), disk / "out")
     assert "make room" in caught.value.remedy
+    fault("a disk of 3 MB, full in the middle of a write")
 
 
-def test_an_adapter_that_does_not_fit_leaves_the_one_before(disk: Path) -> None:
+def test_an_adapter_that_does_not_fit_leaves_the_one_before(disk: Path, fault: Count) -> None:
     """Saved by safetensors, whose own error is no OSError."""
     import torch
     from safetensors.torch import save_file
@@ -136,107 +139,105 @@ def test_an_adapter_that_does_not_fit_leaves_the_one_before(disk: Path) -> None:
     assert is_full(caught.value) and no_room(caught.value).reason is Reason.INFRASTRUCTURE
     assert (place / "adapter_model.safetensors").read_bytes() == whole
     assert sorted(p.name for p in disk.iterdir()) == ["adapter", ballast.name]
+    fault("a disk of 3 MB, full in the middle of a write")
 
 
-def test_rows_that_do_not_fit(disk: Path) -> None:
+def test_rows_that_do_not_fit(disk: Path, fault: Count) -> None:
     tokens = Tokens()
     for _ in range(500):
         tokens.add(list(range(1000)), list(range(1000)), 1000)
     with pytest.raises(InputError, match="tokenized rows cannot be written"):
         store.save(disk / "data" / "0123", {"train": tokens}, Preparation("x"))
     assert not list((disk / "data").iterdir())
+    fault("a disk of 3 MB, full in the middle of a write")
 
 
 # On real Ray
 
 
 class Search:
-    """A toy search on the disk, in a process of its own."""
+    """A toy search on the disk, in a process of its own; what it says goes to a file on another one."""
 
     def __init__(self, disk: Path, *arguments: str) -> None:
-        self.disk, self.ledger = disk, disk / "toy" / "trials.jsonl"
-        self.out = (disk.parent / "said").open("a+")
-        words = [
-            "--set",
-            "run.min_free_mb=0",
-            "--set",
-            "train.pace=0.05",
-            "--set",
-            f"search.space={json.dumps(SPACE)}",
-            "--num-trials",
-            "6",
-        ]
-        command = [sys.executable, "-m", "tuner", "search", *(arguments or ("--program", TOY, "--name", "toy", *words))]
-        self.process = subprocess.Popen(
-            [*command, "--storage-path", str(disk)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=self.out,
-        )  # fmt: skip
+        self.folder, self.ledger = disk / "toy", disk / "toy" / "trials.jsonl"
+        self.file = disk.parent / "said"
+        command = [sys.executable, "-m", "tuner", "search", *arguments, "--storage-path", str(disk)]
+        with self.file.open("a") as said:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=said,
+                text=True,
+            )  # fmt: skip
+        self.driver = driving.Driver(process, self.folder)
+
+    @classmethod
+    def begin(cls, disk: Path, trials: int = 6, pace: float = 0.05, min_free_mb: int = 0) -> Search:
+        values = {"run.min_free_mb": min_free_mb, "train.pace": pace, "search.space": json.dumps(SPACE)}
+        words = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+        return cls(disk, "--program", TOY, "--name", "toy", "--num-trials", str(trials), *words)
 
     @property
     def said(self) -> str:
-        return (self.disk.parent / "said").read_text()
+        return self.file.read_text()
 
-    def until(self, what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 90
+    def until(self, what: Callable[[], bool], timeout: float = 90) -> None:
+        deadline = time.monotonic() + timeout
         while not what():
-            assert time.monotonic() < deadline and self.process.poll() is None, self.said
+            assert time.monotonic() < deadline and self.driver.process.poll() is None, self.said
             time.sleep(0.05)
+        self.driver.look_around()
 
-    def evaluations(self) -> int:
-        return sum(e.event is Kind.EVALUATION for e in read_ledger(self.ledger))
+    def until_evaluated(self, least: int) -> None:
+        enough = driving.counting(Kind.EVALUATION, least)
+        self.until(lambda: enough(self.driver.events))
 
-    def ends(self, code: int) -> SearchRecord:
-        assert self.process.wait(timeout=120) == code, self.said
+    def ends(self) -> int:
+        code = self.driver.process.wait(timeout=120)
         assert "Traceback" not in self.said and "fault of the tuner" not in self.said
-        return SearchRecord.fold(read_ledger(self.ledger))
+        return code
+
+    def ends_whole(self, trials: int = 6) -> SearchRecord:
+        """With every invariant held, and every trial run to an ending of its own."""
+        code = self.ends()
+        record = invariants.check(self.folder, num_trials=trials, exit_code=code, family=self.driver.family)
+        assert code == 0 and all(t.status in (Status.COMPLETED, Status.PRUNED) for t in record.ended), self.said
+        return record
 
 
-def assert_whole(disk: Path, record: SearchRecord, trials: int = 6) -> None:
-    """Every trial ended once, the study says the same, the best adapter is there."""
-    events = list(read_ledger(disk / "toy" / "trials.jsonl"))
-    assert sorted(e.number for e in events if e.event is Kind.ENDED) == list(range(trials))  # type: ignore[type-var]
-    assert all(t.status in (Status.COMPLETED, Status.PRUNED) for t in record.ended)
-    storage = JournalStorage(JournalFileBackend(str(disk / "toy" / "study.journal")))
-    told = optuna.load_study(study_name="toy", storage=storage).trials
-    assert [t.state.name for t in told] == [
-        {"completed": "COMPLETE", "pruned": "PRUNED"}[str(record.trials[n].status)] for n in range(trials)
-    ]
-    assert record.best and checked_manifest(disk / "toy" / "best")["trial"] == record.best.number
-
-
-def test_little_room_pauses_and_room_goes_on(disk: Path) -> None:
-    search = Search(disk, "--program", TOY, "--name", "toy", "--set", "train.pace=0.2", "--num-trials", "4",
-                    "--set", f"search.space={json.dumps(SPACE)}", "--set", "run.min_free_mb=2")  # fmt: skip
-    search.until(lambda: search.ledger.exists() and search.evaluations() >= 2)
+def test_little_room_pauses_and_room_goes_on(disk: Path, fault: Count) -> None:
+    search = Search.begin(disk, trials=4, pace=0.2, min_free_mb=2)
+    search.until_evaluated(2)
     ballast = fill(disk, leave=300_000)
-    search.until(lambda: any("paused: only" in e.details.get("text", "") for e in read_ledger(search.ledger)))
+    search.until(lambda: any("paused: only" in e.details.get("text", "") for e in search.driver.events))
     size = search.ledger.stat().st_size
     time.sleep(2)
     assert search.ledger.stat().st_size == size, "nobody goes on"
     assert "note: paused: only 0.3 MiB are free on the disk of" in search.said
     ballast.unlink()
-    record = search.ends(0)
+    record = search.ends_whole(trials=4)
     assert any("room again" in note for note in record.notes) and "room again" in search.said
-    assert_whole(disk, record, 4)
+    fault("a disk of 3 MB, full under a running search")
 
 
 @pytest.mark.chaos
-def test_no_room_at_all_pauses_and_a_signal_ends_it(disk: Path) -> None:
-    search = Search(disk)
-    search.until(lambda: search.ledger.exists() and search.evaluations() >= 4)
+def test_no_room_at_all_pauses_and_a_signal_ends_it(disk: Path, fault: Count) -> None:
+    search = Search.begin(disk)
+    search.until_evaluated(4)
     ballast = fill(disk)
     search.until(lambda: "paused: no room on the disk" in search.said)
-    before = [e.to_json() for e in read_ledger(search.ledger)]
-    search.process.send_signal(signal.SIGINT)
-    search.ends(130)
-    assert [e.to_json() for e in read_ledger(search.ledger)][: len(before)] == before
+    before = search.driver.events
+    search.driver.process.send_signal(signal.SIGINT)
+    assert search.ends() == 130
+    invariants.check_kept(before, search.driver.events)
+    invariants.check_ledger(search.folder)
+    invariants.check_processes(search.driver.family)
     assert "--resume toy" in search.said
     ballast.unlink()
-    assert_whole(disk, Search(disk, "--resume", "toy").ends(0))
+    Search(disk, "--resume", "toy").ends_whole()
+    fault("a disk of 3 MB, full under a running search")
 
 
 @pytest.mark.chaos
-def test_an_end_that_cannot_be_written_is_written_by_a_resume(disk: Path, tmp_path: Path) -> None:
+def test_an_end_that_cannot_be_written_is_written_by_a_resume(disk: Path, tmp_path: Path, fault: Count) -> None:
     """The last trial has ended when the disk fills up: there is no room for the winner's copy."""
     ended: list[int] = []
 
@@ -252,25 +253,25 @@ def test_an_end_that_cannot_be_written_is_written_by_a_resume(disk: Path, tmp_pa
         outcome = run_search(load_experiment(None, (), flags), [listener])
         assert outcome.exit_code == 1 and "no room on the disk" in outcome.trouble and "--resume toy" in outcome.trouble
         assert len(outcome.record.ended) == 3 and not (disk / "toy" / "best").exists()
+        before = list(read_ledger(disk / "toy" / "trials.jsonl"))
         (disk / "ballast").unlink()
         again = resume_search(disk, "toy")
     assert again.exit_code == 0 and not again.trouble
-    assert_whole(disk, again.record, 3)
+    invariants.check_kept(before, list(read_ledger(disk / "toy" / "trials.jsonl")))
+    invariants.check(again.path, num_trials=3, exit_code=again.exit_code)
+    fault("a disk of 3 MB, full at the end of a search")
 
 
 @pytest.mark.chaos
-def test_a_disk_that_fills_up_again_and_again(disk: Path) -> None:
-    search = Search(disk)
+def test_a_disk_that_fills_up_again_and_again(disk: Path, fault: Count) -> None:
+    search = Search.begin(disk)
     for seen in (2, 6, 10, 14):
-        search.until(lambda least=seen: search.ledger.exists() and search.evaluations() >= least)  # type: ignore[misc]
+        search.until_evaluated(seen)
         ballast = fill(disk)
         time.sleep(1.5)
         ballast.unlink()
-    code = search.process.wait(timeout=120)
-    record = search.ends(code)
+    code = search.ends()
+    record = invariants.check(search.folder, num_trials=6, exit_code=code, family=search.driver.family)
     failed = [t for t in record.ended if t.status is Status.FAILED]
-    assert code == (3 if failed else 0)
     assert all(t.message.startswith("no room on the disk") for t in failed), "a program that has no answer to it"
-    events = list(read_ledger(search.ledger))
-    assert sorted(e.number or 0 for e in events if e.event is Kind.ENDED) == list(range(6))
-    assert record.best and checked_manifest(disk / "toy" / "best")["trial"] == record.best.number
+    fault("a disk of 3 MB, full under a running search", 4)

@@ -6,18 +6,18 @@ import itertools
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.chaos import driving, invariants
+from tests.chaos.driving import Shared
+from tests.chaos.faults import Count
 from tuner.contract import Reason
 from tuner.results.ledger import Event, Kind, read_ledger
 from tuner.results.records import SearchRecord
-
-Fault = Callable[..., None]
 
 pytestmark = pytest.mark.chaos
 ONE = {"max_concurrent_trials": 1}
@@ -28,10 +28,18 @@ def course(record: SearchRecord) -> dict[int, object]:
     return {n: (t.params, t.reason, t.message, t.curve) for n, t in sorted(record.trials.items())}
 
 
-def test_twenty_kills_of_the_driver(tmp_path: Path, fault: Fault) -> None:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Shared]:
+    with driving.shared_ray() as ray:
+        yield ray
+
+
+@pytest.mark.timeout(900)
+def test_twenty_kills_of_the_driver(shared: Shared, tmp_path: Path, fault: Count) -> None:
+    """Every fifth driver has a Ray of its own, which dies with it; the others leave one behind that lives on."""
     train = {"pace": 0.05}
     (tmp_path / "undisturbed").mkdir()
-    calm = driving.toy(tmp_path / "undisturbed", train=train, trials=24, run=ONE)
+    calm = driving.toy(tmp_path / "undisturbed", train=train, trials=24, run=ONE, on=shared)
     code, _, errors = calm.end()
     assert code == 0, errors
     expected = invariants.check(calm.folder, num_trials=24, exit_code=code)
@@ -41,18 +49,16 @@ def test_twenty_kills_of_the_driver(tmp_path: Path, fault: Fault) -> None:
     driver = driving.toy(tmp_path / "killed", train=train, trials=24, run=ONE)
     before: list[Event] = []
     started: list[psutil.Process] = []
-    kills = 0
-    while kills < 20:
+    for kill in range(1, 21):
         some = len(before) + draw.randint(1, 7)
         driver.wait(lambda events, some=some: len(events) >= some)  # type: ignore[misc]
         time.sleep(draw.uniform(0, 0.15))
         started += driver.kill()
-        kills += 1
         after = driver.events
         invariants.check_kept(before, after)
         invariants.check_ledger(driver.folder)
         before = after
-        driver = driving.resume(tmp_path / "killed")
+        driver = driving.resume(tmp_path / "killed", on=shared if kill % 5 else None)
     code, _, errors = driver.end()
     assert code == 0, errors
     record = invariants.check(driver.folder, num_trials=24, exit_code=code, family=[*started, *driver.family])
@@ -60,31 +66,56 @@ def test_twenty_kills_of_the_driver(tmp_path: Path, fault: Fault) -> None:
     assert record.sessions > 10, "most kills met a search that had begun"
     assert record.best and expected.best and record.best.number == expected.best.number
     assert course(record) == course(expected)
-    fault("kill -9 of the driver at a random moment", kills)
+    fault("kill -9 of the driver at a random moment", 20)
 
 
-def test_a_real_trial_goes_on_where_its_driver_was_killed(tmp_path: Path, fault: Fault) -> None:
+def flip(file: Path) -> None:
+    """A bit in its middle."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def tear(file: Path) -> None:
+    """Its second half is gone."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_a_real_trial_goes_on_where_its_driver_was_killed(shared: Shared, tmp_path: Path, fault: Count) -> None:
+    """First the driver dies alone, then all of the search at once, and its files are damaged before it is resumed."""
     arguments = (
         "--num-trials", "2", "--scheduler", "none", "--sampler", "random", "--max-concurrent-trials", "1",
         "--set", "train.max_steps=20", "--set", "data.max_validation_rows=32", "--set", "train.lora_dropout=0.1",
     )  # fmt: skip
     often = {"TUNER_STATE_EVERY_S": "0", "OMP_NUM_THREADS": "1"}
-    calm = driving.start(tmp_path, *arguments, "--name", "calm", name="calm", environment=often)
+    calm = driving.start(tmp_path, *arguments, "--name", "calm", name="calm", environment=often, on=shared)
     code, _, errors = calm.end()
     assert code == 0, errors
     expected = invariants.check(calm.folder, num_trials=2, exit_code=code)
 
     driver = driving.start(tmp_path, *arguments, "--name", "run", environment=often)
-    for evaluations in (4, 14):
-        driver.wait(driving.counting(Kind.EVALUATION, evaluations))
-        before = driver.events
-        driver.kill()
-        invariants.check_kept(before, driver.events)
-        fault("kill -9 of the driver while a real trial trains")
-        driver = driving.resume(tmp_path, environment=often)
+    driver.wait(driving.counting(Kind.EVALUATION, 4))
+    before = driver.events
+    started = driver.kill()
+    invariants.check_kept(before, driver.events)
+
+    driver = driving.resume(tmp_path, environment=often)
+    driver.wait(driving.counting(Kind.EVALUATION, 14))
+    before = driver.events
+    started += driver.kill_all()
+    invariants.check_kept(before, driver.events)
+    newest = max(driver.folder.glob("adapters/0001/**/state.safetensors"), key=lambda file: file.stat().st_mtime)
+    rows = next(file for file in sorted(driver.folder.glob("data/**/*")) if file.stat().st_size > 10_000)
+    for file, damage in ((newest, flip), (rows, flip), (driver.folder / "study.journal", tear)):
+        damage(file)
+
+    driver = driving.resume(tmp_path, environment=often, on=shared)
     code, _, errors = driver.end()
     assert code == 0, errors
-    record = invariants.check(driver.folder, num_trials=2, exit_code=code, family=driver.family)
+    record = invariants.check(driver.folder, num_trials=2, exit_code=code, family=[*started, *driver.family])
+    notes = "\n".join(record.notes)
+    assert f"{newest}" in notes and "older one" in notes, notes
+    assert "the tokenized rows of an earlier session were damaged" in notes
     resumed = [e.details["resumed_step"] for e in driver.events if e.event is Kind.SETUP and (e.attempt or 1) > 1]
     assert resumed and min(resumed) > 0, "it went on and did not begin anew"
     for number, trial in expected.trials.items():
@@ -92,13 +123,36 @@ def test_a_real_trial_goes_on_where_its_driver_was_killed(tmp_path: Path, fault:
         assert [p.step for p in other.points] == [p.step for p in trial.points]
         assert other.curve == pytest.approx(trial.curve, abs=1e-5)
         assert other.points[-1].tokens == trial.points[-1].tokens
+    fault("kill -9 of the driver while a real trial trains")
+    fault("kill -9 of every process of a search at once")
+    fault("state files damaged between a kill and a resume", 3)
+
+
+def test_the_ray_that_it_runs_on(shared: Shared, tmp_path: Path, fault: Count) -> None:
+    """Its head is gone: Ray ends the driver, after a minute if it is not told otherwise."""
+    soon = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    driver = driving.toy(tmp_path, train={"pace": 0.3}, trials=5, environment=soon)
+    before = driver.wait(driving.counting(Kind.EVALUATION, 4))
+    (head,) = [process for process in driver.look_around() if process.name() == "gcs_server"]
+    head.kill()
+    _, errors = driver.process.communicate(timeout=120)
+    assert driver.process.returncode == 1 and "Traceback" not in errors, errors
+    invariants.check_kept(before, driver.events)
+    invariants.check_ledger(driver.folder)
+    started, before = driver.family, driver.events
+    driver = driving.resume(tmp_path, on=shared)
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    invariants.check(driver.folder, num_trials=5, exit_code=code, family=[*started, *driver.family])
+    invariants.check_kept(before, driver.events)
+    fault("kill -9 of the Ray that a search runs on")
 
 
 @pytest.mark.parametrize(
     ("number", "times", "code"),
     [(signal.SIGINT, 1, 130), (signal.SIGINT, 2, 130), (signal.SIGTERM, 1, 143), (signal.SIGTERM, 2, 143)],
 )
-def test_signals(tmp_path: Path, fault: Fault, number: signal.Signals, times: int, code: int) -> None:
+def test_signals(shared: Shared, tmp_path: Path, fault: Count, number: signal.Signals, times: int, code: int) -> None:
     driver = driving.toy(tmp_path, train={"pace": 0.2}, trials=5)
     before = driver.wait(driving.counting(Kind.EVALUATION, 6))
     driver.look_around()
@@ -117,7 +171,7 @@ def test_signals(tmp_path: Path, fault: Fault, number: signal.Signals, times: in
     assert cut.outcome == "interrupted" and any(t.interrupted for t in cut.trials.values())
     kept = driver.events
 
-    driver = driving.resume(tmp_path)
+    driver = driving.resume(tmp_path, on=shared)
     code, _, errors = driver.end()
     assert code == 0, errors
     record = invariants.check(driver.folder, num_trials=5, exit_code=code, family=driver.family)
@@ -128,8 +182,8 @@ def test_signals(tmp_path: Path, fault: Fault, number: signal.Signals, times: in
     fault(f"{number.name}{', twice' if times == 2 else ''}")
 
 
-def test_a_second_driver_is_turned_away(tmp_path: Path, fault: Fault) -> None:
-    driver = driving.toy(tmp_path, train={"pace": 0.2}, trials=4)
+def test_a_second_driver_is_turned_away(shared: Shared, tmp_path: Path, fault: Count) -> None:
+    driver = driving.toy(tmp_path, train={"pace": 0.2}, trials=4, on=shared)
     driver.wait(driving.counting(Kind.EVALUATION, 2))
     code, _, errors = driving.resume(tmp_path).end()
     assert code == 2 and "being written by another driver" in errors and "Traceback" not in errors
@@ -140,25 +194,29 @@ def test_a_second_driver_is_turned_away(tmp_path: Path, fault: Fault) -> None:
 
 
 _CLOCK = """
-import time
-_true, _began = time.time, time.monotonic()
-time.time = lambda: _true() - (86400 if time.monotonic() - _began > 12 else 0)
+import time, os
+_true = time.time
+time.time = lambda: _true() - (86400 if os.path.exists({sign!r}) else 0)
 """
 
 
-def test_a_clock_that_is_set_back(tmp_path: Path, fault: Fault) -> None:
-    driver = driving.toy(tmp_path, train={"pace": 0.4}, trials=6, code=_CLOCK, run={"hang_timeout": 20})
-    code, _, errors = driver.end()
-    assert code == 0, errors
-    record = invariants.check(driver.folder, num_trials=6, exit_code=code, family=driver.family)
+def test_a_clock_that_is_set_back(shared: Shared, tmp_path: Path, fault: Count) -> None:
+    sign = tmp_path / "back"
+    code = _CLOCK.format(sign=str(sign))
+    driver = driving.toy(tmp_path, train={"pace": 0.2}, trials=6, code=code, run={"hang_timeout": 20}, on=shared)
+    driver.wait(driving.counting(Kind.EVALUATION, 8))
+    sign.touch()
+    exit_code, _, errors = driver.end()
+    assert exit_code == 0, errors
+    record = invariants.check(driver.folder, num_trials=6, exit_code=exit_code, family=driver.family)
     times = [event.time for event in driver.events]
     assert any(later < earlier - 80_000 for earlier, later in itertools.pairwise(times)), "it was set back"
     assert 0 <= record.wall_s < 600 and all(t.attempt == 1 for t in record.trials.values())
     fault("a clock set back by a day")
 
 
-def test_an_actor_killed_from_outside(tmp_path: Path, fault: Fault) -> None:
-    driver = driving.toy(tmp_path, "--scheduler", "none", train={"pace": 0.2}, trials=3)
+def test_an_actor_killed_from_outside(shared: Shared, tmp_path: Path, fault: Count) -> None:
+    driver = driving.toy(tmp_path, "--scheduler", "none", train={"pace": 0.2}, trials=3, on=shared)
 
     def at_work(events: list[Event]) -> list[int]:
         running = [t for t in SearchRecord.fold(events).trials.values() if t.is_running and len(t.points) > 2]
@@ -176,18 +234,18 @@ def test_an_actor_killed_from_outside(tmp_path: Path, fault: Fault) -> None:
     fault("kill -9 of a trial's actor", 2)
 
 
-def test_a_resume_with_more_trials_after_a_kill(tmp_path: Path, fault: Fault) -> None:
+def test_a_resume_with_more_trials_after_a_kill(shared: Shared, tmp_path: Path, fault: Count) -> None:
     driver = driving.toy(tmp_path, train={"pace": 0.1}, trials=3)
     driver.wait(driving.counting(Kind.ENDED, 1))
-    driver.kill()
+    started = driver.kill()
     ledger = driver.folder / "trials.jsonl"
     with ledger.open("a") as file:
         file.write('{"event":"evaluation","time":17')  # the line that a driver was writing when it died
     ended = {n: t.trial for n, t in SearchRecord.fold(read_ledger(ledger)).trials.items() if t.has_ended}
-    driver = driving.resume(tmp_path, "--num-trials", "6")
+    driver = driving.resume(tmp_path, "--num-trials", "6", on=shared)
     code, _, errors = driver.end()
     assert code == 0, errors
-    record = invariants.check(driver.folder, num_trials=6, exit_code=code, family=driver.family)
+    record = invariants.check(driver.folder, num_trials=6, exit_code=code, family=[*started, *driver.family])
     assert {n: record.trials[n].trial for n in ended} == ended, "what had ended was not run again"
     assert any("was torn" in note for note in record.notes), "and it is said"
     fault("kill -9 of the driver in the middle of a line")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.faults import Count
 from tests.chaos.runs import finished_run
 from tests.conftest import completion_rows, write_jsonl
 from trainables.data import store
@@ -25,6 +26,7 @@ from tuner.results.records import SearchRecord
 from tuner.study.study import Study
 
 TRIES = 40
+DAMAGED = "a state file cut off or with a bit flipped"
 
 
 def damages(whole: bytes, seed: str, tries: int = TRIES) -> Iterator[tuple[str, bytes]]:
@@ -70,7 +72,7 @@ class Answers:
 
 
 @pytest.mark.parametrize("name", ["resolved.json", "experiment.yaml"])
-def test_settings(path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings(path: Path, name: str, capsys: pytest.CaptureFixture[str], fault: Count) -> None:
     answers, file = Answers(path, capsys), path / name
     status, show, settings = (
         answers.ask("status", "first", "--json"),
@@ -89,11 +91,12 @@ def test_settings(path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> 
             code, _, told = answers.ask("search", "--resume", "first")
             assert code == 2 and str(file) in told, what
         file.write_bytes(whole)
+        fault(DAMAGED)
     assert answers.settings() == settings
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "adapter_model.safetensors", "train.yaml"])
-def test_the_best_adapter(path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_adapter(path: Path, name: str, capsys: pytest.CaptureFixture[str], fault: Count) -> None:
     answers, file = Answers(path, capsys), path / "best" / name
     status, whole = answers.ask("status", "first", "--json"), file.read_bytes()
     code, exported, _ = answers.export()
@@ -106,12 +109,13 @@ def test_the_best_adapter(path: Path, name: str, capsys: pytest.CaptureFixture[s
             assert name == "manifest.json" and json.loads(damaged) == json.loads(whole), what
         else:
             assert str(file) in told and not files, what
+        fault(DAMAGED)
     file.unlink()
     code, files, told = answers.export()
     assert code == 2 and not files and str(path) in told
 
 
-def test_the_ledger(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ledger(path: Path, capsys: pytest.CaptureFixture[str], fault: Count) -> None:
     """A cut loses whole events from the end and nothing else; a flipped bit is found."""
     answers, file = Answers(path, capsys), path / "trials.jsonl"
     whole = file.read_bytes()
@@ -130,6 +134,7 @@ def test_the_ledger(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         else:
             assert str(file) in told, what
             assert "cut to" not in what or damaged.count(b"\n") == 0, what
+        fault(DAMAGED)
     assert alike >= TRIES, "most cuts are those of a crash, and are read"
 
 
@@ -151,7 +156,7 @@ def test_a_ledger_that_lost_its_end_is_no_reason_to_run_it_again(path: Path, tmp
         assert caught.value.where == str(tmp_path / "trials.jsonl")
 
 
-def test_a_damaged_study_is_made_anew_from_the_ledger(path: Path, tmp_path: Path) -> None:
+def test_a_damaged_study_is_made_anew_from_the_ledger(path: Path, tmp_path: Path, fault: Count) -> None:
     journal = tmp_path / "study.journal"
     records = SearchRecord.fold(read_ledger(path / "trials.jsonl")).trials.values()
 
@@ -169,6 +174,7 @@ def test_a_damaged_study_is_made_anew_from_the_ledger(path: Path, tmp_path: Path
             assert states() == expected, what
         except InputError as error:  # the flipped bit is a trial's number, say
             assert error.where.endswith("trials.jsonl") and "study.journal" in error.what, what
+        fault(DAMAGED)
 
 
 class Identity:
@@ -178,7 +184,7 @@ class Identity:
         return dict(params)
 
 
-def test_tokenized_rows_are_made_again(tiny_model: Path, tmp_path: Path) -> None:
+def test_tokenized_rows_are_made_again(tiny_model: Path, tmp_path: Path, fault: Count) -> None:
     file = write_jsonl(tmp_path / "rows.jsonl", completion_rows(24))
     settings = {"model": {"model_name_or_path": str(tiny_model)}, "data": {"train": str(file), "max_length": 48}}
     first = SFT.prepare(settings, tmp_path / "cache")
@@ -194,6 +200,7 @@ def test_tokenized_rows_are_made_again(tiny_model: Path, tmp_path: Path) -> None
             told = ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
             assert again.notes in (told, first.notes), (place, what)
             assert place.read_bytes() != damaged or damaged == whole or again.notes == first.notes
+            fault(DAMAGED)
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [Path(first.folder).name], "nothing is left beside it"
 
 

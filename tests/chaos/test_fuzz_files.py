@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.chaos.faults import Count
 from tests.chaos.runs import COMMANDS, finished_run
 from tests.conftest import completion_rows, message_rows, text_rows
 from tests.tuner.report import searches
@@ -79,18 +80,20 @@ def answered(words: list[str], capsys: pytest.CaptureFixture[str], codes: tuple[
 @example(b"[" * 5000)
 @example(b"a: &x [*x]")
 @example("model: {model_name_or_path: \ud800}".encode("utf-8", "surrogatepass"))
-def test_experiments(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
+def test_experiments(tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Count, data: bytes) -> None:
     file = tmp_path / "search.yaml"
     file.write_bytes(data)
     answered(["plan", str(file), "--json"], capsys)
+    fault("bytes of a search file, fuzzed")
 
 
 @quick
 @given(st.sampled_from(sorted(shipped_spaces())).flatmap(lambda name: edited(shipped_spaces()[name].read_bytes())))
-def test_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
+def test_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Count, data: bytes) -> None:
     file = tmp_path / "space.yaml"
     file.write_bytes(data)
     answered(["spaces", str(file)], capsys)
+    fault("bytes of a space, fuzzed")
 
 
 LEDGER = [event.to_json() for event in searches.finished().events]
@@ -115,7 +118,7 @@ def ledgers(draw: st.DrawFn) -> bytes:
 
 @quick
 @given(ledgers() | edited("".join(line + "\n" for line in LEDGER).encode()) | st.binary(max_size=80))
-def test_ledgers(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
+def test_ledgers(tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Count, data: bytes) -> None:
     path = tmp_path / "runs" / "first"
     if not path.exists():
         finished_run(tmp_path / "runs")
@@ -123,11 +126,12 @@ def test_ledgers(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
     for command in COMMANDS:
         answered(command.format(run=path, to=tmp_path / "out").split(), capsys)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    fault("a ledger, fuzzed")
 
 
 @quick
 @given(VALUES, st.sampled_from(["resolved.json", "best/manifest.json"]))
-def test_json_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], value: Any, name: str) -> None:
+def test_json_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Count, value: Any, name: str) -> None:
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     path = finished_run(tmp_path / "runs")
     (path / name).write_text(json.dumps(value))
@@ -137,6 +141,7 @@ def test_json_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], value
     if name == "resolved.json":
         answered(["search", "--resume", str(path)], capsys, codes=(2,))
         answered(["export", str(path), "--merge", "--to", str(tmp_path / "out")], capsys, codes=(2,))
+    fault("JSON of a run folder, fuzzed")
 
 
 @quick
@@ -168,7 +173,7 @@ TURNS = st.lists(
     st.none() | edited("".join(json.dumps(row) + "\n" for row in message_rows(4)).encode()),
 )
 def test_rows(
-    tiny_model: Path, tmp_path: Path, kind: str, changes: list[tuple[int, str, Any]], data: bytes | None
+    tiny_model: Path, tmp_path: Path, fault: Count, kind: str, changes: list[tuple[int, str, Any]], data: bytes | None
 ) -> None:
     rows = ROWS[kind](6)
     for at, column, value in changes:
@@ -176,6 +181,7 @@ def test_rows(
     file = tmp_path / "rows.jsonl"
     file.write_bytes(data if data is not None else "".join(json.dumps(row) + "\n" for row in rows).encode())
     wanted = {"model": {"model_name_or_path": str(tiny_model)}, "data": {"train": str(file), "max_length": 48}}
+    fault("rows of data, fuzzed")
     try:
         done = SFT.prepare(wanted, tmp_path / "cache")
     except (InputError, Fault) as told:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.faults import Count
 from tests.chaos.runs import finished_run, look, tuner, write_ledger
 from tests.tuner.report import searches
 from tuner.cli import run
@@ -19,6 +20,11 @@ from tuner.results.adapters import checked_manifest, write_manifest
 from tuner.results.ledger import Event, Kind
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\x1b]8;;http://evil\x1b\\\u202eoff\ud800\r[bold]mark[/bold]\x00\x7f"
+
+
+@pytest.fixture(autouse=True)
+def _counted(fault: Count) -> None:
+    fault("a hostile run folder")
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def test_pickles_are_never_read(path: Path, tmp_path: Path, capsys: pytest.Captu
                  "resolved.pkl", "data/train.pkl", "adapters/0001/adapter/adapter_model.bin"):  # fmt: skip
         (path / name).write_bytes(mine)
     codes = look(path, tmp_path / "out", within=(0,))
-    assert len(codes) == 5 and not (tmp_path / "executed").exists()
+    assert len(codes) == 6 and not (tmp_path / "executed").exists()
     exported = {p.name for p in (tmp_path / "out" / "4").iterdir()}
     assert "adapter_model.bin" not in exported and "adapter_model.safetensors" in exported
     assert capsys.readouterr().err.count("Traceback") == 0

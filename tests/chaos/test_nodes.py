@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import psutil
 import pytest
 
 from tests.chaos import driving, invariants
+from tests.chaos.faults import Count
 from tuner.contract import Reason
 from tuner.results.ledger import Kind
 from tuner.results.records import SearchRecord
-
-Fault = Callable[..., None]
 
 pytestmark = pytest.mark.chaos
 
@@ -32,7 +31,7 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def test_the_raylet_of_a_second_node(cluster: Any, tmp_path: Path, fault: Fault) -> None:
+def test_the_raylet_of_a_second_node(cluster: Any, tmp_path: Path, fault: Count) -> None:
     made, second = cluster
     raylet = second.all_processes["raylet"][0].process.pid
     # Slow enough: the worker trains and reports on for up to 14 s, until Ray declares its node dead
@@ -56,7 +55,7 @@ def test_the_raylet_of_a_second_node(cluster: Any, tmp_path: Path, fault: Fault)
     fault("kill -9 of the raylet of a second node")
 
 
-def test_an_engine(tmp_path: Path, fault: Fault) -> None:
+def test_an_engine(tmp_path: Path, fault: Count) -> None:
     driver = driving.start(
         tmp_path, "--name", "run", "--num-trials", "4", "--scheduler", "none", "--sampler", "random",
         "--trials-per-gpu", "2", "--max-concurrent-trials", "2", "--set", "train.max_steps=60",

@@ -10,45 +10,59 @@ import psutil
 import pytest
 
 from tests.chaos import driving, invariants
+from tests.chaos.faults import Count
 from tuner.contract import Fit, Reason
 from tuner.execution.search import Outcome
 from tuner.results.ledger import Kind, read_ledger
 
 Toy = Callable[..., Outcome]
-Fault = Callable[..., None]
 
-MISBEHAVIOUR: dict[int, tuple[str, str, Reason]] = {
-    1: ("nan", "a loss that is NaN", Reason.DIVERGED),
-    2: ("inf", "a loss that is infinite", Reason.DIVERGED),
-    3: ("none", "a report without the metric", Reason.ERROR),
-    4: ("text", "a metric that is a text", Reason.ERROR),
-    5: ("nonsense", "an answer that is no report", Reason.ERROR),
-    6: ("huge", "a report of 10 MB", Reason.ERROR),
-    7: ("unpicklable", "a report that cannot be pickled", Reason.ERROR),
-    8: ("raise_in_setup", "a program that raises in set-up", Reason.ERROR),
-    9: ("raise", "a program that raises", Reason.ERROR),
-    10: ("sys_exit", "a program that calls sys.exit", Reason.ERROR),
-    11: ("kill_once", "kill -9 of a trial's actor", Reason.BUDGET),
-}
+MISBEHAVIOUR: dict[int, tuple[str, str, Reason]] = dict(
+    enumerate(
+        (
+            ("nan", "a loss that is NaN", Reason.DIVERGED),
+            ("inf", "a loss that is infinite", Reason.DIVERGED),
+            ("minus_inf", "a loss that is minus infinite", Reason.DIVERGED),
+            ("none", "a loss that is None", Reason.ERROR),
+            ("text", "a loss that is a text", Reason.ERROR),
+            ("huge_loss", "a loss of 10 MB", Reason.ERROR),
+            ("no_keys", "a report without its keys", Reason.ERROR),
+            ("nonsense", "a report that is a text", Reason.ERROR),
+            ("no_report", "no report at all", Reason.ERROR),
+            ("huge", "a report of 10 MB", Reason.ERROR),
+            ("unpicklable", "a report that cannot be pickled", Reason.ERROR),
+            ("holds_a_lock", "a program that cannot be pickled", Reason.BUDGET),
+            ("unpicklable_report", "a report that cannot be pickled", Reason.ERROR),
+            ("raise_in_setup", "a program that raises in set-up", Reason.ERROR),
+            ("raise", "a program that raises", Reason.ERROR),
+            ("kill_once", "kill -9 of a trial's actor", Reason.BUDGET),
+            ("sys_exit", "a program that calls sys.exit", Reason.ERROR),
+        ),
+        start=1,
+    )
+)
+"""By trial: what its program does, what that is called in the table, how the trial ends."""
+KILLED = next(number for number, (behaviour, _, _) in MISBEHAVIOUR.items() if behaviour == "kill_once")
 
 
-def test_each_misbehaviour_ends_its_own_trial(toy: Toy, fault: Fault) -> None:
+def test_each_misbehaviour_ends_its_own_trial(toy: Toy, fault: Count) -> None:
     each = {str(number): behaviour for number, (behaviour, _, _) in MISBEHAVIOUR.items()}
-    outcome = toy(train__each=each, search__num_trials=13, scheduler__kind="none", scheduler__diverged={"factor": 2.0},
-                  run__max_concurrent_trials=1)  # fmt: skip
-    record = invariants.check(outcome.path, num_trials=13, exit_code=outcome.exit_code)
+    trials = len(MISBEHAVIOUR) + 2
+    outcome = toy(train__each=each, search__num_trials=trials, scheduler__kind="none",
+                  scheduler__diverged={"factor": 2.0}, run__max_concurrent_trials=1)  # fmt: skip
+    record = invariants.check(outcome.path, num_trials=trials, exit_code=outcome.exit_code)
     found = {number: record.trials[number].reason for number in MISBEHAVIOUR}
     assert found == {number: reason for number, (_, _, reason) in MISBEHAVIOUR.items()}
     for number, (_, name, reason) in MISBEHAVIOUR.items():
         fault(name)
         assert reason is not Reason.ERROR or record.trials[number].message, name
-    retried = record.trials[11]
+    retried = record.trials[KILLED]
     assert retried.attempt == 2 and retried.losses == {"infrastructure": 1}
     assert [p.step for p in retried.points] == [p.step for p in record.trials[0].points], "no step twice, none missing"
     assert retried.setup["resumed_step"] > 0, "it went on and did not begin anew"
 
 
-def test_three_in_a_row_with_one_cause_end_the_search(toy: Toy, fault: Fault) -> None:
+def test_three_in_a_row_with_one_cause_end_the_search(toy: Toy, fault: Count) -> None:
     outcome = toy(train__behaviour="raise_in_setup", train__misbehaving=[1, 3, 4, 5], search__num_trials=9,
                   run__max_concurrent_trials=1)  # fmt: skip
     assert outcome.exit_code == 1 and len(outcome.record.trials) == 6, "one alone does not count, nor with one between"
@@ -63,7 +77,7 @@ def test_three_in_a_row_with_one_cause_end_the_search(toy: Toy, fault: Fault) ->
     [(2, 3, Fit(2), Reason.BUDGET), (0, 5, Fit(1, True), Reason.BUDGET), (-1, 5, Fit(1, True), Reason.OUT_OF_MEMORY)],
 )
 def test_out_of_memory_is_answered_and_remembered(
-    toy: Toy, fault: Fault, tmp_path: Path, fits: int, attempts: int, fit: Fit, reason: Reason
+    toy: Toy, fault: Count, tmp_path: Path, fits: int, attempts: int, fit: Fit, reason: Reason
 ) -> None:
     outcome = toy(train__behaviour="too_large", train__misbehaving=[0, 2], train__fits=fits, search__num_trials=3,
                   scheduler__kind="none", run__max_concurrent_trials=1)  # fmt: skip
@@ -83,7 +97,7 @@ def test_out_of_memory_is_answered_and_remembered(
 
 
 @pytest.mark.chaos
-def test_a_worker_that_always_dies_is_given_up(toy: Toy, fault: Fault) -> None:
+def test_a_worker_that_always_dies_is_given_up(toy: Toy, fault: Count) -> None:
     outcome = toy(train__behaviour="segfault", train__misbehaving=[0], search__num_trials=2, scheduler__kind="none")
     record = invariants.check(outcome.path, num_trials=2, exit_code=outcome.exit_code)
     first = record.trials[0]
@@ -98,7 +112,7 @@ def test_a_worker_that_always_dies_is_given_up(toy: Toy, fault: Fault) -> None:
     [("hang_once", Reason.BUDGET, 2), ("hang", Reason.HUNG, 2), ("slow_but_alive", Reason.BUDGET, 1)],
 )
 def test_a_trial_that_hangs_is_killed_and_tried_once_more(
-    toy: Toy, fault: Fault, behaviour: str, reason: Reason, attempt: int
+    toy: Toy, fault: Count, behaviour: str, reason: Reason, attempt: int
 ) -> None:
     outcome = toy(train__behaviour=behaviour, train__misbehaving=[1], search__num_trials=4, scheduler__kind="none",
                   run__hang_timeout=2.5)  # fmt: skip
@@ -115,7 +129,7 @@ def test_a_trial_that_hangs_is_killed_and_tried_once_more(
 
 
 @pytest.mark.chaos
-def test_a_program_that_cannot_go_on_begins_anew_and_is_compared_once(toy: Toy, fault: Fault) -> None:
+def test_a_program_that_cannot_go_on_begins_anew_and_is_compared_once(toy: Toy, fault: Count) -> None:
     outcome = toy(train__behaviour="kill_once", train__misbehaving=list(range(6)), train__resumes=False,
                   search__num_trials=6)  # fmt: skip
     record = invariants.check(outcome.path, num_trials=6, exit_code=outcome.exit_code)
@@ -125,7 +139,7 @@ def test_a_program_that_cannot_go_on_begins_anew_and_is_compared_once(toy: Toy, 
 
 
 @pytest.mark.chaos
-def test_a_thousand_trials_with_one_in_twenty_killed(toy: Toy, fault: Fault) -> None:
+def test_a_thousand_trials_with_one_in_twenty_killed(toy: Toy, fault: Count) -> None:
     outcome = toy(train__killed=0.05, train__eval_steps=0.5, search__num_trials=1000, search__sampler="random")
     record = invariants.check(outcome.path, num_trials=1000, exit_code=outcome.exit_code)
     killed = sum(trial.attempt > 1 for trial in record.trials.values())
@@ -136,7 +150,7 @@ def test_a_thousand_trials_with_one_in_twenty_killed(toy: Toy, fault: Fault) -> 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("behaviour", ["fork", "fork_and_die"])
-def test_a_child_that_a_program_leaves_behind(tmp_path: Path, fault: Fault, behaviour: str) -> None:
+def test_a_child_that_a_program_leaves_behind(tmp_path: Path, fault: Count, behaviour: str) -> None:
     driver = driving.toy(tmp_path, "--scheduler", "none", train={"each": {"1": behaviour}, "pace": 0.2}, trials=3)
 
     def children() -> list[psutil.Process]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.chaos.faults import Count
 from tests.chaos.runs import ROOT
 from tests.integration.conftest import SPACE
 from tests.programs.leaky import SECRETS, WORD
@@ -20,7 +21,7 @@ from tuner.cli import run
 NO_FORM = "correct-horse-battery-9"
 
 
-def test_none_is_written_anywhere(tmp_path: Path) -> None:
+def test_none_is_written_anywhere(tmp_path: Path, fault: Count) -> None:
     file = tmp_path / "search.yaml"
     written = {
         "search": {"num_trials": 4, "space": SPACE},
@@ -54,12 +55,18 @@ def test_none_is_written_anywhere(tmp_path: Path) -> None:
     assert {"experiment.yaml", "trials.jsonl", "study.journal", "best/README.md", "logs/prepare.log",
             "logs/trial-0001.log", "show 1", "show 2", "standard error"} <= told  # fmt: skip
     assert places["logs/trial-0001.log"].count(b"Traceback") >= 1 and b"[LEAKY_API_KEY]" in places["logs/prepare.log"]
+    fault("a secret where it can be put", len(SECRETS) + 1)
 
 
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("place", ["file", "--set", "--model", "space"])
 def test_none_is_taken_among_settings(
-    secret: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    secret: str,
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: Count,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "search.yaml"
@@ -75,3 +82,4 @@ def test_none_is_taken_among_settings(
         assert "looks like a secret" in told.err and secret not in told.err + told.out
         assert re.search(r"search\.yaml:\d|--set|--model", told.err)
     assert [p.name for p in tmp_path.iterdir()] == ["search.yaml"]
+    fault("a secret where it can be put")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.chaos.faults import Count
 from tests.integration.conftest import SPACE, TOY
 from tuner.contract import Reason
 from tuner.results.ledger import Kind, read_ledger
@@ -125,10 +126,11 @@ def test_a_signal_before_the_first_trial_leaves_nothing(tmp_path: Path, number: 
 
 
 @pytest.mark.chaos
-def test_a_signal_at_any_moment_of_the_start(tmp_path: Path) -> None:
-    agents = []
-    for moment in range(20):
+def test_a_signal_at_any_moment_of_the_start(tmp_path: Path, fault: Count) -> None:
+    agents, moments = [], 16
+    for moment in range(moments):
         number = signal.SIGTERM if moment % 4 == 3 else signal.SIGINT
-        agents += early(tmp_path / str(moment), number, 0.02 + 0.3 * moment)
+        agents += early(tmp_path / str(moment), number, 0.02 + 0.35 * moment)
     _, alive = psutil.wait_procs(agents, timeout=90)
     assert not alive
+    fault("a signal at a moment of the start", moments)

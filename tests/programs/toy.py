@@ -41,7 +41,8 @@ from tuner.contract import (
 Behaviour = Literal[
     "fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat", "nonsense",
     "exit_once", "kill_once", "raise_in_setup", "sys_exit", "segfault", "fork", "unpicklable", "hang", "hang_once",
-    "kill_at_once", "fork_and_die", "huge", "text", "too_large", "slow_but_alive",
+    "kill_at_once", "fork_and_die", "huge", "text", "too_large", "slow_but_alive", "minus_inf", "no_report", "no_keys",
+    "huge_loss", "unpicklable_report", "holds_a_lock",
 ]  # fmt: skip
 
 
@@ -138,6 +139,7 @@ class Toy:
         details = {"share": "10 of 1,000, 1.0%", "pid": os.getpid(), "device": "toy", "micro_batch": fit.micro_batch}
         if self._behaviour == "unpicklable":
             details["lock"] = threading.Lock()
+        self._lock = threading.Lock() if self._behaviour == "holds_a_lock" else None
         return Setup(self._max_steps, 10, 1000, details, resumed)
 
     def step(self) -> Evaluation:
@@ -153,6 +155,8 @@ class Toy:
                     loss = math.nan
                 case "inf":
                     loss = math.inf
+                case "minus_inf":
+                    loss = -math.inf
                 case "none" | "missing":
                     loss = None
                 case "nonsense":
@@ -187,6 +191,14 @@ class Toy:
                     return Evaluation(step, self._max_steps, loss, adapter="x" * 10_000_000)
                 case "text":
                     return Evaluation(step, self._max_steps, "low")  # type: ignore[arg-type]
+                case "huge_loss":
+                    return Evaluation(step, self._max_steps, "x" * 10_000_000)  # type: ignore[arg-type]
+                case "no_keys":
+                    return {"step": step}  # type: ignore[return-value]
+                case "no_report":
+                    return None  # type: ignore[return-value]
+                case "unpicklable_report":
+                    return Evaluation(step, self._max_steps, loss, adapter=threading.Lock())  # type: ignore[arg-type]
                 case "too_large":
                     self._allocate()
                 case "out_of_memory":

@@ -288,6 +288,10 @@ class Books:
 
     # Stopping
 
+    def give_up(self, error: Exception) -> None:
+        """Ends the search with an error that no trial is to blame for."""
+        self.failure = self.failure or error
+
     def stop_when(self, requested: Callable[[], bool], whole: Callable[[], AbstractContextManager[None]]) -> None:
         """Consults `requested` (a signal, say) beside the books' own reasons to stop. whole: what is entered where a
         signal must not come between."""

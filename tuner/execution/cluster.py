@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,10 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+LOOK_EVERY_S = 5.0
+LOOKS = 2
+"""In a row without a living node, before it is said."""
 
 
 @contextmanager
@@ -86,6 +92,37 @@ def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterat
             ray.shutdown()
 
 
+class RayGone(Exception):
+    """The Ray that a search had started has died under it."""
+
+
+class Nodes:
+    """Looks whether any node is left to run trials on. Ray itself waits for one without end: it might be added.
+
+    lost: told once where the Ray is our own, and nobody will add one. note: told on a cluster that was joined.
+    """
+
+    def __init__(self, address: str | None, lost: Callable[[Exception], None], note: Callable[[str], None]) -> None:
+        self._joined, self._lost, self._note = joins(address), lost, note
+        self._looked, self._without = 0.0, 0
+
+    def turn(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        import ray
+
+        self._looked = now
+        alive = any(node["Alive"] for node in ray.nodes())
+        self._without = 0 if alive else self._without + 1
+        if self._without != LOOKS:
+            return
+        if self._joined:
+            self._note("no node of the cluster is alive: trials wait until there is one, or until you press Ctrl-C")
+        else:
+            self._lost(RayGone("Ray's own process on this machine (raylet) has died: no trial can go on"))
+
+
 def joins(address: str | None) -> str | None:
     """The cluster that a search joins; None where it starts Ray itself."""
     return address or os.environ.get("RAY_ADDRESS")
@@ -105,12 +142,14 @@ def _hushed(log: Path) -> Iterator[None]:
     """Sends what the libraries beneath say to a file, and nothing of it to the terminal.
 
     Ray prints the deaths of workers to standard output, where `--json` puts its one object, and clears its own log
-    handlers at `ray.init`, after which Python's last resort would print every warning.
+    handlers at `ray.init`, after which Python's last resort would print every warning. A library's own thread that dies
+    (TensorBoard's writer on a full disk) would have Python print its traceback.
     """
     handler = LogFile(log)
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(True)
+    before, threading.excepthook = threading.excepthook, _log_dead_thread
     try:
         with log.open("ab", buffering=0) as file:
             output = RedactedStream(file)
@@ -118,8 +157,15 @@ def _hushed(log: Path) -> Iterator[None]:
                 yield
             output.flush()
     finally:
+        threading.excepthook = before
         root.removeHandler(handler)
         handler.close()
+
+
+def _log_dead_thread(dead: threading.ExceptHookArgs) -> None:
+    name = dead.thread.name if dead.thread else "?"
+    told = (dead.exc_type, dead.exc_value or dead.exc_type(), dead.exc_traceback)
+    logging.getLogger(__name__).error("the thread %s died", name, exc_info=told)
 
 
 def drop_handlers() -> None:

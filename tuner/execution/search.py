@@ -18,7 +18,7 @@ from tuner import __version__
 from tuner.apart import Apart
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
-from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
+from tuner.execution.cluster import RayGone, dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.nodes import offered, require_nodes
 from tuner.execution.plan import Plan, make_plan
@@ -167,8 +167,14 @@ class _Search:
             stack.callback(self._ledger.close)
             halt: Verdict | None = None
             failure: Exception | None = None
+            trouble = ""
             try:
                 halt = self._carry_out(stack)
+            except RayGone as gone:
+                trouble = (
+                    f"{gone}; every report before it is kept\n"
+                    f"  try: python -m tuner search --resume {self._folder.name}"
+                )
             except StopRequested:
                 pass
             except SystemExit as leaving:  # Ray answers SIGTERM itself while it starts, with this
@@ -183,7 +189,7 @@ class _Search:
             self._signals.mute()
             if failure is not None and not self._record.trials:
                 raise failure
-            outcome = self._finish(halt, failure)
+            outcome = self._finish(halt, failure, trouble)
             if failure is not None:
                 raise failure
             return outcome
@@ -311,11 +317,12 @@ class _Search:
             "settings": _digest(self._folder.resolved),
         }
 
-    def _finish(self, halt: Verdict | None, failure: Exception | None) -> Outcome:
+    def _finish(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
         record, stopped = self._record, self._signals.number
         self._room.open = False  # signals are muted by now: nobody could end a wait for room
         code = exit_code(record, halt, stopped)
-        trouble = ""
+        if trouble and stopped is None:
+            code = 1
         try:
             if failure is None or len(record.ended) > self._ended_before:  # else it stays what it was
                 self._keep_best()
@@ -365,9 +372,11 @@ def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -
 
 
 def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | None, signal: int | None) -> str:
-    if signal is not None:
+    if signal is None and (halt or failure):
+        return "halted" if halt else "failed"
+    if signal is not None or record.cut_off:
         return "interrupted"
-    return "halted" if halt else "failed" if failure else "stopped" if record.stopped else "done"
+    return "stopped" if record.stopped else "done"
 
 
 def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms, readings
+from tuner.execution.cluster import Nodes
 from tuner.execution.control import Control
 from tuner.execution.disk import Room
 from tuner.execution.engines import SLOT_CPUS, Engines
@@ -23,7 +24,7 @@ from tuner.execution.signals import StopSignals
 from tuner.execution.watchdog import Watchdog
 from tuner.execution.worker import Naming, TrialActor, WorkerConfig, trial_name
 from tuner.results.folder import RunFolder
-from tuner.results.ledger import Ledger
+from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
 from tuner.room import is_full
 from tuner.scheduling.asha import Asha
@@ -110,6 +111,8 @@ def run_trials(
     books.settle()
     books.every_turn(Control(folder, books, record, plan).turn)
     books.every_turn(Gauges(record).turn)
+    note = partial(_note, ledger)
+    books.every_turn(Nodes(experiment.run.address, books.give_up, note).turn)
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,
@@ -159,6 +162,10 @@ def run_trials(
     if books.failure is not None:
         raise books.failure
     return books.halt
+
+
+def _note(ledger: Ledger, text: str) -> None:
+    ledger.append(Kind.NOTE, details={"text": text})
 
 
 def _check(plan: Plan, params: Mapping[str, Any]) -> None:

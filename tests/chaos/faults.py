@@ -1,0 +1,137 @@
+"""The faults that the suite brings about, by name, and the table of how often each was survived.
+
+A test says what it did with the `fault` fixture; it counts once the test has passed. `make chaos` sets TUNER_CHAOS:
+then a fault of this list that was not survived at all fails the run, be it that its test was skipped or renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+Count = Callable[..., None]
+
+WHOLE = "TUNER_CHAOS"
+
+FAULTS: dict[str, tuple[str, ...]] = {
+    "killed": (
+        "kill -9 of the driver at a random moment",
+        "kill -9 of the driver in the middle of a line",
+        "kill -9 of the driver while a real trial trains",
+        "kill -9 of every process of a search at once",
+        "kill -9 of the Ray that a search runs on",
+        "kill -9 of a trial's actor",
+        "kill -9 of a trial's actor, among 1,000 trials",
+        "kill -9 of an engine",
+        "kill -9 of the raylet of a second node",
+    ),
+    "signalled": (
+        "SIGINT",
+        "SIGINT, twice",
+        "SIGTERM",
+        "SIGTERM, twice",
+        "a signal at a moment of the start",
+    ),
+    "starved": (
+        "a disk of 3 MB, full at the start",
+        "a disk of 3 MB, full in the middle of a write",
+        "a disk of 3 MB, full under a running search",
+        "a disk of 3 MB, full at the end of a search",
+        "out of memory",
+        "out of memory, in a real trial",
+    ),
+    "damaged": (
+        "a state file cut off or with a bit flipped",
+        "a trial's state cut off or with a bit flipped",
+        "state files damaged between a kill and a resume",
+    ),
+    "answered wrongly": (
+        "a loss that is NaN",
+        "a loss that is infinite",
+        "a loss that is minus infinite",
+        "a loss that is None",
+        "a loss that is a text",
+        "a loss of 10 MB",
+        "a report without its keys",
+        "a report of 10 MB",
+        "a report that cannot be pickled",
+        "a report that is a text",
+        "no report at all",
+    ),
+    "misbehaved": (
+        "a program that raises in set-up",
+        "a program that raises",
+        "a program that calls sys.exit",
+        "a program that forks a child that stays",
+        "a program that cannot be pickled",
+        "a segmentation fault",
+        "three errors in a row with one cause",
+        "a trial that sleeps for ever",
+        "a trial that is slow and says so, let alone",
+    ),
+    "lied to": (
+        "a clock set back by a day",
+        "two drivers on one run",
+        "bytes of a search file, fuzzed",
+        "bytes of a space, fuzzed",
+        "rows of data, fuzzed",
+        "a ledger, fuzzed",
+        "JSON of a run folder, fuzzed",
+        "a hostile run folder",
+        "a secret where it can be put",
+    ),
+}
+KNOWN = frozenset(name for names in FAULTS.values() for name in names)
+
+_MET: Counter[str] = Counter()
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest) -> Iterator[Count]:
+    """Counts a fault that a test brought about."""
+    met: Counter[str] = Counter()
+
+    def count(name: str, times: int = 1) -> None:
+        assert name in KNOWN, f"{name!r} is not in the list of faults"
+        met[name] += times
+
+    yield count
+    report = getattr(request.node, "report", None)
+    if report is not None and report.passed:
+        _MET.update(met)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call":
+        item.report = report  # type: ignore[attr-defined]
+
+
+def missing() -> list[str]:
+    """What was to be survived in this run, and was not."""
+    return sorted(KNOWN - {name for name, times in _MET.items() if times}) if os.environ.get(WHOLE) else []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if missing() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not _MET and not missing():
+        return
+    terminalreporter.section("faults survived, with every invariant held")
+    width = max(map(len, KNOWN))
+    for group, names in FAULTS.items():
+        rows = [(name, _MET[name]) for name in names if _MET[name] or name in missing()]
+        if rows:
+            terminalreporter.write_line(group)
+        for name, times in rows:
+            terminalreporter.write_line(f"  {name:<{width}}  {times or 'none':>6}")
+    terminalreporter.write_line(f"  {'in all':<{width}}  {sum(_MET.values()):>6,}")
