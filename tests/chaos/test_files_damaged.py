@@ -156,6 +156,29 @@ def test_a_ledger_that_lost_its_end_is_no_reason_to_run_it_again(path: Path, tmp
         assert caught.value.where == str(tmp_path / "trials.jsonl")
 
 
+def test_status_says_that_a_ledger_lost_its_end(path: Path, capsys: pytest.CaptureFixture[str], fault: Count) -> None:
+    """Cut between two lines it looks like that of a driver which died there; the study's journal knows better."""
+    file = path / "trials.jsonl"
+    rows = file.read_bytes().splitlines(keepends=True)
+    whole = SearchRecord.fold(read_ledger(file))
+    Study(path / "study.journal", name="s", space=Identity(), sampler=Tpe(), num_trials=8, seed=0, recipe={},
+          records=whole.trials.values())  # fmt: skip
+    answers = Answers(path, capsys)
+    said = []
+    for kept in range(1, len(rows) + 1):
+        file.write_bytes(b"".join(rows[:kept]))
+        code, out, told = answers.ask("status", "first")
+        damaged = json.loads(answers.ask("status", "first", "--json")[1])["damaged"]
+        assert code == 0 and out and bool(damaged) == ("has lost its end: it does not know how trial" in told)
+        record = SearchRecord.fold(read_ledger(file))
+        assert bool(damaged) == (record.num_ended < whole.num_ended)
+        said.append(bool(damaged))
+        fault(DAMAGED)
+    assert True in said and not said[-1]
+    (path / "study.journal").write_bytes(b"[" * 10_000 + b"\n")
+    assert answers.ask("status", "first")[2] == ""
+
+
 def test_a_damaged_study_is_made_anew_from_the_ledger(path: Path, tmp_path: Path, fault: Count) -> None:
     journal = tmp_path / "study.journal"
     records = SearchRecord.fold(read_ledger(path / "trials.jsonl")).trials.values()

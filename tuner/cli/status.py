@@ -30,8 +30,10 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
     from tuner.results.folder import open_run
     from tuner.results.requests import is_held
     from tuner.results.storage import is_written
+    from tuner.results.witness import journal_states, lost_end
 
     path: Path | str
+    damaged = None
     if address:
         from tuner.cluster.jobs import Cluster, read_search
 
@@ -41,7 +43,9 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
         place, labels = cluster_place(name, job, cluster), labels_of_program(job.program)
     else:
         folder = open_run(storage_path, name)
+        told = journal_states(folder.study)  # before the ledger, which hears of everything first
         record = folder.record()
+        damaged = lost_end(folder.study, told, record.trials.values())
         active = not record.finished and (is_held(folder.path) or is_written(folder.path))
         path = folder.path
         place, labels = place_of(folder.path), labels_of_run(folder)
@@ -49,7 +53,7 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
         for trial in record.trials.values():  # the driver is gone: nothing of this is running any more
             trial.interrupted = not trial.has_ended
     if as_json:
-        answer_json({**status_json(record, path), "active": active})
+        answer_json({**status_json(record, path), "active": active, "damaged": damaged and damaged.what})
         return 0
     columns = width(sys.stdout)
     if active:
@@ -57,4 +61,6 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
         answer(frame(record, columns, 10_000, elapsed=elapsed, labels=labels))
     else:
         answer(summary(record, place, columns, labels=labels, rows=10_000))
+    if damaged is not None:
+        click.echo(f"damaged: {damaged}", err=True)
     return 0

@@ -17,16 +17,17 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.contract import InputError, Reason, Status, Verdict
+from tuner.contract import Reason, Status, Verdict
 from tuner.redaction import redact
 from tuner.results.records import RECIPE, TrialRecord
+from tuner.results.witness import lost_end
 from tuner.study.samplers import make_sampler, window_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Study:
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
         notes = _Notes.read(path, name)
-        _require_whole_ledger(path, notes.states, records)
+        # Going on from a ledger that has been cut would run again, and forget, what has ended
+        if (error := lost_end(path, notes.states, records)) is not None:
+            raise error
         fresh = path.with_name(path.name + ".new")
         size = window_of(sampler)
         self._storage = Storage(OneWriter(fresh), Window(size) if size else None)
@@ -242,18 +245,3 @@ class _Notes:
             return cls()
         of_trials = {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials}
         return cls(of_study, of_trials, {t.number: t.state.name for t in trials})
-
-
-def _require_whole_ledger(path: Path, told: Mapping[int, str], records: Sequence[TrialRecord]) -> None:
-    """The ledger hears of an ending first. Where only the journal knows of one, the ledger has been cut, and going on
-    from it would run again, and forget, what has ended."""
-    ended = {record.number for record in records if record.has_ended or record.judged is not None}
-    begun = {record.number for record in records}
-    for number, state in sorted(told.items()):
-        if (state in ("COMPLETE", "PRUNED") and number not in ended) or (state == "FAIL" and number not in begun):
-            raise InputError(
-                f"has lost its end: it does not know how trial {number} ended, and {path.name} does",
-                where=str(path.with_name("trials.jsonl")),
-                expected="the ledger as the last session left it",
-                remedy=f"restore it from a backup; or go on without what it lost: delete {path}",
-            )
