@@ -1,13 +1,15 @@
-"""The checker itself: it sees what it is there to see."""
+"""The checker itself: it sees what it is there to see. And what is written of the suite is true of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import invariants
+from tests.chaos.faults import KNOWN
 from tuner.results.ledger import Event, Kind
 
 Events = list[Event]
@@ -67,3 +69,14 @@ def test_a_line_that_changed_is_seen() -> None:
     invariants.check_kept(before[:5], before)
     with pytest.raises(AssertionError):
         invariants.check_kept(before, before[1:])
+
+
+def test_every_fault_is_written_down_with_a_test_that_is_there() -> None:
+    text = (invariants.ROOT / "RELIABILITY.md").read_text()
+    rows = text.partition("## What is brought about")[2].partition("\n## ")[0].splitlines()
+    told = {name.strip() for row in rows if row.count("|") == 3 for name in row.split("|")[1].split(";")}
+    assert told - {"fault", "---"} == set(KNOWN)
+    place = ""
+    for reference in re.findall(r"`((?:[a-z_]+/)+test_\w+\.py(?:::\w+)?|::\w+)`", text):
+        place, _, name = (place + reference if reference.startswith("::") else reference).partition("::")
+        assert f"def {name}" in (invariants.ROOT / "tests" / place).read_text(), reference

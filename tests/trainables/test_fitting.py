@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.faults import Count
 from trainables import fitting, states, worker
 from trainables.sft import SFT
 from tuner.contract import Assignment, Evaluation, Fault, Fit, Reason, Resume
@@ -132,7 +133,14 @@ def small(sft_settings: Make, cache: Path, **device: Any) -> Small:
     ],
 )
 def test_a_trial_that_does_not_fit_goes_on_smaller_with_the_same_losses(
-    sft_settings: Make, cache: Path, tmp_path: Path, rows: int, full_at: int, told: list[str], resumed: int
+    sft_settings: Make,
+    cache: Path,
+    tmp_path: Path,
+    fault: Count,
+    rows: int,
+    full_at: int,
+    told: list[str],
+    resumed: int,
 ) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -143,6 +151,7 @@ def test_a_trial_that_does_not_fit_goes_on_smaller_with_the_same_losses(
     for mine, theirs in zip(curve, expected, strict=True):
         assert mine.eval_loss == pytest.approx(theirs.eval_loss, abs=1e-5)
         assert mine.tokens == theirs.tokens
+    fault("out of memory, in a real trial", len(told))
 
 
 def test_an_evaluation_that_does_not_fit_is_not_answered_by_a_smaller_micro_batch(
@@ -178,7 +187,7 @@ print(json.dumps({"losses": [e.eval_loss for e in curve], "told": told}))
 
 
 @pytest.mark.chaos
-def test_memory_that_really_ends(sft_settings: Make, tmp_path: Path) -> None:
+def test_memory_that_really_ends(sft_settings: Make, tmp_path: Path, fault: Count) -> None:
     """The real program under a limit of its address space that 64 rows a pass do not keep to, and fewer do."""
     rows = [{"text": "the cat sat on a mat and the dog ran to a red house " * 12} for _ in range(128)]
     data = tmp_path / "rows.jsonl"
@@ -196,3 +205,4 @@ def test_memory_that_really_ends(sft_settings: Make, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["told"] and answer["told"][0] == "micro-batch 32"
+    fault("out of memory, in a real trial", len(answer["told"]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.faults import Count
 from trainables import states
 from trainables.sft import SFT
 from tuner.contract import ALIVE, STATE, Assignment, Evaluation, Resume, Setup
@@ -144,6 +145,7 @@ def test_a_trial_whose_last_report_was_lost_is_not_trained_on(program: Callable[
     assert_same([*expected[:-1], *rest(trials)], expected)
 
 
+DAMAGED = "a trial's state cut off or with a bit flipped"
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "torn": lambda data: data[: len(data) // 2],
@@ -155,7 +157,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_state_is_named_and_the_one_before_it_used(
-    program: Callable[..., SFT], tmp_path: Path, damage: Callable[[bytes], bytes]
+    program: Callable[..., SFT], tmp_path: Path, fault: Count, damage: Callable[[bytes], bytes]
 ) -> None:
     trials = program()
     task = assignment(tmp_path, "cut")
@@ -166,6 +168,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(
     trials.stop()
     assert setup.resumed_step == 6
     assert str(newest) in setup.note and "older one, step 6" in setup.note
+    fault(DAMAGED)
 
 
 def begun(program: SFT, task: Assignment) -> Setup:
@@ -174,7 +177,9 @@ def begun(program: SFT, task: Assignment) -> Setup:
     return setup
 
 
-def test_where_no_state_is_whole_it_begins_anew_and_says_so(program: Callable[..., SFT], tmp_path: Path) -> None:
+def test_where_no_state_is_whole_it_begins_anew_and_says_so(
+    program: Callable[..., SFT], tmp_path: Path, fault: Count
+) -> None:
     trials = program()
     task = assignment(tmp_path, "cut")
     known = cut(trials, task, 2)
@@ -182,6 +187,7 @@ def test_where_no_state_is_whole_it_begins_anew_and_says_so(program: Callable[..
         file.write_bytes(b"")
     setup = begun(trials, going_on(task, tmp_path, known))
     assert setup.resumed_step == 0 and setup.note.count("is damaged") == 2 and "begins at step 0" in setup.note
+    fault(DAMAGED, 2)
 
 
 def test_a_state_of_another_trial_is_not_taken(program: Callable[..., SFT], tmp_path: Path) -> None:
