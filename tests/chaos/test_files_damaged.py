@@ -19,7 +19,7 @@ from trainables.sft import SFT
 from tuner.cli import run
 from tuner.config import Tpe
 from tuner.contract import InputError, Preparation
-from tuner.execution.search import _read_settings
+from tuner.execution.settings import read_settings
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
@@ -68,7 +68,7 @@ class Answers:
 
     def settings(self) -> Any:
         folder = RunFolder(self.path)
-        return _read_settings(folder, folder.record().settings_digest)
+        return read_settings(folder, folder.record().settings_digest)
 
 
 @pytest.mark.parametrize("name", ["resolved.json", "experiment.yaml"])

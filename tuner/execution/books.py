@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
-from pathlib import Path
 from typing import Any
 
 from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
 from tuner.execution import retries
-from tuner.execution.disk import Room
+from tuner.execution.disk import Room, StudyOnDisk
 from tuner.execution.plaques import Plaques
 from tuner.execution.watchdog import Watchdog
 from tuner.execution.worker import Naming, TrialConfig
@@ -23,7 +22,6 @@ from tuner.results.adapters import drop_state, drop_surplus
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
-from tuner.room import is_full
 from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
 
@@ -78,8 +76,8 @@ class Books:
         room: Room,
         watchdog: Watchdog,
     ) -> None:
-        self._folder, self._ledger, self._record, self._make_study = folder, ledger, record, study
-        self._study = study()
+        self._folder, self._ledger, self._record = folder, ledger, record
+        self._study = StudyOnDisk(study, room)
         self._terms, self._naming, self._plaques = terms, naming, plaques
         self._room, self._watchdog = room, watchdog
         self._attempts: dict[str, _Attempt] = {}
@@ -155,7 +153,7 @@ class Books:
             else:
                 self._interrupt(trial.number)
         for trial in self._record.cut_off:
-            self._in_study(partial(Study.abandon, number=trial.number), again=True)
+            self._study.call(partial(Study.abandon, number=trial.number), again=True)
         drop_surplus(self._folder, self._record, self._terms.keep_adapters)
         self._plaques.clear()
 
@@ -220,13 +218,13 @@ class Books:
                 "train_loss": evaluation.train_loss,
                 "seconds": round(evaluation.seconds, 3),
                 "memory": evaluation.memory,
-                "adapter": self._within(evaluation.adapter),
+                "adapter": self._folder.from_here(evaluation.adapter),
                 **({"verdict": _words(verdict)} if verdict else {}),
             },
         )
         loss = "no loss" if evaluation.eval_loss is None else f"{evaluation.eval_loss:.4g}"
         self._plaques.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {loss}")
-        self._in_study(lambda study: study.report(number, resource, evaluation.eval_loss))
+        self._study.call(lambda study: study.report(number, resource, evaluation.eval_loss))
         if verdict is not None:
             self._end(number, verdict)
 
@@ -265,26 +263,11 @@ class Books:
         """Whether trials wait at their next report, and none starts."""
         return bool(self._record.paused)
 
-    def pause(self, why: str) -> None:
-        """Holds every trial at its next report. why: as the user reads it ("by you")."""
-        self._ledger.append(Kind.PAUSED, details={"why": why})
-
-    def go_on(self) -> None:
-        self._ledger.append(Kind.RESUMED)
-
     @_undivided
     def stop_trial(self, number: int) -> None:
         """Ends one running trial; the scheduler takes it from Ray at its next turn."""
         self._stopped.add(self._record.trials[number].trial)
         self._end(number, Verdict(Reason.USER))
-
-    def stop_search(self, by: str) -> None:
-        """Ends the search: what runs is stopped, what it has found is kept."""
-        self._ledger.append(Kind.STOPPED, details={"by": by})
-
-    def add(self, name: str, params: Mapping[str, Any], *, by: str) -> None:
-        """Takes in a point that becomes a trial, on top of those that were planned, when a worker is free."""
-        self._ledger.append(Kind.ADDED, params=dict(params), details={"name": name, "by": by})
 
     # Stopping
 
@@ -312,11 +295,11 @@ class Books:
             number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
             distributions: Mapping[str, str] = cut_off.distributions
             more = {"by": cut_off.added_by} if cut_off.added_by else {}
-            folders = tuple(str(self._place(number, earlier)) for earlier in range(cut_off.attempt, 0, -1))
+            folders = tuple(str(self._folder.attempt(number, earlier)) for earlier in range(cut_off.attempt, 0, -1))
             resume = Resume(cut_off.step, cut_off.best_eval_loss, folders)
         elif self._has_more:
             given = (added.params, added.by) if added else ()
-            suggestion = self._in_study(lambda study: study.ask(*given), again=True)
+            suggestion = self._study.call(lambda study: study.ask(*given), again=True)
             if suggestion is None:
                 self._used_up = True
                 return None
@@ -335,8 +318,8 @@ class Books:
             params=params,
             details={"distributions": dict(distributions), **more},
         )
-        place = self._place(number, attempt)
-        self._make_folder(place)
+        place = self._folder.attempt(number, attempt)
+        self._room.patient(lambda: place.mkdir(parents=True, exist_ok=True))
         assignment = Assignment(
             number=number,
             params=params,
@@ -352,51 +335,17 @@ class Books:
         self._watchdog.begin(trial_id, assignment.folder)
         return {"trial": TrialConfig(assignment, title, log)}
 
-    def _place(self, number: int, attempt: int) -> Path:
-        """An attempt's own folder: an earlier one that was given up for dead may still be writing into its."""
-        place = self._folder.trial(number)
-        return place if attempt == 1 else place / f"attempt-{attempt}"
-
     def _current(self, trial_id: str) -> TrialRecord | None:
         """The trial, if this is the attempt at it that counts."""
         known = self._attempts.get(trial_id)
         trial = self._record.trials.get(known.number) if known else None
         return trial if known and trial and trial.attempt == known.attempt else None
 
-    def _within(self, adapter: str | None) -> str | None:
-        """An adapter's place, from the run folder on, so that the folder may be moved."""
-        path = Path(adapter) if adapter else None
-        return str(path.relative_to(self._folder.path)) if path and path.is_relative_to(self._folder.path) else adapter
-
     def _interrupt(self, number: int) -> None:
         self._plaques.end(number)
         trial = self._record.trials[number]
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
-        self._in_study(lambda study: study.abandon(number), again=True)
-
-    def _make_folder(self, place: Path) -> None:
-        while True:
-            try:
-                return place.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                if not is_full(error):
-                    raise
-                self._room.full(error)
-
-    def _in_study(self, call: Callable[[Study], Any], again: bool = False) -> Any:
-        """Calls the study. Where its disk is full, it is made anew from the ledger once there is room: that has every
-        fact already, so only what is `again` asked for is asked a second time."""
-        made_anew = False
-        while True:
-            try:
-                if made_anew:
-                    self._study = self._make_study()
-                return call(self._study) if again or not made_anew else None
-            except OSError as error:
-                if not is_full(error):
-                    raise
-                self._room.full(error)
-                made_anew = True
+        self._study.call(lambda study: study.abandon(number), again=True)
 
     def _retry(self, trial_id: str, verdict: Verdict, message: str) -> None:
         """Ends an attempt; the trial itself goes on in the next one. The study hears nothing: it runs."""
@@ -429,7 +378,7 @@ class Books:
             reason=str(verdict.reason),
             details={key: value for key, value in details.items() if value},
         )
-        self._in_study(lambda study: study.tell(number, verdict, trial.best_eval_loss))
+        self._study.call(lambda study: study.tell(number, verdict, trial.best_eval_loss))
         drop_state(self._folder, number)
         drop_surplus(self._folder, self._record, self._terms.keep_adapters, ended=number)
         self.halt = self.halt or self._streak.ended(number, verdict)

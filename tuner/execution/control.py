@@ -1,7 +1,7 @@
 """What people ask of a running search, carried out in the driver's loop: stop, add, pause, resume.
 
 Ray's loop gives the driver a turn several times a second; each turn looks into the run folder for requests. Everything
-done here is written into the ledger by the books before it is answered.
+done here is written into the ledger before it is answered; the books read it from the record.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tuner.contract import InputError
 from tuner.execution.books import Books
 from tuner.execution.plan import Plan
 from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
 from tuner.results.requests import Request, answer, clear, take
 from tuner.space.own import own_point
@@ -27,8 +28,8 @@ BY = "user"
 class Control:
     """Answers the requests of one session of a search. `turn` is called from the driver's loop."""
 
-    def __init__(self, folder: RunFolder, books: Books, record: SearchRecord, plan: Plan) -> None:
-        self._folder, self._books, self._record, self._plan = folder, books, record, plan
+    def __init__(self, folder: RunFolder, books: Books, ledger: Ledger, record: SearchRecord, plan: Plan) -> None:
+        self._folder, self._books, self._ledger, self._record, self._plan = folder, books, ledger, record, plan
         self._looked = 0.0
         self._actions: Mapping[str, Callable[[Request], str]] = {
             "stop": self._stop,
@@ -61,7 +62,7 @@ class Control:
         number = request.values.get("trial")
         if number is None:
             running = self._running()
-            self._books.stop_search(BY)
+            self._ledger.append(Kind.STOPPED, details={"by": BY})
             return f"{self._folder.name} ends: {running} stopped, the best kept"
         trial = self._trial(number)
         if not trial.is_running:
@@ -77,7 +78,7 @@ class Control:
         before = {} if like is None else self._trial(like).params
         plan = self._plan
         point = own_point(plan.space, given, before, plan.experiment.settings, plan.program)
-        self._books.add(request.name, point, by=BY)
+        self._ledger.append(Kind.ADDED, params=point, details={"name": request.name, "by": BY})
         told = ", ".join(f"{name}={shown(value)}" for name, value in point.items())
         rest = [name for name in plan.space.parameters if name not in point]
         drawn = "; the sampler draws the rest" if rest else ""
@@ -86,13 +87,13 @@ class Control:
     def _pause(self, request: Request) -> str:
         if self._record.paused:
             return f"{self._folder.name} is paused already ({self._record.paused})"
-        self._books.pause("by you")
+        self._ledger.append(Kind.PAUSED, details={"why": "by you"})
         return f"{self._folder.name} is paused: {self._running()} waiting from the next evaluation on, none starts"
 
     def _resume(self, request: Request) -> str:
         if not self._record.paused:
             return f"{self._folder.name} was not paused"
-        self._books.go_on()
+        self._ledger.append(Kind.RESUMED)
         return f"{self._folder.name} goes on"
 
     def _running(self) -> str:

@@ -10,8 +10,13 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tuner.contract import Reason, Verdict
+from tuner.room import is_full
+
+if TYPE_CHECKING:
+    from tuner.study.study import Study
 
 CHECK_S = 1.0
 LEAST_BYTES = 64 * 1024
@@ -76,6 +81,16 @@ class Room:
         while self._free() < LEAST_BYTES and not self._stopping():
             time.sleep(CHECK_S / 2)
 
+    def patient(self, write: Callable[[], None]) -> None:
+        """Calls `write`, and again where the disk was full."""
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self.full(error)
+
     def _tell_the_end(self, since: float) -> None:
         self._say("")
         waited = time.monotonic() - since
@@ -83,6 +98,28 @@ class Room:
 
     def _free(self) -> int:
         return shutil.disk_usage(self._path).free
+
+
+class StudyOnDisk:
+    """A study whose disk may fill up: once there is room it is made anew from the ledger, which has every fact."""
+
+    def __init__(self, make: Callable[[], Study], room: Room) -> None:
+        self._make, self._room = make, room
+        self._study = make()
+
+    def call(self, what: Callable[[Study], Any], again: bool = False) -> Any:
+        """Calls the study. again: also one that was made anew, because the ledger does not have what is asked."""
+        made_anew = False
+        while True:
+            try:
+                if made_anew:
+                    self._study = self._make()
+                return what(self._study) if again or not made_anew else None
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._room.full(error)
+                made_anew = True
 
 
 def no_room(error: BaseException) -> Verdict:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,26 +13,23 @@ from typing import Any
 
 from tuner import __version__
 from tuner.apart import Apart
-from tuner.config import Experiment, dump_resolved, load_resolved
+from tuner.config import Experiment
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import RayGone, dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.nodes import offered, require_nodes
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
+from tuner.execution.settings import digest_of, fixed_experiment, read_settings, write_settings
 from tuner.execution.signals import StopRequested, StopSignals
 from tuner.execution.token import guard_token
-from tuner.redaction import redact, redacted
 from tuner.results import storage
 from tuner.results.adapters import write_best
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.records import SearchRecord
 from tuner.results.stranger import read_object
-from tuner.results.versions import versions
 from tuner.room import is_full
-from tuner.seeds import derive_seed
-from tuner.space import with_params
 from tuner.watch.trackers import Tracker, Tracking, load_tracker
 
 Observer = Callable[[Event], None]
@@ -66,7 +60,7 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
         try:
             lock = RunLock(folder)
-            _write_settings(folder, experiment)
+            write_settings(folder, experiment)
             outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord()).run()
             if outcome.signal is not None and not outcome.record.trials:
                 raise StopRequested(outcome.signal)
@@ -106,7 +100,7 @@ def resume_search(
         lock = RunLock(folder)
         try:
             record = folder.record()
-            experiment = _with_num_trials(_read_settings(folder, record.settings_digest), record, num_trials)
+            experiment = _with_num_trials(read_settings(folder, record.settings_digest), record, num_trials)
             place = {
                 "name": folder.name,
                 "storage_path": str(folder.path.parent),
@@ -314,7 +308,7 @@ class _Search:
             "gpus_per_trial": resources.gpus,
             "recipe": dict(self._plan.recipe),
             "dashboard": dashboard_url(),
-            "settings": _digest(self._folder.resolved),
+            "settings": digest_of(self._folder.resolved),
         }
 
     def _finish(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
@@ -377,48 +371,3 @@ def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | No
     if signal is not None or record.cut_off:
         return "interrupted"
     return "stopped" if record.stopped else "done"
-
-
-def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The experiment that trains one point again: every setting of the program, and no search."""
-    settings = with_params(experiment.settings, params, experiment.program_class)
-    return {
-        **settings.model_dump(mode="json"),
-        "search": {"space": {"parameters": {}}, "num_trials": 1, "seed": experiment.search.seed},
-        "scheduler": {"kind": "none"},
-        "run": {"program": experiment.program},
-    }
-
-
-def _write_settings(folder: RunFolder, experiment: Experiment) -> None:
-    folder.experiment.write_text(redact(experiment.text), encoding="utf-8")
-    about = {
-        "versions": versions(),
-        "seeds": {purpose: derive_seed(experiment.search.seed, purpose) for purpose in ("sampler", "trial")},
-        "command": redacted([Path(sys.executable).name, "-m", "tuner", *sys.argv[1:]]),
-        "labels": {name: p.label for name, p in experiment.program_class.PARAMETERS.items() if p.label},
-    }
-    resolved = {**dump_resolved(experiment), "about": about}
-    folder.resolved.write_text(json.dumps(resolved, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _read_settings(folder: RunFolder, digest: str) -> Experiment:
-    """The settings that the search was started with. Raises InputError where the file is not what was written."""
-    anew = f"restore it from a backup, or start anew from {folder.experiment} under another name"
-    try:
-        resolved = read_object(folder.resolved)
-    except InputError as error:
-        raise InputError(error.what, where=error.where, expected=error.expected, remedy=anew) from error
-    if digest and digest != _digest(folder.resolved):
-        raise InputError(
-            "is damaged, or was edited: the ledger knows other settings (their SHA-256 does not fit)",
-            where=str(folder.resolved),
-            expected="the settings that the search was started with",
-            remedy=anew,
-        )
-    resolved.pop("about", None)
-    return load_resolved(resolved, str(folder.resolved))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -109,7 +109,7 @@ def run_trials(
     )  # fmt: skip
     books.stop_when(signals.requested, signals.whole)
     books.settle()
-    books.every_turn(Control(folder, books, record, plan).turn)
+    books.every_turn(Control(folder, books, ledger, record, plan).turn)
     books.every_turn(Gauges(record).turn)
     note = partial(_note, ledger)
     books.every_turn(Nodes(experiment.run.address, books.give_up, note).turn)

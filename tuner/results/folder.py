@@ -92,6 +92,16 @@ class RunFolder:
         """Where trial `number` keeps its adapter."""
         return self.adapters / f"{number:04d}"
 
+    def attempt(self, number: int, attempt: int) -> Path:
+        """An attempt's own folder: an earlier one that was given up for dead may still be writing into its."""
+        place = self.trial(number)
+        return place if attempt == 1 else place / f"attempt-{attempt}"
+
+    def from_here(self, adapter: str | None) -> str | None:
+        """An adapter's place, from the run folder on, so that the folder may be moved."""
+        path = Path(adapter) if adapter else None
+        return str(path.relative_to(self.path)) if path and path.is_relative_to(self.path) else adapter
+
     def log(self, number: int) -> Path:
         return self.logs / f"trial-{number:04d}.log"
 
