@@ -128,22 +128,32 @@ def test_a_real_trial_goes_on_where_its_driver_was_killed(shared: Shared, tmp_pa
     fault("state files damaged between a kill and a resume", 3)
 
 
-def test_the_ray_that_it_runs_on(shared: Shared, tmp_path: Path, fault: Count) -> None:
-    """Its head is gone: Ray ends the driver, after a minute if it is not told otherwise."""
+@pytest.mark.parametrize(
+    ("process", "pace", "told"),
+    [
+        ("gcs_server", 0.3, "Failed to connect to GCS"),  # Ray ends the driver, after a minute if not told otherwise
+        ("raylet", 1.0, "Ray's own process on this machine (raylet) has died"),  # its workers train on for 14 s
+    ],
+)
+def test_the_ray_that_it_runs_on(
+    shared: Shared, tmp_path: Path, fault: Count, process: str, pace: float, told: str
+) -> None:
     soon = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
-    driver = driving.toy(tmp_path, train={"pace": 0.3}, trials=5, environment=soon)
-    before = driver.wait(driving.counting(Kind.EVALUATION, 4))
-    (head,) = [process for process in driver.look_around() if process.name() == "gcs_server"]
-    head.kill()
-    _, errors = driver.process.communicate(timeout=120)
-    assert driver.process.returncode == 1 and "Traceback" not in errors, errors
+    driver = driving.toy(tmp_path, "--scheduler", "none", train={"pace": pace}, trials=3, environment=soon)
+    before = driver.wait(driving.counting(Kind.EVALUATION, 2))
+    (found,) = [other for other in driver.look_around() if other.name() == process]
+    found.kill()
+    started = driver.family
+    _, errors = driver.process.communicate(timeout=180)
+    assert driver.process.returncode == 1 and told in errors and "Traceback" not in errors, errors
+    assert "--resume run" in errors or process == "gcs_server"
     invariants.check_kept(before, driver.events)
     invariants.check_ledger(driver.folder)
-    started, before = driver.family, driver.events
+    before = driver.events
     driver = driving.resume(tmp_path, on=shared)
     code, _, errors = driver.end()
     assert code == 0, errors
-    invariants.check(driver.folder, num_trials=5, exit_code=code, family=[*started, *driver.family])
+    invariants.check(driver.folder, num_trials=3, exit_code=code, family=[*started, *driver.family])
     invariants.check_kept(before, driver.events)
     fault("kill -9 of the Ray that a search runs on")
 
