@@ -57,7 +57,7 @@ class Driver:
         with suppress(psutil.NoSuchProcess):
             self.family = psutil.Process(self.process.pid).children(recursive=True)
         if self.raylet is not None:
-            self.family += [p for p in self.raylet.children(recursive=True) if "TrialActor" in name_of(p)]
+            self.family += [p for p in self.raylet.children(recursive=True) if "ray::Trial" in name_of(p)]
         return self.family
 
     def kill(self) -> list[psutil.Process]:
@@ -93,6 +93,14 @@ def name_of(process: psutil.Process) -> str:
         return ""
 
 
+def has_torch(process: psutil.Process) -> bool:
+    """Whether it trains: Ray names a worker after the call that it is in."""
+    try:
+        return any("libtorch" in place.path for place in process.memory_maps())
+    except psutil.Error:
+        return False
+
+
 @dataclass(frozen=True)
 class Shared:
     """A Ray that drivers join instead of starting one each, which costs 6 s of CPU time. environment: the driver's."""
@@ -102,7 +110,7 @@ class Shared:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
+        return {"RAY_ADDRESS": self.address}
 
 
 @contextmanager

@@ -36,8 +36,7 @@ def test_the_raylet_of_a_second_node(cluster: Any, tmp_path: Path, fault: Count)
     raylet = second.all_processes["raylet"][0].process.pid
     # Slow enough: the worker trains and reports on for up to 14 s, until Ray declares its node dead
     driver = driving.toy(
-        tmp_path, "--scheduler", "none", "--address", made.address, train={"pace": 3.0}, trials=2,
-        environment={"RAY_AUTH_MODE": "disabled"},
+        tmp_path, "--scheduler", "none", "--address", made.address, train={"pace": 3.0}, trials=2
     )  # fmt: skip
 
     def there(events: Any) -> list[int]:
@@ -62,7 +61,7 @@ def test_an_engine(tmp_path: Path, fault: Count) -> None:
         "--set", "data.max_validation_rows=32",
     )  # fmt: skip
     driver.wait(driving.counting(Kind.EVALUATION, 4))
-    engines = [p for p in driver.look_around() if "EngineActor" in " ".join(p.cmdline())]
+    engines = [p for p in driver.look_around() if driving.has_torch(p)]
     assert engines, [p.cmdline() for p in driver.family]
     family = list(driver.family)
     engines[0].kill()
