@@ -17,3 +17,4 @@ def _nothing_left_behind() -> Iterator[None]:
     before = set(psutil.Process().children(recursive=True))
     yield
     invariants.check_processes(set(psutil.Process().children(recursive=True)) - before)
+    invariants.check_processes_later()

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.chaos.invariants import name_of
 from tests.integration.conftest import SPACE, TOY
 from tuner.execution.cluster import import_ray
 from tuner.results.ledger import Event, Kind, read_ledger
@@ -83,14 +84,6 @@ class Driver:
         self.look_around()
         output, errors = self.process.communicate(timeout=timeout)
         return self.process.returncode, output, errors
-
-
-def name_of(process: psutil.Process) -> str:
-    """Its whole command line, as Ray sets it; "" once it is gone."""
-    try:
-        return " ".join([process.name(), *process.cmdline()])
-    except psutil.Error:
-        return ""
 
 
 def has_torch(process: psutil.Process) -> bool:
