@@ -19,6 +19,7 @@ import yaml
 from tests.chaos.invariants import name_of
 from tests.integration.conftest import SPACE, TOY
 from tuner.execution.cluster import import_ray
+from tuner.execution.token import guard_token
 from tuner.results.ledger import Event, Kind, read_ledger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,28 +97,39 @@ def has_torch(process: psutil.Process) -> bool:
 
 @dataclass(frozen=True)
 class Shared:
-    """A Ray that drivers join instead of starting one each, which costs 6 s of CPU time. environment: the driver's."""
+    """A Ray that drivers join instead of starting one each, which costs 6 s of CPU time."""
 
-    address: str
-    raylet: psutil.Process
+    cluster: Any
 
     @property
-    def environment(self) -> dict[str, str]:
-        return {"RAY_ADDRESS": self.address}
+    def address(self) -> str:
+        return self.cluster.address
+
+    @property
+    def raylet(self) -> psutil.Process:
+        return raylet_of(self.cluster.head_node)
+
+
+def raylet_of(node: Any) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
 
 @contextmanager
 def shared_ray(cpus: int = 2) -> Iterator[Shared]:
-    """A Ray without a dashboard, started as tuner starts it otherwise."""
+    """A Ray without a dashboard, which asks for a token and ends what a worker leaves behind, like one of tuner's."""
+    guard_token()
+    mode = os.environ.get("RAY_AUTH_MODE")
+    os.environ["RAY_AUTH_MODE"] = "token"
     import_ray(None)
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False})
     try:
-        raylet = made.head_node.all_processes["raylet"][0].process.pid
-        yield Shared(made.address, psutil.Process(raylet))
+        yield Shared(made)
     finally:
         made.shutdown()
+        del os.environ["RAY_AUTH_MODE"]
+        os.environ.update({"RAY_AUTH_MODE": mode} if mode else {})
 
 
 def counting(kind: Kind, at_least: int) -> Callable[[list[Event]], bool]:
@@ -135,9 +147,10 @@ def start(
         if not code
         else ["-c", f"{code}\nimport sys\nfrom tuner.__main__ import main\nsys.exit(main())"]
     )
+    joined = {"RAY_ADDRESS": on.address} if on else {}
     process = subprocess.Popen(
         [sys.executable, *command, "search", *arguments, "--storage-path", str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(on.environment if on else {}), **(environment or {})}, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **joined, **(environment or {})}, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     return Driver(process, folder / name, on.raylet if on else None)

@@ -5,49 +5,45 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.chaos import driving, invariants
+from tests.chaos.driving import Shared
 from tests.chaos.faults import Count
 from tuner.contract import Reason
-from tuner.results.ledger import Kind
+from tuner.results.ledger import Event, Kind
 from tuner.results.records import SearchRecord
 
 pytestmark = pytest.mark.chaos
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    """A head and a second node, each with one CPU."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    yield made, second
-    made.shutdown()
+def shared() -> Iterator[Shared]:
+    with driving.shared_ray(cpus=1) as ray:
+        yield ray
 
 
-def test_the_raylet_of_a_second_node(cluster: Any, tmp_path: Path, fault: Count) -> None:
-    made, second = cluster
-    raylet = second.all_processes["raylet"][0].process.pid
+def test_the_raylet_of_a_second_node(shared: Shared, tmp_path: Path, fault: Count) -> None:
+    second = shared.cluster.add_node(num_cpus=1)
+    shared.cluster.wait_for_nodes()
+    raylet = driving.raylet_of(second)
     # Slow enough: the worker trains and reports on for up to 14 s, until Ray declares its node dead
-    driver = driving.toy(
-        tmp_path, "--scheduler", "none", "--address", made.address, train={"pace": 3.0}, trials=2
-    )  # fmt: skip
+    driver = driving.toy(tmp_path, "--scheduler", "none", train={"pace": 3.0}, trials=2, on=shared)
 
-    def there(events: Any) -> list[int]:
+    def there(events: list[Event]) -> list[int]:
         running = [t for t in SearchRecord.fold(events).trials.values() if t.is_running and len(t.points) > 1]
-        return [t.number for t in running if psutil.Process(t.setup["pid"]).ppid() == raylet]
+        return [t.number for t in running if psutil.Process(t.setup["pid"]).ppid() == raylet.pid]
 
     on_it = there(driver.wait(lambda events: bool(there(events))))
-    psutil.Process(raylet).kill()
+    before = driver.events
+    left = raylet.children(recursive=True)
+    raylet.kill()
     code, _, errors = driver.end()
     assert code == 0, errors
-    record = invariants.check(driver.folder, num_trials=2, exit_code=code)
+    record = invariants.check(driver.folder, num_trials=2, exit_code=code, family=[*left, *driver.family])
+    invariants.check_kept(before, driver.events)
     lost = record.trials[on_it[0]]
     assert lost.losses == {"infrastructure": 1} and lost.reason is Reason.BUDGET
     assert lost.setup["resumed_step"] > 0
