@@ -115,11 +115,11 @@ def raylet_of(node: Any) -> psutil.Process:
 
 
 @contextmanager
-def shared_ray(cpus: int = 2) -> Iterator[Shared]:
-    """A Ray without a dashboard, which asks for a token and ends what a worker leaves behind, like one of tuner's."""
+def shared_ray(cpus: int = 2, token: bool = True) -> Iterator[Shared]:
+    """A Ray without a dashboard, which ends what a worker leaves behind. token: whether it asks for one."""
     guard_token()
     mode = os.environ.get("RAY_AUTH_MODE")
-    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_MODE"] = "token" if token else "disabled"
     import_ray(None)
     from ray.cluster_utils import Cluster
 
@@ -148,9 +148,10 @@ def start(
         else ["-c", f"{code}\nimport sys\nfrom tuner.__main__ import main\nsys.exit(main())"]
     )
     joined = {"RAY_ADDRESS": on.address} if on else {}
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     process = subprocess.Popen(
         [sys.executable, *command, "search", *arguments, "--storage-path", str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **joined, **(environment or {})}, cwd=ROOT,
+        env={**inherited, "PYTHONPATH": str(ROOT), **joined, **(environment or {})}, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     return Driver(process, folder / name, on.raylet if on else None)

@@ -56,9 +56,9 @@ def import_ray(address: str | None) -> Any:
     """The module, imported in the environment that it wants (2 s)."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if joins(address) and has_token():
-        # Read when ray is imported. A cluster that wants a token turns a client without one away, after 20 s; a cluster
-        # that wants none takes one all the same.
+    if (joined := joins(address)) and has_token() and _asks_for_token(joined):
+        # Read when ray is imported. A cluster that wants a token turns a client without one away, after 20 s; one that
+        # wants none lets a client with a token in, whose actors are then all cancelled before they start.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -173,6 +173,18 @@ def drop_handlers() -> None:
     for name in [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether a cluster turns away who comes without a token; True where it does not say."""
+    import grpc
+
+    try:
+        with grpc.insecure_channel(address.rpartition("://")[2]) as channel:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=5)
+    except (grpc.RpcError, ValueError):
+        return True
+    return False
 
 
 def _knock(address: str) -> None:
