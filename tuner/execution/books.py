@@ -6,6 +6,7 @@ that a driver that dies between the two has lost nothing: a resume builds the st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -205,7 +206,7 @@ class Books:
             return
         self._watchdog.heard(trial_id)
         number = trial.number
-        losses = [loss for loss in (trial.best_eval_loss, evaluation.eval_loss) if loss is not None and loss == loss]
+        losses = [v for v in (trial.best_eval_loss, evaluation.eval_loss) if v is not None and math.isfinite(v)]
         self._append(
             Kind.EVALUATION,
             trial_id,
