@@ -6,8 +6,7 @@ import logging
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,6 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
     "TOKENIZERS_PARALLELISM": "false",
 }
-
-LOOK_EVERY_S = 5.0
-LOOKS = 2
-"""In a row without a living node, before it is said."""
 
 
 @contextmanager
@@ -90,37 +85,6 @@ def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterat
     finally:
         if ours:
             ray.shutdown()
-
-
-class RayGone(Exception):
-    """The Ray that a search had started has died under it."""
-
-
-class Nodes:
-    """Looks whether any node is left to run trials on. Ray itself waits for one without end: it might be added.
-
-    lost: told once where the Ray is our own, and nobody will add one. note: told on a cluster that was joined.
-    """
-
-    def __init__(self, address: str | None, lost: Callable[[Exception], None], note: Callable[[str], None]) -> None:
-        self._joined, self._lost, self._note = joins(address), lost, note
-        self._looked, self._without = 0.0, 0
-
-    def turn(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < LOOK_EVERY_S:
-            return
-        import ray
-
-        self._looked = now
-        alive = any(node["Alive"] for node in ray.nodes())
-        self._without = 0 if alive else self._without + 1
-        if self._without != LOOKS:
-            return
-        if self._joined:
-            self._note("no node of the cluster is alive: trials wait until there is one, or until you press Ctrl-C")
-        else:
-            self._lost(RayGone("Ray's own process on this machine (raylet) has died: no trial can go on"))
 
 
 def joins(address: str | None) -> str | None:

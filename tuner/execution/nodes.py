@@ -1,4 +1,5 @@
-"""The nodes of a cluster: what they offer to trials, and whether each can work, asked before the first trial."""
+"""The nodes of a cluster: what they offer to trials, and whether each can work, asked before the first trial; and
+whether any is left, asked while they run."""
 
 from __future__ import annotations
 
@@ -6,18 +7,22 @@ import importlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tuner.config.paths import storage_uri
 from tuner.contract import PROGRAMS, InputError
+from tuner.execution.cluster import joins
 from tuner.results.storage import try_uri
 from tuner.results.versions import versions
 
 ANSWERS_WITHIN_S = 90
 """A node starts a worker process for the answer; on a cold network disk that has taken half a minute."""
 _TYPE = "accelerator_type:"
+LOOK_EVERY_S = 5.0
+LOOKS = 2
+"""In a row without a living node, before it is said."""
 
 
 def offered(accelerator_type: str | None = None) -> Mapping[str, float]:
@@ -151,3 +156,34 @@ def _sum(nodes: list[dict[str, float]]) -> dict[str, float]:
 
 def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+
+
+class RayGone(Exception):
+    """The Ray that a search had started has died under it."""
+
+
+class Nodes:
+    """Looks whether any node is left to run trials on. Ray itself waits for one without end: it might be added.
+
+    lost: told once where the Ray is our own, and nobody will add one. note: told on a cluster that was joined.
+    """
+
+    def __init__(self, address: str | None, lost: Callable[[Exception], None], note: Callable[[str], None]) -> None:
+        self._joined, self._lost, self._note = joins(address), lost, note
+        self._looked, self._without = 0.0, 0
+
+    def turn(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        import ray
+
+        self._looked = now
+        alive = any(node["Alive"] for node in ray.nodes())
+        self._without = 0 if alive else self._without + 1
+        if self._without != LOOKS:
+            return
+        if self._joined:
+            self._note("no node of the cluster is alive: trials wait until there is one, or until you press Ctrl-C")
+        else:
+            self._lost(RayGone("Ray's own process on this machine (raylet) has died: no trial can go on"))

@@ -15,9 +15,9 @@ from tuner import __version__
 from tuner.apart import Apart
 from tuner.config import Experiment
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
-from tuner.execution.cluster import RayGone, dashboard_url, drop_handlers, import_ray, joins, ray_session
+from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
-from tuner.execution.nodes import offered, require_nodes
+from tuner.execution.nodes import RayGone, offered, require_nodes
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.settings import digest_of, fixed_experiment, read_settings, write_settings

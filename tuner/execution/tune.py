@@ -13,10 +13,10 @@ from ray.tune import Stopper
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms, readings
-from tuner.execution.cluster import Nodes
 from tuner.execution.control import Control
 from tuner.execution.disk import Room
 from tuner.execution.engines import SLOT_CPUS, Engines
+from tuner.execution.nodes import Nodes
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
 from tuner.execution.resources import Resources
