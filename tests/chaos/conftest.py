@@ -8,7 +8,8 @@ import psutil
 import pytest
 
 from tests.chaos import invariants
-from tests.integration.conftest import ray, toy  # noqa: F401  fixtures
+from tests.integration.conftest import toy  # noqa: F401  a fixture
+from tuner.execution.cluster import ray_session
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -18,3 +19,10 @@ def _nothing_left_behind() -> Iterator[None]:
     yield
     invariants.check_processes(set(psutil.Process().children(recursive=True)) - before)
     invariants.check_processes_later()
+
+
+@pytest.fixture(scope="module")
+def ray(_nothing_left_behind: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """That of `toy`."""
+    with ray_session(None, tmp_path_factory.mktemp("ray") / "driver.log"):
+        yield
