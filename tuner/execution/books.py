@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
+from tuner.contract import LEAVE, STATE, Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
 from tuner.execution import retries
 from tuner.execution.disk import Room, StudyOnDisk
 from tuner.execution.plaques import Plaques
@@ -89,6 +89,7 @@ class Books:
         self._whole: Callable[[], AbstractContextManager[None]] = nullcontext
         self._turns: list[Callable[[], None]] = [plaques.tick, room.tick]
         self._stopped: set[str] = set()
+        self._leaving: set[str] = set()
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
@@ -243,7 +244,8 @@ class Books:
         elif self.stopping and lost:
             self._interrupt(trial.number)  # its worker may have been ended by the same signal
         elif message:
-            self._retry(trial_id, verdict, message)
+            fit = {"device": verdict.device, "fit": asdict(verdict.fit)} if verdict.fit is not None else {}
+            self._retry(trial_id, str(verdict.reason), message, **fit)
         else:
             self._end(trial.number, verdict, traceback)
             if verdict.reason.halts_search:
@@ -269,6 +271,37 @@ class Books:
         """Ends one running trial; the scheduler takes it from Ray at its next turn."""
         self._stopped.add(self._record.trials[number].trial)
         self._end(number, Verdict(Reason.USER))
+
+    # Leaving a node
+
+    def running_as(self, number: int, attempt: int) -> str | None:
+        """Ray's id of an attempt at a trial, if it is the one that runs."""
+        trial = self._record.trials.get(number)
+        return trial.trial if trial and trial.is_running and trial.attempt == attempt else None
+
+    def leave(self, trial_id: str) -> None:
+        """The trial's node is about to go: it keeps a state with its next report, and leaves with that."""
+        known = self._attempts.get(trial_id)
+        if known is None or trial_id in self._leaving or self._current(trial_id) is None:
+            return
+        self._leaving.add(trial_id)
+        with suppress(OSError):  # else it goes on from the state that it has
+            sign = self._folder.attempt(known.number, known.attempt) / STATE / LEAVE
+            sign.parent.mkdir(parents=True, exist_ok=True)
+            sign.touch()
+
+    def leaves(self, trial_id: str) -> bool:
+        if trial_id in self._leaving:
+            self.leave_now(trial_id)
+        return trial_id in self._leaving
+
+    @_undivided
+    def leave_now(self, trial_id: str) -> None:
+        """Gives the attempt up: the next one begins on another node. It counts as no loss: `retries` has no say."""
+        self._leaving.add(trial_id)
+        trial = self._current(trial_id)
+        if trial is not None and trial.is_running and not self.stopping:
+            self._retry(trial_id, "drained", "its node is about to go")
 
     # Stopping
 
@@ -348,14 +381,11 @@ class Books:
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
         self._study.call(lambda study: study.abandon(number), again=True)
 
-    def _retry(self, trial_id: str, verdict: Verdict, message: str) -> None:
+    def _retry(self, trial_id: str, reason: str, message: str, **more: Any) -> None:
         """Ends an attempt; the trial itself goes on in the next one. The study hears nothing: it runs."""
         self._plaques.end(self._attempts[trial_id].number)
         self._watchdog.end(trial_id)
-        details: dict[str, Any] = {"message": message}
-        if verdict.fit is not None:
-            details |= {"device": verdict.device, "fit": asdict(verdict.fit)}
-        self._append(Kind.RETRY, trial_id, reason=str(verdict.reason), details=details)
+        self._append(Kind.RETRY, trial_id, reason=reason, details={"message": message, **more})
 
     def _append(self, kind: Kind, trial_id: str, **values: Any) -> None:
         known = self._attempts[trial_id]

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,7 +33,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
-from tuner.execution.carrying import arrived, carried, carry
+from tuner.execution.carrying import Luggage, arrived, carried
 from tuner.execution.disk import no_room
 from tuner.execution.resources import Resources
 from tuner.room import is_full
@@ -43,6 +42,10 @@ Report = Setup | Evaluation | Verdict
 Answer = tuple[Report, str]
 """A report and, with a verdict, the traceback behind it."""
 
+ANSWERS_WITHIN_S = 5.0
+"""An engine that stands answers at once how many slots it has free; one that is being made does not."""
+MADE_ANEW_S = 180.0
+"""For engines that died to stand again, on nodes that may have to come first; imports alone take 20 s."""
 SLOT_CPUS = 0.01
 """What a trial's actor holds when an engine does its work."""
 
@@ -61,7 +64,9 @@ class EngineActor:
         self._changed = threading.Condition()
         self._places: dict[int, int] = {}
         self._mail: dict[int, SimpleQueue[Answer]] = {}
+        self._luggage: dict[int, Luggage] = {}
         self._owed: set[int] = set()
+        self._closed = False
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     def begin(self, preparation: Preparation, asked: Asked) -> Begun | Answer:
@@ -79,12 +84,24 @@ class EngineActor:
         return f"engine of {self._slots} slots"
 
     def free(self) -> int:
-        """How many slots are empty."""
-        return self._slots - len(self._places)
+        """How many slots take a trial."""
+        return 0 if self._closed else self._slots - len(self._places)
+
+    def close(self) -> list[tuple[int, int]]:
+        """Takes no further trial, because the node is about to go; number and attempt of those that are still here."""
+        if not self._closed:
+            for luggage in list(self._luggage.values()):
+                luggage.hurry()
+        self._closed = True
+        return [(number, luggage.attempt) for number, luggage in list(self._luggage.items())]
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where every slot is taken."""
-        return self._order(lambda: self._join(assignment, preparation))
+        try:
+            luggage = Luggage(assignment)  # here and not in the loop: its neighbours train on
+        except Exception as error:
+            return _verdict(error)
+        return self._order(lambda: self._join(assignment, preparation, luggage))
 
     def step(self, number: int) -> Answer:
         """The next evaluation of trial `number`, which tells the engine that the last one was no stop."""
@@ -93,7 +110,12 @@ class EngineActor:
         if number in self._owed:
             self._order(lambda: self._engine.confirm(self._places[number]))
         self._owed.add(number)
-        return self._mail[number].get()
+        luggage, answer = self._luggage[number], self._mail[number].get()
+        try:
+            luggage.send()  # while the engine trains on
+        except Exception as error:
+            return _verdict(error)
+        return answer
 
     def stop(self, number: int) -> None:
         """Takes trial `number` out of its slot at the next step boundary."""
@@ -104,13 +126,13 @@ class EngineActor:
             made: Any = load_program(self._program)
             self._engine = made.pack(self._settings, arrived(preparation), self._slots)
 
-    def _join(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
-        slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
-        if slot is None:
-            return None
+    def _join(self, assignment: Assignment, preparation: Preparation, luggage: Luggage) -> Answer | None:
         number = assignment.number
-        self._places[number], self._mail[number] = slot, SimpleQueue()
-        Path(assignment.folder).mkdir(parents=True, exist_ok=True)  # on another node than the driver's
+        self._leave(number)  # an attempt whose actor was lost did not say goodbye
+        slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
+        if slot is None or self._closed:
+            return None
+        self._places[number], self._mail[number], self._luggage[number] = slot, SimpleQueue(), luggage
         try:
             self._make(preparation)
             return self._engine.join(slot, assignment), ""
@@ -120,7 +142,9 @@ class EngineActor:
     def _leave(self, number: int) -> None:
         slot = self._places.pop(number, None)
         self._owed.discard(number)
-        self._mail.pop(number, None)
+        if (mail := self._mail.pop(number, None)) is not None:
+            mail.put(_verdict(Fault(Reason.INFRASTRUCTURE, "it left its slot")))  # who still waits there is lost
+        self._luggage.pop(number, None)
         if slot is not None and self._engine is not None:
             self._engine.leave(slot)
 
@@ -152,7 +176,6 @@ class EngineActor:
         try:
             for slot, report in engine.advance(limit=1):
                 number = next(n for n, place in self._places.items() if place == slot)
-                carry(report)
                 self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
         except Exception as error:
             answer = _verdict(error)
@@ -169,19 +192,26 @@ class SoloActor:
         self._making = lambda preparation: carried(load_program(program)(settings, arrived(preparation)), preparation)
         self._program: Program | None = None
         self._number: int | None = None
+        self._attempt = 0
+        self._closed = False
 
     def __repr__(self) -> str:
         return "unpacked beside an engine"
 
     def free(self) -> int:
-        """1 where no trial is here."""
-        return int(self._number is None)
+        """1 where a trial may come."""
+        return int(self._number is None and not self._closed)
+
+    def close(self) -> list[tuple[int, int]]:
+        """As an engine's."""
+        self._closed = True
+        return [] if self._number is None else [(self._number, self._attempt)]
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where another is here."""
-        if self._number is not None:
+        if self._number is not None or self._closed:
             return None
-        self._number = assignment.number
+        self._number, self._attempt = assignment.number, assignment.attempt
         try:
             self._program = self._program or self._making(preparation)
             return self._program.start(assignment), ""
@@ -224,17 +254,18 @@ class RemoteProgram:
         packs: Any = getattr(load_program(self._all.program), "packs", lambda *_: None)
         packed = not self._all.solos or packs(self._all.settings, assignment.params) is None
         self._engines = self._all.packed if packed else self._all.solos
+        if assignment.attempt > 1:  # an earlier attempt whose actor was lost may still hold a slot of any engine
+            for engine in (*self._all.packed, *self._all.solos):
+                engine.stop.remote(assignment.number)
+        since = time.monotonic()
         while True:
-            try:
-                free = ray.get([engine.free.remote() for engine in self._engines])
-            except RayActorError as error:
-                raise Fault(Reason.INFRASTRUCTURE, "an engine died") from error
-            for place in sorted(range(len(free)), key=lambda place: -free[place]):
+            free = self._free(since)
+            for place in sorted((place for place in free if free[place]), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
                 setup = self._answer(self._call("start", "set up").remote(assignment, self._all.preparation))
                 if setup is not None:
                     return setup
-            time.sleep(0.05)
+            time.sleep(0.05 if free else 1.0)
 
     def step(self) -> Evaluation:
         return self._answer(self._call("step", "in its slot").remote(self._number))
@@ -244,6 +275,22 @@ class RemoteProgram:
             ray.get(self._engine.stop.remote(self._number))
         except RayActorError:
             return  # its trials went with it
+
+    def _free(self, since: float) -> dict[int, int]:
+        """The free slots of each engine that answers; one whose node is gone may wait for another for ever. Where all
+        have died they are made anew, for which they get some minutes `since` the trial began to look."""
+        asked = [engine.free.remote() for engine in self._engines]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=ANSWERS_WITHIN_S)
+        found: dict[int, int] = {}
+        dead: RayActorError | None = None
+        for place, answer in enumerate(asked):
+            try:
+                found |= {place: ray.get(answer)} if answer in answered else {}
+            except RayActorError as error:
+                dead = error
+        if dead is not None and not found and time.monotonic() - since > MADE_ANEW_S:
+            raise Fault(Reason.INFRASTRUCTURE, "an engine died") from dead
+        return found
 
     def _call(self, method: str, what: str) -> Any:
         """A call of the engine that bears the trial's number: those that run are its slots, on its dashboard page."""

@@ -18,6 +18,7 @@ from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.nodes import RayGone, offered, require_nodes
+from tuner.execution.pinning import pinned
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.settings import digest_of, fixed_experiment, read_settings, write_settings
@@ -60,6 +61,8 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
         try:
             lock = RunLock(folder)
+            experiment = pinned(experiment, folder.logs / "prepare.log")
+            plan = replace(plan, experiment=experiment)
             write_settings(folder, experiment)
             outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord()).run()
             if outcome.signal is not None and not outcome.record.trials:
@@ -202,7 +205,7 @@ class _Search:
         self._signals.listen()
         resources = decide(
             self._experiment.run,
-            offered(self._experiment.run.accelerator_type),
+            offered(self._experiment.run.accelerator_type, may_grow=bool(self._experiment.run.scale_to)),
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
             learns=self._plan.learns,
