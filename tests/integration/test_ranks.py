@@ -59,6 +59,7 @@ def given_back() -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_fault_in_one_process_is_the_trials_and_takes_no_other_trial_with_it(crew: Toy) -> None:
     """Died, too large, raised: lost and tried again, arranged smaller, failed with what it said; each while the other
     process waited for it."""

@@ -56,6 +56,7 @@ class Trial:
             settings, self.max_steps, assignment.seed, assignment.folder,
             gpu=gpu, autocast=gpu and computes_in_bf16(resident.model), group=group,
         )  # fmt: skip
+        self._device = args.device  # asked for early: this is when accelerate learns of the other processes
         self.config = lora_config(settings, resident.model)
         points = assignment.evaluation_steps(self.max_steps)
         self.number = assignment.number
@@ -98,7 +99,7 @@ class Trial:
         if self._again is not None and (not hand_over(self._again) or self._again.done):
             return
         if torch.cuda.is_available():
-            torch.cuda.set_device(self.trainer.args.device)  # a thread begins on the first that it sees
+            torch.cuda.set_device(self._device)  # a thread begins on the first that it sees
         # The constructor seeded too, but between the two others may have drawn from the same global generators. Rows
         # are drawn from a generator of their own; what is left is dropout, which need not be alike everywhere
         set_seed(self.trainer.args.seed + self.group.rank)
