@@ -17,11 +17,12 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TUNER_STATE_EVERY_S": "0", "MASTER_ADDR"
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial to run. evaluations: after which it is stopped; None: all. frozen: nothing of it is trainable."""
+    """A trial to run. evaluations: after which it is stopped; None: all. frozen: `parameters`: nothing of it is
+    trainable; `scale`: the adapter has no effect, so no gradient reaches it."""
 
     assignment: Assignment
     evaluations: int | None = None
-    frozen: bool = False
+    frozen: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,12 @@ def _run(program: Any, trial: Trial) -> Seen:
 
     setup = program.start(trial.assignment)
     model = program._trial.trainer.model
-    if trial.frozen:
+    if trial.frozen == "parameters":
         model.requires_grad_(False)
+    if trial.frozen == "scale":
+        for module in model.modules():
+            if isinstance(getattr(module, "scaling", None), dict):
+                module.scaling["default"] = 0.0
     curve: list[Evaluation] = []
     shared, fault = 0, None
     try:

@@ -83,8 +83,8 @@ NF4 = {"kind": "nf4", "compute_dtype": "float32"}
 
 @pytest.fixture(scope="module")
 def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str, list[list[Seen]]]:
-    """What two processes saw, by strategy: a whole trial, another, one that is cut off, its next attempt, a frozen
-    one, and the first again."""
+    """What two processes saw, by strategy: a whole trial, another, one that is cut off, its next attempt, two frozen
+    ones, and the first again."""
 
     def script(strategy: str, name: str, **model: Any) -> Script:
         place = folder / name
@@ -94,7 +94,8 @@ def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str
             Trial(task(place, "smaller", **SMALLER)),
             Trial(cut, evaluations=2),
             Trial(going_on(cut, 3, place)),
-            Trial(task(place, "frozen"), frozen=True),
+            Trial(task(place, "frozen"), frozen="parameters"),
+            Trial(task(place, "still"), frozen="scale"),
             Trial(task(place, "again")),
         ]
         return Script(strategy, settings(**model), preparation, trials if not model else trials[:1])
@@ -152,8 +153,10 @@ def test_a_cut_trial_goes_on_in_all_processes(
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_frozen_adapter_is_found_in_all_processes(together: dict[str, list[list[Seen]]], strategy: str) -> None:
     for process in together[strategy]:
-        assert process[4].fault is not None and process[4].fault.reason is Reason.FROZEN
-        assert not process[4].curve
+        frozen, still = process[4].fault, process[5].fault
+        assert frozen and still and {frozen.reason, still.reason} == {Reason.FROZEN}
+        assert "none is trainable" in frozen.message
+        assert "no trainable weight moved in 3 optimizer steps" in still.message
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "nf4"])

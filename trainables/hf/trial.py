@@ -100,6 +100,8 @@ class Trial:
             return
         if torch.cuda.is_available():
             torch.cuda.set_device(self._device)  # a thread begins on the first that it sees
+        if self.group.size > 1:
+            self.guard.check_setup()  # DDP has an error of its own for what is frozen, and it comes first
         # The constructor seeded too, but between the two others may have drawn from the same global generators. Rows
         # are drawn from a generator of their own; what is left is dropout, which need not be alike everywhere
         set_seed(self.trainer.args.seed + self.group.rank)

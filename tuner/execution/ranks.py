@@ -158,8 +158,7 @@ class Ranks:
     def _run(self, desk: Any) -> None:
         """Ray Train's own run, from the first process to the last."""
         try:
-            for name, value in _ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+            _set_environment()
             from ray.train import FailureConfig, RunConfig, ScalingConfig
             from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -260,6 +259,20 @@ class Ranks:
         thread.join(ENDS_WITHIN_S)
         ray.kill(self._desk)
         self._desk = None
+
+
+def _set_environment() -> None:
+    """What Ray Train reads, here and in the processes that it starts.
+
+    It leaves a watcher behind that gives a group's GPUs back when this process is killed. That one asks the cluster by
+    address, and looks for one among this machine's processes where it has none: with a second Ray on the machine it
+    asks the wrong one, and the GPUs are held until the search ends.
+    """
+    from ray.train.v2._internal import constants
+
+    for name, value in {**_ENVIRONMENT, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}.items():
+        os.environ.setdefault(name, value)
+    constants.ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def ranks(worker: Any, log: Callable[[], str]) -> Ranks:
