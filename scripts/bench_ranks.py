@@ -68,6 +68,7 @@ class Processes:
 
 
 def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, said: Any) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(job["threads"])
     if size > 1:
         os.environ |= {
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
@@ -94,11 +95,26 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
 def _trial(
     programs: dict[str, Any], strategy: str, number: int, rank: int, size: int, job: dict[str, Any]
 ) -> dict[str, Any]:
-    """A whole trial: seconds and tokens from its first evaluation to its last, and its losses."""
+    """A whole trial: the seconds of its steps, from the first row to the moved weights, and its losses."""
     import torch
+    from transformers import TrainerCallback
 
     from trainables.sft import SFT
     from tuner.contract import Assignment, Group
+
+    class Watch(TrainerCallback):
+        """The seconds of every step."""
+
+        def __init__(self) -> None:
+            self.began, self.steps = 0.0, list[float]()
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if job["gpu"]:
+                torch.cuda.synchronize()
+            self.steps.append(time.perf_counter() - self.began)
 
     if strategy not in programs:
         programs[strategy] = SFT(job["settings"], job["preparation"], Group(rank, size, strategy))
@@ -108,18 +124,16 @@ def _trial(
     began = time.perf_counter()
     program.start(Assignment(number, {}, 7, (0.25, 0.5, 0.75, 1.0), str(folder)))
     started = time.perf_counter() - began
-    curve, times = [], []
+    watch, curve = Watch(), []
+    program._trial.trainer.add_callback(watch)
     while not curve or not curve[-1].done:
         curve.append(program.step())
-        if job["gpu"]:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter())
     program.stop()
-    tokens, seconds = curve[-1].tokens - curve[0].tokens, times[-1] - times[0]
+    step = statistics.median(watch.steps[2:])
     return {
         "start_s": started,
-        "tokens_a_second": tokens / seconds,
-        "step_s": seconds / (curve[-1].step - curve[0].step),
+        "tokens_a_second": job["tokens_a_step"] / step,
+        "step_s": step,
         "eval_loss": [evaluation.eval_loss for evaluation in curve],
         "train_loss": [evaluation.train_loss for evaluation in curve],
         "peak_bytes": curve[-1].memory,
@@ -144,6 +158,7 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "preparation": prepare(scratch / "base", ROW),
         "scratch": str(scratch),
         "gpu": gpu,
+        "tokens_a_step": rows * ROW,
         "threads": max(1, (os.cpu_count() or 1) // arguments.processes),
     }
     arrangements = [("one", 1, "ddp"), ("ddp", arguments.processes, "ddp"), ("fsdp", arguments.processes, "fsdp")]

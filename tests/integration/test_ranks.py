@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from trainables import states
-from tuner.contract import InputError, Reason, Status
+from tuner.contract import Reason, Status
 from tuner.execution.search import Outcome
 from tuner.results.ledger import Event, Kind, read_ledger
 from tuner.results.records import SearchRecord
@@ -89,15 +89,6 @@ def test_a_process_that_hangs_is_found_and_its_group_ended(crew: Toy) -> None:
     trial = outcome.record.trials[1]
     assert (trial.reason, trial.attempt, trial.losses) == (Reason.BUDGET, 2, {"hung": 1})
     assert given_back() and not processes_of_groups()
-
-
-def test_what_does_not_go_is_said_before_anything_runs(toy: Toy, crew: Toy) -> None:
-    with pytest.raises(InputError, match="trains a trial in one process"):
-        toy(scheduler__workers_per_trial=2)
-    with pytest.raises(InputError, match="batch_size 3 is odd"):
-        crew(train__batch_size=3)
-    with pytest.raises(InputError, match="asks for 64 GPUs and 2 CPUs, and Ray has 0"):
-        crew(scheduler__workers_per_trial=None, scheduler__gpus_per_trial=64.0, train__batch_size=64)
 
 
 SMALL = [

@@ -17,7 +17,7 @@ class Crew(Toy):
     @classmethod
     def spreads(cls, settings: ToySettings, params: Mapping[str, Any], group: Group) -> str | None:
         size = params.get("batch_size", settings.train.batch_size)
-        return f"batch_size {size} is odd" if size % group.size else None
+        return f"batch_size {size} is no multiple of {group.size}" if size % group.size else None
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group) -> None:
         super().__init__(settings, preparation)

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tuner.config import load_experiment
 from tuner.config.sections import Asha, Run
 from tuner.contract import InputError
+from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 
 CPUS, GPUS = {"CPU": 2.0}, {"CPU": 32.0, "GPU": 8.0}
@@ -37,3 +39,22 @@ def test_more_gpus_than_there_are() -> None:
     with pytest.raises(InputError) as told:
         decide(Run(), Asha(gpus_per_trial=2), CPUS, 16)
     assert "scheduler.workers_per_trial: 2" in told.value.remedy
+
+
+SPACE = {"parameters": {"batch_size": {"type": "int", "low": 2, "high": 8}}}
+
+
+def planned(program: str, **settings: Any) -> Plan:
+    flags = {"run.program": f"tests.programs.{program}", "search.space": SPACE}
+    return make_plan(load_experiment(None, (), flags | {name.replace("__", "."): v for name, v in settings.items()}))
+
+
+def test_what_several_processes_cannot_train_is_said_before_anything_starts() -> None:
+    assert planned("crew:Crew", scheduler__workers_per_trial=2).group.size == 2
+    with pytest.raises(InputError, match="trains a trial in one process"):
+        planned("toy:Toy", scheduler__workers_per_trial=2)
+    with pytest.raises(InputError, match="batch_size 2 is no multiple of 3"):
+        planned("crew:Crew", scheduler__workers_per_trial=3, train__batch_size=9)
+    plan = planned("crew:Crew", scheduler__workers_per_trial=2)
+    assert plan.spreads({"batch_size": 4}) is None
+    assert "batch_size 5 is no multiple of 2" in str(plan.spreads({"batch_size": 5}))
