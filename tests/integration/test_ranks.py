@@ -92,7 +92,7 @@ def test_a_process_that_hangs_is_found_and_its_group_ended(crew: Toy) -> None:
 
 
 SMALL = [
-    "--json", "--num-trials", "5", "--sampler", "random", "--set", "train.max_steps=9", "--set",
+    "--json", "--num-trials", "4", "--sampler", "random", "--set", "train.max_steps=9", "--set",
     "data.max_validation_rows=30", "--set", "run.max_concurrent_trials=1", "--set", "run.cpus_per_trial=2",
 ]  # fmt: skip
 
@@ -133,14 +133,17 @@ def _is_of_a_group(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_search_of_two_processes_a_trial_although_one_of_them_is_killed(tmp_path: Path) -> None:
-    """Stops at rungs, goes on from a state; every trial with the losses that one process has, the winner's adapter one
-    that plain peft loads."""
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_search_of_two_processes_a_trial(tmp_path: Path, killed: bool) -> None:
+    """Stops at rungs, and goes on from a state where a process was killed; every trial with the losses that one process
+    has, the winner's adapter one that plain peft loads."""
     ledger = tmp_path / "two" / "trials.jsonl"
     process = search(tmp_path, "two", "--set", "scheduler.workers_per_trial=2")
-    kill_a_process_of_trial(0, process, ledger)
+    if killed:
+        kill_a_process_of_trial(0, process, ledger)
     record = ended(process, ledger)
-    assert record.trials[0].attempt == 2 and record.trials[0].setup["resumed_step"] >= 2
+    assert record.trials[0].attempt == 1 + killed
+    assert (record.trials[0].setup["resumed_step"] >= 2) is killed
     assert {trial.setup["processes"] for trial in record.ended} == {2}
     assert Reason.RUNG in {trial.reason for trial in record.ended}
     for number, trial in record.trials.items():
