@@ -48,16 +48,17 @@ class Luggage:
         push(self._folder, self._seen)
 
 
-def carried(program: Any, preparation: Preparation) -> Any:
-    """The program, its trials' folders carried to the store after every step."""
-    return Carried(program) if storage_uri(Path(preparation.folder)) is not None else program
+def carried(program: Any, preparation: Preparation, pushes: bool = True) -> Any:
+    """The program, its trials' folders carried to the store after every step. pushes: not where another process of the
+    trial does that."""
+    return Carried(program, pushes) if storage_uri(Path(preparation.folder)) is not None else program
 
 
 class Carried:
     """A program around another, with the luggage of its trials."""
 
-    def __init__(self, program: Any) -> None:
-        self._program = program
+    def __init__(self, program: Any, pushes: bool = True) -> None:
+        self._program, self._pushes = program, pushes
         self._luggage: Luggage | None = None
 
     def start(self, assignment: Assignment) -> Setup:
@@ -67,7 +68,8 @@ class Carried:
     def step(self) -> Evaluation:
         evaluation = self._program.step()
         assert self._luggage is not None
-        self._luggage.send()
+        if self._pushes:
+            self._luggage.send()
         return evaluation
 
     def stop(self) -> None:

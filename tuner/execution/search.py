@@ -205,6 +205,7 @@ class _Search:
         self._signals.listen()
         resources = decide(
             self._experiment.run,
+            self._experiment.scheduler,
             offered(self._experiment.run.accelerator_type, may_grow=bool(self._experiment.run.scale_to)),
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
@@ -309,6 +310,7 @@ class _Search:
             "slots": resources.slots,
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
+            "workers_per_trial": resources.processes,
             "recipe": dict(self._plan.recipe),
             "dashboard": dashboard_url(),
             "settings": digest_of(self._folder.resolved),

@@ -25,9 +25,16 @@ def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[
     return {
         **settings.model_dump(mode="json"),
         "search": {"space": {"parameters": {}}, "num_trials": 1, "seed": experiment.search.seed},
-        "scheduler": {"kind": "none"},
+        "scheduler": {"kind": "none", **_group(experiment)},
         "run": {"program": experiment.program},
     }
+
+
+def _group(experiment: Experiment) -> dict[str, Any]:
+    """The processes that a trial needs, where it needs several."""
+    names = ("gpus_per_trial", "workers_per_trial", "strategy")
+    given = experiment.scheduler.model_dump(mode="json", include=set(names))
+    return given if experiment.scheduler.processes > 1 else {}
 
 
 def write_settings(folder: RunFolder, experiment: Experiment) -> None:
