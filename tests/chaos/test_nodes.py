@@ -39,11 +39,11 @@ def test_the_raylet_of_a_second_node(shared: Shared, tmp_path: Path, fault: Coun
 
     on_it = there(driver.wait(lambda events: bool(there(events))))
     before = driver.events
-    left = raylet.children(recursive=True)
     raylet.kill()
     code, _, errors = driver.end()
     assert code == 0, errors
-    record = invariants.check(driver.folder, num_trials=2, exit_code=code, family=[*left, *driver.family])
+    # Workers that outlive the job are those of a cluster that goes on, not the search's to end
+    record = invariants.check(driver.folder, num_trials=2, exit_code=code)
     invariants.check_kept(before, driver.events)
     lost = record.trials[on_it[0]]
     assert lost.losses == {"infrastructure": 1} and lost.reason is Reason.BUDGET
