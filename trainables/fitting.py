@@ -22,10 +22,12 @@ def fitted(settings: Settings, fit: Fit | None) -> Settings:
     return settings.model_copy(update={"train": train.model_copy(update=changes)})
 
 
-def smaller(settings: Settings) -> Fit | None:
-    """The next smaller arrangement: half the micro-batch, then checkpointing; None where there is none."""
+def smaller(settings: Settings, processes: int = 1) -> Fit | None:
+    """The next smaller arrangement: half the micro-batch, then checkpointing; None where there is none. processes: that
+    share the effective batch."""
     train = settings.train
-    micro = steps.batch(train.effective_batch_size, train.per_device_train_batch_size).micro
+    micro = steps.share(train, processes).micro
     if micro > 1:
-        return Fit(steps.batch(train.effective_batch_size, micro // 2).micro, train.gradient_checkpointing)
+        fewer = steps.batch(train.effective_batch_size // processes, micro // 2).micro
+        return Fit(fewer, train.gradient_checkpointing)
     return None if train.gradient_checkpointing else Fit(1, True)

@@ -18,10 +18,12 @@ from trainables import fitting, worker
 from trainables.settings import PARAMETERS, REFUSED, Settings, with_params
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import (
+    ALONE,
     Assignment,
     Budget,
     Evaluation,
     Fault,
+    Group,
     Parameter,
     Preparation,
     Reason,
@@ -68,6 +70,13 @@ class SFT:
         return packs(with_params(worker.validated(settings), params))
 
     @classmethod
+    def spreads(cls, settings: Any, params: Mapping[str, Any], group: Group) -> str | None:
+        """Why a trial with these parameters cannot be trained by several processes; None where it can."""
+        from trainables.settings.spreading import spreads
+
+        return spreads(with_params(worker.validated(settings), params), group)
+
+    @classmethod
     def warm(cls) -> None:
         """Imports what a trial needs (10 to 20 s in a fresh process), while others still prepare the rows."""
         from trainables.hf import quiet
@@ -79,9 +88,12 @@ class SFT:
         quiet.after_imports()
 
     @classmethod
-    def memory(cls, settings: Any, params: Mapping[str, Any], slots: int) -> dict[str, int] | None:
+    def memory(
+        cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
+    ) -> dict[str, int] | None:
         """Bytes that a trial with these parameters takes at its peak on a GPU, or `slots` of them packed, with rows of
-        `data.max_length` tokens: by what they are for, and `total`. None where the base's config is not at hand."""
+        `data.max_length` tokens: by what they are for, and `total`. None where the base's config is not at hand.
+        group: the processes that train it, a GPU each."""
         from trainables.models import folder, memory
         from trainables.settings import steps
 
@@ -89,10 +101,11 @@ class SFT:
         shape = memory.shape_of(folder.config(found.model) or {})
         if shape is None:
             return None
-        micro = steps.batch(found.train.effective_batch_size, found.train.per_device_train_batch_size).micro
+        micro = steps.share(found.train, group.size).micro
         need = memory.need(
             shape, slots=slots, tokens=micro * found.data.max_length, rank=found.train.lora_r,
             bf16=found.model.dtype != "float32", nf4=found.model.quantization.kind == "nf4", packed=slots > 1,
+            shares=group.size if group.shares_base else 1,
         )  # fmt: skip
         return {**asdict(need), "total": need.total}
 
@@ -114,7 +127,8 @@ class SFT:
         quiet.after_imports()
         merge(worker.validated(settings), Path(adapter_folder), Path(to))
 
-    def __init__(self, settings: Mapping[str, Any], preparation: Preparation) -> None:
+    def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group = ALONE) -> None:
+        """group: the processes that train together, of which this is one; all of them get the same calls."""
         from trainables.hf import quiet
 
         quiet.before_imports()
@@ -123,6 +137,7 @@ class SFT:
         quiet.after_imports()
         self._settings = worker.validated(settings)
         self._preparation = preparation
+        self._group = group
         inputs = worker.open_inputs(self._settings, preparation)
         self._tokenizer, self._train, self._validation = inputs.tokenizer, inputs.train, inputs.validation
         self._trial: Trial | None = None
@@ -148,11 +163,13 @@ class SFT:
         assert self._resident is not None
         settings = with_params(self._settings, assignment.params)
         settings = self._fitted = fitting.fitted(settings, assignment.fits.get(worker.device()))
-        self._base_changed = settings.train.init_lora_weights in CHANGES_BASE
+        # FSDP leaves a base in shares, with hooks between its layers
+        self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
         with self._memory():
             self._trial = Trial(
-                settings, assignment, self._resident, self._tokenizer, self._train, self._validation, began
-            )
+                settings, assignment, self._resident, self._tokenizer, self._train, self._validation, began,
+                self._group,
+            )  # fmt: skip
         return self._setup(settings, self._trial)
 
     def step(self) -> Evaluation:
@@ -192,13 +209,13 @@ class SFT:
             if self._trial is not None and self._trial.trainer.measuring:
                 remedy = "lower train.per_device_eval_batch_size or data.max_length"
                 raise Fault(fault.reason, f"at an evaluation: {fault.message}", remedy, worker.device()) from fault
-            smaller = fitting.smaller(self._fitted)
+            smaller = fitting.smaller(self._fitted, self._group.size)
             raise Fault(fault.reason, fault.message, fault.remedy, worker.device(), smaller) from fault
 
     def _load_base(self) -> None:
         from trainables.models.resident import Resident
 
-        self._resident = Resident(worker.load_base(self._settings, self._preparation))
+        self._resident = Resident(worker.load_base(self._settings, self._preparation, self._group))
         if os.environ.get(CHECK_BASE) == "1":
             self._checksum = self._resident.checksum()
 
@@ -217,6 +234,7 @@ class SFT:
             memory_before=trial.memory_before,
             resumed_step=trial.resumed_step,
             note=_told(trial) if trial.notes else "",
+            processes=self._group.size,
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainables.settings import Settings, steps
-from tuner.contract import Fault, InputError, Preparation, Reason, Setup
+from tuner.contract import ALONE, Fault, Group, InputError, Preparation, Reason, Setup
 
 if TYPE_CHECKING:
     from trainables.models.counting import Count
@@ -40,12 +40,12 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
     return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))
 
 
-def load_base(settings: Settings, preparation: Preparation) -> Any:
+def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE) -> Any:
     """The base, which must know every token id of the rows."""
     from trainables.models import base
 
     with faults():
-        model = base.load(settings.model)
+        model = base.load(settings.model, group)
     known, highest = model.get_input_embeddings().num_embeddings, preparation.facts.get("max_token_id", 0)
     if highest >= known:
         raise InputError(
@@ -67,12 +67,13 @@ def setup(
     memory_before: int | None,
     resumed_step: int = 0,
     note: str = "",
+    processes: int = 1,
 ) -> Setup:
     """What the driver is told of a trial before its first step."""
     from trainables.models import base
 
     train, quantization = settings.train, settings.model.quantization
-    shape = steps.batch(train.effective_batch_size, train.per_device_train_batch_size)
+    shape = steps.share(train, processes)
     computes = base.compute_dtype(quantization) if quantization.kind == "nf4" else None
     return Setup(
         max_steps=max_steps,
@@ -82,7 +83,8 @@ def setup(
             "share": str(count),
             "micro_batch": shape.micro,
             "accumulation": shape.accumulation,
-            "steps_per_epoch": steps.steps_per_epoch(rows, shape),
+            "processes": processes,
+            "steps_per_epoch": steps.steps_per_epoch(rows, steps.share(train)),
             "warmup_steps": steps.warmup_steps(train.warmup_ratio, max_steps),
             "lora_alpha": lora_alpha,
             "adapted_modules": adapted_modules,

@@ -230,6 +230,33 @@ class Assignment:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The processes that train one trial together, a GPU each. rank: this one's number; size: how many there are.
+
+    strategy: ddp: each holds the whole base; fsdp: each holds a share of it. The processes share a torch process group
+    by the time a program is made.
+    """
+
+    rank: int = 0
+    size: int = 1
+    strategy: str = "ddp"
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and is the one that is heard."""
+        return self.rank == 0
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether no process holds the whole base."""
+        return self.size > 1 and self.strategy == "fsdp"
+
+
+ALONE = Group()
+"""The one process of a trial that needs no other."""
+
+
+@dataclass(frozen=True)
 class Setup:
     """What a worker built for a trial, before its first step.
 

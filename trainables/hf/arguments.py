@@ -5,18 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from trainables.settings import Settings, steps
+from tuner.contract import ALONE, Group
+
+_FSDP = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True}
+"""accelerate's words for it: a layer is put together where it is needed, and taken apart again."""
 
 
-def sft_config(settings: Settings, max_steps: int, seed: int, folder: str, *, gpu: bool, autocast: bool) -> Any:
+def sft_config(
+    settings: Settings, max_steps: int, seed: int, folder: str, *, gpu: bool, autocast: bool, group: Group = ALONE
+) -> Any:
     """TRL's arguments of a trial of `max_steps` optimizer steps.
 
     Evaluation, logging and saving are driven by callbacks, so their own schedules are off. The rows come tokenized
-    and cut, so preparation is skipped and `max_length` is None.
+    and cut, so preparation is skipped and `max_length` is None. group: the processes that share the effective batch;
+    with fsdp, accelerate's own FSDP2 shares the base out as well.
     """
     from trl import SFTConfig
 
     train = settings.train
-    shape = steps.batch(train.effective_batch_size, train.per_device_train_batch_size)
+    shape = steps.share(train, group.size)
+    fsdp = {"fsdp": True, "fsdp_config": dict(_FSDP)} if group.shares_base else {}
     return SFTConfig(
         output_dir=folder,
         max_steps=max_steps,
@@ -46,4 +54,6 @@ def sft_config(settings: Settings, max_steps: int, seed: int, folder: str, *, gp
         log_level="error",
         # Both would be hidden otherwise: a NaN in the training loss, and one among the validation batches
         logging_nan_inf_filter=False,
+        ddp_find_unused_parameters=False,
+        **fsdp,
     )

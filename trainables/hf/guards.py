@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from trainables.hf.together import whole
 from tuner.contract import METRIC, Fault, Reason
 
 _SAMPLED = 2048
@@ -196,7 +197,7 @@ def _total(model: Any) -> int:
 
 def sample(parameters: Mapping[str, torch.Tensor]) -> Sample:
     """The first elements of every tensor, as they are now."""
-    return {name: tensor.detach().reshape(-1)[:_SAMPLED].clone() for name, tensor in parameters.items()}
+    return {name: whole(tensor.detach()).reshape(-1)[:_SAMPLED].clone() for name, tensor in parameters.items()}
 
 
 def differ(before: Sample, now: Sample) -> bool:

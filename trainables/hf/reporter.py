@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 
 from trainables.alive import Sign
 from trainables.hf.saving import save_adapter
-from tuner.contract import METRIC, Evaluation
+from trainables.hf.together import whole
+from tuner.contract import ALONE, METRIC, Evaluation, Group
 
 
 class Reporter(TrainerCallback):
@@ -21,12 +22,18 @@ class Reporter(TrainerCallback):
 
     known: the last step that the driver has heard of, with the best loss up to there, from an earlier attempt; what is
     measured up to there is not handed over again, and its adapter stays that of the best loss. keep: saves the trial's
-    state, when that is due.
+    state, when that is due. group: the processes that train together; the first writes.
     """
 
     def __init__(
-        self, points: tuple[int, ...], folder: Path, began: float, known: tuple[int, float | None] = (0, None)
+        self,
+        points: tuple[int, ...],
+        folder: Path,
+        began: float,
+        known: tuple[int, float | None] = (0, None),
+        group: Group = ALONE,
     ) -> None:
+        self._group = group
         self._points = frozenset(points)
         self._folder = folder
         self._began = began
@@ -34,9 +41,16 @@ class Reporter(TrainerCallback):
         self._best = math.inf if best is None else best
         self._train_loss: float | None = None
         self._tokens = 0
-        self._sign = Sign(folder)
+        # The others wait for the first at every step, and it for them: its sign is that of all
+        self._sign = Sign(folder) if group.leads else None
         self.hand_over: Callable[[Evaluation], bool] = lambda evaluation: True
         self.keep: Callable[[Evaluation], None] = lambda evaluation: None
+
+    def _save(self, model: Any) -> Path:
+        if self._group.size == 1:
+            return save_adapter(model, self._folder)
+        adapter = {name: whole(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
+        return save_adapter(model, self._folder, adapter) if self._group.leads else self._folder / "adapter"
 
     def heard_of(self, evaluation: Evaluation) -> None:
         """An evaluation of an earlier attempt that the driver may not have heard of, but this trial went on from."""
@@ -44,15 +58,19 @@ class Reporter(TrainerCallback):
             self._best = evaluation.eval_loss
         self._began -= evaluation.seconds
 
+    def _leave_sign(self) -> None:
+        if self._sign is not None:
+            self._sign.leave()
+
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._sign.leave()
+        self._leave_sign()
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._sign.leave()
+        self._leave_sign()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Asks for a log line (it carries the mean training loss since the last) and an evaluation."""
-        self._sign.leave()
+        self._leave_sign()
         if state.global_step in self._points:
             control.should_log = True
             control.should_evaluate = True
@@ -74,7 +92,7 @@ class Reporter(TrainerCallback):
         adapter = None
         if loss is not None and loss < self._best:  # a NaN is never below
             self._best = loss
-            adapter = str(save_adapter(model, self._folder))
+            adapter = str(self._save(model))
         evaluation = Evaluation(
             step=state.global_step,
             max_steps=state.max_steps,

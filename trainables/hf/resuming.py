@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 import tempfile
 from collections.abc import Iterator
@@ -18,17 +19,71 @@ from typing import Any
 
 import numpy
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
+
+from trainables.hf.sharing import dealt
+from trainables.hf.together import all_of, each, is_moment, like, whole
+from tuner.contract import METRIC, Group
 
 State = dict[str, Any]
 
 
 class ResumableTrainer(SFTTrainer):
-    """measuring: whether it is at an evaluation, or was when it failed."""
+    """measuring: whether it is at an evaluation, or was when it failed. group: the processes that train together."""
 
     saved: State | None = None
     measuring = False
+    group = Group()
+    _updates, _nothings = 1, 0
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and self.args.use_cpu:
+            # torch shares out on CPUs too; accelerate's state alone does not ask it to
+            state = self.accelerator.state
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            state.distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
+
+    def get_train_dataloader(self) -> Any:
+        loader = super().get_train_dataloader()
+        if self.group.size == 1:
+            return loader
+        # What accelerate deals out to processes is made from one process's batches, in the order of their seed
+        hand = dealt(loader, loader.batch_sampler.batch_sampler, self.group.rank, self.group.size)
+        self._updates = math.ceil(len(hand) / self.args.gradient_accumulation_steps)
+        self._nothings = hand.batch_sampler.missing
+        return hand
+
+    def get_batch_samples(self, *arguments: Any) -> Any:
+        """In the last step of a pass some process may have nothing: the token that stands for it is not counted."""
+        if self.group.size > 1 and (self.state.global_step + 1) % self._updates == 0:
+            self._total_train_tokens -= self._nothings
+        return super().get_batch_samples(*arguments)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        loader = super().get_eval_dataloader(eval_dataset)
+        if self.group.size == 1:
+            return loader
+        return dealt(loader, loader.batch_sampler.batch_sampler, self.group.rank, self.group.size)
+
+    def evaluation_loop(self, dataloader: Any, description: str, *arguments: Any, **more: Any) -> Any:
+        """With several processes: each its batches, and the mean over all of their rows, counted once."""
+        if self.group.size == 1:
+            return super().evaluation_loop(dataloader, description, *arguments, **more)
+        self.model.eval()
+        nothing = len(dataloader.dataset)
+        total = torch.zeros(2, dtype=torch.float64)
+        for rows, batch in zip(dataloader.batch_sampler, dataloader, strict=True):
+            loss, _, _ = self.prediction_step(self.model, batch, True)
+            if rows != [nothing]:
+                total += torch.tensor([loss.item() * len(rows), len(rows)], dtype=torch.float64)
+            self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        sums, count = self.accelerator.reduce(total.to(self.args.device)).tolist()
+        return EvalLoopOutput(None, None, {METRIC: sums / count}, nothing)
 
     def evaluate(self, *arguments: Any, **more: Any) -> Any:
         self.measuring = True
@@ -37,13 +92,13 @@ class ResumableTrainer(SFTTrainer):
         return metrics
 
     def capture(self) -> State:
-        """All that its next step depends on, except the base and the rows."""
+        """All that its next step depends on, except the base and the rows. Every process of a group has to call it."""
         return {
             "trainer": {**dataclasses.asdict(self.state), "log_history": []},
-            "adapter": {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad},
-            "optimizer": self.optimizer.state_dict(),
+            "adapter": {name: whole(tensor) for name, tensor in self.model.named_parameters() if tensor.requires_grad},
+            "optimizer": each(self.optimizer.state_dict(), whole),
             "scheduler": self.lr_scheduler.state_dict(),
-            "random": _random_state(),
+            "random": all_of(_random_state()),
             "tokens": self._total_train_tokens,
         }
 
@@ -64,12 +119,12 @@ class ResumableTrainer(SFTTrainer):
         with torch.no_grad():
             for name, tensor in self.model.named_parameters():
                 if tensor.requires_grad:
-                    tensor.copy_(weights[name])
+                    tensor.copy_(like(tensor, weights[name]))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             assert self.saved is not None
-            self.optimizer.load_state_dict(self.saved["optimizer"])
+            self.optimizer.load_state_dict(self._shared_out(self.saved["optimizer"]))
             self.lr_scheduler.load_state_dict(self.saved["scheduler"])
             self.saved = {
                 "random": self.saved["random"]
@@ -78,7 +133,19 @@ class ResumableTrainer(SFTTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             assert self.saved is not None
-            _set_random_state(self.saved["random"])
+            _set_random_state(self.saved["random"][self.group.rank])
+
+    def _shared_out(self, state: State) -> State:
+        """An optimizer's state, its moments shared out as the parameters are."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        moments = {
+            place: {
+                name: like(parameters[int(place)], value) if is_moment(parameters[int(place)], value) else value
+                for name, value in values.items()
+            }
+            for place, values in state["state"].items()
+        }
+        return {**state, "state": moments}
 
 
 def _random_state() -> State:

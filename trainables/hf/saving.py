@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def save_adapter(model: Any, folder: Path) -> Path:
-    """Saves the adapter alone to `<folder>/adapter` as safetensors; an older one there is replaced whole."""
+def save_adapter(model: Any, folder: Path, weights: Mapping[str, Any] | None = None) -> Path:
+    """Saves the adapter alone to `<folder>/adapter` as safetensors; an older one there is replaced whole.
+
+    weights: the adapter's tensors by name, where the model itself holds no more than a share of each.
+    """
 
     def write(beside: Path) -> None:
         # "auto" would ask the hub at every save whether the base's vocabulary has changed
-        model.save_pretrained(str(beside), save_embedding_layers=False)
+        given = {} if weights is None else {"state_dict": dict(weights)}
+        model.save_pretrained(str(beside), save_embedding_layers=False, **given)
         (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
     return replace_adapter(folder, write)

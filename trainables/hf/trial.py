@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, set_seed
 
 from trainables import states
@@ -19,12 +20,14 @@ from trainables.hf.arguments import sft_config
 from trainables.hf.guards import FrozenGuard
 from trainables.hf.reporter import Reporter
 from trainables.hf.resuming import ResumableTrainer
+from trainables.hf.together import agreed
 from trainables.hf.turns import Turns
 from trainables.models.adapters import lora_config
 from trainables.models.counting import Count, count
 from trainables.models.resident import Resident
 from trainables.settings import Settings, steps
-from tuner.contract import Assignment, Evaluation
+from trainables.settings.train import CHANGES_BASE
+from tuner.contract import ALONE, Assignment, Evaluation, Group
 
 
 class Trial:
@@ -40,7 +43,9 @@ class Trial:
         train: Any,
         validation: Any,
         began: float,
+        group: Group = ALONE,
     ) -> None:
+        self.group = group
         self.max_steps = steps.max_steps(settings.train, len(train))
         gpu = torch.cuda.is_available()
         # What the base alone holds: the same before every trial, or something was left behind
@@ -49,16 +54,17 @@ class Trial:
             torch.cuda.reset_peak_memory_stats()
         args = sft_config(
             settings, self.max_steps, assignment.seed, assignment.folder,
-            gpu=gpu, autocast=gpu and computes_in_bf16(resident.model),
+            gpu=gpu, autocast=gpu and computes_in_bf16(resident.model), group=group,
         )  # fmt: skip
+        self._device = args.device  # asked for early: this is when accelerate learns of the other processes
         self.config = lora_config(settings, resident.model)
         points = assignment.evaluation_steps(self.max_steps)
         self.number = assignment.number
         self._assignment = assignment
         resume = assignment.resume
-        found, self.notes = states.find(resume.folders, self._belongs) if resume else (None, [])
+        found, self.notes = self._find(resume.folders) if resume else (None, [])
         known = (resume.step, resume.best_eval_loss) if resume and found else (0, None)
-        self.reporter = Reporter(points, Path(assignment.folder), began, known)
+        self.reporter = Reporter(points, Path(assignment.folder), began, known, group)
         self.pace = states.Pace()
         self.trainer = ResumableTrainer(
             model=resident.model,
@@ -68,12 +74,19 @@ class Trial:
             processing_class=tokenizer,
             peft_config=self.config,
         )
+        self.trainer.group = group
         self.trainer.remove_callback(PrinterCallback)
         self.guard = FrozenGuard(self.trainer)
         self.guard.check_setup()
         self.trainer.add_callback(self.guard)
         self.trainer.add_callback(self.reporter)
         self.count: Count = count(self.trainer.model)
+        if group.size > 1 and settings.train.init_lora_weights not in CHANGES_BASE:
+            # Each has loaded the same base; to send it around at the start of every trial would take time for nothing
+            model = self.trainer.model
+            frozen = [name for name, tensor in model.named_parameters() if not tensor.requires_grad]
+            frozen += [name for name, _ in model.named_buffers()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
         self.turns: Turns[Evaluation] = Turns(self._train)
         self.reporter.keep = self._keep
         self.resumed_step = 0
@@ -85,8 +98,13 @@ class Trial:
         self.reporter.hand_over = hand_over
         if self._again is not None and (not hand_over(self._again) or self._again.done):
             return
-        # The constructor seeded too, but between the two others may have drawn from the same global generators
-        set_seed(self.trainer.args.seed)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(self._device)  # a thread begins on the first that it sees
+        if self.group.size > 1:
+            self.guard.check_setup()  # DDP has an error of its own for what is frozen, and it comes first
+        # The constructor seeded too, but between the two others may have drawn from the same global generators. Rows
+        # are drawn from a generator of their own; what is left is dropout, which need not be alike everywhere
+        set_seed(self.trainer.args.seed + self.group.rank)
         with self.trainer.checkpoint() as place:
             self.trainer.train(resume_from_checkpoint=place)
 
@@ -94,7 +112,8 @@ class Trial:
         """What a state must have been saved by in order to be gone on from."""
         task = self._assignment
         return {
-            "format": 1,
+            "format": 2,
+            "processes": self.group.size,
             "number": task.number,
             "seed": task.seed,
             "max_steps": self.max_steps,
@@ -104,9 +123,19 @@ class Trial:
     def _belongs(self, state: Mapping[str, Any]) -> bool:
         return state.get("trial") == self._identity()
 
+    def _find(self, folders: tuple[str, ...]) -> tuple[states.Found | None, list[str]]:
+        """The state to go on from: the one that the first process finds, for all of them."""
+        if self.group.size == 1:
+            return states.find(folders, self._belongs)
+        found, notes = states.find(folders, self._belongs) if self.group.leads else (None, [])
+        path, notes = agreed((found and found.path, notes))
+        if path is not None and found is None:
+            found = states.Found(states.load(path), path)
+        return found, notes
+
     def _keep(self, evaluation: Evaluation) -> None:
-        """Saves the state of this moment, if it is time for one."""
-        if self.pace.due:
+        """Saves the state of this moment, if it is time for one. All processes have a part in it, the first writes."""
+        if agreed(self.pace.due):
             state = {
                 "trial": self._identity(),
                 "evaluation": {**evaluation.to_dict(), "adapter": None},
@@ -114,7 +143,8 @@ class Trial:
                 "guard": self.guard.seen,
                 **self.trainer.capture(),
             }
-            self.pace.save(Path(self._assignment.folder), state)
+            if self.group.leads:
+                self.pace.save(Path(self._assignment.folder), state)
 
     def _take_up(self, found: states.Found, known: int) -> None:
         """Goes on from a state. One evaluation past what is `known` is handed over first: nobody heard of it."""

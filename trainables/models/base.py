@@ -11,14 +11,14 @@ from safetensors import SafetensorError
 from trainables.data.hub import offline_if_unreachable
 from trainables.models import folder
 from trainables.settings import NF4, ModelSettings
-from tuner.contract import Fault, InputError, Reason
+from tuner.contract import ALONE, Fault, Group, InputError, Reason
 
 Model = Any
 
 
 def device() -> torch.device:
-    """The one GPU this process sees, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's own GPU, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def dtype(model: ModelSettings) -> torch.dtype:
@@ -40,20 +40,25 @@ def compute_dtype(quantization: NF4) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def load(model: ModelSettings) -> Model:
-    """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if asked for."""
+def load(model: ModelSettings, group: Group = ALONE) -> Model:
+    """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if asked for.
+
+    group: the processes that train on it; each loads its own. Where they are to share it out, it waits in the host's
+    memory and goes to the GPU a layer at a time; NF4 has a quarter of the size and is made where it is used.
+    """
     folder.check(model)
-    if torch.cuda.device_count() > 1:
+    if torch.cuda.device_count() > 1 and group.size == 1:
         raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
-                    "set run.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
+                    "set scheduler.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
+    waits = group.shares_base and model.quantization.kind == "none"
     offline = offline_if_unreachable(model.model_name_or_path)
     try:
         base = transformers.AutoModelForCausalLM.from_pretrained(
             model.model_name_or_path,
             revision=model.model_revision,
             dtype=dtype(model),
-            quantization_config=_quantization(model),
-            device_map={"": str(device())},
+            quantization_config=_quantization(model, group),
+            device_map=None if waits else {"": str(device())},
             attn_implementation=model.attn_implementation,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
@@ -80,13 +85,17 @@ def _keep_4bit_trainable(base: Model) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _quantization(model: ModelSettings) -> Any:
+def _quantization(model: ModelSettings, group: Group) -> Any:
     chosen = model.quantization
     if chosen.kind == "none":
         return None
+    compute = compute_dtype(chosen)
+    # FSDP shares out parameters of one floating type; bytes would stay whole on every GPU
+    storage = {"bnb_4bit_quant_storage": compute} if group.shares_base else {}
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=chosen.double_quant,
-        bnb_4bit_compute_dtype=compute_dtype(chosen),
+        bnb_4bit_compute_dtype=compute,
+        **storage,
     )

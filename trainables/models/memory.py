@@ -78,10 +78,14 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
         return None
 
 
-def need(shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: bool, packed: bool) -> Need:
+def need(
+    shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: bool, packed: bool, shares: int = 1
+) -> Need:
     """What `slots` trials at a time need, each with micro-batches of `tokens` tokens and an adapter of `rank`.
 
     packed: on one base by the engine; else it is one trial by SFTTrainer, which keeps more of every norm and adapter.
+    shares: GPUs that FSDP shares the base and the adapter out to; on each, a layer and the next one are put together,
+    and the embeddings are while they are used.
     """
     size = 2 if bf16 or nf4 else 4
     # NF4: half a byte a weight, and per 64 of them a byte of scale
@@ -95,6 +99,9 @@ def need(shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: b
         # Both norms step by step in fp32, and a low-rank product in fp32 beside each layer's output
         kept += 2 * 4 * shape.hidden + (size * (shape.hidden + shape.intermediate) if bf16 else 0)
     all_tokens = slots * tokens
+    if shares > 1:
+        together = (base - shape.embeddings * size) * 2 // shape.layers + shape.embeddings * size
+        base, adapters = base // shares + together, adapters // shares
     # Logits and gradients come and go in less than the layers above have given back. NF4 unpacks one layer at a time
     passing = _WORKSPACE + (2 * shape.hidden * shape.intermediate if nf4 else 0)
     return Need(base, adapters, shape.layers * kept * all_tokens, passing)

@@ -22,8 +22,14 @@ def batch(effective: int, cap: int) -> Batch:
     return Batch(micro, effective // micro)
 
 
+def share(train: TrainSettings, processes: int = 1) -> Batch:
+    """How each of `processes` takes its share of the effective batch apart; together they take exactly that many."""
+    return batch(train.effective_batch_size // processes, train.per_device_train_batch_size)
+
+
 def steps_per_epoch(rows: int, shape: Batch) -> int:
-    """Optimizer steps in one pass, as transformers counts them: a rest of a batch is a step of its own."""
+    """Optimizer steps in one pass, as transformers counts them: a rest of a batch is a step of its own. However many
+    processes share the batch, they are as many."""
     return max(1, math.ceil(math.ceil(rows / shape.micro) / shape.accumulation))
 
 
@@ -32,8 +38,7 @@ def max_steps(train: TrainSettings, rows: int) -> int:
     if train.max_steps is not None:
         return train.max_steps
     assert train.num_train_epochs is not None
-    shape = batch(train.effective_batch_size, train.per_device_train_batch_size)
-    return max(1, math.ceil(train.num_train_epochs * steps_per_epoch(rows, shape)))
+    return max(1, math.ceil(train.num_train_epochs * steps_per_epoch(rows, share(train))))
 
 
 def warmup_steps(ratio: float, steps: int) -> int:

@@ -46,11 +46,15 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "scheduler.trials_per_gpu",
         {"help": "Trials packed on a GPU; auto: measured.  [default: 1]", "type": NumberOrAuto(), "metavar": "N|auto"},
     ),
+    (
+        "--gpus-per-trial",
+        "scheduler.gpus_per_trial",
+        {"help": "GPUs that train a trial; a share of one; 0.", "type": float, "metavar": "N"},
+    ),
     ("--name", "run.name", {"help": "Name of the run; by default the date and time.", "metavar": "NAME"}),
     ("--storage-path", "run.storage_path", {"help": "Folder of the runs.  [default: runs]", "metavar": "DIR"}),
     ("--program", "run.program", {"help": "What fine-tunes: sft, or package.module:Class.", "metavar": "PROGRAM"}),
     ("--address", "run.address", {"help": "A running Ray cluster, also RAY_ADDRESS.", "metavar": "HOST:PORT"}),
-    ("--gpus-per-trial", "run.gpus_per_trial", {"help": "A share of a GPU, or 0.", "type": float}),
     ("--max-concurrent-trials", "run.max_concurrent_trials", {"help": "Trials at once, at most.", "type": int}),
     ("--strict", "run.strict", {"help": "Refuse what would else be made to fit."}),
 )

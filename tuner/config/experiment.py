@@ -90,7 +90,16 @@ def load_resolved(
     flags: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """An experiment from what `dump_resolved` wrote: the same settings, whatever became of the files around them."""
-    return _experiment(Document(dict(resolved), source), [*_overrides(overrides), *_flags(flags or {})])
+    return _experiment(Document(_moved(resolved), source), [*_overrides(overrides), *_flags(flags or {})])
+
+
+def _moved(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier version wrote, with every setting where it stands today."""
+    run, scheduler = resolved.get("run"), resolved.get("scheduler")
+    if not isinstance(run, Mapping) or not isinstance(scheduler, Mapping) or "gpus_per_trial" not in run:
+        return dict(resolved)
+    rest = {key: value for key, value in run.items() if key != "gpus_per_trial"}
+    return {**resolved, "run": rest, "scheduler": {"gpus_per_trial": run["gpus_per_trial"], **scheduler}}
 
 
 def dump_resolved(experiment: Experiment) -> dict[str, Any]:

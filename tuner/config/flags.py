@@ -16,11 +16,11 @@ FLAGS: Mapping[str, str] = {
     "--seed": "search.seed",
     "--scheduler": "scheduler.kind",
     "--trials-per-gpu": "scheduler.trials_per_gpu",
+    "--gpus-per-trial": "scheduler.gpus_per_trial",
     "--name": "run.name",
     "--storage-path": "run.storage_path",
     "--program": "run.program",
     "--address": "run.address",
-    "--gpus-per-trial": "run.gpus_per_trial",
     "--max-concurrent-trials": "run.max_concurrent_trials",
     "--strict": "run.strict",
 }

@@ -7,9 +7,9 @@ Schema that editors read, so they are written for the person who fills in the fi
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -137,11 +137,63 @@ _PACKED = (
     "each exactly as it would run alone. auto: measured, as many as fit and pay."
 )
 TrialsPerGpu = Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
+_GPUS = (
+    "null: 1 where there are GPUs, else 0. A fraction shares one GPU; a whole number above 1 trains each trial on "
+    "so many, a process for each."
+)
+_WORKERS = (
+    "Processes that train one trial together, each on a GPU of its own, or on its part of the CPUs where there are "
+    "none. null: gpus_per_trial where that is above 1, else 1."
+)
+_STRATEGY = (
+    "What the processes of a trial share. ddp: the rows. fsdp: also the base, for one that does not fit on a GPU; "
+    "it is loaded anew for every trial."
+)
+GpusPerTrial = Annotated[float, Field(ge=0, le=1024)] | None
+WorkersPerTrial = Annotated[int, Field(ge=1, le=1024)] | None
+Strategy = Literal["ddp", "fsdp"]
+
+
+class Trials(Section):
+    """What a trial runs on, and with whom."""
+
+    trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
+    gpus_per_trial: GpusPerTrial = Field(default=None, description=_GPUS)
+    workers_per_trial: WorkersPerTrial = Field(default=None, description=_WORKERS)
+    strategy: Strategy = Field(default="ddp", description=_STRATEGY)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train a trial."""
+        return self.workers_per_trial or max(1, int(self.gpus_per_trial or 1))
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        gpus, processes = self.gpus_per_trial, self.processes
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_trial {gpus:g}: a share of one GPU (at most 1), or a whole number of them")
+        if gpus and max(gpus, processes) > 1 and gpus != processes:
+            raise ValueError(
+                f"workers_per_trial {processes} with gpus_per_trial {gpus:g}: each process trains on a GPU of its own; "
+                "give one of the two, or gpus_per_trial 0 for CPUs"
+            )
+        if processes > 1 and self.trials_per_gpu != 1:
+            raise ValueError(
+                f"trials_per_gpu {self.trials_per_gpu} with {processes} processes a trial: packed trials share the "
+                "base of one GPU, and a trial on several has a part of each; set one of the two to 1"
+            )
+        if self.strategy == "fsdp" and processes == 1:
+            raise ValueError(
+                "strategy fsdp shares the base out to several GPUs: set gpus_per_trial to 2 or more, or take ddp"
+            )
+        return self
+
+
 _FLATLINE = "End a trial that has converged; null switches the rule off."
 _DIVERGED = "End a trial that explodes; null leaves only losses that are not finite."
 
 
-class Asha(Section):
+class Asha(Trials):
     """Asynchronous successive halving: at each rung a trial goes on if it is in the best 1/reduction_factor."""
 
     kind: Literal["asha"] = "asha"
@@ -152,16 +204,14 @@ class Asha(Section):
         description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
         "null: twice the longest warm-up of the space, at least 1/27 of the budget.",
     )
-    trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
     flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
     diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)
 
 
-class NoScheduler(Section):
+class NoScheduler(Trials):
     """No rungs: every trial runs its whole budget unless a rule below is switched on."""
 
     kind: Literal["none"] = "none"
-    trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
     flatline: Flatline | None = Field(default=None, description=_FLATLINE)
     diverged: Diverged | None = Field(default=None, description=_DIVERGED)
 
@@ -173,6 +223,8 @@ Scheduler = Annotated[
 
 DEFAULT_KINDS: dict[tuple[str | int, ...], str] = {("search", "sampler"): "tpe", ("scheduler",): "asha"}
 """What `kind` means where it is left out."""
+OF_EVERY_KIND: dict[tuple[str | int, ...], tuple[str, ...]] = {("scheduler",): tuple(Trials.model_fields)}
+"""Options that stay where a later `kind` drops those of an earlier one: they mean the same to each."""
 
 
 def _run_name(name: str) -> str:
@@ -202,9 +254,6 @@ class Run(Section):
     program: str = Field(default="sft", min_length=1, description="What fine-tunes: `sft`, or `package.module:Class`.")
     address: str | None = Field(
         default=None, min_length=1, description="A running Ray cluster. null: RAY_ADDRESS, or local."
-    )
-    gpus_per_trial: float | None = Field(
-        default=None, ge=0, le=1, description="null: 1 where there are GPUs, else 0. A fraction shares one GPU."
     )
     accelerator_type: str | None = Field(
         default=None, min_length=1, description="Only GPUs of this type, as Ray names it: H100, A100-80G. null: any."

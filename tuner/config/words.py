@@ -103,13 +103,15 @@ def path_keys(root: Schema) -> list[KeyPath]:
 
 def meant(root: Schema, parent: KeyPath, name: str, data: Any = None) -> str | None:
     """The key that was probably meant by an unknown `name` under `parent`: a sibling, or one of another section."""
-    siblings = keys_at(root, parent, data)
-    if sibling := nearest(name, siblings):
-        return sibling if parent else dotted((sibling,))
     leaves: dict[str, KeyPath] = {}
     for key in key_paths(root):
         if len(key) > 1 and key != (*parent, name):  # that one belongs to another kind
             leaves.setdefault(str(key[-1]), key)
+    if parent and name in leaves:
+        return dotted(leaves[name])
+    siblings = keys_at(root, parent, data)
+    if sibling := nearest(name, siblings):
+        return sibling if parent else dotted((sibling,))
     leaf = nearest(name, leaves, cutoff=0.85)  # further away, only a near certainty helps
     return dotted(leaves[leaf]) if leaf else None
 

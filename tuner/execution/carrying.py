@@ -31,17 +31,18 @@ def carry(report: Any) -> None:
         push(Path(report.adapter))
 
 
-def carried(program: Any, preparation: Preparation) -> Any:
-    """The program, its trials' folders carried to the store after every step."""
-    return Carried(program) if storage_uri(Path(preparation.folder)) is not None else program
+def carried(program: Any, preparation: Preparation, pushes: bool = True) -> Any:
+    """The program, its trials' folders carried to the store after every step. pushes: not where another process of the
+    trial does that."""
+    return Carried(program, pushes) if storage_uri(Path(preparation.folder)) is not None else program
 
 
 class Carried:
     """A program around another. What a trial leaves in its folder is in the store when its report goes out; a trial
     that was begun elsewhere finds its folder as it was left there."""
 
-    def __init__(self, program: Any) -> None:
-        self._program = program
+    def __init__(self, program: Any, pushes: bool = True) -> None:
+        self._program, self._pushes = program, pushes
         self._folder = Path()
         self._seen: dict[Path, tuple[int, int]] = {}
 
@@ -54,7 +55,8 @@ class Carried:
 
     def step(self) -> Evaluation:
         evaluation = self._program.step()
-        push(self._folder, self._seen)
+        if self._pushes:
+            push(self._folder, self._seen)
         return evaluation
 
     def stop(self) -> None:

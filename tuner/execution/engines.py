@@ -36,15 +36,12 @@ from tuner.contract import (
 )
 from tuner.execution.carrying import arrived, carried, carry
 from tuner.execution.disk import no_room
-from tuner.execution.resources import Resources
+from tuner.execution.resources import SLOT_CPUS, Resources
 from tuner.room import is_full
 
 Report = Setup | Evaluation | Verdict
 Answer = tuple[Report, str]
 """A report and, with a verdict, the traceback behind it."""
-
-SLOT_CPUS = 0.01
-"""What a trial's actor holds when an engine does its work."""
 
 
 class EngineActor:
@@ -89,7 +86,7 @@ class EngineActor:
     def step(self, number: int) -> Answer:
         """The next evaluation of trial `number`, which tells the engine that the last one was no stop."""
         if number not in self._mail:  # it was in this engine's predecessor
-            return _verdict(Fault(Reason.INFRASTRUCTURE, "its engine died"))
+            return verdict_of(Fault(Reason.INFRASTRUCTURE, "its engine died"))
         if number in self._owed:
             self._order(lambda: self._engine.confirm(self._places[number]))
         self._owed.add(number)
@@ -115,7 +112,7 @@ class EngineActor:
             self._make(preparation)
             return self._engine.join(slot, assignment), ""
         except Exception as error:
-            return _verdict(error)
+            return verdict_of(error)
 
     def _leave(self, number: int) -> None:
         slot = self._places.pop(number, None)
@@ -144,7 +141,7 @@ class EngineActor:
                     done.set_result(order())
                 except BaseException as error:
                     # Only the making of the engine and an engine that broke get here; the caller says it in words.
-                    done.set_result(_verdict(error))
+                    done.set_result(verdict_of(error))
             if self._engine is not None:
                 self._advance(self._engine)
 
@@ -153,9 +150,9 @@ class EngineActor:
             for slot, report in engine.advance(limit=1):
                 number = next(n for n, place in self._places.items() if place == slot)
                 carry(report)
-                self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
+                self._mail[number].put(verdict_of(report) if isinstance(report, Fault) else (report, ""))
         except Exception as error:
-            answer = _verdict(error)
+            answer = verdict_of(error)
             for number, slot in list(self._places.items()):
                 engine.leave(slot)
                 self._mail[number].put(answer)
@@ -186,16 +183,16 @@ class SoloActor:
             self._program = self._program or self._making(preparation)
             return self._program.start(assignment), ""
         except Exception as error:
-            return _verdict(error)
+            return verdict_of(error)
 
     def step(self, number: int) -> Answer:
         """The next evaluation of the trial that is here."""
         if self._program is None or self._number != number:  # it was in this actor's predecessor
-            return _verdict(Fault(Reason.INFRASTRUCTURE, "its process died"))
+            return verdict_of(Fault(Reason.INFRASTRUCTURE, "its process died"))
         try:
             return self._program.step(), ""
         except Exception as error:
-            return _verdict(error)
+            return verdict_of(error)
 
     def stop(self, number: int) -> None:
         """Takes trial `number` away."""
@@ -361,7 +358,8 @@ def warm_up(program: str) -> None:
         warm()
 
 
-def _verdict(error: BaseException) -> Answer:
+def verdict_of(error: BaseException) -> Answer:
+    """What went wrong, as a report, and its traceback."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, Fault):
         return error.verdict, trace

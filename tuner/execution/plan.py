@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.config import Asha, Experiment, dump_resolved
-from tuner.contract import Budget, InputError, Program
+from tuner.contract import Budget, Group, InputError, Program
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Space, experiment_space, recipe_values
 from tuner.watch.trackers import require
@@ -44,7 +44,29 @@ class Plan:
         where the program cannot tell."""
         estimate = getattr(self.program, "memory", None)
         slots = 1 if self.trials_per_gpu == "auto" else int(self.trials_per_gpu)
-        return estimate(self.experiment.settings, self.heaviest, slots) if estimate else None
+        more = {"group": self.group} if self.group.size > 1 else {}
+        return estimate(self.experiment.settings, self.heaviest, slots, **more) if estimate else None
+
+    @property
+    def group(self) -> Group:
+        """The first of the processes that train a trial."""
+        scheduler = self.experiment.scheduler
+        return Group(0, scheduler.processes, scheduler.strategy)
+
+    def spreads(self, params: Mapping[str, Any]) -> InputError | None:
+        """Why a trial with these parameters cannot be trained by as many processes as are asked for; None where it
+        can."""
+        if self.group.size == 1:
+            return None
+        asked = getattr(self.program, "spreads", None)
+        if asked is None:
+            return InputError(
+                f"the program {self.experiment.program} trains a trial in one process",
+                where="scheduler.workers_per_trial, scheduler.gpus_per_trial",
+                expected="1, or a program with `spreads`",
+            )
+        why = asked(self.experiment.settings, params, self.group)
+        return InputError(why, where="scheduler.gpus_per_trial") if why else None
 
     @property
     def learns(self) -> bool:
@@ -126,6 +148,9 @@ def make_plan(experiment: Experiment) -> Plan:
         heaviest=_heaviest(program, space),
     )
     plan.ladder()
+    for point in _extremes(space):
+        if why := plan.spreads(point):
+            raise why
     return plan
 
 
@@ -143,19 +168,25 @@ def _packing(program: type[Program], experiment: Experiment, space: Space | Func
     if packs is None:
         notes = () if wanted == 1 else (f"trials run unpacked: the program {experiment.program} packs none",)
         return _Packing(1, notes=notes)
-    points: list[dict[str, Any]] = [{}]
-    points += [{name: value} for name, parameter in space.parameters.items() for value in parameter.extremes()]
+    points = _extremes(space)
     reasons = [(point, packs(experiment.settings, point)) for point in points]
     refused = [(point, why) for point, why in reasons if why]
     if wanted == 1:
         few = ("several trials could share a base: --trials-per-gpu auto measures how many pay",)
-        return _Packing(1, notes=few if len(refused) < len(points) and experiment.search.num_trials > 1 else ())
+        could = len(refused) < len(points) and experiment.search.num_trials > 1 and experiment.scheduler.processes == 1
+        return _Packing(1, notes=few if could else ())
     if not refused:
         return _Packing(wanted)
     if len(refused) == len(points):
         return _Packing(1, notes=(f"trials run unpacked: {refused[0][1]}",))
     told = (f"a trial that cannot be packed runs alone, beside the packed ones: {refused[0][1]}",)
     return _Packing(wanted, mixed=True, notes=told)
+
+
+def _extremes(space: Space | FunctionSpace) -> list[dict[str, Any]]:
+    """The recipe, and the recipe with one parameter at an end of its range, or at each of its choices."""
+    points: list[dict[str, Any]] = [{}]
+    return points + [{name: value} for name, parameter in space.parameters.items() for value in parameter.extremes()]
 
 
 def _heaviest(program: type[Program], space: Space | FunctionSpace) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from tuner.contract import InputError
 
 @dataclass(frozen=True)
 class Resources:
-    """What runs at a time. cpus, gpus: what one worker holds. workers: processes that train. slots: trials that each of
-    them runs at a time; above 1 it is an engine that packs them."""
+    """What runs at a time. cpus, gpus: what one worker holds. workers: those that train. slots: trials that each of
+    them runs at a time; above 1 it is an engine that packs them. processes: that each of them trains a trial with."""
 
     cpus: float
     gpus: float
     workers: int
     slots: int = 1
+    processes: int = 1
 
     @property
     def trials(self) -> int:
@@ -29,14 +30,22 @@ class Resources:
         return replace(self, slots=min(self.slots, slots))
 
 
+SLOT_CPUS = 0.01
+"""What a trial's actor holds when others do its work: an engine, or a group of processes."""
 AUTO_SLOTS = 32
 """The most that `auto` tries: at batch 1 a 1.5B base fills an H200 with 16."""
 
 
 def decide(
-    run: Any, cluster: Mapping[str, float], num_trials: int, trials_per_gpu: int | str = 1, *, learns: bool = True
+    run: Any,
+    scheduler: Any,
+    cluster: Mapping[str, float],
+    num_trials: int,
+    trials_per_gpu: int | str = 1,
+    *,
+    learns: bool = True,
 ) -> Resources:
-    """Works out the workers from the `run` settings and what the cluster has ({"CPU": 2.0, "GPU": 1.0}).
+    """Works out the workers from the settings and what the cluster has ({"CPU": 2.0, "GPU": 1.0}).
 
     trials_per_gpu: slots of a worker, each on its GPU, or on its share of the CPUs where there is none; with "auto" the
     most that are worth trying. learns: the sampler draws from what it has seen; it would know nothing if all trials
@@ -46,7 +55,10 @@ def decide(
     busy. Raises InputError where not even one trial fits.
     """
     have_gpus, have_cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0)
-    gpus = run.gpus_per_trial if run.gpus_per_trial is not None else (1.0 if have_gpus else 0.0)
+    processes = scheduler.processes
+    gpus = scheduler.gpus_per_trial
+    if gpus is None:
+        gpus = float(processes) if have_gpus else 0.0
     fits = [have_cpus // run.cpus_per_trial] if run.cpus_per_trial else []
     fits += [have_gpus // gpus] if gpus else []
     most = int(min(fits)) if fits else 1
@@ -54,9 +66,10 @@ def decide(
         raise InputError(
             f"a trial asks for {gpus:g} GPUs and {run.cpus_per_trial:g} CPUs, and Ray has {have_gpus:g} and "
             f"{have_cpus:g}",
-            where="run.gpus_per_trial, run.cpus_per_trial",
+            where="scheduler.gpus_per_trial, run.cpus_per_trial",
             expected="a trial that fits",
-            remedy="ask for less, or join a larger cluster with --address",
+            remedy="ask for less, or join a larger cluster with --address"
+            + (f"; without GPUs, scheduler.workers_per_trial: {processes}" if gpus > 1 > have_gpus else ""),
         )
     at_once = min(run.max_concurrent_trials or num_trials, num_trials)
     if trials_per_gpu == "auto":
@@ -65,4 +78,4 @@ def decide(
     else:
         slots = min(int(trials_per_gpu), at_once)
     trials = min(most * slots, at_once)
-    return Resources(run.cpus_per_trial, gpus, max(1, trials // slots), slots)
+    return Resources(run.cpus_per_trial, gpus, max(1, trials // slots), slots, processes)

@@ -202,6 +202,7 @@ class _Search:
         self._signals.listen()
         resources = decide(
             self._experiment.run,
+            self._experiment.scheduler,
             offered(self._experiment.run.accelerator_type),
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
@@ -306,6 +307,7 @@ class _Search:
             "slots": resources.slots,
             "cpus_per_trial": resources.cpus,
             "gpus_per_trial": resources.gpus,
+            "workers_per_trial": resources.processes,
             "recipe": dict(self._plan.recipe),
             "dashboard": dashboard_url(),
             "settings": _digest(self._folder.resolved),
@@ -376,9 +378,16 @@ def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[
     return {
         **settings.model_dump(mode="json"),
         "search": {"space": {"parameters": {}}, "num_trials": 1, "seed": experiment.search.seed},
-        "scheduler": {"kind": "none"},
+        "scheduler": {"kind": "none", **_group(experiment)},
         "run": {"program": experiment.program},
     }
+
+
+def _group(experiment: Experiment) -> dict[str, Any]:
+    """The processes that a trial needs, where it needs several."""
+    names = ("gpus_per_trial", "workers_per_trial", "strategy")
+    given = experiment.scheduler.model_dump(mode="json", include=set(names))
+    return given if experiment.scheduler.processes > 1 else {}
 
 
 def _write_settings(folder: RunFolder, experiment: Experiment) -> None:

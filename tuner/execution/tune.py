@@ -15,10 +15,10 @@ from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms, readings
 from tuner.execution.control import Control
 from tuner.execution.disk import Room
-from tuner.execution.engines import SLOT_CPUS, Engines
+from tuner.execution.engines import Engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
-from tuner.execution.resources import Resources
+from tuner.execution.resources import SLOT_CPUS, Resources
 from tuner.execution.signals import StopSignals
 from tuner.execution.watchdog import Watchdog
 from tuner.execution.worker import Naming, TrialActor, WorkerConfig, trial_name
@@ -123,7 +123,8 @@ def run_trials(
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
         experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus,
-        accelerator_type=experiment.run.accelerator_type,
+        accelerator_type=experiment.run.accelerator_type, processes=resources.processes,
+        strategy=experiment.scheduler.strategy,
     )  # fmt: skip
     if engines is not None:
         worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0, accelerator_type=None)
@@ -163,3 +164,5 @@ def run_trials(
 
 def _check(plan: Plan, params: Mapping[str, Any]) -> None:
     with_params(plan.experiment.settings, params, plan.program)
+    if why := plan.spreads(params):
+        raise why

@@ -30,6 +30,7 @@ from tuner.contract import (
 )
 from tuner.execution.carrying import arrived, carried
 from tuner.execution.disk import no_room
+from tuner.execution.resources import SLOT_CPUS
 from tuner.redaction import LogFile
 from tuner.room import is_full
 from tuner.scheduling.wire import to_result
@@ -39,7 +40,8 @@ from tuner.scheduling.wire import to_result
 class WorkerConfig:
     """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds.
     engines: where its trials run packed with others (an `Engines`); None: it trains them itself. accelerator_type:
-    of its GPU."""
+    of its GPU. processes, strategy: that train a trial together, and how; with several, each holds its part of `cpus`
+    and `gpus`, and this one nothing of them."""
 
     program: str
     settings: Mapping[str, Any]
@@ -49,6 +51,8 @@ class WorkerConfig:
     gpus: float = 0.0
     engines: Any = None
     accelerator_type: str | None = None
+    processes: int = 1
+    strategy: str = "ddp"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class TrialActor(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Resources from the config; `tune.with_resources` would rename the class in the dashboard."""
         worker: WorkerConfig = config["worker"]
+        if worker.processes > 1:
+            return tune.PlacementGroupFactory([{"CPU": SLOT_CPUS}])
         bundle = {
             "CPU": worker.cpus,
             **({"GPU": worker.gpus} if worker.gpus else {}),
@@ -106,6 +112,7 @@ class TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         self._leave()
+        self._close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a trial's adapter is written to the run folder when its loss improves."""
@@ -136,6 +143,10 @@ class TrialActor(tune.Trainable):
             from tuner.execution.engines import RemoteProgram
 
             return RemoteProgram(self._worker.engines)
+        if self._worker.processes > 1:
+            from tuner.execution.ranks import ranks
+
+            return ranks(self._worker, lambda: self._trial.log)
         program = load_program(self._worker.program)(self._worker.settings, arrived(self._worker.preparation))
         return carried(program, self._worker.preparation)
 
@@ -147,11 +158,18 @@ class TrialActor(tune.Trainable):
             except Exception:
                 # What could not be taken away must not meet the next trial: it gets a program of its own.
                 logging.getLogger(__name__).exception("ending %s", self._trial.title)
-                self._program = None
+                self._close()
         if self._log is not None:
             logging.getLogger().removeHandler(self._log)
             self._log.close()
             self._log = None
+
+    def _close(self) -> None:
+        """Lets go of the program, and of the processes that it has elsewhere."""
+        program: Any = self._program
+        self._program = None
+        if program is not None and self._worker.processes > 1:
+            program.close()
 
     def _listen(self) -> None:
         """Sends what the libraries beneath say while this trial runs to its own file."""

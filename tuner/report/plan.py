@@ -21,9 +21,9 @@ def plan_report(plan: Any, width: int) -> list[Line]:
         out += labelled(name, section, width)
     out += labelled("trial", _budget(plan.budget), width)
     out += _stopping(plan, width)
-    out += labelled("uses", _workers(experiment.run, plan.trials_per_gpu), width)
+    out += labelled("uses", _workers(experiment, plan.trials_per_gpu), width)
     if plan.memory:
-        out += labelled("memory", _memory(plan.memory, plan.trials_per_gpu), width)
+        out += labelled("memory", _memory(plan.memory, plan), width)
     out += [(), *_space(plan, width)]
     notes = [row for note in plan.notes for row in labelled("note", clean(note), width, "warn")]
     return out + ([(), *notes] if notes else [])
@@ -112,16 +112,23 @@ def _places(shares: Sequence[float], steps: int | None) -> str:
     return f"step {', '.join(told)} of {steps}" if steps else f"{', '.join(told)} of a trial"
 
 
-def _memory(need: Mapping[str, int], packed: int | str) -> str:
+def _memory(need: Mapping[str, int], plan: Any) -> str:
     """ "at most 12.3 GB of a GPU for the largest trial (base 1.1 GB, adapters 0.9 GB, …)"."""
+    packed = plan.trials_per_gpu
     parts = ", ".join(f"{name} {words.size(need[name])}" for name in need if name != "total")
     who = "the largest trial" if packed in (1, "auto") else f"{packed} of the largest trials"
-    return f"at most {words.size(need['total'])} of a GPU for {who} ({parts})"
+    gpu = "a GPU" if plan.experiment.scheduler.processes == 1 else "each GPU"
+    return f"at most {words.size(need['total'])} of {gpu} for {who} ({parts})"
 
 
-def _workers(run: Any, packed: int | str) -> str:
+def _workers(experiment: Any, packed: int | str) -> str:
+    run, scheduler = experiment.run, experiment.scheduler
+    processes, asked = scheduler.processes, scheduler.gpus_per_trial
     cpus = f"{run.cpus_per_trial:g} CPU"
-    gpus = "and, where there are any, 1 GPU" if run.gpus_per_trial is None else f"and {run.gpus_per_trial:g} GPU"
+    plural = "s" if processes > 1 else ""
+    gpus = f"and, where there are any, {processes} GPU{plural}" if asked is None else f"and {asked:g} GPU{plural}"
+    if processes > 1:
+        gpus += f", {processes} processes with {scheduler.strategy}"
     most = f"at most {run.max_concurrent_trials} at once" if run.max_concurrent_trials else "as many at once as fit"
     on = f"the Ray cluster at {run.address}" if run.address else "this machine"
     if not run.address and os.environ.get("RAY_ADDRESS"):

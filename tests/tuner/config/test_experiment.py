@@ -88,6 +88,23 @@ def test_another_kind_drops_the_options_of_the_first(here: Path) -> None:
     assert kept.grace_period == 5
 
 
+def test_another_kind_of_scheduler_leaves_a_trial_its_gpus(here: Path) -> None:
+    path = write(here, MINIMAL + "scheduler: {gpus_per_trial: 2, strategy: fsdp, grace_period: 2}\n")
+    for changed in (["scheduler.kind=none"], ["scheduler=none"]):
+        assert load_experiment(path, changed).scheduler == NoScheduler(gpus_per_trial=2, strategy="fsdp")
+    with pytest.raises(InputError, match=r"search.yaml:\d+: scheduler.gpus_per_trial: got -1"):
+        load_experiment(write(here, path.read_text().replace("trial: 2", "trial: -1")), ["scheduler.kind=none"])
+
+
+def test_what_was_written_by_an_earlier_version_is_read(here: Path) -> None:
+    resolved = dump_resolved(load_experiment(write(here, MINIMAL)))
+    for section, value in (("run", 0.5), ("run", None)):
+        del resolved["scheduler"]["gpus_per_trial"]
+        resolved[section]["gpus_per_trial"] = value
+        assert load_resolved(resolved).scheduler.gpus_per_trial == value
+        resolved = dump_resolved(load_resolved(resolved))
+
+
 def test_bare_words_are_kinds(here: Path) -> None:
     path = write(here, MINIMAL.replace("org/name}", "org/name, quantization: nf4}"))
     assert load_experiment(path).settings.model.quantization == Nf4()

@@ -1,0 +1,218 @@
+"""Several processes train the trial that one process would: its losses, its adapter, its states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainables.group import Script, Seen, Trial, play
+from trainables import worker
+from trainables.hf.sharing import Hand
+from trainables.settings import steps
+from trainables.sft import SFT
+from tuner.contract import Assignment, Evaluation, Group, Preparation, Reason, Resume
+
+POINTS = (0.25, 0.5, 0.75, 1.0)
+SMALLER = {"effective_batch_size": 6, "lora_alpha_mode": "rslora"}
+CLOSE = 1e-5
+"""Sums of fp32 in another order; measured: 1e-6."""
+CLOSE_BF16 = 1e-3
+"""NF4 trains its adapter in bf16; measured: 2e-4, of losses of 5."""
+
+Make = Callable[..., dict[str, Any]]
+
+
+def task(folder: Path, name: str, **params: Any) -> Assignment:
+    place = folder / name
+    place.mkdir(parents=True)
+    return Assignment(0, params, 7, POINTS, str(place))
+
+
+def going_on(first: Assignment, known: int, folder: Path) -> Assignment:
+    """The next attempt, by a driver that heard of everything up to step `known`."""
+    place = folder / "next"
+    place.mkdir(parents=True)
+    return Assignment(0, first.params, 7, POINTS, str(place), 2, Resume(known, None, (first.folder,)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("group")
+
+
+@pytest.fixture(scope="module")
+def settings(sft_settings: Make) -> Callable[..., dict[str, Any]]:
+    def make(**model: Any) -> dict[str, Any]:
+        # 36 rows in batches of 8 and 6, of which a process has 2 or 1 at a time: the last step of a pass is a short
+        # one in which some process has nothing. 11 validation rows in batches of 4, the last of them of 3
+        train = {
+            "max_steps": 12, "warmup_ratio": 0.2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 4,
+        }  # fmt: skip
+        return sft_settings(train=train, model=model, data={"max_validation_rows": 11})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def preparation(settings: Make, folder: Path) -> Preparation:
+    return SFT.prepare(settings(), folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def alone(settings: Make, preparation: Preparation, folder: Path) -> dict[str, list[Evaluation]]:
+    """What one process trains."""
+    import torch
+
+    torch.set_num_threads(1)
+    programs = {"plain": SFT(settings(), preparation), "nf4": SFT(settings(quantization=NF4), preparation)}
+    curves = {}
+    for name, program, params in (
+        ("plain", programs["plain"], {}), ("smaller", programs["plain"], SMALLER), ("nf4", programs["nf4"], {}),
+    ):  # fmt: skip
+        program.start(task(folder / "alone", name, **params))
+        curves[name] = [program.step() for _ in POINTS]
+        program.stop()
+    return curves
+
+
+NF4 = {"kind": "nf4", "compute_dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str, list[list[Seen]]]:
+    """What two processes saw, by strategy: a whole trial, another, one that is cut off, its next attempt, two frozen
+    ones, and the first again."""
+
+    def script(strategy: str, name: str, **model: Any) -> Script:
+        place = folder / name
+        cut = task(place, "cut")
+        trials = [
+            Trial(task(place, "whole")),
+            Trial(task(place, "smaller", **SMALLER)),
+            Trial(cut, evaluations=2),
+            Trial(going_on(cut, 3, place)),
+            Trial(task(place, "frozen"), frozen="parameters"),
+            Trial(task(place, "still"), frozen="scale"),
+            Trial(task(place, "again")),
+        ]
+        return Script(strategy, settings(**model), preparation, trials if not model else trials[:1])
+
+    scripts = {
+        "ddp": script("ddp", "ddp"),
+        "fsdp": script("fsdp", "fsdp"),
+        "nf4": script("fsdp", "nf4", quantization=NF4),
+    }
+    seen = play(list(scripts.values()))
+    return {name: [process[place] for process in seen] for place, name in enumerate(scripts)}
+
+
+def assert_same(curve: list[Evaluation], expected: list[Evaluation], close: float = CLOSE) -> None:
+    assert [(e.step, e.tokens) for e in curve] == [(e.step, e.tokens) for e in expected]
+    for mine, theirs in zip(curve, expected, strict=True):
+        assert mine.eval_loss == pytest.approx(theirs.eval_loss, abs=close)
+        assert mine.train_loss == pytest.approx(theirs.train_loss, abs=close)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_the_losses_are_those_of_one_process(
+    together: dict[str, list[list[Seen]]], alone: dict[str, list[Evaluation]], strategy: str
+) -> None:
+    for process in together[strategy]:
+        whole, smaller, *_, again = process
+        assert_same(whole.curve, alone["plain"])
+        assert_same(smaller.curve, alone["smaller"])
+        assert_same(again.curve, alone["plain"])  # the base outlived three trials, or was loaded anew
+        assert (whole.setup.details["micro_batch"], whole.setup.details["accumulation"]) == (2, 2)
+        assert (smaller.setup.details["micro_batch"], smaller.setup.details["accumulation"]) == (1, 3)
+        assert (whole.shared > 0) == (strategy == "fsdp")
+
+
+def test_a_quantized_base_is_shared_out(
+    together: dict[str, list[list[Seen]]], alone: dict[str, list[Evaluation]]
+) -> None:
+    for (whole,) in together["nf4"]:
+        assert whole.shared > 0
+        assert_same(whole.curve, alone["nf4"], CLOSE_BF16)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_cut_trial_goes_on_in_all_processes(
+    together: dict[str, list[list[Seen]]], alone: dict[str, list[Evaluation]], strategy: str
+) -> None:
+    """From the state of step 6, of which the driver had heard nothing: that evaluation is handed over first."""
+    for process in together[strategy]:
+        cut, after = process[2], process[3]
+        assert [e.step for e in cut.curve] == [3, 6]
+        assert after.setup.resumed_step == 6 and not after.setup.note
+        assert_same([cut.curve[0], *after.curve], alone["plain"])
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_frozen_adapter_is_found_in_all_processes(together: dict[str, list[list[Seen]]], strategy: str) -> None:
+    for process in together[strategy]:
+        frozen, still = process[4].fault, process[5].fault
+        assert frozen and still and {frozen.reason, still.reason} == {Reason.FROZEN}
+        assert "none is trainable" in frozen.message
+        assert "no trainable weight moved in 3 optimizer steps" in still.message
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "nf4"])
+def test_the_adapter_is_whole_and_loads(together: dict[str, list[list[Seen]]], folder: Path, strategy: str) -> None:
+    import torch
+    from peft import AutoPeftModelForCausalLM
+    from safetensors.torch import load_file
+
+    assert together
+    AutoPeftModelForCausalLM.from_pretrained(str(folder / strategy / "whole" / "adapter"))
+    mine, theirs = (
+        load_file(folder / place / "adapter" / "adapter_model.safetensors")
+        for place in (f"{strategy}/whole", "alone/nf4" if strategy == "nf4" else "alone/plain")
+    )
+    assert mine.keys() == theirs.keys()
+    close = 1e-4 if strategy != "nf4" else 2e-2
+    assert all(torch.allclose(mine[name].float(), theirs[name].float(), atol=close) for name in mine)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 5, 6])
+def test_every_batch_is_dealt_once_and_all_processes_have_as_many(batches: int) -> None:
+    rows = [[3 * place, 3 * place + 1] for place in range(batches)]
+    hands = [list(Hand(rows, rank, 3, [99])) for rank in range(3)]
+    assert {len(hand) for hand in hands} == {len(Hand(rows, 0, 3, [99]))}
+    assert sorted(batch for hand in hands for batch in hand if batch != [99]) == rows
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_a_batch_and_take_as_many_steps(sft_settings: Make, processes: int) -> None:
+    for rows in (1, 7, 8, 9, 100):
+        train = worker.validated(sft_settings(train={"per_device_train_batch_size": 3})).train
+        shape = steps.share(train, processes)
+        assert shape.micro * shape.accumulation * processes == train.effective_batch_size
+        dealt = -(-rows // shape.micro)
+        each = -(-dealt // processes)
+        assert -(-each // shape.accumulation) == steps.steps_per_epoch(rows, steps.share(train))
+
+
+@pytest.mark.parametrize(
+    ("train", "group", "expected"),
+    [
+        ({}, Group(0, 2), None),
+        ({}, Group(0, 3), "take 6 or 9"),
+        ({"effective_batch_size": 2}, Group(0, 4), "take 4,"),
+        ({"optim": "adamw_8bit"}, Group(0, 2, "ddp"), None),
+        ({"optim": "adamw_8bit"}, Group(0, 2, "fsdp"), "adamw_torch"),
+        ({"use_dora": True}, Group(0, 2, "fsdp"), "take ddp"),
+    ],
+)
+def test_what_cannot_be_spread_is_said(
+    sft_settings: Make, train: dict[str, Any], group: Group, expected: str | None
+) -> None:
+    why = SFT.spreads(sft_settings(train=train), {}, group)
+    assert (expected is None and why is None) or (expected and expected in str(why))
+
+
+def test_a_base_that_is_shared_out_takes_less_of_each_gpu(sft_settings: Make) -> None:
+    needs = [SFT.memory(sft_settings(), {}, 1, Group(0, 2, strategy)) for strategy in ("ddp", "fsdp")]
+    assert needs[0] and needs[1] and needs[1]["adapters"] == needs[0]["adapters"] // 2
