@@ -88,6 +88,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             trials = folder.record().trials.values() if folder.ledger.exists() else ()
             under_way = sum(len(trial.points) >= 3 for trial in trials)
         ask(folder, "pause", {})
+        until(lambda: folder.record().paused)
         token = (Path.home() / ".ray" / "auth_token").read_text().strip()
         yield Watched(folder, folder.record().dashboard, token)
     finally:
@@ -112,9 +113,12 @@ def test_a_trials_reports_are_tasks_and_its_log_is_behind_its_row(watched: Watch
         answer = watched.get("/api/v0/tasks?detail=1&limit=10000")["data"]["result"]["result"]
         return [task["name"] for task in answer if task["name"].startswith("trial 0 · step")]
 
-    last = watched.record.trials[0].points[-1]
-    named = f"trial 0 · step {last.step}/100 · {last.eval_loss:.4g}"
-    assert named in until(lambda: [name for name in tasks() if name == named] and tasks())
+    def last() -> str:
+        """The last report on record. The step that was under way at the pause may still come, and no other."""
+        point = watched.record.trials[0].points[-1]
+        return f"step {point.step}/100 · {point.eval_loss:.4g}"
+
+    until(lambda: f"trial 0 · {last()}" in tasks())
     row = next(row for row in rows(watched) if row["repr_name"].startswith("trial 0 "))
 
     def log() -> str:
@@ -123,7 +127,7 @@ def test_a_trials_reports_are_tasks_and_its_log_is_behind_its_row(watched: Watch
         except urllib.error.HTTPError:  # Ray's agent has not found the file yet
             return ""
 
-    said = until(lambda: f"step {last.step}/100" in log() and log())
+    said = until(lambda: last() in (text := log()) and text)
     assert f"log    {watched.folder.log(0)}" in said
 
 
@@ -187,11 +191,19 @@ def test_prometheus_reads_the_gauges_with_the_shipped_configuration(watched: Wat
         except OSError:
             return []
 
+    def losses() -> dict[int, float]:
+        return {int(found["metric"]["trial"]): float(found["value"][1]) for found in query("ray_tuner_eval_loss")}
+
+    def shown() -> bool:
+        """Whether every trial's gauge is what the record ends with. A gauge follows the record by seconds: until then
+        it is a loss that the trial had before, and never another."""
+        found, trials = losses(), watched.record.trials
+        for number, loss in found.items():
+            assert loss in [pytest.approx(point.eval_loss) for point in trials[number].points]
+        return found == pytest.approx({number: trial.eval_loss for number, trial in trials.items()})
+
     try:
-        until(lambda: len(query("ray_tuner_eval_loss")) == 3)
-        record = watched.record
-        losses = {int(found["metric"]["trial"]): float(found["value"][1]) for found in query("ray_tuner_eval_loss")}
-        assert losses == pytest.approx({n: trial.eval_loss for n, trial in record.trials.items()})
+        until(shown)
         counts = {found["metric"]["status"]: float(found["value"][1]) for found in query("ray_tuner_trials")}
         assert counts["running"] == 3 and sum(counts.values()) == 3
         for found in query('{__name__=~"ray_tuner_.*"}'):
@@ -202,7 +214,8 @@ def test_prometheus_reads_the_gauges_with_the_shipped_configuration(watched: Wat
         assert len(targets) >= 6
         for expression in targets:
             asked = expression.replace("$search", "first")
-            assert query(asked) or "memory" in asked, f"nothing to draw for {expression}"  # no accelerator, no memory
+            if "memory" not in asked:  # no accelerator, no memory
+                until(lambda asked=asked: query(asked))  # type: ignore[misc]
     finally:
         process.terminate()
         process.wait(20)

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,15 @@ def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterat
         if not joined:
             guard_token()
         try:
-            ray.init(
-                address=joined or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-                job_config=ray.job_config.JobConfig(metadata=dict(metadata)),
-                **local,
-            )
+            with _free_agent_port(ray):
+                ray.init(
+                    address=joined or "local",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=False,
+                    job_config=ray.job_config.JobConfig(metadata=dict(metadata)),
+                    **local,
+                )
         except (OSError, ValueError, ray.exceptions.RayError) as error:
             raise _not_started(joined, error) from error
     try:
@@ -84,6 +86,19 @@ def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterat
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def _free_agent_port(ray: Any) -> Iterator[None]:
+    """Lets the node's agent take any free port. `ray.init` has no argument for it, and of two Rays on one machine the
+    second one's agent finds its fixed port (52365) taken: it then serves no logs to the dashboard."""
+    params = ray._private.parameter.RayParams
+    before = params.__init__
+    params.__init__ = partialmethod(before, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        params.__init__ = before
 
 
 def joins(address: str | None) -> str | None:
