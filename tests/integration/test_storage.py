@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.integration.conftest import S3_ENVIRONMENT, SPACE, TOY, s3_server, s3_uri
 from tests.programs.toy import Toy
+from trainables import states
 from tuner.cli import run
 from tuner.config import load_experiment
 from tuner.config.paths import storage_folder, storage_uri
@@ -127,6 +132,48 @@ def test_rows_come_to_a_node_and_adapters_go_from_it(bucket: Path, uri: str, tmp
     fresh = str(run_folder / "adapters" / "0003-2")
     setup = program.start(Assignment(3, {"learning_rate": 1e-2}, 0, (0.5, 1.0), fresh, attempt=2, resume=resume))
     assert setup.resumed_step == evaluation.step, "the next attempt goes on from what the first left"
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def packed(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The embedded example on an engine, in processes of their own whose working copies lie in the test's folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "RAY_TMPDIR": "/tmp", states.EVERY: "0"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner", "search", *arguments], env=environment, cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_packed_trials_go_on_from_states_in_the_store(bucket: Path, uri: str, tmp_path: Path) -> None:
+    """The machine is lost in the middle, its disk with it; another one goes on from what its engine had sent."""
+    first = packed(
+        tmp_path, "--name", "packed", "--storage-path", uri, "--num-trials", "2", "--trials-per-gpu", "2",
+        "--scheduler", "none", "--sampler", "random", "--set", "train.max_steps=60",
+        "--set", "data.max_validation_rows=32",
+    )  # fmt: skip
+    kept = bucket / tmp_path.name / "packed"
+    ledger = kept / "trials.jsonl"
+    deadline = time.monotonic() + 240
+    while not ledger.exists() or ledger.read_text().count('"event":"evaluation"') < 4:
+        assert first.poll() is None and time.monotonic() < deadline, first.stderr and first.stderr.read()
+        time.sleep(0.2)
+    family = [psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)]
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family, 20)
+    assert {f.parts[-3] for f in kept.glob("adapters/*/state/state.safetensors")} == {"0000", "0001"}
+    lose(tmp_path)
+    (kept / storage.LOCK).unlink()  # what its driver said lapses by itself, after minutes
+
+    again = packed(tmp_path, "--resume", "packed", "--storage-path", uri)
+    _, said = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    record = SearchRecord.fold(read_ledger(ledger))
+    assert [trial.attempt for trial in record.ended] == [2, 2]
+    assert all(trial.setup["resumed_step"] > 0 for trial in record.ended)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,20 @@ def arrived(preparation: Preparation) -> Preparation:
     return preparation
 
 
-def carry(report: Any) -> None:
-    """Takes the adapter of a report to the store, before anybody hears of it."""
-    if isinstance(report, Evaluation) and report.adapter:
-        push(Path(report.adapter))
+class Luggage:
+    """An attempt's folder on the node that works on it. Where runs are in an object store, it finds the folders of
+    earlier attempts as they were left there, and takes along what the attempt leaves in its own."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._folder = Path(assignment.folder)
+        self._folder.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
+        self._seen: dict[Path, tuple[int, int]] = {}
+        for earlier in assignment.resume.folders if assignment.resume else ():
+            pull(Path(earlier))
+
+    def send(self) -> None:
+        """Brings what is new to the store: called before anybody hears of the report that it belongs to."""
+        push(self._folder, self._seen)
 
 
 def carried(program: Any, preparation: Preparation) -> Any:
@@ -37,24 +47,20 @@ def carried(program: Any, preparation: Preparation) -> Any:
 
 
 class Carried:
-    """A program around another. What a trial leaves in its folder is in the store when its report goes out; a trial
-    that was begun elsewhere finds its folder as it was left there."""
+    """A program around another, with the luggage of its trials."""
 
     def __init__(self, program: Any) -> None:
         self._program = program
-        self._folder = Path()
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self._luggage: Luggage | None = None
 
     def start(self, assignment: Assignment) -> Setup:
-        self._folder, self._seen = Path(assignment.folder), {}
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for earlier in assignment.resume.folders if assignment.resume else ():
-            pull(Path(earlier))
+        self._luggage = Luggage(assignment)
         return self._program.start(assignment)
 
     def step(self) -> Evaluation:
         evaluation = self._program.step()
-        push(self._folder, self._seen)
+        assert self._luggage is not None
+        self._luggage.send()
         return evaluation
 
     def stop(self) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,7 +33,7 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
-from tuner.execution.carrying import arrived, carried, carry
+from tuner.execution.carrying import Luggage, arrived, carried
 from tuner.execution.disk import no_room
 from tuner.execution.resources import Resources
 from tuner.room import is_full
@@ -61,6 +60,7 @@ class EngineActor:
         self._changed = threading.Condition()
         self._places: dict[int, int] = {}
         self._mail: dict[int, SimpleQueue[Answer]] = {}
+        self._luggage: dict[int, Luggage] = {}
         self._owed: set[int] = set()
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
@@ -84,7 +84,11 @@ class EngineActor:
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where every slot is taken."""
-        return self._order(lambda: self._join(assignment, preparation))
+        try:
+            luggage = Luggage(assignment)  # here and not in the loop: its neighbours train on
+        except Exception as error:
+            return _verdict(error)
+        return self._order(lambda: self._join(assignment, preparation, luggage))
 
     def step(self, number: int) -> Answer:
         """The next evaluation of trial `number`, which tells the engine that the last one was no stop."""
@@ -93,7 +97,12 @@ class EngineActor:
         if number in self._owed:
             self._order(lambda: self._engine.confirm(self._places[number]))
         self._owed.add(number)
-        return self._mail[number].get()
+        luggage, answer = self._luggage[number], self._mail[number].get()
+        try:
+            luggage.send()  # while the engine trains on
+        except Exception as error:
+            return _verdict(error)
+        return answer
 
     def stop(self, number: int) -> None:
         """Takes trial `number` out of its slot at the next step boundary."""
@@ -104,13 +113,13 @@ class EngineActor:
             made: Any = load_program(self._program)
             self._engine = made.pack(self._settings, arrived(preparation), self._slots)
 
-    def _join(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
+    def _join(self, assignment: Assignment, preparation: Preparation, luggage: Luggage) -> Answer | None:
+        number = assignment.number
+        self._leave(number)  # an attempt whose actor was lost did not say goodbye
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
         if slot is None:
             return None
-        number = assignment.number
-        self._places[number], self._mail[number] = slot, SimpleQueue()
-        Path(assignment.folder).mkdir(parents=True, exist_ok=True)  # on another node than the driver's
+        self._places[number], self._mail[number], self._luggage[number] = slot, SimpleQueue(), luggage
         try:
             self._make(preparation)
             return self._engine.join(slot, assignment), ""
@@ -120,7 +129,9 @@ class EngineActor:
     def _leave(self, number: int) -> None:
         slot = self._places.pop(number, None)
         self._owed.discard(number)
-        self._mail.pop(number, None)
+        if (mail := self._mail.pop(number, None)) is not None:
+            mail.put(_verdict(Fault(Reason.INFRASTRUCTURE, "it left its slot")))  # who still waits there is lost
+        self._luggage.pop(number, None)
         if slot is not None and self._engine is not None:
             self._engine.leave(slot)
 
@@ -152,7 +163,6 @@ class EngineActor:
         try:
             for slot, report in engine.advance(limit=1):
                 number = next(n for n, place in self._places.items() if place == slot)
-                carry(report)
                 self._mail[number].put(_verdict(report) if isinstance(report, Fault) else (report, ""))
         except Exception as error:
             answer = _verdict(error)
@@ -224,6 +234,9 @@ class RemoteProgram:
         packs: Any = getattr(load_program(self._all.program), "packs", lambda *_: None)
         packed = not self._all.solos or packs(self._all.settings, assignment.params) is None
         self._engines = self._all.packed if packed else self._all.solos
+        if assignment.attempt > 1:  # an earlier attempt whose actor was lost may still hold a slot of any engine
+            for engine in (*self._all.packed, *self._all.solos):
+                engine.stop.remote(assignment.number)
         while True:
             try:
                 free = ray.get([engine.free.remote() for engine in self._engines])
