@@ -52,6 +52,20 @@ class SFT:
         return Budget(steps=train.max_steps, epochs=train.num_train_epochs)
 
     @classmethod
+    def unpinned(cls, settings: Any) -> bool:
+        """Whether the settings name anything on the hub without saying which commit of it."""
+        from trainables.data import hub
+
+        return bool(hub.unpinned(worker.validated(settings)))
+
+    @classmethod
+    def pin(cls, settings: Mapping[str, Any]) -> dict[str, str]:
+        """The commits that those stand for now, by setting."""
+        from trainables.data import hub
+
+        return {source.setting: hub.commit(source) for source in hub.unpinned(worker.validated(settings))}
+
+    @classmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
         """Reads, checks and tokenizes the rows, once for all trials."""
         from trainables.data.preparing import prepare

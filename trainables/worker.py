@@ -33,9 +33,13 @@ def validated(settings: Any) -> Settings:
 
 
 def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
-    """The tokenizer and both sets."""
-    from trainables.data import store, tokenizers
+    """The tokenizer and both sets. What comes from the hub is on this machine from here on."""
+    from trainables.data import hub, store, tokenizers
 
+    for source in hub.bases(settings.model):
+        hub.fetch(source)
+    if not settings.model.trust_remote_code:  # code may lie in a repository that the base's own code names
+        hub.go_offline()
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))
 

@@ -139,7 +139,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def packed(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     """The embedded example on an engine, in processes of their own whose working copies lie in the test's folder."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "RAY_TMPDIR": "/tmp", states.EVERY: "0"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(tmp_path),
+        "RAY_TMPDIR": "/tmp",
+        states.EVERY: "0",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "tuner", "search", *arguments], env=environment, cwd=tmp_path,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

@@ -25,7 +25,9 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
 
     data = settings.data
     train_rows = reading.read(data.train, data)
-    given = reading.read(data.validation, data) if data.validation is not None else None
+    given = None
+    if data.validation is not None:
+        given = reading.read(data.validation, data, "data.validation_revision")
     train_format = formats.detect(train_rows, data)  # before the tokenizer: misnamed columns are told at once
     tokenizer, notes = tokenizers.load(settings.model, data)
     train_rows, validation_rows = splitting.split(train_rows, given, data)

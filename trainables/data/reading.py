@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables.data.hub import is_hub_id, offline_if_unreachable
+from trainables.data import hub
+from trainables.data.hub import SUFFIXES
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
 Row = dict[str, Any]
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 _EXPECTED = "a .jsonl, .json, .parquet or .csv file, a folder written by `datasets`, or a hub id"
 
 
@@ -37,15 +37,15 @@ class Rows:
         return Rows(self.source, [self.rows[i] for i in indices], lines)
 
 
-def read(source: str, data: DataSettings) -> Rows:
-    """All rows of a file, a `datasets` folder or a hub dataset."""
+def read(source: str, data: DataSettings, setting: str = "data.revision") -> Rows:
+    """All rows of a file, a `datasets` folder or a hub dataset. setting: where the dataset's revision stands."""
     path = Path(source)
     if path.is_dir():
         found = _folder(path, data)
     elif path.is_file():
         found = _file(path)
-    elif is_hub_id(source) and path.suffix.lower() not in SUFFIXES:
-        found = _hub(source, data)
+    elif hub.is_dataset_id(source):
+        found = _hub(next(named for named in hub.rows(data) if named.setting == setting), data)
     else:
         raise InputError("no such file or folder", where=source, expected=_EXPECTED)
     if not found.rows:
@@ -158,22 +158,25 @@ def _folder(path: Path, data: DataSettings) -> Rows:
     return Rows(str(path), found.to_list())
 
 
-def _hub(name: str, data: DataSettings) -> Rows:
-    offline = offline_if_unreachable(name)
+def _hub(source: hub.Source, data: DataSettings) -> Rows:
+    unreachable = hub.offline_if_unreachable(source.name)
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(name, data.name, split=data.split, revision=data.revision)
+        found = datasets.load_dataset(source.name, data.name, split=data.split, revision=source.revision)
     except Exception as error:  # every loader on the hub raises its own
+        if unreachable or isinstance(error, ConnectionError):
+            raise hub.nowhere(source) from None
+        if told := hub.refused(error, source):
+            raise told from None
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if offline or isinstance(error, ConnectionError):
-            raise InputError(
-                "no such file, and as a hub dataset it is neither in the cache nor is the hub reachable",
-                where=name, expected=_EXPECTED, remedy="check the path, or download the dataset first",
-            ) from None  # fmt: skip
-        raise InputError(f"the hub dataset cannot be loaded: {message}", where=name, expected=_EXPECTED) from None
-    return Rows(name, found.to_list())
+        raise InputError(f"the hub dataset cannot be loaded: {message}", where=source.name, expected=_EXPECTED,
+                         ) from None  # fmt: skip
+    # Offline, `datasets` takes whatever commit it read last
+    if unreachable and source.is_pinned and not any(str(source.revision) in f["filename"] for f in found.cache_files):
+        raise hub.nowhere(source)
+    return Rows(source.name, found.to_list())
 
 
 def _unreadable(error: Exception, where: str, expected: str) -> InputError:

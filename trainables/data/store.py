@@ -36,7 +36,7 @@ def fingerprint(settings: Settings) -> str:
         "layout": _LAYOUT,
         "versions": [version(name) for name in ("transformers", "tokenizers", "trl")],
         "data": data.model_dump(),
-        "tokenizer": [settings.model.tokenizer, settings.model.model_revision],
+        "tokenizer": [settings.model.tokenizer, settings.model.model_revision, settings.model.tokenizer_revision],
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for source in (data.train, data.validation, data.chat_template):

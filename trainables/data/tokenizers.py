@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trainables.data.hub import is_hub_id, offline_if_unreachable
+from trainables.data import hub
 from trainables.settings import DataSettings, ModelSettings
 from tuner.contract import InputError
 
@@ -26,18 +26,16 @@ def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, t
     _check_folder(name)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    offline = offline_if_unreachable(name)
+    source = next((base for base in hub.bases(model) if base.name == name), None)
+    unreachable = hub.offline_if_unreachable(name)
     try:
         tokenizer = _class(name).from_pretrained(
-            name, revision=model.model_revision if name == model.model_name_or_path else None,
-            trust_remote_code=model.trust_remote_code,
-        )  # fmt: skip
+            name, revision=source and source.revision, trust_remote_code=model.trust_remote_code
+        )
     except Exception as error:  # OSError, ValueError, and whatever the tokenizers crate raises on broken files
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if offline:
-            raise InputError("no such folder, and as a hub id it is neither in the cache nor is the hub reachable",
-                             where=name, expected="a local folder with a model and its tokenizer, or a hub id",
-                             remedy="check the path, or download the model first") from None  # fmt: skip
+        if source is not None and (told := hub.nowhere(source) if unreachable else hub.refused(error, source)):
+            raise told from None
         raise InputError(f"the tokenizer cannot be loaded: {message}", where=name,
                          expected=f"a tokenizer: {', '.join(_FILES[:3])} ...") from None  # fmt: skip
     if data is not None and data.chat_template is not None:
@@ -60,7 +58,7 @@ def _check_folder(name: str) -> None:
         if not any((folder / file).is_file() for file in _FILES):
             raise InputError("the folder has no tokenizer", where=name, expected=f"one of {', '.join(_FILES)}",
                              remedy="save the tokenizer there, or set model.tokenizer_name_or_path")  # fmt: skip
-    elif not is_hub_id(name):
+    elif not hub.is_hub_id(name):
         raise InputError("no such folder", where=name, expected="a local folder or a hub id (org/name)")
 
 

@@ -8,7 +8,6 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from trainables.data.hub import offline_if_unreachable
 from trainables.models import folder
 from trainables.settings import NF4, ModelSettings
 from tuner.contract import Fault, InputError, Reason
@@ -46,7 +45,6 @@ def load(model: ModelSettings) -> Model:
     if torch.cuda.device_count() > 1:
         raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
                     "set run.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
-    offline = offline_if_unreachable(model.model_name_or_path)
     try:
         base = transformers.AutoModelForCausalLM.from_pretrained(
             model.model_name_or_path,
@@ -61,8 +59,6 @@ def load(model: ModelSettings) -> Model:
     except (OSError, ValueError, SafetensorError) as error:
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = model.model_name_or_path
-        if offline:
-            message = "not a folder, and as a hub id it is neither in the cache nor is the hub reachable"
         raise InputError(message, where=where, expected="a causal language model with safetensors weights") from error
     base.requires_grad_(False)
     _keep_4bit_trainable(base)

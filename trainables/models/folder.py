@@ -6,24 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainables.data.hub import cached, is_hub_id, offline_if_unreachable
+from trainables.data import hub
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
 
 
 def check(model: ModelSettings) -> None:
-    """Refuses folders that cannot be a base: missing, an adapter, without config or without safetensors weights."""
+    """Refuses what cannot be a base: missing, an adapter, without config or without safetensors weights.
+
+    A base on the hub, and its tokenizer, are fetched first, where this machine does not have them.
+    """
     name = model.model_name_or_path
     folder = Path(name)
-    if not folder.is_dir():
-        if folder.exists() or not is_hub_id(name):
-            what = "a file, not a folder" if folder.exists() else "no such folder"
-            raise InputError(what, where=name, expected="a local model folder or a hub id (org/name)")
-        if offline_if_unreachable(name) and not cached(name, "config.json", model.model_revision):
-            raise InputError("no such folder, and as a hub id it is neither in the cache nor is the hub reachable",
-                             where=name, expected="a local model folder or a hub id (org/name)",
-                             remedy="check the path, or download the model first")  # fmt: skip
-        return
+    if not folder.is_dir() and (folder.exists() or not hub.is_hub_id(name)):
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        raise InputError(what, where=name, expected="a local model folder or a hub id (org/name)")
+    for source in hub.bases(model):
+        fetched = hub.fetch(source)
+        folder = fetched if source.name == name else folder
     if (folder / "adapter_config.json").is_file():
         base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
         raise InputError("this is an adapter, not a base model", where=name, expected="the base model's folder",
@@ -38,7 +38,7 @@ def check(model: ModelSettings) -> None:
 
 
 def vocabulary(model: ModelSettings) -> int | None:
-    """Number of token ids a local base knows, or None where it cannot be told."""
+    """Number of token ids a base at hand knows, or None where it cannot be told."""
     found = config(model)
     if found is None:
         return None
@@ -47,9 +47,10 @@ def vocabulary(model: ModelSettings) -> int | None:
 
 
 def config(model: ModelSettings) -> dict[str, Any] | None:
-    """What config.json says of a local base, or None where there is none at hand."""
-    path = Path(model.model_name_or_path) / "config.json"
-    return _read(path) if path.is_file() else None
+    """What config.json says of a base, or None where there is none at hand."""
+    source = next((base for base in hub.bases(model) if base.name == model.model_name_or_path), None)
+    path = Path(model.model_name_or_path) / "config.json" if source is None else hub.at_hand(source, "config.json")
+    return _read(path) if path is not None and path.is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

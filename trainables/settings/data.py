@@ -28,7 +28,10 @@ class DataSettings(Section):
     """Configuration name of a hub dataset."""
 
     revision: str | None = None
-    """Branch, tag or commit of a hub dataset."""
+    """Branch, tag or commit of a hub dataset; what it stands for when the search begins is what is read."""
+
+    validation_revision: str | None = None
+    """The same of a hub dataset in `validation`; null: `revision`."""
 
     format: Literal["auto", "messages", "prompt-completion", "text"] = "auto"
     """TRL's dataset formats; auto: by the columns."""

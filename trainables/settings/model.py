@@ -44,10 +44,13 @@ class ModelSettings(Section):
     """Hub id ("Qwen/Qwen3-8B") or local folder of the base model."""
 
     model_revision: str | None = None
-    """Branch, tag or commit of a hub id."""
+    """Branch, tag or commit of a hub id; what it stands for when the search begins is what every trial gets."""
 
     tokenizer_name_or_path: str | None = Field(default=None, json_schema_extra=PATH)
     """Hub id or local folder of the tokenizer; null: the model's own."""
+
+    tokenizer_revision: str | None = None
+    """Branch, tag or commit of a tokenizer that has a hub id of its own."""
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the base; auto: bfloat16 where the GPU has it, float32 on the CPU."""

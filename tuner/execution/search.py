@@ -21,6 +21,7 @@ from tuner.contract import Fault, InputError, Preparation, Status, Verdict
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.nodes import offered, require_nodes
+from tuner.execution.pinning import pinned
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.signals import StopRequested, StopSignals
@@ -66,6 +67,8 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
         try:
             lock = RunLock(folder)
+            experiment = pinned(experiment, folder.logs / "prepare.log")
+            plan = replace(plan, experiment=experiment)
             _write_settings(folder, experiment)
             outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord()).run()
             if outcome.signal is not None and not outcome.record.trials:

@@ -13,6 +13,7 @@ from tuner.results.records import SearchRecord, TrialRecord
 def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: Mapping[str, Any]) -> str:
     """A model card in Markdown with the metadata block that the Hugging Face hub reads."""
     base = str(resolved.get("model", {}).get("model_name_or_path", "unknown"))
+    revision = resolved.get("model", {}).get("model_revision")
     quantization = resolved.get("model", {}).get("quantization", {}).get("kind", "none")
     trusted = bool(resolved.get("model", {}).get("trust_remote_code"))
     best = winner.best
@@ -30,7 +31,8 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         "",
         f"# {name}: trial {winner.number}",
         "",
-        f"A LoRA adapter for `{base}`{' (NF4)' if quantization == 'nf4' else ''}, "
+        f"A LoRA adapter for `{base}`{f' at `{revision}`' if revision else ''}"
+        f"{' (NF4)' if quantization == 'nf4' else ''}, "
         f"the best of {record.num_ended} trials.",
         "",
         f"- validation loss **{best.eval_loss:.6f}** at step {best.step} of {winner.max_steps}",

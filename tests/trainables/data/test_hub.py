@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conftest import text_rows, write_jsonl
+from tests.programs.hub import Hub, serving
 from trainables.data import hub
+from trainables.sft import SFT
+from tuner.contract import Preparation
 
 CODE = """
 from trainables.sft import SFT
@@ -41,3 +51,122 @@ def test_a_hub_id_offline_fails_at_once(tmp_path: Path, tiny_model: Path, tiny_d
     assert "nor is the hub reachable" in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - began < 20
+
+
+FIRST, SECOND, ROWS = "a" * 40, "b" * 40, "c" * 40
+CALL = """
+import json, sys
+from trainables.sft import SFT
+from tuner.contract import InputError, Preparation
+method, settings, *more = json.loads(sys.argv[1])
+try:
+    if method == "work":
+        SFT(settings, Preparation(**more[0]))
+    print(json.dumps("a worker" if method == "work" else getattr(SFT, method)(settings, *more), default=vars))
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub with one base and one dataset; `main` of the base and `v1` are the first commit."""
+    with serving(tmp_path_factory.mktemp("hub") / "hub") as running:
+        shutil.copytree(tiny_model, running.commit("models", "org/base", FIRST, "main", "v1"), dirs_exist_ok=True)
+        write_jsonl(running.commit("datasets", "org/rows", ROWS, "main") / "train.jsonl", text_rows())
+        shutil.copytree(tiny_model, running.commit("models", "org/gated", FIRST, "main"), dirs_exist_ok=True)
+        (running.root / "models" / "org" / "gated" / "gated").touch()
+        yield running
+
+
+def settings_for(**model: Any) -> dict[str, Any]:
+    data = model.pop("data", {})
+    return {
+        "model": {"model_name_or_path": "org/base", **model},
+        "data": {"train": "org/rows", "max_length": 64, **data},
+    }
+
+
+def start(url: str, home: Path, *call: Any) -> subprocess.Popen[str]:
+    """A call of the program in a process of its own, on the machine whose cache is `home`."""
+    env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home)}
+    return subprocess.Popen(
+        [sys.executable, "-c", CALL, json.dumps(call, default=asdict)], env=env,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    return output
+
+
+def pinned(settings: dict[str, Any], commits: dict[str, str]) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(settings))
+    for name, commit in commits.items():
+        section, key = name.split(".")
+        made[section][key] = commit
+    return made
+
+
+def test_the_driver_fetches_once_and_every_other_node_once(served: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    settings = settings_for(tokenizer_name_or_path="org/base", data={"validation": "org/rows"})
+    commits = json.loads(end(start(served.url, tmp_path / "driver", "pin", settings)))
+    assert commits == {"model.model_revision": FIRST, "data.revision": ROWS, "data.validation_revision": ROWS}
+    # The branch moves on while the search runs
+    moved = served.commit("models", "org/base", SECOND, "main")
+    shutil.copytree(tiny_model, moved, dirs_exist_ok=True)
+    settings = pinned(settings, commits)
+    assert not SFT.unpinned(settings)
+
+    before = len(served.requests())
+    made = json.loads(end(start(served.url, tmp_path / "driver", "prepare", settings, str(tmp_path / "data"))))
+    asked = served.requests()[before:]
+    assert any("model.safetensors" in line for line in asked) and not any(
+        SECOND in line or "main" in line for line in asked
+    )
+
+    before = len(served.requests())
+    preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
+    workers = [start(served.url, tmp_path / home, "work", settings, preparation) for home in ("driver", "node", "node")]
+    assert [json.loads(end(worker)) for worker in workers] == ["a worker"] * 3
+    asked = served.requests()[before:]
+    # Nothing by the driver's node, and one of two workers of the other for both
+    expected = {f"GET /org/base/resolve/{FIRST}/{file.name}" for file in tiny_model.iterdir()}
+    assert Counter(line for line in asked if "/resolve/" in line and line.startswith("GET")) == Counter(expected)
+    assert len([line for line in asked if "/tree/" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "told"),
+    [
+        ({"model_revision": "v9"}, "pin", "org/base: the hub has no revision 'v9' of it"),
+        ({"model_name_or_path": "org/none"}, "pin", "the hub has no model of this name, or none that"),
+        ({"data": {"revision": "v9"}}, "pin", "org/rows: the hub has no revision 'v9' of it"),
+        ({"data": {"validation": "org/none"}}, "pin", "the hub has no dataset of this name"),
+        ({"model_revision": "e" * 40}, "prepare", "org/base: the hub has no revision 'eeee"),
+        ({"model_name_or_path": "org/gated"}, "prepare", "org/gated: is gated: the hub does not give it"),
+        ({"model_name_or_path": "org/gated"}, "prepare", "set HF_TOKEN on every node"),
+    ],
+)  # fmt: skip
+def test_what_the_hub_refuses(served: Hub, tmp_path: Path, model: dict[str, Any], method: str, told: str) -> None:
+    more = [str(tmp_path / "data")] if method == "prepare" else []
+    assert told in end(start(served.url, tmp_path / "home", method, settings_for(**model), *more))
+
+
+def test_without_a_hub_the_cache_answers(served: Hub, tmp_path: Path) -> None:
+    settings = settings_for(model_revision="v1")
+    commits = json.loads(end(start(served.url, tmp_path / "home", "pin", settings)))
+    settings = pinned(settings, commits)
+    json.loads(end(start(served.url, tmp_path / "home", "prepare", settings, str(tmp_path / "data"))))
+
+    nowhere = "http://127.0.0.1:9"
+    again = settings_for(model_revision="v1")
+    assert json.loads(end(start(nowhere, tmp_path / "home", "pin", again)))["model.model_revision"] == FIRST
+    made = json.loads(end(start(nowhere, tmp_path / "home", "prepare", settings, str(tmp_path / "again"))))
+    assert made["tokens"] > 0
+    # Another commit of the rows than the one that is there is not taken for it
+    other = pinned(settings, {"data.revision": "d" * 40})
+    told = end(start(nowhere, tmp_path / "home", "prepare", other, str(tmp_path / "other")))
+    assert f"org/rows: no such folder, and as a hub id it is neither in the cache at {'d' * 40}" in told
