@@ -99,7 +99,8 @@ ENV
 $nodes nodes. For this shell:
   . $DIR/env
 then:
-  python -m tuner submit my_search.yaml --address http://127.0.0.1:$dashboard --storage-path /tmp/runs
+  python -m tuner submit my_search.yaml --name first --address http://127.0.0.1:$dashboard --storage-path /tmp/runs
+  python -m tuner status first --address http://127.0.0.1:$dashboard
   python -m tuner search my_search.yaml --address 127.0.0.1:$gcs
 to end them:
   scripts/start_cluster.sh stop

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tuner.contract import STATE
+from tuner.contract import LEAVE, STATE
 
 SHARE = 0.02
 """Of a trial's time that saving its state may take."""
@@ -50,10 +50,12 @@ class Damaged(Exception):
 
 
 class Pace:
-    """When the next state is due: as often as `SHARE` of the time pays for."""
+    """When the next state is due: as often as `SHARE` of the time pays for, and when the trial is about to lose its
+    node. folder: the attempt's own."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._leave = folder / STATE / LEAVE
         self._cost = 0.0
         self._last = clock()
         every = os.environ.get(EVERY)
@@ -62,7 +64,7 @@ class Pace:
     @property
     def due(self) -> bool:
         wait = max(AT_LEAST_S, self._cost / SHARE) if self._fixed is None else self._fixed
-        return self._clock() - self._last >= wait
+        return self._clock() - self._last >= wait or self._leave.exists()
 
     def save(self, folder: Path, values: Mapping[str, Any]) -> None:
         """Saves, and notes what it cost. A disk that is full costs the trial its state and nothing else."""

@@ -185,6 +185,10 @@ ALIVE = "alive"
 """A file in that folder. A program that touches it between two evaluations is not taken for hung, however far apart the
 evaluations are."""
 
+LEAVE = "leave"
+"""Another one, which the driver puts there: the trial's node is about to go. A program that finds it keeps a state with
+its next evaluation, however young the last one is."""
+
 
 @dataclass(frozen=True)
 class Resume:

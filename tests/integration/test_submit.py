@@ -202,6 +202,7 @@ def test_trials_ask_for_a_gpu_type(nodes: Nodes, tmp_path: Path) -> None:
 def test_the_doctor_looks_at_every_node(nodes: Nodes, tmp_path: Path) -> None:
     done = nodes.tuner("doctor", "--address", nodes.address, "--storage-path", str(nodes.private / "runs"), "--json")
     told = json.loads(done.stdout)
+    assert "INFO" not in done.stderr, "Ray's client does not speak to people"
     places = {finding["where"] for finding in told["findings"]}
     assert len([place for place in places if place.startswith("node ")]) == 3
     levels = {(f["where"].partition(" ")[0], f["what"]): f["level"] for f in told["findings"] if f["level"] != "red"}

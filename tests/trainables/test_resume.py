@@ -13,7 +13,7 @@ import pytest
 
 from trainables import states
 from trainables.sft import SFT
-from tuner.contract import ALIVE, STATE, Assignment, Evaluation, Resume, Setup
+from tuner.contract import ALIVE, LEAVE, STATE, Assignment, Evaluation, Resume, Setup
 
 Make = Callable[..., dict[str, Any]]
 POINTS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -182,6 +182,15 @@ def test_where_no_state_is_whole_it_begins_anew_and_says_so(program: Callable[..
         file.write_bytes(b"")
     setup = begun(trials, going_on(task, tmp_path, known))
     assert setup.resumed_step == 0 and setup.note.count("is damaged") == 2 and "begins at step 0" in setup.note
+
+
+def test_a_state_is_due_when_the_node_is_about_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(states.EVERY, "1000")
+    pace = states.Pace(tmp_path)
+    assert not pace.due
+    (tmp_path / STATE).mkdir()
+    (tmp_path / STATE / LEAVE).touch()
+    assert pace.due
 
 
 def test_a_state_of_another_trial_is_not_taken(program: Callable[..., SFT], tmp_path: Path) -> None:

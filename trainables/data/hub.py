@@ -198,12 +198,16 @@ def _status(error: Any) -> int | None:
 @contextmanager
 def _told(source: Source, unreachable: bool) -> Iterator[None]:
     """What goes wrong with the hub, as the user reads it."""
+    import httpx2
     from huggingface_hub import errors
 
     try:
         yield
-    except OSError as error:  # the hub's own errors among them
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except httpx2.TransportError as error:
+        raise InputError(f"the hub broke off ({type(error).__name__}: {error})", where=source.name,
+                         remedy="try again: what has arrived whole is not fetched again") from error  # fmt: skip
+    except (OSError, errors.RevisionResolutionError) as error:  # the hub's own errors are OSErrors, most of them
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(f"no room for it in the hub's cache ({error.strerror})", where=source.name,
                              remedy="make room, or set HF_HOME to another disk") from error  # fmt: skip
         gone = isinstance(error, errors.LocalEntryNotFoundError | errors.RevisionResolutionError)

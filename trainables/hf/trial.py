@@ -59,7 +59,7 @@ class Trial:
         found, self.notes = states.find(resume.folders, self._belongs) if resume else (None, [])
         known = (resume.step, resume.best_eval_loss) if resume and found else (0, None)
         self.reporter = Reporter(points, Path(assignment.folder), began, known)
-        self.pace = states.Pace()
+        self.pace = states.Pace(Path(assignment.folder))
         self.trainer = ResumableTrainer(
             model=resident.model,
             args=args,

@@ -51,7 +51,7 @@ class Slot:
         self._evaluated = 0
         self._unconfirmed = False
         self.sign = Sign(self.folder)
-        self.pace = states.Pace()
+        self.pace = states.Pace(self.folder)
         self.known = 0
         """The last step that the driver has heard of from an earlier attempt that this one goes on from."""
         self.unheard: Evaluation | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -68,6 +69,9 @@ class Cluster:
         self.ray_version = self._greet()
         from ray.job_submission import JobSubmissionClient
 
+        # They set their own level, and tell people of packages and websockets
+        for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._client = JobSubmissionClient(self.address, headers=_headers())
 
     def jobs(self, name: str) -> list[Job]:

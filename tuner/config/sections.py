@@ -211,6 +211,12 @@ class Run(Section):
     )
     cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
     max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
+    scale_to: int | None = Field(
+        default=None,
+        ge=1,
+        description="Workers to ask Ray for where an autoscaler adds nodes on demand: those that find no room yet are "
+        "pending, which is what makes it add them. null: as many as fit on the nodes that are there.",
+    )
     hang_timeout: float | None = Field(
         default=None,
         ge=0,

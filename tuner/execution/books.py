@@ -7,13 +7,13 @@ that a driver that dies between the two has lost nothing: a resume builds the st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
+from tuner.contract import LEAVE, STATE, Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
 from tuner.execution import retries
 from tuner.execution.disk import Room
 from tuner.execution.plaques import Plaques
@@ -90,6 +90,7 @@ class Books:
         self._whole: Callable[[], AbstractContextManager[None]] = nullcontext
         self._turns: list[Callable[[], None]] = [plaques.tick, room.tick]
         self._stopped: set[str] = set()
+        self._leaving: set[str] = set()
         self.halt: Verdict | None = None
         self.failure: Exception | None = None
 
@@ -244,7 +245,8 @@ class Books:
         elif self.stopping and lost:
             self._interrupt(trial.number)  # its worker may have been ended by the same signal
         elif message:
-            self._retry(trial_id, verdict, message)
+            fit = {"device": verdict.device, "fit": asdict(verdict.fit)} if verdict.fit is not None else {}
+            self._retry(trial_id, str(verdict.reason), message, **fit)
         else:
             self._end(trial.number, verdict, traceback)
             if verdict.reason.halts_search:
@@ -285,6 +287,41 @@ class Books:
     def add(self, name: str, params: Mapping[str, Any], *, by: str) -> None:
         """Takes in a point that becomes a trial, on top of those that were planned, when a worker is free."""
         self._ledger.append(Kind.ADDED, params=dict(params), details={"name": name, "by": by})
+
+    # Leaving a node
+
+    def running_as(self, number: int) -> str | None:
+        """Ray's id of a trial that runs."""
+        trial = self._record.trials.get(number)
+        return trial.trial if trial and trial.is_running else None
+
+    def leave(self, trial_id: str) -> None:
+        """The trial's node is about to go: it keeps a state with its next report, and leaves with that."""
+        known = self._attempts.get(trial_id)
+        if known is None or trial_id in self._leaving or self._current(trial_id) is None:
+            return
+        self._leaving.add(trial_id)
+        with suppress(OSError):  # else it goes on from the state that it has
+            sign = self._place(known.number, known.attempt) / STATE / LEAVE
+            sign.parent.mkdir(parents=True, exist_ok=True)
+            sign.touch()
+
+    def leaves(self, trial_id: str) -> bool:
+        if trial_id in self._leaving:
+            self.leave_now(trial_id)
+        return trial_id in self._leaving
+
+    @_undivided
+    def leave_now(self, trial_id: str) -> None:
+        """Gives the attempt up: the next one begins on another node. It counts as no loss: `retries` has no say."""
+        self._leaving.add(trial_id)
+        trial = self._current(trial_id)
+        if trial is not None and trial.is_running and not self.stopping:
+            self._retry(trial_id, "drained", "its node is about to go")
+
+    def note(self, text: str) -> None:
+        """A sentence for the user."""
+        self._ledger.append(Kind.NOTE, details={"text": text})
 
     # Stopping
 
@@ -394,14 +431,11 @@ class Books:
                 self._room.full(error)
                 made_anew = True
 
-    def _retry(self, trial_id: str, verdict: Verdict, message: str) -> None:
+    def _retry(self, trial_id: str, reason: str, message: str, **more: Any) -> None:
         """Ends an attempt; the trial itself goes on in the next one. The study hears nothing: it runs."""
         self._plaques.end(self._attempts[trial_id].number)
         self._watchdog.end(trial_id)
-        details: dict[str, Any] = {"message": message}
-        if verdict.fit is not None:
-            details |= {"device": verdict.device, "fit": asdict(verdict.fit)}
-        self._append(Kind.RETRY, trial_id, reason=str(verdict.reason), details=details)
+        self._append(Kind.RETRY, trial_id, reason=reason, details={"message": message, **more})
 
     def _append(self, kind: Kind, trial_id: str, **values: Any) -> None:
         known = self._attempts[trial_id]

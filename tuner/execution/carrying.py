@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.config.paths import storage_uri
-from tuner.contract import Assignment, Evaluation, Preparation, Setup
+from tuner.contract import LEAVE, STATE, Assignment, Evaluation, Preparation, Setup
 from tuner.results.storage import pull, push
 
 
@@ -35,6 +35,12 @@ class Luggage:
         self._seen: dict[Path, tuple[int, int]] = {}
         for earlier in assignment.resume.folders if assignment.resume else ():
             pull(Path(earlier))
+
+    def hurry(self) -> None:
+        """Has the program keep a state with its next evaluation: this node is about to go."""
+        sign = self._folder / STATE / LEAVE
+        sign.parent.mkdir(exist_ok=True)
+        sign.touch()
 
     def send(self) -> None:
         """Brings what is new to the store: called before anybody hears of the report that it belongs to."""

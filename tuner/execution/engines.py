@@ -42,6 +42,9 @@ Report = Setup | Evaluation | Verdict
 Answer = tuple[Report, str]
 """A report and, with a verdict, the traceback behind it."""
 
+ANSWERS_WITHIN_S = 5.0
+"""An engine that stands answers at once how many slots it has free; one that is being made does not."""
+MADE_ANEW_S = 180.0
 SLOT_CPUS = 0.01
 """What a trial's actor holds when an engine does its work."""
 
@@ -62,6 +65,7 @@ class EngineActor:
         self._mail: dict[int, SimpleQueue[Answer]] = {}
         self._luggage: dict[int, Luggage] = {}
         self._owed: set[int] = set()
+        self._closed = False
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     def begin(self, preparation: Preparation, asked: Asked) -> Begun | Answer:
@@ -79,8 +83,16 @@ class EngineActor:
         return f"engine of {self._slots} slots"
 
     def free(self) -> int:
-        """How many slots are empty."""
-        return self._slots - len(self._places)
+        """How many slots take a trial."""
+        return 0 if self._closed else self._slots - len(self._places)
+
+    def close(self) -> list[int]:
+        """Takes no further trial, because the node is about to go; the numbers of those that are still here."""
+        if not self._closed:
+            for luggage in list(self._luggage.values()):
+                luggage.hurry()
+        self._closed = True
+        return list(self._places)
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where every slot is taken."""
@@ -117,7 +129,7 @@ class EngineActor:
         number = assignment.number
         self._leave(number)  # an attempt whose actor was lost did not say goodbye
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
-        if slot is None:
+        if slot is None or self._closed:
             return None
         self._places[number], self._mail[number], self._luggage[number] = slot, SimpleQueue(), luggage
         try:
@@ -179,17 +191,23 @@ class SoloActor:
         self._making = lambda preparation: carried(load_program(program)(settings, arrived(preparation)), preparation)
         self._program: Program | None = None
         self._number: int | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return "unpacked beside an engine"
 
     def free(self) -> int:
-        """1 where no trial is here."""
-        return int(self._number is None)
+        """1 where a trial may come."""
+        return int(self._number is None and not self._closed)
+
+    def close(self) -> list[int]:
+        """As an engine's."""
+        self._closed = True
+        return [] if self._number is None else [self._number]
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where another is here."""
-        if self._number is not None:
+        if self._number is not None or self._closed:
             return None
         self._number = assignment.number
         try:
@@ -237,17 +255,15 @@ class RemoteProgram:
         if assignment.attempt > 1:  # an earlier attempt whose actor was lost may still hold a slot of any engine
             for engine in (*self._all.packed, *self._all.solos):
                 engine.stop.remote(assignment.number)
+        since = time.monotonic()
         while True:
-            try:
-                free = ray.get([engine.free.remote() for engine in self._engines])
-            except RayActorError as error:
-                raise Fault(Reason.INFRASTRUCTURE, "an engine died") from error
-            for place in sorted(range(len(free)), key=lambda place: -free[place]):
+            free = self._free(since)
+            for place in sorted(free, key=lambda place: -free[place]):
                 self._engine = self._engines[place]
                 setup = self._answer(self._call("start", "set up").remote(assignment, self._all.preparation))
                 if setup is not None:
                     return setup
-            time.sleep(0.05)
+            time.sleep(0.05 if free else 1.0)
 
     def step(self) -> Evaluation:
         return self._answer(self._call("step", "in its slot").remote(self._number))
@@ -257,6 +273,22 @@ class RemoteProgram:
             ray.get(self._engine.stop.remote(self._number))
         except RayActorError:
             return  # its trials went with it
+
+    def _free(self, since: float) -> dict[int, int]:
+        """The free slots of each engine that answers; one whose node is gone may wait for another for ever. Where all
+        have died they are made anew, for which they get some minutes `since` the trial began to look."""
+        asked = [engine.free.remote() for engine in self._engines]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=ANSWERS_WITHIN_S)
+        found: dict[int, int] = {}
+        dead: RayActorError | None = None
+        for place, answer in enumerate(asked):
+            try:
+                found |= {place: ray.get(answer)} if answer in answered else {}
+            except RayActorError as error:
+                dead = error
+        if dead is not None and not found and time.monotonic() - since > MADE_ANEW_S:
+            raise Fault(Reason.INFRASTRUCTURE, "an engine died") from dead
+        return found
 
     def _call(self, method: str, what: str) -> Any:
         """A call of the engine that bears the trial's number: those that run are its slots, on its dashboard page."""

@@ -20,11 +20,12 @@ ANSWERS_WITHIN_S = 90
 _TYPE = "accelerator_type:"
 
 
-def offered(accelerator_type: str | None = None) -> Mapping[str, float]:
-    """What the cluster has for trials, or may grow to where it has an autoscaler: trials are then pending, which is
-    what makes it grow. accelerator_type: only nodes that have such a GPU count.
+def offered(accelerator_type: str | None = None, *, may_grow: bool = False) -> Mapping[str, float]:
+    """What the cluster has for trials, or may grow to where its autoscaler tells Ray about its groups, as open-source
+    ones do not. accelerator_type: only nodes that have such a GPU count.
 
-    Raises InputError for a type that no node has or may get.
+    Raises InputError for a type that no node has or may get. may_grow: the user knows of an autoscaler; a type that
+    is nowhere yet may come.
     """
     import ray
 
@@ -34,12 +35,13 @@ def offered(accelerator_type: str | None = None) -> Mapping[str, float]:
     if accelerator_type is not None:
         types = sorted({name for node in [*now, *later] for name in node if name.startswith(_TYPE)})
         now, later = [n for n in now if n.get(wanted)], [n for n in later if n.get(wanted)]
-        if not now and not later:
+        if not now and not later and not may_grow:
             has = ", ".join(name.removeprefix(_TYPE) for name in types)
             raise InputError(
                 f"no node has or may get a {accelerator_type}",
                 where="run.accelerator_type",
                 expected=f"one of: {has}" if has else "null: this cluster's nodes name no GPU types",
+                remedy="where an autoscaler adds such nodes, set run.scale_to",
             )
     have, may = _sum(now), _sum(later)
     return {name: max(have.get(name, 0.0), may.get(name, 0.0)) for name in {*have, *may}}

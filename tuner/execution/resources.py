@@ -49,14 +49,14 @@ def decide(
     gpus = run.gpus_per_trial if run.gpus_per_trial is not None else (1.0 if have_gpus else 0.0)
     fits = [have_cpus // run.cpus_per_trial] if run.cpus_per_trial else []
     fits += [have_gpus // gpus] if gpus else []
-    most = int(min(fits)) if fits else 1
+    most = max(int(min(fits)) if fits else 1, run.scale_to or 0)
     if most < 1:
         raise InputError(
             f"a trial asks for {gpus:g} GPUs and {run.cpus_per_trial:g} CPUs, and Ray has {have_gpus:g} and "
             f"{have_cpus:g}",
             where="run.gpus_per_trial, run.cpus_per_trial",
             expected="a trial that fits",
-            remedy="ask for less, or join a larger cluster with --address",
+            remedy="ask for less, join a larger cluster, or set run.scale_to where an autoscaler adds nodes",
         )
     at_once = min(run.max_concurrent_trials or num_trials, num_trials)
     if trials_per_gpu == "auto":

@@ -205,7 +205,7 @@ class _Search:
         self._signals.listen()
         resources = decide(
             self._experiment.run,
-            offered(self._experiment.run.accelerator_type),
+            offered(self._experiment.run.accelerator_type, may_grow=bool(self._experiment.run.scale_to)),
             self._experiment.search.num_trials,
             self._plan.trials_per_gpu,
             learns=self._plan.learns,

@@ -15,6 +15,7 @@ from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms, readings
 from tuner.execution.control import Control
 from tuner.execution.disk import Room
+from tuner.execution.draining import Draining
 from tuner.execution.engines import SLOT_CPUS, Engines
 from tuner.execution.plan import Plan
 from tuner.execution.plaques import Plaques
@@ -120,6 +121,7 @@ def run_trials(
     )
     if record.num_trials <= record.num_ended:
         return None
+    books.every_turn(Draining(books, scheduler, engines).turn)
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
         experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus,

@@ -123,6 +123,7 @@ def _workers(run: Any, packed: int | str) -> str:
     cpus = f"{run.cpus_per_trial:g} CPU"
     gpus = "and, where there are any, 1 GPU" if run.gpus_per_trial is None else f"and {run.gpus_per_trial:g} GPU"
     most = f"at most {run.max_concurrent_trials} at once" if run.max_concurrent_trials else "as many at once as fit"
+    most += f", up to {run.scale_to} where the cluster grows" if run.scale_to else ""
     on = f"the Ray cluster at {run.address}" if run.address else "this machine"
     if not run.address and os.environ.get("RAY_ADDRESS"):
         on = f"the Ray cluster at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)"

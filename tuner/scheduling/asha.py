@@ -53,6 +53,11 @@ class Listener(Protocol):
         """Whether this trial goes on past rungs that it would be stopped at; its losses count there all the same."""
         ...
 
+    def leaves(self, trial_id: str) -> bool:
+        """Whether this trial's node is about to go. Asked when the trial has reported; it is tried again elsewhere
+        then, and its worker is to be ended."""
+        ...
+
     def was_stopped(self, trial_id: str) -> bool:
         """Whether somebody ended this trial while it ran: Ray has to be told."""
         ...
@@ -93,6 +98,7 @@ class Asha(AsyncHyperBandScheduler):
         self._listener: Listener | None = listener
         self._live: dict[str, Trial] = {}
         self._held: set[str] = set()
+        self._dead: set[str] = set()
         for key, readings in history:
             self._replay(key, readings)
 
@@ -105,11 +111,21 @@ class Asha(AsyncHyperBandScheduler):
         live = self._live.items()
         return [name for name, trial in live if trial.status == "RUNNING" and name not in self._held]
 
+    def actors(self) -> dict[str, Any]:
+        """The workers of the trials that run, held ones included."""
+        found = {name: t.temporary_state.ray_actor for name, t in self._live.items() if t.status == "RUNNING"}
+        return {name: actor for name, actor in found.items() if actor is not None}
+
+    def is_held(self, trial_id: str) -> bool:
+        """Whether a trial waits for the end of a pause."""
+        return trial_id in self._held
+
     def kill(self, trial_id: str) -> None:
         """Ends a trial's worker as it is; Ray's loop then finds it dead."""
         actor = self._live[trial_id].temporary_state.ray_actor
         if actor is not None:
             ray.kill(actor)
+            self._dead.add(trial_id)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Judges one report of a worker: its set-up, an evaluation, or a fault."""
@@ -168,6 +184,10 @@ class Asha(AsyncHyperBandScheduler):
     def _go_on(self, trial: Trial) -> str:
         """Lets a trial train on, or has it wait where it is: Ray asks its worker for nothing then."""
         assert self._listener is not None
+        if self._listener.leaves(trial.trial_id):
+            # Stopped, its worker would be given the next trial. Ray finds it dead when it asks it to go on.
+            self.kill(trial.trial_id)
+            return TrialScheduler.CONTINUE
         if not self._listener.paused:
             return TrialScheduler.CONTINUE
         self._held.add(trial.trial_id)
@@ -180,7 +200,7 @@ class Asha(AsyncHyperBandScheduler):
         that Ray believes are being made.
         """
         assert self._listener is not None
-        due = self._held if not self._listener.paused else set()
+        due = self._held if not self._listener.paused else self._held & self._dead
         due = due | {trial_id for trial_id in self._live if self._listener.was_stopped(trial_id)}
         if not due:
             return
@@ -261,6 +281,7 @@ class Asha(AsyncHyperBandScheduler):
         self._trial_info.pop(trial.trial_id, None)
         self._live.pop(trial.trial_id, None)
         self._held.discard(trial.trial_id)
+        self._dead.discard(trial.trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_listener": None, "_live": {}}  # Ray pickles its tuner; the books hold open files

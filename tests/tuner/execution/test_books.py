@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos import invariants
 from tuner.config import load_experiment
-from tuner.contract import Evaluation, Fit, Reason, Setup, Verdict
+from tuner.contract import LEAVE, STATE, Evaluation, Fit, Reason, Setup, Verdict
 from tuner.execution.books import Books, Terms
 from tuner.execution.disk import Room
 from tuner.execution.plan import make_plan
@@ -69,6 +69,24 @@ def begun(books: Books, name: str) -> Any:
 
 def lines(folder: Path) -> int:
     return len(list(read_ledger(folder / "trials.jsonl")))
+
+
+def test_a_trial_leaves_its_node_as_often_as_it_must(opened: Any, tmp_path: Path) -> None:
+    """More often than a trial may be lost; each attempt is asked for a state, and none counts as lost."""
+    books, record = opened()
+    for attempt in range(1, 6):
+        assignment = begun(books, f"a{attempt}")
+        assert (assignment.number, assignment.attempt) == (0, attempt)
+        assert not books.leaves(f"a{attempt}")
+        books.set_up(f"a{attempt}", Setup(27, 10, 1000, resumed_step=attempt - 1))
+        books.leave(f"a{attempt}")
+        assert Path(assignment.folder, STATE, LEAVE).exists() and record.trials[0].is_running
+        books.evaluated(f"a{attempt}", Evaluation(attempt, 27, 3.0), attempt, None)
+        assert books.leaves(f"a{attempt}")
+        books.ended(f"a{attempt}", LOST)  # its worker was ended, which Ray takes for a loss
+        assert record.trials[0].losses == {"drained": attempt} and not record.trials[0].has_ended
+    assert [point.step for point in record.trials[0].points] == [1, 2, 3, 4, 5]
+    assert begun(books, "b").resume.step == 5
 
 
 def test_an_attempt_that_was_replaced_counts_for_nothing(opened: Any, tmp_path: Path) -> None:
