@@ -36,9 +36,10 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
     """The tokenizer and both sets. What comes from the hub is on this machine from here on."""
     from trainables.data import hub, store, tokenizers
 
-    for source in hub.bases(settings.model):
+    bases = hub.bases(settings.model)
+    for source in bases:
         hub.fetch(source)
-    if not settings.model.trust_remote_code:  # code may lie in a repository that the base's own code names
+    if bases and not settings.model.trust_remote_code:  # code may lie in a repository that the base's own code names
         hub.go_offline()
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))

@@ -34,7 +34,10 @@ def search(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProce
             sys.executable, "-m", "tuner", "search", "--model", "org/base", "--data", "org/rows", "--name", "hub",
             "--num-trials", "1", "--set", "train.max_steps=2", "--set", "data.max_length=64", *arguments,
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": url, "HF_HOME": str(folder / "home")},
+        env={
+            **os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": url, "HF_HOME": str(folder / "home"),
+            "HF_HUB_OFFLINE": "0",
+        },
         cwd=folder, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
 

@@ -290,10 +290,10 @@ class Books:
 
     # Leaving a node
 
-    def running_as(self, number: int) -> str | None:
-        """Ray's id of a trial that runs."""
+    def running_as(self, number: int, attempt: int) -> str | None:
+        """Ray's id of an attempt at a trial, if it is the one that runs."""
         trial = self._record.trials.get(number)
-        return trial.trial if trial and trial.is_running else None
+        return trial.trial if trial and trial.is_running and trial.attempt == attempt else None
 
     def leave(self, trial_id: str) -> None:
         """The trial's node is about to go: it keeps a state with its next report, and leaves with that."""

@@ -30,6 +30,7 @@ class Luggage:
     earlier attempts as they were left there, and takes along what the attempt leaves in its own."""
 
     def __init__(self, assignment: Assignment) -> None:
+        self.attempt = assignment.attempt
         self._folder = Path(assignment.folder)
         self._folder.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
         self._seen: dict[Path, tuple[int, int]] = {}

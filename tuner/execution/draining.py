@@ -70,10 +70,10 @@ class Draining:
         import ray
 
         try:
-            numbers = ray.get(engine.close.remote(), timeout=EVERY_S)
+            there = ray.get(engine.close.remote(), timeout=EVERY_S)
         except ray.exceptions.RayError:
             return  # it is being made, or is gone already
-        left = [trial_id for trial_id in map(self._books.running_as, numbers) if trial_id]
+        left = [trial_id for attempt in there if (trial_id := self._books.running_as(*attempt))]
         for trial_id in left:
             self._leave(trial_id, end)
         if not left or (end and end - time.time() < MARGIN_S):

@@ -86,13 +86,13 @@ class EngineActor:
         """How many slots take a trial."""
         return 0 if self._closed else self._slots - len(self._places)
 
-    def close(self) -> list[int]:
-        """Takes no further trial, because the node is about to go; the numbers of those that are still here."""
+    def close(self) -> list[tuple[int, int]]:
+        """Takes no further trial, because the node is about to go; number and attempt of those that are still here."""
         if not self._closed:
             for luggage in list(self._luggage.values()):
                 luggage.hurry()
         self._closed = True
-        return list(self._places)
+        return [(number, luggage.attempt) for number, luggage in list(self._luggage.items())]
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where every slot is taken."""
@@ -191,6 +191,7 @@ class SoloActor:
         self._making = lambda preparation: carried(load_program(program)(settings, arrived(preparation)), preparation)
         self._program: Program | None = None
         self._number: int | None = None
+        self._attempt = 0
         self._closed = False
 
     def __repr__(self) -> str:
@@ -200,16 +201,16 @@ class SoloActor:
         """1 where a trial may come."""
         return int(self._number is None and not self._closed)
 
-    def close(self) -> list[int]:
+    def close(self) -> list[tuple[int, int]]:
         """As an engine's."""
         self._closed = True
-        return [] if self._number is None else [self._number]
+        return [] if self._number is None else [(self._number, self._attempt)]
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
         """Brings a trial; answers with its set-up, or None where another is here."""
         if self._number is not None or self._closed:
             return None
-        self._number = assignment.number
+        self._number, self._attempt = assignment.number, assignment.attempt
         try:
             self._program = self._program or self._making(preparation)
             return self._program.start(assignment), ""

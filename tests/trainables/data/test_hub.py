@@ -89,7 +89,7 @@ def settings_for(**model: Any) -> dict[str, Any]:
 
 def start(url: str, home: Path, *call: Any) -> subprocess.Popen[str]:
     """A call of the program in a process of its own, on the machine whose cache is `home`."""
-    env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home)}
+    env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
     return subprocess.Popen(
         [sys.executable, "-c", CALL, json.dumps(call, default=asdict)], env=env,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
