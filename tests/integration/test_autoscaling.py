@@ -42,7 +42,11 @@ def head() -> Iterator[str]:
     node = {"resources": {"CPU": 1, TYPE: 1, "object_store_memory": 80_000_000}, "node_config": {}, "min_workers": 0}
     config = {
         "cluster_name": "tests", "max_workers": 3, "upscaling_speed": 1.0, "idle_timeout_minutes": 5,
-        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
+        "provider": {
+            "type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}",
+            "use_node_id_as_ip": True,  # they all have one address
+            "disable_node_updaters": True, "disable_launch_config_check": True,
+        },
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "ray.worker": {**node, "max_workers": 3},
