@@ -45,6 +45,7 @@ Answer = tuple[Report, str]
 ANSWERS_WITHIN_S = 5.0
 """An engine that stands answers at once how many slots it has free; one that is being made does not."""
 MADE_ANEW_S = 180.0
+"""For engines that died to stand again, on nodes that may have to come first; imports alone take 20 s."""
 SLOT_CPUS = 0.01
 """What a trial's actor holds when an engine does its work."""
 
@@ -259,7 +260,7 @@ class RemoteProgram:
         since = time.monotonic()
         while True:
             free = self._free(since)
-            for place in sorted(free, key=lambda place: -free[place]):
+            for place in sorted((place for place in free if free[place]), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
                 setup = self._answer(self._call("start", "set up").remote(assignment, self._all.preparation))
                 if setup is not None:
