@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from tests.chaos import driving, invariants
-from trainables import states
 from tuner.contract import Reason
 from tuner.results.ledger import Kind
 from tuner.results.records import SearchRecord
@@ -80,25 +79,3 @@ def test_trials_leave_a_node_before_it_goes(cluster: Any, tmp_path: Path, second
     for number in (0, 1):
         assert record.trials[number].setup["resumed_step"] == steps_at(driver, number) > 0
     assert "is about to go" in errors
-
-
-def test_an_engine_leaves_with_its_trials(cluster: Any, tmp_path: Path) -> None:
-    made, node = cluster
-    driver = driving.start(
-        tmp_path, "--name", "run", "--num-trials", "2", "--scheduler", "none", "--sampler", "random",
-        "--trials-per-gpu", "2", "--max-concurrent-trials", "2", "--set", "train.max_steps=900",
-        "--set", "data.max_validation_rows=32", "--address", made.address,
-        environment={**NO_TOKEN, states.EVERY: "1000"},
-    )  # fmt: skip
-    driver.wait(driving.counting(Kind.EVALUATION, 3))
-    made.add_node(num_cpus=2)
-    drain(made, node, 120)
-    driver.wait(driving.counting(Kind.RETRY, 2))
-    driver.wait(driving.counting(Kind.SETUP, 4))
-    made.remove_node(node, allow_graceful=False)
-    code, _, errors = driver.end()
-    assert code == 0, errors
-    record = invariants.check(driver.folder, num_trials=2, exit_code=code)
-    for trial in record.ended:
-        assert trial.reason is Reason.BUDGET and trial.losses == {"drained": 1}
-        assert trial.setup["resumed_step"] == steps_at(driver, trial.number) > 0, "a state was kept for the way"
