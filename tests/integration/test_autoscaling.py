@@ -106,14 +106,14 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 90) -> N
 
 def search(head: str, folder: Path, **run: Any) -> driving.Driver:
     return driving.toy(
-        folder, "--scheduler", "none", "--address", head, train={"pace": 1.5}, trials=4, run=run,
-        environment={"RAY_AUTH_MODE": "disabled"},
+        folder, "--scheduler", "none", "--gpus-per-trial", "0", "--address", head, train={"pace": 1.5}, trials=4,
+        run=run, environment={"RAY_AUTH_MODE": "disabled"},
     )  # fmt: skip
 
 
 def test_a_search_makes_a_cluster_grow(head: str, tmp_path: Path) -> None:
     """From nothing to three nodes, for three of four trials at a time, and for a GPU type that nobody has yet."""
-    driver = search(head, tmp_path, scale_to=3, accelerator_type="H100", gpus_per_trial=0)
+    driver = search(head, tmp_path, scale_to=3, accelerator_type="H100")
 
     def at_once(events: Any) -> bool:
         running = [trial for trial in SearchRecord.fold(events).running if trial.points]
