@@ -238,6 +238,8 @@ class SFT:
             raise Fault(Reason.ERROR, "a trial changed the weights of the base it shares with others")
 
     def _setup(self, settings: Settings, trial: Trial) -> Setup:
+        from trainables import states
+
         return worker.setup(
             settings,
             max_steps=trial.max_steps,
@@ -247,11 +249,6 @@ class SFT:
             adapted_modules=trial.adapted_modules(),
             memory_before=trial.memory_before,
             resumed_step=trial.resumed_step,
-            note=_told(trial) if trial.notes else "",
+            note=states.told(trial.number, trial.resumed_step, trial.notes),
             processes=self._group.size,
         )
-
-
-def _told(trial: Trial) -> str:
-    where = f"goes on from an older one, step {trial.resumed_step}" if trial.resumed_step else "begins at step 0"
-    return f"trial {trial.number} {where}: {'; '.join(trial.notes)}"

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,14 @@ def find(folders: Iterable[str], belongs: Callable[[Mapping[str, Any]], bool]) -
                 return Found(values, path), notes
             notes.append(f"the state {path} is another trial's")
     return None, notes
+
+
+def told(number: int, step: int, notes: Sequence[str]) -> str:
+    """What the user is told of a trial that goes on from `step` because what `notes` name could not be read."""
+    if not notes:
+        return ""
+    where = f"goes on from an older one, step {step}" if step else "begins at step 0"
+    return f"trial {number} {where}: {'; '.join(notes)}"
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy
 import torch
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
-from trainables import worker
+from trainables import states, worker
 from trainables.hf.guards import Stillness, check_rows, sample
 from trainables.hf.trial import clock, computes_in_bf16
 from trainables.models import base
@@ -103,7 +103,7 @@ class Engine:
         return worker.setup(
             settings, max_steps=trial.max_steps, rows=len(self._train), count=made.count,
             lora_alpha=made.config.lora_alpha, adapted_modules=len(made.adapter), memory_before=memory,
-            resumed_step=trial.step, note=_told(trial, notes),
+            resumed_step=trial.step, note=states.told(assignment.number, trial.step, notes),
         )  # fmt: skip
 
     def _make_room(self, slots: int) -> None:
@@ -280,14 +280,6 @@ class Engine:
         pairs = self._stack.get(trial.number, trial.made.adapter)
         return sample({f"{name}.{letter}": tensor for name, pair in pairs.items()
                        for letter, tensor in zip("AB", pair, strict=True)})  # fmt: skip
-
-
-def _told(trial: Slot, notes: list[str]) -> str:
-    """What the user is told where a state could not be read."""
-    if not notes:
-        return ""
-    where = f"goes on from an older one, step {trial.step}" if trial.step else "begins at step 0"
-    return f"trial {trial.assignment.number} {where}: {'; '.join(notes)}"
 
 
 @contextmanager
