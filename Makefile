@@ -16,7 +16,7 @@ chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILIT
 	TUNER_CHAOS=whole TUNER_FUZZ=300 $(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py \
 	  tests/trainables/test_fitting.py tests/integration/test_signals.py
 
-slow: $(VENV)/.dev              ## the tests that the default run leaves out: more of a cluster, and Slurm where it answers
+slow: $(VENV)/.dev              ## the tests that the default run leaves out: clusters, longer searches, and Slurm where it answers
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev             ## lint, format, types, layers

@@ -71,6 +71,7 @@ def test_what_cannot_be_packed_runs_unpacked_and_is_said(tmp_path: Path) -> None
     assert "trials run unpacked: use_dora" in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_packed_runs_beside_the_packed_ones(ray: None, tmp_path: Path) -> None:
     """A DoRA trial on a base of its own, its neighbours on the engine's; each is the trial it would be alone."""
     rate = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
@@ -92,6 +93,7 @@ def test_auto_says_how_many_it_chose_and_why(ray: None, tmp_path: Path) -> None:
     assert any("at a time (steps a second of all trials, by their number: 1:" in note for note in record.notes)
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_takes_no_trial_with_it(alone: SearchRecord, tmp_path: Path) -> None:
     """Killed while its trials train, it is replaced, and they go on from their last states to the losses they would
     have had."""

@@ -55,6 +55,7 @@ def name(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(("number", "twice", "code"), [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)])
 def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Signals, twice: bool, code: int) -> None:
     file = tmp_path / "search.yaml"

@@ -110,6 +110,7 @@ def pinned(settings: dict[str, Any], commits: dict[str, str]) -> dict[str, Any]:
     return made
 
 
+@pytest.mark.slow
 def test_the_driver_fetches_once_and_every_other_node_once(served: Hub, tiny_model: Path, tmp_path: Path) -> None:
     settings = settings_for(tokenizer_name_or_path="org/base", data={"validation": "org/rows"})
     commits = json.loads(end(start(served.url, tmp_path / "driver", "pin", settings)))
