@@ -154,7 +154,7 @@ def test_a_child_that_a_program_leaves_behind(tmp_path: Path, fault: Count, beha
     driver = driving.toy(tmp_path, "--scheduler", "none", train={"each": {"1": behaviour}, "pace": 0.2}, trials=3)
 
     def children() -> list[psutil.Process]:
-        return [p for p in driver.look_around() if p.name() == "sleep"]
+        return [p for p in driver.look_around() if invariants.name_of(p).startswith("sleep ")]
 
     driver.wait(lambda events: bool(children()))
     left = children()
