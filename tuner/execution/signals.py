@@ -79,6 +79,9 @@ class StopSignals:
         return self.number is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # While Ray starts, a C++ handler of its own sees SIGTERM before us, and sets an alarm that aborts the process
+        # after 3 s (absl's failure signal handler): too early for a search that is put away, and with -6 for its end.
+        signal.alarm(0)
         self.count += 1
         self.number = self.number or number
         if not self._deferred or self.count > 1:

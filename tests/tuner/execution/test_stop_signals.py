@@ -31,3 +31,11 @@ def test_what_is_done_whole_is_done_to_its_end() -> None:
                 done.append("ledger")
             done.append("study")
     assert done == ["ledger", "study"]
+
+
+def test_an_alarm_that_ray_has_set_does_not_abort_what_is_put_away() -> None:
+    with StopSignals() as signals:
+        signals.defer()
+        signal.alarm(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.number == signal.SIGTERM and signal.alarm(0) == 0
