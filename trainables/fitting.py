@@ -15,9 +15,10 @@ def fitted(settings: Settings, fit: Fit | None) -> Settings:
     if fit is None:
         return settings
     train = settings.train
+    both = Fit(train.per_device_train_batch_size, train.gradient_checkpointing).within(fit)
     changes = {
-        "per_device_train_batch_size": min(train.per_device_train_batch_size, fit.micro_batch),
-        "gradient_checkpointing": train.gradient_checkpointing or fit.gradient_checkpointing,
+        "per_device_train_batch_size": both.micro_batch,
+        "gradient_checkpointing": both.gradient_checkpointing,
     }
     return settings.model_copy(update={"train": train.model_copy(update=changes)})
 

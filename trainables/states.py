@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tuner.contract import LEAVE, STATE
+from tuner.contract import LEAVE, STATE, Assignment, Evaluation
 
 SHARE = 0.02
 """Of a trial's time that saving its state may take."""
@@ -40,6 +40,12 @@ class Found:
     path: Path
 
     @property
+    def evaluation(self) -> Evaluation:
+        """The one that the state was saved with; with its adapter, where that was the trial's best."""
+        evaluation = Evaluation(**self.values["evaluation"])
+        return replace(evaluation, adapter=str(self.folder / "adapter")) if self.values["is_best"] else evaluation
+
+    @property
     def folder(self) -> Path:
         """The folder of the attempt that saved it."""
         return self.path.parent.parent
@@ -47,6 +53,18 @@ class Found:
 
 class Damaged(Exception):
     """A file that is no whole state, and why."""
+
+
+def identity(task: Assignment, max_steps: int, **more: Any) -> dict[str, Any]:
+    """What a state must have been saved by in order to be gone on from."""
+    params = json.loads(json.dumps(dict(task.params)))
+    return {**more, "number": task.number, "seed": task.seed, "max_steps": max_steps, "params": params}
+
+
+def about(trial: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    """What every state says of itself: whose it is, and the evaluation that it is saved with."""
+    told = {**evaluation.to_dict(), "adapter": None}
+    return {"trial": trial, "evaluation": told, "is_best": evaluation.adapter is not None}
 
 
 class Pace:

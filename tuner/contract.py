@@ -150,6 +150,11 @@ class Fault(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return Fault, (self.reason, self.message, self.remedy, self.device, self.fit)
 
+    @classmethod
+    def of(cls, verdict: Verdict) -> Fault:
+        """The fault that a verdict tells of, where the verdict has travelled."""
+        return cls(verdict.reason, verdict.message, verdict.remedy, verdict.device, verdict.fit)
+
     @property
     def verdict(self) -> Verdict:
         return Verdict(self.reason, self.message, self.remedy, self.device, self.fit)

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from trainables.alive import Sign
 from trainables.hf.saving import save_adapter
-from trainables.hf.together import whole
+from trainables.hf.together import whole_adapter
 from tuner.contract import ALONE, METRIC, Evaluation, Group
 
 
@@ -49,7 +49,7 @@ class Reporter(TrainerCallback):
     def _save(self, model: Any) -> Path:
         if self._group.size == 1:
             return save_adapter(model, self._folder)
-        adapter = {name: whole(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
+        adapter = whole_adapter(model)
         return save_adapter(model, self._folder, adapter) if self._group.leads else self._folder / "adapter"
 
     def heard_of(self, evaluation: Evaluation) -> None:

@@ -25,7 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from trainables.hf.sharing import dealt
-from trainables.hf.together import all_of, each, is_moment, like, whole
+from trainables.hf.together import all_of, each, is_moment, like, whole, whole_adapter
 from tuner.contract import METRIC, Group
 
 State = dict[str, Any]
@@ -95,7 +95,7 @@ class ResumableTrainer(SFTTrainer):
         """All that its next step depends on, except the base and the rows. Every process of a group has to call it."""
         return {
             "trainer": {**dataclasses.asdict(self.state), "log_history": []},
-            "adapter": {name: whole(tensor) for name, tensor in self.model.named_parameters() if tensor.requires_grad},
+            "adapter": whole_adapter(self.model),
             "optimizer": each(self.optimizer.state_dict(), whole),
             "scheduler": self.lr_scheduler.state_dict(),
             "random": all_of(_random_state()),

@@ -25,6 +25,11 @@ def whole(value: Any) -> Any:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def whole_adapter(model: Any) -> dict[str, torch.Tensor]:
+    """What is trained of a model, by name, each tensor whole."""
+    return {name: whole(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
+
+
 def like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     """A whole tensor, shared out as `parameter` is."""
     if not isinstance(parameter, DTensor):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +108,7 @@ class Trial:
 
     def _identity(self) -> dict[str, Any]:
         """What a state must have been saved by in order to be gone on from."""
-        task = self._assignment
-        return {
-            "format": 2,
-            "processes": self.group.size,
-            "number": task.number,
-            "seed": task.seed,
-            "max_steps": self.max_steps,
-            "params": json.loads(json.dumps(dict(task.params))),
-        }
+        return states.identity(self._assignment, self.max_steps, format=2, processes=self.group.size)
 
     def _belongs(self, state: Mapping[str, Any]) -> bool:
         return state.get("trial") == self._identity()
@@ -137,9 +127,7 @@ class Trial:
         """Saves the state of this moment, if it is time for one. All processes have a part in it, the first writes."""
         if agreed(self.pace.due):
             state = {
-                "trial": self._identity(),
-                "evaluation": {**evaluation.to_dict(), "adapter": None},
-                "is_best": evaluation.adapter is not None,
+                **states.about(self._identity(), evaluation),
                 "guard": self.guard.seen,
                 **self.trainer.capture(),
             }
@@ -148,10 +136,7 @@ class Trial:
 
     def _take_up(self, found: states.Found, known: int) -> None:
         """Goes on from a state. One evaluation past what is `known` is handed over first: nobody heard of it."""
-        state = found.values
-        evaluation = Evaluation(**state["evaluation"])
-        if state["is_best"]:
-            evaluation = replace(evaluation, adapter=str(found.folder / "adapter"))
+        state, evaluation = found.values, found.evaluation
         self.reporter.heard_of(evaluation)
         self.guard.seen_before = state["guard"]
         self.trainer.saved = state

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trainables import states
@@ -27,9 +25,7 @@ def keep(slot: Slot, stack: Stack, evaluation: Evaluation) -> None:
         return
     buffers = {"weights": stack.weights, "first": stack.first, "second": stack.second}
     state = {
-        "trial": _identity(slot),
-        "evaluation": {**evaluation.to_dict(), "adapter": None},
-        "is_best": evaluation.adapter is not None,
+        **states.about(_identity(slot), evaluation),
         "tokens": slot.tokens,
         "random": slot.stream.get_state(),
         **{name: stack.get(slot.number, slot.made.adapter, buffer) for name, buffer in buffers.items()},
@@ -39,10 +35,7 @@ def keep(slot: Slot, stack: Stack, evaluation: Evaluation) -> None:
 
 def take_up(slot: Slot, stack: Stack, found: states.Found) -> None:
     """Goes on from a state. An evaluation past what is known is handed over first: nobody heard of it."""
-    state = found.values
-    evaluation = Evaluation(**state["evaluation"])
-    if state["is_best"]:
-        evaluation = replace(evaluation, adapter=str(found.folder / "adapter"))
+    state, evaluation = found.values, found.evaluation
     for name, buffer in (("weights", stack.weights), ("first", stack.first), ("second", stack.second)):
         stack.fill(slot.number, state[name], buffer)
     stack.steps[slot.number] = float(evaluation.step)
@@ -52,11 +45,4 @@ def take_up(slot: Slot, stack: Stack, found: states.Found) -> None:
 
 def _identity(slot: Slot) -> Mapping[str, Any]:
     """What a state must have been saved by in order to be gone on from."""
-    task = slot.assignment
-    return {
-        "format": "packed 1",
-        "number": task.number,
-        "seed": task.seed,
-        "max_steps": slot.max_steps,
-        "params": json.loads(json.dumps(dict(task.params))),
-    }
+    return states.identity(slot.assignment, slot.max_steps, format="packed 1")

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import partial, wraps
 from typing import Any
 
-from tuner.contract import LEAVE, STATE, Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
+from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
 from tuner.execution import retries
+from tuner.execution.carrying import ask_to_leave
 from tuner.execution.disk import Room, StudyOnDisk
 from tuner.execution.plaques import Plaques
 from tuner.execution.watchdog import Watchdog
@@ -286,9 +287,7 @@ class Books:
             return
         self._leaving.add(trial_id)
         with suppress(OSError):  # else it goes on from the state that it has
-            sign = self._folder.attempt(known.number, known.attempt) / STATE / LEAVE
-            sign.parent.mkdir(parents=True, exist_ok=True)
-            sign.touch()
+            ask_to_leave(self._folder.attempt(known.number, known.attempt))
 
     def leaves(self, trial_id: str) -> bool:
         if trial_id in self._leaving:

@@ -25,6 +25,13 @@ def arrived(preparation: Preparation) -> Preparation:
     return preparation
 
 
+def ask_to_leave(folder: Path) -> None:
+    """Leaves the sign in an attempt's folder that it is to keep a state with its next evaluation."""
+    sign = folder / STATE / LEAVE
+    sign.parent.mkdir(parents=True, exist_ok=True)
+    sign.touch()
+
+
 class Luggage:
     """An attempt's folder on the node that works on it. Where runs are in an object store, it finds the folders of
     earlier attempts as they were left there, and takes along what the attempt leaves in its own."""
@@ -39,9 +46,7 @@ class Luggage:
 
     def hurry(self) -> None:
         """Has the program keep a state with its next evaluation: this node is about to go."""
-        sign = self._folder / STATE / LEAVE
-        sign.parent.mkdir(exist_ok=True)
-        sign.touch()
+        ask_to_leave(self._folder)
 
     def send(self) -> None:
         """Brings what is new to the store: called before anybody hears of the report that it belongs to."""

@@ -303,9 +303,7 @@ class RemoteProgram:
             return None
         report, trace = given
         if isinstance(report, Verdict):
-            raise Fault(report.reason, report.message, report.remedy, report.device, report.fit) from (
-                RuntimeError(trace) if trace else None
-            )
+            raise Fault.of(report) from (RuntimeError(trace) if trace else None)
         return report
 
 

@@ -198,7 +198,7 @@ class Ranks:
         else:
             report, trace = next(answer for answer in answers.values() if answer and _reason(answer))
             assert isinstance(report, Verdict)
-            fault = Fault(report.reason, report.message, report.remedy, report.device, report.fit)
+            fault = Fault.of(report)
         self._end(by_force=len(answers) < self._crew.size)
         raise fault from RuntimeError(trace) if trace else None
 
