@@ -58,6 +58,7 @@ class StopSignals:
 
     def mute(self) -> None:
         """From here on signals are ignored: the search is ending, and what it writes last must be whole."""
+        disarm()  # Ray's handler in Python may have answered instead of ours
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
@@ -79,9 +80,7 @@ class StopSignals:
         return self.number is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # While Ray starts, a C++ handler of its own sees SIGTERM before us, and sets an alarm that aborts the process
-        # after 3 s (absl's failure signal handler): too early for a search that is put away, and with -6 for its end.
-        signal.alarm(0)
+        disarm()
         self.count += 1
         self.number = self.number or number
         if not self._deferred or self.count > 1:
@@ -89,3 +88,10 @@ class StopSignals:
                 self._late = True
                 return
             raise StopRequested(number)
+
+
+def disarm() -> None:
+    """Takes back the alarm that Ray has set. A C++ handler of its own (absl's failure signal handler) sees a SIGTERM
+    before anything in Python, and aborts the process 3 s later: too early for a search that is put away, and with -6
+    for its end."""
+    signal.alarm(0)

@@ -39,3 +39,10 @@ def test_an_alarm_that_ray_has_set_does_not_abort_what_is_put_away() -> None:
         signal.alarm(60)
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.number == signal.SIGTERM and signal.alarm(0) == 0
+
+
+def test_nor_does_it_where_rays_own_handler_answered() -> None:
+    with StopSignals() as signals:
+        signal.alarm(60)
+        signals.mute()
+        assert signal.alarm(0) == 0
