@@ -208,7 +208,7 @@ def given(configurations: list[dict[str, Any]]) -> Any:
 
 def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
     """One search as a user starts it."""
-    from tuner.results.ledger import read_ledger
+    from tuner.results.ledger import Kind, read_ledger
     from tuner.results.records import SearchRecord
 
     with tempfile.TemporaryDirectory() as folder:
@@ -222,7 +222,9 @@ def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
         wall = time.time() - start
         if done.returncode:
             raise SystemExit(f"tuner search ended with {done.returncode}:\n{done.stderr}")
-        record = SearchRecord.fold(read_ledger(Path(folder) / "runs" / "bench" / "trials.jsonl"))
+        events = list(read_ledger(Path(folder) / "runs" / "bench" / "trials.jsonl"))
+        record = SearchRecord.fold(events)
+    seen = {kind: [e.time - start for e in events if e.event is kind] for kind in Kind}
     trials = [record.trials[n] for n in sorted(record.trials)]
     peaks = [p.memory for t in trials for p in t.points if p.memory]
     return {
@@ -233,6 +235,7 @@ def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
         "params": [t.params for t in trials],
         "seconds": [t.points[-1].seconds for t in trials],
         "peak_bytes": max(peaks, default=None),
+        "first_and_last_s": {kind: [round(min(at), 1), round(max(at), 1)] for kind, at in seen.items() if at},
         "memory_before": [t.setup.get("memory_before") for t in trials],
     }
 
@@ -417,6 +420,7 @@ def report(arguments: argparse.Namespace, job: dict[str, Any], measured: dict[st
                 else None,
                 "peak_bytes": last.get("peak_bytes"),
                 "memory_before": last.get("memory_before"),
+                "first_and_last_s": last.get("first_and_last_s"),
             }
         )
     from tuner.results.versions import versions

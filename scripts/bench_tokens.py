@@ -67,7 +67,9 @@ def measure(
     from tuner.contract import Assignment
 
     gpu = torch.cuda.is_available()
-    engine.choose(slots, {}, measure=False)  # buffers for so many and no more
+    fit = engine.choose(slots, {"effective_batch_size": rows}, measure=False).fit  # buffers for so many and no more
+    if fit < slots:
+        raise MemoryError(f"{fit} fit")
     began = time.perf_counter()
     for slot in range(slots):
         place = scratch / f"trial-{slot}"
@@ -167,8 +169,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
                         cell |= measure(engine, slots, scratch, rows, arguments.steps, arguments.repeats, estimate)
                     except Exception as error:  # out of memory is an answer
                         cell |= {"slots": slots, "tokens_a_step": rows * ROW, "error": str(error)[:200]}
-                        for slot in range(slots):
-                            engine.leave(slot)
+                        engine.choose(1, {}, measure=False)  # whoever is there leaves
                         gc.collect()
                         if torch.cuda.is_available():
                             torch.cuda.empty_cache()

@@ -67,6 +67,7 @@ class Engine:
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
         """How many trials to take, of `wanted` at most; see choosing.py. Before the first one joins."""
+        self._make_room(wanted)
         choice = choosing.choose(self, wanted, heaviest, measure=measure, beside=beside)
         self._make_room(choice.slots)
         return choice
