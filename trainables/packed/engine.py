@@ -6,6 +6,7 @@ import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,11 +27,15 @@ from trainables.packed.head import Head
 from trainables.packed.rows import Batch, Rows, collate
 from trainables.packed.slot import Slot
 from trainables.packed.stack import Stack
+from trainables.packed.writing import Job, Writer
 from trainables.settings import Settings, with_params
 from tuner.contract import Assignment, Evaluation, Fault, InputError, Preparation, Reason, Setup
 
 Outcome = tuple[int, Evaluation | Fault]
 """A slot, and its measurement or the reason why it cannot go on."""
+
+_WRITERS = 4
+"""Threads that write beside a GPU. Beside a CPU it is one: the steps want the cores."""
 
 
 class Engine:
@@ -63,6 +68,7 @@ class Engine:
         self._sites = sites.attach(self._model, self._board)
         self._resident = Resident(self._model)
         self._maker = adapters.Maker(self._resident)
+        self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
         self._make_room(slots)
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
@@ -120,8 +126,10 @@ class Engine:
 
     def leave(self, slot: int) -> None:
         """Empties a slot, wherever its trial is. Its neighbours do not feel it; an empty slot stays empty."""
-        if self._slots[slot] is None:
+        trial = self._slots[slot]
+        if trial is None:
             return
+        self._writer.drop(trial)
         self._slots[slot] = None
         self._board.dropouts.pop(slot, None)
         for site in self._sites.values():
@@ -133,10 +141,10 @@ class Engine:
         self._held(slot).confirm()
 
     def advance(self, limit: int | None = None) -> list[Outcome]:
-        """Trains until an evaluation, a fault, `limit` engine steps, or until every slot waits for a word.
+        """Trains until an evaluation is on disk, a fault, `limit` engine steps, or until every slot waits for a word.
 
         An engine step is one micro-batch of every slot that may train. All slots due at the same one are measured
-        together.
+        together, and go on while their adapters are written.
         """
         with worker.faults():
             for step in itertools.count():
@@ -144,14 +152,18 @@ class Engine:
                 unheard: list[Outcome] = [(t.number, t.take_unheard()) for t in trials if t.unheard]
                 if unheard:
                     return unheard
+                if written := self._writer.written():
+                    return [(trial.number, evaluation) for trial, evaluation in written]
                 due = [trial for trial in trials if trial.due]
-                if due and (outcomes := self._evaluate(due)):
-                    return outcomes
+                if due and (failed := self._evaluate(due)):
+                    return failed
                 active = [trial for trial in trials if trial.may_train(self._run_ahead)]
-                if not active or step == limit:
+                if step == limit:
                     return []
-                failed = self._step(active)
-                if failed:
+                if not active:
+                    written = self._writer.written(waits=True)
+                    return [(trial.number, evaluation) for trial, evaluation in written]
+                if failed := self._step(active):
                     return failed
         raise AssertionError("unreachable")
 
@@ -164,7 +176,8 @@ class Engine:
     def busy(self) -> bool:
         """Whether `advance` has anything to do."""
         trials = [trial for trial in self._slots if trial is not None]
-        return any(trial.unheard or trial.due or trial.may_train(self._run_ahead) for trial in trials)
+        moves = any(trial.unheard or trial.due or trial.may_train(self._run_ahead) for trial in trials)
+        return moves or bool(self._writer)
 
     def checksum(self) -> str:
         """SHA-256 over the base's weights: equal as long as no trial changed it."""
@@ -204,6 +217,7 @@ class Engine:
         return failed
 
     def _evaluate(self, due: Sequence[Slot]) -> list[Outcome]:
+        """Measures, and has written what is to be kept; gives those that failed."""
         sums = self._losses.tolist()
         self._model.eval()
         for trial in due:
@@ -212,34 +226,44 @@ class Engine:
             [trial.number for trial in due], self._validation, self._settings.train.per_device_eval_batch_size,
             self._pad, self.device, self._measure,
         )  # fmt: skip
-        outcomes: list[Outcome] = []
+        failed: list[Outcome] = []
         for trial, loss in zip(due, losses, strict=True):
-            with _failing(trial, outcomes):
+            with _failing(trial, failed):
                 trial.stillness.evaluated(loss, self._sample(trial), partial(self._effect, trial), trial.last_norm)
                 evaluation = self._evaluation(trial, loss, sums[trial.number])
+                better = trial.evaluated(loss)
                 if trial.heard_of:
                     trial.confirm()
                 else:
-                    resuming.keep(trial, self._stack, evaluation)
-                    outcomes.append((trial.number, evaluation))
+                    self._writer.write(trial, self._keeping(trial, evaluation, better))
             self._losses[trial.number] = 0.0
-        return outcomes
+        return failed
+
+    def _keeping(self, trial: Slot, evaluation: Evaluation, better: bool) -> Job:
+        """A job that keeps the adapter, where it is the trial's best, and its state, where it is time for one, both
+        as they are now."""
+        state = resuming.state(trial, self._stack) if trial.pace.due else None
+        weights = self._stack.taken(trial.number, trial.made.adapter, self._stack.weights) if better else {}
+
+        def keep() -> Evaluation:
+            told = evaluation
+            if better:
+                told = replace(told, adapter=str(adapters.save(trial.made, weights, trial.folder, self._model)))
+            if state is not None:
+                resuming.keep(trial, state, told)
+            return told
+
+        return keep
 
     def _evaluation(self, trial: Slot, loss: float | None, losses: float) -> Evaluation:
-        train_loss = losses / trial.since_evaluation
-        adapter = None
-        if trial.evaluated(loss) and not trial.heard_of:
-            weights = self._stack.get(trial.number, trial.made.adapter)
-            adapter = str(adapters.save(trial.made, weights, trial.folder, self._model))
         return Evaluation(
             step=trial.step,
             max_steps=trial.max_steps,
             eval_loss=loss,
             tokens=trial.tokens,
-            train_loss=train_loss,
+            train_loss=losses / trial.since_evaluation,
             seconds=trial.seconds,
             memory=torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None,
-            adapter=adapter,
         )
 
     def _effect(self, trial: Slot) -> float:

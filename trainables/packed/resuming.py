@@ -19,18 +19,19 @@ def find(slot: Slot) -> tuple[states.Found | None, list[str]]:
     return states.find(resume.folders, lambda state: state.get("trial") == _identity(slot)) if resume else (None, [])
 
 
-def keep(slot: Slot, stack: Stack, evaluation: Evaluation) -> None:
-    """Saves the state of this moment, if it is time for one."""
-    if not slot.pace.due:
-        return
+def state(slot: Slot, stack: Stack) -> dict[str, Any]:
+    """All that the trial's next step depends on, except the base and the rows, copied to the host."""
     buffers = {"weights": stack.weights, "first": stack.first, "second": stack.second}
-    state = {
-        **states.about(_identity(slot), evaluation),
+    return {
         "tokens": slot.tokens,
         "random": slot.stream.get_state(),
-        **{name: stack.get(slot.number, slot.made.adapter, buffer) for name, buffer in buffers.items()},
+        **{name: stack.taken(slot.number, slot.made.adapter, buffer) for name, buffer in buffers.items()},
     }
-    slot.pace.save(slot.folder, state)
+
+
+def keep(slot: Slot, state: Mapping[str, Any], evaluation: Evaluation) -> None:
+    """Saves the state of the moment that `evaluation` measured."""
+    slot.pace.save(slot.folder, {**states.about(_identity(slot), evaluation), **state})
 
 
 def take_up(slot: Slot, stack: Stack, found: states.Found) -> None:

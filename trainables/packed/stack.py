@@ -55,14 +55,14 @@ class Stack:
         self.cast = self.weights if same else torch.zeros(size, dtype=self.compute, device=self.device)
 
     def views(self, buffer: torch.Tensor) -> dict[str, Pair]:
-        """Every module's A [slots, rank, in] and B [slots, out, rank] in `buffer`."""
-        found, begin = {}, 0
+        """Every module's A [rows, rank, in] and B [rows, out, rank] in `buffer` [rows, width]."""
+        found, begin, rows = {}, 0, len(buffer)
         for name, shape in self.shapes.items():
             middle = begin + self.rank * shape.inputs
             end = middle + self.rank * shape.outputs
             found[name] = (
-                buffer[:, begin:middle].view(self.slots, self.rank, shape.inputs),
-                buffer[:, middle:end].view(self.slots, shape.outputs, self.rank),
+                buffer[:, begin:middle].view(rows, self.rank, shape.inputs),
+                buffer[:, middle:end].view(rows, shape.outputs, self.rank),
             )
             begin = end
         return found
@@ -100,11 +100,19 @@ class Stack:
         if buffer is self.weights:
             self.recast([slot])
 
-    def get(self, slot: int, names: Any, buffer: torch.Tensor | None = None) -> dict[str, Pair]:
-        """The adapter of a slot, or what another buffer holds for it, without its padding, as views."""
-        rank = self.ranks[slot]
-        views = self.views(self.weights if buffer is None else buffer)
-        return {name: (views[name][0][slot, :rank], views[name][1][slot, :, :rank]) for name in names}
+    def get(self, slot: int, names: Any) -> dict[str, Pair]:
+        """The adapter of a slot without its padding, as views."""
+        return self._parts(self.weights, slot, self.ranks[slot], names)
+
+    def taken(self, slot: int, names: Any, buffer: torch.Tensor) -> dict[str, Pair]:
+        """What a buffer holds for a slot, copied to the host in one piece: one by one, each of a 1.5B base's 392
+        tensors waits for the GPU."""
+        row = buffer[slot].to("cpu", copy=True).unsqueeze(0)
+        return self._parts(row, 0, self.ranks[slot], names)
+
+    def _parts(self, buffer: torch.Tensor, row: int, rank: int, names: Any) -> dict[str, Pair]:
+        views = self.views(buffer)
+        return {name: (views[name][0][row, :rank], views[name][1][row, :, :rank]) for name in names}
 
     def clear(self, slot: int) -> None:
         """Zeros, whatever was there: filled and not multiplied, or a NaN would stay."""

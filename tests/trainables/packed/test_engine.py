@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +78,51 @@ def test_a_slot_waits_for_the_word(bench: Bench, tmp_path: Path, run_ahead: int)
 
 
 def test_the_adapter_is_that_of_the_evaluation(bench: Bench, tmp_path: Path) -> None:
-    """Not that of the steps run ahead of the verdict."""
+    """Not that of the steps run ahead, which go on while it is written."""
     from safetensors.torch import load_file
 
-    engine = bench.engine(1)
-    engine.join(0, assignment(tmp_path, {"max_steps": 8}, seed=0))
-    ((_, first),) = engine.advance()
-    saved = load_file(Path(first.adapter or "") / "adapter_model.safetensors")
-    then = {name: tensor.clone() for name, (tensor, _) in engine._stack.get(0, engine._sites).items()}
-    engine.advance()
-    for name, (now, _) in engine._stack.get(0, engine._sites).items():
-        assert saved[f"base_model.model.{name}.lora_A.weight"].equal(then[name])
-        assert not now.equal(then[name])
+    saved = []
+    for run_ahead in (0, 5):
+        engine = bench.engine(1, run_ahead=run_ahead)
+        engine.join(0, assignment(tmp_path / str(run_ahead), {"max_steps": 8}, seed=0))
+        ((_, first),) = engine.advance()
+        saved.append(load_file(Path(first.adapter or "") / "adapter_model.safetensors"))
+        engine.advance()
+        for name, (now, _) in engine._stack.get(0, engine._sites).items():
+            assert saved[-1][f"base_model.model.{name}.lora_A.weight"].equal(now) == (run_ahead == 0)
+    assert saved[0].keys() == saved[1].keys() and all(saved[0][name].equal(saved[1][name]) for name in saved[0])
+
+
+def test_nothing_is_written_for_who_has_left(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does anybody hear of it; and what cannot be written is told by the next call."""
+    from trainables.packed import adapters
+
+    save, begun, go_on = adapters.save, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Path:
+        begun.set()
+        assert go_on.wait(20)
+        return save(*arguments)
+
+    monkeypatch.setattr(adapters, "save", slow)
+    engine = bench.engine(2)
+    for slot in range(2):
+        engine.join(slot, assignment(tmp_path / str(slot), {"max_steps": 8}, seed=slot))
+    assert engine.advance(limit=4) == []
+    assert begun.wait(20) and engine.busy
+    threading.Timer(0.2, go_on.set).start()
+    engine.leave(1)  # its job has not begun
+    engine.leave(0)  # and this one is waited for
+    assert (tmp_path / "0" / "adapter").exists() and not (tmp_path / "1" / "adapter").exists()
+    assert engine.advance() == [] and not engine.busy
+
+    def full(*arguments: Any) -> Path:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(adapters, "save", full)
+    engine.join(0, assignment(tmp_path / "full", {"max_steps": 8}, seed=0))
+    with pytest.raises(OSError, match="no room"):
+        engine.advance()
 
 
 def test_limit(bench: Bench, tmp_path: Path) -> None:
@@ -96,7 +131,10 @@ def test_limit(bench: Bench, tmp_path: Path) -> None:
     assert engine.advance(limit=1) == []
     assert engine._slots[0].step == 1
     assert engine.advance(limit=0) == []
-    assert len(engine.advance(limit=1)) == 1
+    assert engine._slots[0].step == 1
+    assert engine.advance(limit=1) == []  # measured, and being written
+    assert engine._slots[0].step == 2
+    assert [evaluation.step for _, evaluation in engine.advance()] == [2]
 
 
 def test_a_frozen_slot_fails_alone(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
