@@ -42,6 +42,7 @@ def search(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_search_keeps_to_the_commits_that_it_began_with(served: Hub, tmp_path: Path) -> None:
     done = search(served.url, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -133,7 +133,8 @@ def _is_of_a_group(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_search_of_two_processes_a_trial(tmp_path: Path, killed: bool) -> None:
     """Stops at rungs, and goes on from a state where a process was killed; every trial with the losses that one process
     has, the winner's adapter one that plain peft loads."""
