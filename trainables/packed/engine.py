@@ -242,8 +242,9 @@ class Engine:
     def _keeping(self, trial: Slot, evaluation: Evaluation, better: bool) -> Job:
         """A job that keeps the adapter, where it is the trial's best, and its state, where it is time for one, both
         as they are now."""
-        state = resuming.state(trial, self._stack) if trial.pace.due else None
-        weights = self._stack.taken(trial.number, trial.made.adapter, self._stack.weights) if better else {}
+        due = trial.pace.due
+        weights = self._stack.taken(trial.number, trial.made.adapter, self._stack.weights) if better or due else {}
+        state = resuming.state(trial, self._stack, weights) if due else None
 
         def keep() -> Evaluation:
             told = evaluation

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainables import states
-from trainables.packed.stack import Stack
+from trainables.packed.stack import Pair, Stack
 from tuner.contract import Evaluation
 
 if TYPE_CHECKING:
@@ -19,13 +19,14 @@ def find(slot: Slot) -> tuple[states.Found | None, list[str]]:
     return states.find(resume.folders, lambda state: state.get("trial") == _identity(slot)) if resume else (None, [])
 
 
-def state(slot: Slot, stack: Stack) -> dict[str, Any]:
+def state(slot: Slot, stack: Stack, weights: Mapping[str, Pair]) -> dict[str, Any]:
     """All that the trial's next step depends on, except the base and the rows, copied to the host."""
-    buffers = {"weights": stack.weights, "first": stack.first, "second": stack.second}
+    moments = {"first": stack.first, "second": stack.second}
     return {
         "tokens": slot.tokens,
         "random": slot.stream.get_state(),
-        **{name: stack.taken(slot.number, slot.made.adapter, buffer) for name, buffer in buffers.items()},
+        "weights": weights,
+        **{name: stack.taken(slot.number, slot.made.adapter, buffer) for name, buffer in moments.items()},
     }
 
 
