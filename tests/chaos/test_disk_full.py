@@ -203,6 +203,7 @@ class Search:
         return record
 
 
+@pytest.mark.chaos
 def test_little_room_pauses_and_room_goes_on(disk: Path, fault: Count) -> None:
     search = Search.begin(disk, trials=4, pace=0.2, min_free_mb=2)
     search.until_evaluated(2)

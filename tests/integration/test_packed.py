@@ -55,6 +55,7 @@ def test_packed_trials_have_the_losses_of_unpacked_ones(alone: SearchRecord, tmp
     assert (tmp_path / "packed" / "best" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_packed_trials_are_stopped_at_rungs_and_their_slots_filled_again(ray: None, tmp_path: Path) -> None:
     record = search(tmp_path, "packed", SETTINGS, search__num_trials=7, scheduler__trials_per_gpu=2)
     assert len(record.ended) == 7
@@ -87,6 +88,7 @@ def test_what_cannot_be_packed_runs_beside_the_packed_ones(ray: None, tmp_path: 
         assert other.eval_loss == pytest.approx(trial.eval_loss, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_auto_says_how_many_it_chose_and_why(ray: None, tmp_path: Path) -> None:
     record = search(tmp_path, "auto", SETTINGS, search__num_trials=4, scheduler__trials_per_gpu="auto")
     assert len(record.ended) == 4

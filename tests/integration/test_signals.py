@@ -121,7 +121,10 @@ def early(folder: Path, number: signal.Signals, after: float) -> list[psutil.Pro
     return agents
 
 
-@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 0.2), (signal.SIGINT, 0.6), (signal.SIGTERM, 2.5)])
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [(signal.SIGINT, 0.2), (signal.SIGINT, 0.6), pytest.param(signal.SIGTERM, 2.5, marks=pytest.mark.chaos)],
+)
 def test_a_signal_before_the_first_trial_leaves_nothing(tmp_path: Path, number: signal.Signals, after: float) -> None:
     early(tmp_path, number, after)
 

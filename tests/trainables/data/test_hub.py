@@ -156,6 +156,7 @@ def test_what_the_hub_refuses(served: Hub, tmp_path: Path, model: dict[str, Any]
     assert told in end(start(served.url, tmp_path / "home", method, settings_for(**model), *more))
 
 
+@pytest.mark.slow
 def test_without_a_hub_the_cache_answers(served: Hub, tmp_path: Path) -> None:
     settings = settings_for(model_revision="v1")
     commits = json.loads(end(start(served.url, tmp_path / "home", "pin", settings)))
