@@ -1,23 +1,39 @@
 """`python -m tuner`, and the `tuner` command: the first and the last milliseconds, when Ctrl-C means just that."""
 
+import contextlib
 import os
 import signal
 import sys
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-def _leave(number: int, frame: object) -> None:
+
+class _Leave:
     """Ends at once: nothing has begun, or all is over, and whatever is being imported cannot be stopped halfway."""
-    os.write(2, b"interrupted\n")
-    os._exit(128 + number)
+
+    ends = True
+
+    def __call__(self, number: int, frame: object) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(128 + number)
 
 
 def main() -> None:
     """The entry point. Imports come after the handler: a Ctrl-C among them would print a traceback."""
-    signal.signal(signal.SIGINT, _leave)
+    for number in _SIGNALS:
+        signal.signal(number, _Leave())
     from tuner.cli import run
 
     code = run()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has its exit code, and Ray still has something to say at exit
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # it has its exit code, and Ray still has something to say at exit
+    if code > 128:
+        # Where a signal came while Ray was starting, its threads crash an interpreter that takes itself apart in order
+        # (-11 or -6 instead of 143). What it had started ends with this process.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -92,6 +92,34 @@ def test_a_signal_saves_and_the_search_resumes(tmp_path: Path, number: signal.Si
     assert after.recipe and after.recipe.reason in (Reason.BUDGET, Reason.FLATLINE)
 
 
+def test_a_sigterm_while_ray_ends_kills_nothing(tmp_path: Path) -> None:
+    """Neither in the second in which its processes are stopped, nor after it."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from tuner.execution.cluster import import_ray, ray_session
+from tuner.execution.signals import StopSignals
+ray = import_ray(None)
+with StopSignals() as signals:
+    with ray_session(None, Path(sys.argv[1])):
+        signals.mute()
+        node = ray._private.worker._global_node
+        stop = node.kill_all_processes
+        def term(*arguments, **more):
+            os.kill(os.getpid(), signal.SIGTERM)
+            stop(*arguments, **more)
+        node.kill_all_processes = term
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("said")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "said\n"), done.stderr
+
+
 def early(folder: Path, number: signal.Signals, after: float) -> list[psutil.Process]:
     """A signal `after` seconds: nothing is left of the search, or a search that a resume goes on with.
 

@@ -47,8 +47,11 @@ class StopSignals:
             self._before.setdefault(number, before)
 
     def __exit__(self, *error: object) -> None:
+        """Gives the signals back. Not to one that `ends` the process (`__main__`), after a stop: it is ending, and the
+        line that resumes is still to be said."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            ends = self.number is not None and getattr(handler, "ends", False)
+            signal.signal(number, signal.SIG_IGN if ends else handler)
 
     def defer(self) -> None:
         """From here on the first signal only sets the flag; the loop looks at it."""
@@ -95,3 +98,11 @@ def disarm() -> None:
     before anything in Python, and aborts the process 3 s later: too early for a search that is put away, and with -6
     for its end."""
     signal.alarm(0)
+
+
+def reclaim() -> None:
+    """Tells the system once more what Python knows of the signals: a library may have told it otherwise behind it."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)

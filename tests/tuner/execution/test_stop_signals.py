@@ -46,3 +46,21 @@ def test_nor_does_it_where_rays_own_handler_answered() -> None:
         signal.alarm(60)
         signals.mute()
         assert signal.alarm(0) == 0
+
+
+@pytest.mark.parametrize(("ends", "stopped"), [(False, True), (True, False), (True, True)])
+def test_after_a_stop_nothing_ends_the_process_before_its_last_line(ends: bool, stopped: bool) -> None:
+    class Before:
+        def __call__(self, number: int, frame: object) -> None: ...
+
+    before = Before()
+    before.ends = ends  # type: ignore[attr-defined]
+    outside = signal.signal(signal.SIGTERM, before)
+    try:
+        with StopSignals() as signals:
+            signals.defer()
+            if stopped:
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGTERM) == (signal.SIG_IGN if ends and stopped else before)
+    finally:
+        signal.signal(signal.SIGTERM, outside)
