@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -85,16 +86,19 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
             torch.cuda.set_device(rank)
         if size > 1:
             distributed.init_process_group("nccl" if job["gpu"] else "gloo", rank=rank, world_size=size)
-        programs: dict[str, Any] = {}
         while (order := orders.get()) is not None:
-            said.put({"rank": rank, **_trial(programs, *order, rank, size, job)})
+            found = _trial(*order, rank, size, job)
+            # The next turn is another arrangement's, on the same GPU: two bases of 7B and a step of 8k tokens are more
+            # than 80 GB.
+            gc.collect()
+            if job["gpu"]:
+                torch.cuda.empty_cache()
+            said.put({"rank": rank, **found})
     except BaseException:
         said.put({"error": f"process {rank} of {size}: {traceback.format_exc()}"})
 
 
-def _trial(
-    programs: dict[str, Any], strategy: str, number: int, rank: int, size: int, job: dict[str, Any]
-) -> dict[str, Any]:
+def _trial(strategy: str, number: int, rank: int, size: int, job: dict[str, Any]) -> dict[str, Any]:
     """A whole trial: the seconds of its steps, from the first row to the moved weights, and its losses."""
     import torch
     from transformers import TrainerCallback
@@ -116,9 +120,7 @@ def _trial(
                 torch.cuda.synchronize()
             self.steps.append(time.perf_counter() - self.began)
 
-    if strategy not in programs:
-        programs[strategy] = SFT(job["settings"], job["preparation"], Group(rank, size, strategy))
-    program = programs[strategy]
+    program = SFT(job["settings"], job["preparation"], Group(rank, size, strategy))
     folder = Path(job["scratch"], f"{strategy}-{size}-{number}")
     folder.mkdir(exist_ok=True)
     began = time.perf_counter()
@@ -161,21 +163,23 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "tokens_a_step": rows * ROW,
         "threads": max(1, (os.cpu_count() or 1) // arguments.processes),
     }
-    arrangements = [("one", 1, "ddp"), ("ddp", arguments.processes, "ddp"), ("fsdp", arguments.processes, "fsdp")]
-    alone, together = Processes(1, job), Processes(arguments.processes, job)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in arrangements}
+    sizes = {"one": 1, "ddp": arguments.processes, "fsdp": arguments.processes}
+    # Each in processes of its own, as in a search: what transformers notes of fsdp in the environment stays with the
+    # process, and a ddp trial after one of fsdp took 3.5 times as long
+    arrangements = {name: Processes(size, job) for name, size in sizes.items()}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in arrangements}
     try:
         for number in range(arguments.rounds + 1):
-            for name, size, strategy in arrangements:
-                cell = (alone if size == 1 else together).run(strategy, number)
+            for name, processes in arrangements.items():
+                cell = processes.run("fsdp" if name == "fsdp" else "ddp", number)
                 print(
                     f"round {number} {name:<5} {cell['tokens_a_second']:>9,.0f} tokens/s", file=sys.stderr, flush=True
                 )
                 if number:
                     found[name].append(cell)
     finally:
-        alone.end()
-        together.end()
+        for processes in arrangements.values():
+            processes.end()
     return {
         "shape": arguments.shape,
         "parameters": parameters,

@@ -33,7 +33,7 @@ def test_draws_are_valid_lora_and_sft_configs(name: str, base: Any, tmp_path: Pa
     for point in points(space, 200):
         trial = with_params(settings, point, SFT)
         lora = lora_config(trial, base)
-        arguments = sft_config(trial, 100, 0, str(tmp_path), gpu=False, autocast=False)
+        arguments = sft_config(trial, 100, 0, str(tmp_path), gpu=False, bf16=False)
         assert isinstance(lora, LoraConfig)
         assert isinstance(arguments, SFTConfig)
         assert lora.r == trial.train.lora_r

@@ -67,10 +67,15 @@ def alone(settings: Make, preparation: Preparation, folder: Path) -> dict[str, l
     import torch
 
     torch.set_num_threads(1)
-    programs = {"plain": SFT(settings(), preparation), "nf4": SFT(settings(quantization=NF4), preparation)}
+    programs = {
+        "plain": SFT(settings(), preparation),
+        "nf4": SFT(settings(quantization=NF4), preparation),
+        "bf16": SFT(settings(dtype="bfloat16"), preparation),
+    }
     curves = {}
     for name, program, params in (
         ("plain", programs["plain"], {}), ("smaller", programs["plain"], SMALLER), ("nf4", programs["nf4"], {}),
+        ("bf16", programs["bf16"], {}),
     ):  # fmt: skip
         program.start(task(folder / "alone", name, **params))
         curves[name] = [program.step() for _ in POINTS]
@@ -104,6 +109,7 @@ def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str
         "ddp": script("ddp", "ddp"),
         "fsdp": script("fsdp", "fsdp"),
         "nf4": script("fsdp", "nf4", quantization=NF4),
+        "bf16": script("fsdp", "bf16", dtype="bfloat16"),
     }
     seen = play(list(scripts.values()))
     return {name: [process[place] for process in seen] for place, name in enumerate(scripts)}
@@ -136,6 +142,14 @@ def test_a_quantized_base_is_shared_out(
     for (whole,) in together["nf4"]:
         assert whole.shared > 0
         assert_same(whole.curve, alone["nf4"], CLOSE_BF16)
+
+
+def test_a_shared_out_base_in_bf16_does_not_round_the_loss_to_bf16(
+    together: dict[str, list[list[Seen]]], alone: dict[str, list[Evaluation]]
+) -> None:
+    for (whole,) in together["bf16"]:
+        assert whole.shared > 0
+        assert_same(whole.curve, alone["bf16"], CLOSE_BF16)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

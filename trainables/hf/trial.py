@@ -52,7 +52,7 @@ class Trial:
             torch.cuda.reset_peak_memory_stats()
         args = sft_config(
             settings, self.max_steps, assignment.seed, assignment.folder,
-            gpu=gpu, autocast=gpu and computes_in_bf16(resident.model), group=group,
+            gpu=gpu, bf16=computes_in_bf16(resident.model), group=group,
         )  # fmt: skip
         self._device = args.device  # asked for early: this is when accelerate learns of the other processes
         self.config = lora_config(settings, resident.model)
