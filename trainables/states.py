@@ -165,7 +165,7 @@ def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """JSON for `value`, its tensors moved into `tensors`."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = value.detach().cpu().contiguous()
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):

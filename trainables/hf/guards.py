@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from trainables.hf.together import whole
 from tuner.contract import METRIC, Fault, Reason
 
-_SAMPLED = 2048
+SAMPLED = 2048
 """Elements looked at in each tensor: a copy of the whole adapter would cost as much memory as a gradient."""
 _PATIENCE = 3
 """Optimizer steps with a learning rate above zero until weights must have moved; the first may see no gradient."""
@@ -197,7 +197,7 @@ def _total(model: Any) -> int:
 
 def sample(parameters: Mapping[str, torch.Tensor]) -> Sample:
     """The first elements of every tensor, as they are now."""
-    return {name: whole(tensor.detach()).reshape(-1)[:_SAMPLED].clone() for name, tensor in parameters.items()}
+    return {name: whole(tensor.detach()).reshape(-1)[:SAMPLED].clone() for name, tensor in parameters.items()}
 
 
 def differ(before: Sample, now: Sample) -> bool:

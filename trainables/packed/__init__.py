@@ -14,6 +14,7 @@ slot.py        one trial: its rows, its schedule, where it stands, what it is wa
 head.py        the loss of a batch, by the head that SFTTrainer uses
 evaluating.py  the validation loss of several slots at once
 resuming.py    a slot's state on disk, to go on from elsewhere
+copies.py      what slots hold, on its way to the host while the engine trains on
 writing.py     threads that write adapters and states while the engine trains on
 choosing.py    how many trials fit, and how many pay
 engine.py      the loop: join, leave, advance, confirm

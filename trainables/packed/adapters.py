@@ -113,9 +113,7 @@ def save(made: Made, adapter: Mapping[str, Pair], folder: Path, base: Any) -> Pa
     tensors = {}
     for name, pair in adapter.items():
         for letter, tensor in zip("AB", pair, strict=True):
-            tensors[f"{_PREFIX}{name}.lora_{letter}.weight"] = tensor.detach().clone(
-                memory_format=torch.contiguous_format
-            )
+            tensors[f"{_PREFIX}{name}.lora_{letter}.weight"] = tensor.detach().contiguous()
     config = made.config
     if config.base_model_name_or_path is None:
         config.base_model_name_or_path = getattr(base, "name_or_path", None)

@@ -15,12 +15,13 @@ import torch
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from trainables import states, worker
-from trainables.hf.guards import Stillness, check_rows, sample
+from trainables.hf.guards import SAMPLED, Stillness, check_rows
 from trainables.hf.trial import clock, computes_in_bf16
 from trainables.models import base
 from trainables.models.resident import Resident
 from trainables.packed import adapters, attention, choosing, norms, optimizer, resuming, sites
 from trainables.packed.choosing import Choice
+from trainables.packed.copies import Copies
 from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
 from trainables.packed.head import Head
@@ -68,6 +69,7 @@ class Engine:
         self._sites = sites.attach(self._model, self._board)
         self._resident = Resident(self._model)
         self._maker = adapters.Maker(self._resident)
+        self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
         self._make_room(slots)
 
@@ -153,7 +155,7 @@ class Engine:
                 if unheard:
                     return unheard
                 if written := self._writer.written():
-                    return [(trial.number, evaluation) for trial, evaluation in written]
+                    return list(written)
                 due = [trial for trial in trials if trial.due]
                 if due and (failed := self._evaluate(due)):
                     return failed
@@ -161,8 +163,7 @@ class Engine:
                 if step == limit:
                     return []
                 if not active:
-                    written = self._writer.written(waits=True)
-                    return [(trial.number, evaluation) for trial, evaluation in written]
+                    return list(self._writer.written(waits=True))
                 if failed := self._step(active):
                     return failed
         raise AssertionError("unreachable")
@@ -242,14 +243,24 @@ class Engine:
     def _keeping(self, trial: Slot, evaluation: Evaluation, better: bool) -> Job:
         """A job that keeps the adapter, where it is the trial's best, and its state, where it is time for one, both
         as they are now."""
+        buffers = resuming.buffers(self._stack)
         due = trial.pace.due
-        weights = self._stack.taken(trial.number, trial.made.adapter, self._stack.weights) if better or due else {}
-        state = resuming.state(trial, self._stack, weights) if due else None
+        wanted = list(buffers) if due else ["weights"] if better else []
+        copy = self._copies.of([buffers[name][trial.number] for name in wanted]) if wanted else None
+        parts = {
+            name: self._stack.parts(row, trial.number, trial.made.adapter)
+            for name, row in zip(wanted, copy.values if copy else (), strict=True)
+        }
+        state = resuming.state(trial, parts) if due else None
 
         def keep() -> Evaluation:
             told = evaluation
+            if copy is not None:
+                copy.wait()
             if better:
-                told = replace(told, adapter=str(adapters.save(trial.made, weights, trial.folder, self._model)))
+                told = replace(
+                    told, adapter=str(adapters.save(trial.made, parts["weights"], trial.folder, self._model))
+                )
             if state is not None:
                 resuming.keep(trial, state, told)
             return told
@@ -303,9 +314,8 @@ class Engine:
             self._attention.batch = None
 
     def _sample(self, trial: Slot) -> dict[str, torch.Tensor]:
-        pairs = self._stack.get(trial.number, trial.made.adapter)
-        return sample({f"{name}.{letter}": tensor for name, pair in pairs.items()
-                       for letter, tensor in zip("AB", pair, strict=True)})  # fmt: skip
+        # As one tensor: what is asked of a sample is asked of all of its tensors alike
+        return {"adapter": self._stack.sampled(trial.number, trial.made.adapter, SAMPLED)}
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from trainables import states
 from trainables.packed.stack import Pair, Stack
 from tuner.contract import Evaluation
@@ -19,15 +21,14 @@ def find(slot: Slot) -> tuple[states.Found | None, list[str]]:
     return states.find(resume.folders, lambda state: state.get("trial") == _identity(slot)) if resume else (None, [])
 
 
-def state(slot: Slot, stack: Stack, weights: Mapping[str, Pair]) -> dict[str, Any]:
-    """All that the trial's next step depends on, except the base and the rows, copied to the host."""
-    moments = {"first": stack.first, "second": stack.second}
-    return {
-        "tokens": slot.tokens,
-        "random": slot.stream.get_state(),
-        "weights": weights,
-        **{name: stack.taken(slot.number, slot.made.adapter, buffer) for name, buffer in moments.items()},
-    }
+def buffers(stack: Stack) -> dict[str, torch.Tensor]:
+    """What of a stack a state is made of, by the names that it has there; the weights first."""
+    return {"weights": stack.weights, "first": stack.first, "second": stack.second}
+
+
+def state(slot: Slot, parts: Mapping[str, Mapping[str, Pair]]) -> dict[str, Any]:
+    """All that the trial's next step depends on, except the base and the rows. parts: of `buffers`, on the host."""
+    return {"tokens": slot.tokens, "random": slot.stream.get_state(), **parts}
 
 
 def keep(slot: Slot, state: Mapping[str, Any], evaluation: Evaluation) -> None:
@@ -38,7 +39,7 @@ def keep(slot: Slot, state: Mapping[str, Any], evaluation: Evaluation) -> None:
 def take_up(slot: Slot, stack: Stack, found: states.Found) -> None:
     """Goes on from a state. An evaluation past what is known is handed over first: nobody heard of it."""
     state, evaluation = found.values, found.evaluation
-    for name, buffer in (("weights", stack.weights), ("first", stack.first), ("second", stack.second)):
+    for name, buffer in buffers(stack).items():
         stack.fill(slot.number, state[name], buffer)
     stack.steps[slot.number] = float(evaluation.step)
     slot.stream.set_state(state["random"])

@@ -7,10 +7,11 @@ fixed shape, so a graph that was captured over it outlives the slot's trials.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 
 _RANKS = 8
@@ -45,6 +46,7 @@ class Stack:
 
     def _allocate(self, rank: int) -> None:
         self.rank = rank
+        self._looked_at: dict[tuple[int, frozenset[str], int], torch.Tensor] = {}
         self.width = sum(rank * (shape.inputs + shape.outputs) for shape in self.shapes.values())
         size = (self.slots, self.width)
         self.weights, self.grads, self.first, self.second = (
@@ -91,12 +93,14 @@ class Stack:
         self.fill(slot, adapter, self.weights)
 
     def fill(self, slot: int, values: Adapter, buffer: torch.Tensor) -> None:
-        """Writes `values`, of the slot's rank, into its part of a buffer."""
+        """Writes `values`, of the slot's rank and on the host, into its row of a buffer in one piece; else zeros."""
         rank = self.ranks[slot]
-        for name, (a, b) in self.views(buffer).items():
+        row = torch.zeros(1, self.width, dtype=buffer.dtype)
+        for name, (a, b) in self.views(row).items():
             if name in values:
-                a[slot, :rank].copy_(values[name][0])
-                b[slot, :, :rank].copy_(values[name][1])
+                a[0, :rank].copy_(values[name][0])
+                b[0, :, :rank].copy_(values[name][1])
+        buffer[slot].copy_(row[0])
         if buffer is self.weights:
             self.recast([slot])
 
@@ -104,11 +108,27 @@ class Stack:
         """The adapter of a slot without its padding, as views."""
         return self._parts(self.weights, slot, self.ranks[slot], names)
 
-    def taken(self, slot: int, names: Any, buffer: torch.Tensor) -> dict[str, Pair]:
-        """What a buffer holds for a slot, copied to the host in one piece: one by one, each of a 1.5B base's 392
-        tensors waits for the GPU."""
-        row = buffer[slot].to("cpu", copy=True).unsqueeze(0)
-        return self._parts(row, 0, self.ranks[slot], names)
+    def parts(self, row: torch.Tensor, slot: int, names: Any) -> dict[str, Pair]:
+        """The same of a row that was copied from one of the buffers."""
+        return self._parts(row.unsqueeze(0), 0, self.ranks[slot], names)
+
+    def sampled(self, slot: int, names: Collection[str], count: int) -> torch.Tensor:
+        """The first `count` weights of each tensor, one behind the other, in one kernel."""
+        key = self.ranks[slot], frozenset(names), count
+        if key not in self._looked_at:
+            found, begin = [], 0
+            rank = self.ranks[slot]
+            for name, shape in self.shapes.items():
+                middle = begin + self.rank * shape.inputs
+                if name in names:
+                    lines, columns = divmod(numpy.arange(min(count, shape.outputs * rank)), rank)
+                    found += [
+                        begin + numpy.arange(min(count, rank * shape.inputs)),
+                        middle + lines * self.rank + columns,
+                    ]
+                begin = middle + self.rank * shape.outputs
+            self._looked_at[key] = torch.from_numpy(numpy.concatenate(found)).to(self.device)
+        return self.weights[slot].index_select(0, self._looked_at[key])
 
     def _parts(self, buffer: torch.Tensor, row: int, rank: int, names: Any) -> dict[str, Pair]:
         views = self.views(buffer)

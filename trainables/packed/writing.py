@@ -33,13 +33,13 @@ class Writer:
         """Begins as soon as a thread is free."""
         self._jobs[trial] = self._pool.submit(job)
 
-    def written(self, *, waits: bool = False) -> list[tuple[Slot, Evaluation]]:
-        """What is on disk since the last call; with `waits` at least one of what is under way. Raises what the job
-        raised."""
+    def written(self, *, waits: bool = False) -> list[tuple[int, Evaluation]]:
+        """Slots whose files are on disk since the last call; with `waits` at least one of those under way. Raises what
+        the job raised."""
         if waits:
             wait(self._jobs.values(), return_when=FIRST_COMPLETED)
         done = [trial for trial, job in self._jobs.items() if job.done()]
-        return [(trial, self._jobs.pop(trial).result()) for trial in done]
+        return [(trial.number, self._jobs.pop(trial).result()) for trial in done]
 
     def drop(self, trial: Slot) -> None:
         """Nobody waits for this one any more. After it nothing is written to the trial's folder."""

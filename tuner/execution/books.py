@@ -195,6 +195,7 @@ class Books:
         details = {**asdict(setup), **setup.details}
         del details["details"]
         self._append(Kind.SETUP, trial_id, details={key: value for key, value in details.items() if value != ""})
+        self._plaques.set_up(self._attempts[trial_id].number)
         if setup.note:
             self._ledger.append(Kind.NOTE, details={"text": setup.note})
 

@@ -7,6 +7,7 @@ bounded number of steps, and what it did past a stop is dropped with it.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
@@ -50,12 +51,15 @@ MADE_ANEW_S = 180.0
 
 class EngineActor:
     """A program's engine with up to `slots` places, and the thread that runs it. Its methods may be called at once.
+    threads: of what it computes on a CPU.
 
     It imports what the program needs as soon as it lives; `begin` hands it the rows and makes the engine. One that took
     the place of one that died is made by the first trial that comes.
     """
 
-    def __init__(self, program: str, settings: dict[str, Any], slots: int) -> None:
+    def __init__(self, program: str, settings: dict[str, Any], slots: int, threads: int) -> None:
+        # Before torch is imported. Ray has counted what the slots' actors hold off, and rounded 1.9 cores down to one
+        os.environ["OMP_NUM_THREADS"] = str(threads)
         self._program, self._settings, self._slots = program, settings, slots
         self._engine: Any = None
         self._orders: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -249,8 +253,10 @@ class RemoteProgram:
         for its turn beside an engine.
         """
         self._number = assignment.number
-        packs: Any = getattr(load_program(self._all.program), "packs", lambda *_: None)
-        packed = not self._all.solos or packs(self._all.settings, assignment.params) is None
+        packed = True
+        if self._all.solos:  # the program is loaded where there is a choice: it is 0.2 s, beside many others
+            packs: Any = getattr(load_program(self._all.program), "packs", lambda *_: None)
+            packed = packs(self._all.settings, assignment.params) is None
         self._engines = self._all.packed if packed else self._all.solos
         if assignment.attempt > 1:  # an earlier attempt whose actor was lost may still hold a slot of any engine
             for engine in (*self._all.packed, *self._all.solos):
@@ -377,7 +383,7 @@ def engines(
     made = tuple(
         engine.options(
             num_cpus=round(cpus * (1 - share), 3), num_gpus=round(resources.gpus * (1 - share), 3), **options
-        ).remote(program, settings, resources.slots)
+        ).remote(program, settings, resources.slots, max(1, int(resources.cpus)))
         for _ in range(resources.workers)
     )
     beside = tuple(

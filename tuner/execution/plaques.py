@@ -17,14 +17,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
 APPEARS_AFTER_S = 2.0
-"""A trial that ends sooner is not worth a process."""
+"""After its set-up. A trial that ends sooner is not worth a process, and before it 16 processes would be in the way of
+those that 16 packed trials wait for."""
+AT_LAST_S = 30.0
+"""For a trial that takes long to set up: a base of 70B is loaded in minutes."""
 MOST_LOG_BYTES = 2**16
 """Of a trial's log, passed on at a time; a library that says more between two reports is read in the run folder."""
 
@@ -58,7 +61,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Waiting:
-    since: float
+    due: float
     title: str
     log: str
 
@@ -73,7 +76,12 @@ class Plaques:
     _shown: dict[int, Any] = field(default_factory=dict)
 
     def begin(self, number: int, title: str, log: str) -> None:
-        self._waiting[number] = _Waiting(time.monotonic(), title, log)
+        self._waiting[number] = _Waiting(time.monotonic() + AT_LAST_S, title, log)
+
+    def set_up(self, number: int) -> None:
+        """The trial is about to take its first step."""
+        if (waiting := self._waiting.get(number)) is not None:
+            self._waiting[number] = replace(waiting, due=min(waiting.due, time.monotonic() + APPEARS_AFTER_S))
 
     def report(self, number: int, what: str) -> None:
         """Says how far a trial is, where it has its row by now."""
@@ -91,7 +99,7 @@ class Plaques:
         """Puts up the rows that are due."""
         now = time.monotonic()
         for number, waiting in list(self._waiting.items()):
-            if now - waiting.since >= APPEARS_AFTER_S:
+            if now >= waiting.due:
                 del self._waiting[number]
                 about = [*self.about, f"log    {waiting.log}"]
                 made = ray.remote(Trial).options(num_cpus=0, max_restarts=0)

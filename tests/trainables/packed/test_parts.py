@@ -12,11 +12,12 @@ from bitsandbytes.nn import Linear4bit
 from transformers.pytorch_utils import Conv1D
 
 from trainables.packed import attention, delta, optimizer
+from trainables.packed.copies import Copies
 from trainables.packed.frozen import freeze
 from trainables.packed.optimizer import Update
 from trainables.packed.rows import Batch, Rows, Segment, collate
 from trainables.packed.sites import Board, Site, bind
-from trainables.packed.stack import Stack
+from trainables.packed.stack import Shape, Stack
 from tuner.contract import Fault
 
 
@@ -160,3 +161,27 @@ def test_a_higher_rank_moves_everything_over() -> None:
         for old, new in zip(before[slot], stack.get(slot, ["x"])["x"], strict=True):
             assert old.equal(new)
     torch.testing.assert_close(stack.first, 2 * stack.weights)
+
+
+def test_what_is_looked_at_of_a_slot_is_the_beginning_of_each_tensor() -> None:
+    shapes = {"x": Shape(5, 7), "y": Shape(2, 3), "z": Shape(4, 4)}
+    stack = Stack(shapes, 2, torch.float32, torch.float32, torch.device("cpu"))
+    stack.fit(9)
+    for rank in (3, 16):
+        names = ("x", "z")
+        stack.put(1, {name: (torch.randn(rank, shapes[name].inputs), torch.randn(shapes[name].outputs, rank))
+                      for name in names}, rank)  # fmt: skip
+        for count in (1, 10, 1000):
+            pairs = stack.get(1, names)
+            expected = [tensor.reshape(-1)[:count] for name in names for tensor in pairs[name]]
+            assert stack.sampled(1, names, count).equal(torch.cat(expected))
+
+
+def test_a_copy_of_a_slot_is_not_trained_on() -> None:
+    stack, _ = stacked(torch.float32, [4, 3])
+    before = [part.clone() for part in stack.get(1, ["x"])["x"]]
+    copy = Copies(torch.device("cpu")).of([stack.weights[1], stack.first[1]])
+    stack.weights.add_(1.0)
+    copy.wait()
+    assert all(old.equal(new) for old, new in zip(before, stack.parts(copy.values[0], 1, ["x"])["x"], strict=True))
+    assert not copy.values[1].any()
