@@ -10,6 +10,7 @@ import pytest
 
 from tests.trainables.group import Script, Seen, Trial, play
 from trainables import worker
+from trainables.hf.arguments import sft_config
 from trainables.hf.sharing import Hand
 from trainables.settings import steps
 from trainables.sft import SFT
@@ -142,6 +143,21 @@ def test_a_quantized_base_is_shared_out(
     for (whole,) in together["nf4"]:
         assert whole.shared > 0
         assert_same(whole.curve, alone["nf4"], CLOSE_BF16)
+
+
+def test_what_is_shared_out_in_bf16_is_given_out_and_added_up_in_fp32(sft_settings: Make, folder: Path) -> None:
+    """accelerate gives FSDP a policy of its own where there is none; on a CPU it is not asked to."""
+    import torch
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    arguments = sft_config(
+        worker.validated(sft_settings()), 4, 0, str(folder), gpu=False, bf16=True, group=Group(0, 2, "fsdp")
+    )
+    plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+    plugin.set_mixed_precision("bf16")
+    policy = plugin.mixed_precision_policy
+    assert (policy.param_dtype, policy.reduce_dtype) == (torch.bfloat16, torch.float32)
+    assert policy.output_dtype is None and policy.cast_forward_inputs
 
 
 def test_a_shared_out_base_in_bf16_does_not_round_the_loss_to_bf16(

@@ -17,8 +17,9 @@ def sft_config(
     """TRL's arguments of a trial of `max_steps` optimizer steps.
 
     Evaluation, logging and saving are driven by callbacks, so their own schedules are off. The rows come tokenized
-    and cut, so preparation is skipped and `max_length` is None. bf16: the base computes in it, on GPUs under autocast.
-    group: the processes that share the effective batch; with fsdp, accelerate's own FSDP2 shares the base out as well.
+    and cut, so preparation is skipped and `max_length` is None. bf16: the base computes in it, on GPUs under autocast
+    or, with fsdp, by FSDP's policy. group: the processes that share the effective batch; with fsdp, accelerate's own
+    FSDP2 shares the base out as well.
     """
     from trl import SFTConfig
 
@@ -65,9 +66,9 @@ def sft_config(
 def _precision() -> Any:
     """FSDP2's policy for a base in bf16.
 
-    accelerate's own hands the model's outputs out in bf16 and the loss among them: a validation loss of 12.66 then
-    moves in steps of 0.06, and an adapter that learns slowly looks like one without effect. It adds the gradients up
-    in bf16 too, where DDP does it in the adapter's fp32.
+    accelerate's own hands what the model gives out in bf16, and a row's loss is summed from that: a validation loss of
+    12.66 then moves in steps of 0.06, and an adapter that learns slowly looks like one without effect. It adds the
+    gradients up in bf16 too, where DDP does it in the adapter's fp32.
     """
     import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy

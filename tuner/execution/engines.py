@@ -51,15 +51,16 @@ MADE_ANEW_S = 180.0
 
 class EngineActor:
     """A program's engine with up to `slots` places, and the thread that runs it. Its methods may be called at once.
-    threads: of what it computes on a CPU.
+    threads: of what it computes on a CPU; None: as many as its environment says.
 
     It imports what the program needs as soon as it lives; `begin` hands it the rows and makes the engine. One that took
     the place of one that died is made by the first trial that comes.
     """
 
-    def __init__(self, program: str, settings: dict[str, Any], slots: int, threads: int) -> None:
+    def __init__(self, program: str, settings: dict[str, Any], slots: int, threads: int | None) -> None:
         # Before torch is imported. Ray has counted what the slots' actors hold off, and rounded 1.9 cores down to one
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        if threads is not None:
+            os.environ["OMP_NUM_THREADS"] = str(threads)
         self._program, self._settings, self._slots = program, settings, slots
         self._engine: Any = None
         self._orders: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -379,11 +380,12 @@ def engines(
         "max_restarts": -1,  # its trials are tried again on what takes its place, as often as `retries` has it
         "accelerator_type": accelerator_type,
     }
+    threads = None if "OMP_NUM_THREADS" in os.environ else max(1, int(resources.cpus))
     engine, solo = ray.remote(EngineActor), ray.remote(SoloActor)
     made = tuple(
         engine.options(
             num_cpus=round(cpus * (1 - share), 3), num_gpus=round(resources.gpus * (1 - share), 3), **options
-        ).remote(program, settings, resources.slots, max(1, int(resources.cpus)))
+        ).remote(program, settings, resources.slots, threads)
         for _ in range(resources.workers)
     )
     beside = tuple(

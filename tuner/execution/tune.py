@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune import Stopper
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
 from tuner.contract import Preparation, Verdict
 from tuner.execution.books import Books, Terms, readings
@@ -133,6 +134,10 @@ def run_trials(
     )  # fmt: skip
     if engines is not None:
         worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0, accelerator_type=None)
+        # For PyTorch Lightning's sake (ray#28197) Tune gives its actors a variable in an environment of their own, and
+        # Ray starts what has one twice: before the worker's interpreter comes one that imports Ray to set it up. It is
+        # 0.5 s of CPU, and here every slot has such an actor
+        DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)
     tuner = tune.Tuner(
         TrialActor,
         param_space={"worker": worker},
