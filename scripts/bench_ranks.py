@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import os
 import socket
@@ -81,6 +80,8 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
         import torch
         from torch import distributed
 
+        from trainables.hf.trial import collect
+
         torch.set_num_threads(job["threads"])
         if job["gpu"]:
             torch.cuda.set_device(rank)
@@ -90,9 +91,7 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
             found = _trial(*order, rank, size, job)
             # The next turn is another arrangement's, on the same GPU: two bases of 7B and a step of 8k tokens are more
             # than 80 GB.
-            gc.collect()
-            if job["gpu"]:
-                torch.cuda.empty_cache()
+            collect()
             said.put({"rank": rank, **found})
     except BaseException:
         said.put({"error": f"process {rank} of {size}: {traceback.format_exc()}"})

@@ -101,7 +101,13 @@ def save(folder: Path, values: Mapping[str, Any]) -> Path:
     place = folder / STATE
     place.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
-    text = json.dumps(_take_apart(dict(values), tensors, set()), separators=(",", ":"))
+    text = json.dumps(_take_apart(dict(values), tensors), separators=(",", ":"))
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        # bitsandbytes hands all parameters the same tables, and safetensors takes no memory twice
+        if tensor.data_ptr() in seen:
+            tensors[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
     beside, newest = place / (_NEWEST + ".new"), place / _NEWEST
     save_file(tensors, str(beside), metadata={"state": text, "sha256": _digest(text, tensors)})
     with beside.open("rb") as file:
@@ -161,23 +167,20 @@ def load(path: Path) -> dict[str, Any]:
     return values
 
 
-def _take_apart(value: Any, tensors: dict[str, torch.Tensor], seen: set[int]) -> Any:
-    """JSON for `value`, its tensors moved into `tensors`. seen: where those begin in memory."""
+def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """JSON for `value`, its tensors moved into `tensors`."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
-        host = value.detach().cpu().contiguous()
-        # bitsandbytes hands all parameters the same tables, and safetensors takes no memory twice
-        tensors[name] = host.clone() if host.data_ptr() in seen else host
-        seen.add(host.data_ptr())
+        tensors[name] = value.detach().cpu().contiguous()
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):
-            return {key: _take_apart(item, tensors, seen) for key, item in value.items()}
-        return {_PAIRS: [[key, _take_apart(item, tensors, seen)] for key, item in value.items()]}
+            return {key: _take_apart(item, tensors) for key, item in value.items()}
+        return {_PAIRS: [[key, _take_apart(item, tensors)] for key, item in value.items()]}
     if isinstance(value, tuple):
-        return {_TUPLE: [_take_apart(item, tensors, seen) for item in value]}
+        return {_TUPLE: [_take_apart(item, tensors) for item in value]}
     if isinstance(value, list):
-        return [_take_apart(item, tensors, seen) for item in value]
+        return [_take_apart(item, tensors) for item in value]
     return value
 
 

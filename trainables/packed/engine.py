@@ -142,7 +142,7 @@ class Engine:
         """The verdict on the slot's last evaluation: go on."""
         self._held(slot).confirm()
 
-    def advance(self, limit: int | None = None) -> list[Outcome]:
+    def advance(self, limit: int | None = None) -> Sequence[Outcome]:
         """Trains until an evaluation is on disk, a fault, `limit` engine steps, or until every slot waits for a word.
 
         An engine step is one micro-batch of every slot that may train. All slots due at the same one are measured
@@ -155,7 +155,7 @@ class Engine:
                 if unheard:
                     return unheard
                 if written := self._writer.written():
-                    return list(written)
+                    return written
                 due = [trial for trial in trials if trial.due]
                 if due and (failed := self._evaluate(due)):
                     return failed
@@ -163,7 +163,7 @@ class Engine:
                 if step == limit:
                     return []
                 if not active:
-                    return list(self._writer.written(waits=True))
+                    return self._writer.written(waits=True)
                 if failed := self._step(active):
                     return failed
         raise AssertionError("unreachable")
@@ -243,20 +243,21 @@ class Engine:
     def _keeping(self, trial: Slot, evaluation: Evaluation, better: bool) -> Job:
         """A job that keeps the adapter, where it is the trial's best, and its state, where it is time for one, both
         as they are now."""
-        buffers = resuming.buffers(self._stack)
         due = trial.pace.due
-        wanted = list(buffers) if due else ["weights"] if better else []
-        copy = self._copies.of([buffers[name][trial.number] for name in wanted]) if wanted else None
+        if not (better or due):
+            return lambda: evaluation
+        buffers = resuming.buffers(self._stack)
+        wanted = list(buffers) if due else ["weights"]
+        copy = self._copies.of([buffers[name][trial.number] for name in wanted])
         parts = {
             name: self._stack.parts(row, trial.number, trial.made.adapter)
-            for name, row in zip(wanted, copy.values if copy else (), strict=True)
+            for name, row in zip(wanted, copy.values, strict=True)
         }
         state = resuming.state(trial, parts) if due else None
 
         def keep() -> Evaluation:
+            copy.wait()
             told = evaluation
-            if copy is not None:
-                copy.wait()
             if better:
                 told = replace(
                     told, adapter=str(adapters.save(trial.made, parts["weights"], trial.folder, self._model))

@@ -7,7 +7,7 @@ fixed shape, so a graph that was captured over it outlives the slot's trials.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,16 +61,23 @@ class Stack:
 
     def views(self, buffer: torch.Tensor) -> dict[str, Pair]:
         """Every module's A [rows, rank, in] and B [rows, out, rank] in `buffer` [rows, width]."""
-        found, begin, rows = {}, 0, len(buffer)
-        for name, shape in self.shapes.items():
-            middle = begin + self.rank * shape.inputs
-            end = middle + self.rank * shape.outputs
-            found[name] = (
+        rows = len(buffer)
+        return {
+            name: (
                 buffer[:, begin:middle].view(rows, self.rank, shape.inputs),
                 buffer[:, middle:end].view(rows, shape.outputs, self.rank),
             )
+            for name, shape, begin, middle, end in self._layout()
+        }
+
+    def _layout(self) -> Iterator[tuple[str, Shape, int, int, int]]:
+        """Every module, and where in a row its A begins, its B begins, and its B ends."""
+        begin = 0
+        for name, shape in self.shapes.items():
+            middle = begin + self.rank * shape.inputs
+            end = middle + self.rank * shape.outputs
+            yield name, shape, begin, middle, end
             begin = end
-        return found
 
     def fit(self, rank: int) -> bool:
         """Makes room for `rank`. True where the buffers, and so all views of them, are new."""
@@ -119,17 +126,12 @@ class Stack:
         """The first `count` weights of each tensor, one behind the other, in one kernel."""
         key = self.ranks[slot], frozenset(names), count
         if key not in self._looked_at:
-            found, begin = [], 0
-            rank = self.ranks[slot]
-            for name, shape in self.shapes.items():
-                middle = begin + self.rank * shape.inputs
+            found, rank = [], self.ranks[slot]
+            for name, shape, begin, middle, _ in self._layout():
                 if name in names:
                     lines, columns = divmod(numpy.arange(min(count, shape.outputs * rank)), rank)
-                    found += [
-                        begin + numpy.arange(min(count, rank * shape.inputs)),
-                        middle + lines * self.rank + columns,
-                    ]
-                begin = middle + self.rank * shape.outputs
+                    found.append(begin + numpy.arange(min(count, rank * shape.inputs)))
+                    found.append(middle + lines * self.rank + columns)
             if len(self._looked_at) == _MOST_LOOKED_AT:
                 self._looked_at.clear()
             self._looked_at[key] = torch.from_numpy(numpy.concatenate(found)).to(self.device)
