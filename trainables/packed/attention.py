@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainables.packed.rows import Batch, Grid
+from trainables.packed.batches import Batch, Grid
 
 _NAME = "rows_in_a_line"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _PAYS = 1.1
 """More slots must bring so many times the trials' steps a second, or fewer are as good: fewer tell the sampler more."""
 _STEPS = 3
+_BEFORE = {"cpu": 1, "cuda": 4}
+"""Steps before those that are timed. A GPU's first ones are not what later ones are, which are replayed."""
 _ROOM = 0.9
 """Share of a GPU's memory that is planned with; the rest is lost between the allocator's blocks."""
 
@@ -65,7 +68,7 @@ def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: b
     for slots in (1, 2):
         torch.cuda.reset_peak_memory_stats()
         try:
-            _seconds_a_step(engine, slots, heaviest, steps=1)
+            _seconds_a_step(engine, slots, heaviest, before=1, steps=1)
         except Fault as fault:
             if fault.reason is not Reason.OUT_OF_MEMORY:
                 raise
@@ -84,18 +87,23 @@ def room_for(wanted: int, peaks: tuple[float, float], memory: float, beside: boo
     return max(1, min(wanted, int((room - (peaks[0] - each)) / each)))
 
 
-def _seconds_a_step(engine: Engine, slots: int, params: Mapping[str, Any], steps: int = _STEPS) -> float:
-    """Joins so many trials of these parameters, takes some steps, leaves."""
+def _seconds_a_step(
+    engine: Engine, slots: int, params: Mapping[str, Any], *, before: int | None = None, steps: int = _STEPS
+) -> float:
+    """Joins so many trials of these parameters, takes some steps, leaves. The median of the timed ones."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     try:
         for slot in range(slots):
             engine.join(slot, Assignment(slot, {**params, "max_steps": 1000}, 0, (1.0,), str(folder)))
-        engine.advance(limit=1)
-        _wait(engine)
-        start = time.perf_counter()
-        engine.advance(limit=steps)
-        _wait(engine)
-        return (time.perf_counter() - start) / steps
+        engine.advance(limit=_BEFORE[engine.device.type] if before is None else before)
+        times = []
+        for _ in range(steps):
+            _wait(engine)
+            start = time.perf_counter()
+            engine.advance(limit=1)
+            _wait(engine)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
     finally:
         for slot in range(slots):
             engine.leave(slot)

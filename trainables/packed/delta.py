@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from trainables.packed.rows import Segment
     from trainables.packed.sites import Board, Site
 
 Hidden = list[torch.Tensor]
@@ -36,19 +35,19 @@ class Delta(torch.autograd.Function):
         board = site.board
         result = site.base(x)
         inputs = x.reshape(-1, site.shape.inputs).to(site.a.dtype)
-        masks = board.masks(site, inputs)
-        if masks is not None:
-            inputs = _masked(inputs, board.segments, masks)
+        mask = board.mask(site, inputs)
+        if mask is not None:
+            inputs = inputs * mask
         add, _ = _FORMS[form(board, inputs)]
         hidden = add(result.view(-1, site.shape.outputs), inputs, site)
-        ctx.save_for_backward(inputs, *hidden)
-        ctx.site, ctx.segments, ctx.masks, ctx.like = site, board.segments, masks, (x.shape, x.dtype)
+        ctx.save_for_backward(inputs, mask, *hidden)
+        ctx.site, ctx.like = site, (x.shape, x.dtype)
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         site, (shape, dtype) = ctx.site, ctx.like
-        inputs, *hidden = ctx.saved_tensors
+        inputs, mask, *hidden = ctx.saved_tensors
         flat = grad.reshape(-1, site.shape.outputs)
         own = flat.to(inputs.dtype)
         _, back = _FORMS[form(site.board, inputs)]
@@ -56,34 +55,22 @@ class Delta(torch.autograd.Function):
             back(own, inputs, hidden, site, None)
             return None, None, None
         into = site.frozen.backward(flat).to(dtype)
-        if ctx.masks is None and into.dtype == inputs.dtype:
+        if mask is None and into.dtype == inputs.dtype:
             back(own, inputs, hidden, site, into)
         else:
             more = torch.zeros_like(inputs)
             back(own, inputs, hidden, site, more)
-            into += more if ctx.masks is None else _masked(more, ctx.segments, ctx.masks)
+            into += more if mask is None else more.mul_(mask)
         return into.view(shape), None, None
 
 
 def form(board: Board, like: torch.Tensor) -> str:
     """Which form a batch takes. On a CPU the true ranks count, on a GPU the launches."""
-    segments = board.segments
     if not like.is_cuda:
         return "each"
-    length = segments[0].end - segments[0].begin
-    if len(segments) == 1:
-        return "each"
-    if all(segment.end - segment.begin == length for segment in segments):
+    if board.spots is None:
         return "batched"
     return "grouped" if like.dtype == torch.bfloat16 else "each"
-
-
-def _masked(x: torch.Tensor, segments: tuple[Segment, ...], masks: list[torch.Tensor | None]) -> torch.Tensor:
-    x = x.clone()
-    for segment, mask in zip(segments, masks, strict=True):
-        if mask is not None:
-            x[segment.begin : segment.begin + len(mask)].mul_(mask)
-    return x
 
 
 def _add_each(out: torch.Tensor, inputs: torch.Tensor, site: Site) -> Hidden:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,20 +11,21 @@ from typing import Any
 
 import numpy
 import torch
-from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from trainables import states, worker
 from trainables.hf.guards import SAMPLED, Stillness, check_rows
 from trainables.hf.trial import clock, computes_in_bf16
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, attention, choosing, norms, optimizer, resuming, sites
+from trainables.packed import adapters, bases, choosing, norms, optimizer, resuming, sites
+from trainables.packed.batches import Batch, collate
 from trainables.packed.choosing import Choice
 from trainables.packed.copies import Copies
 from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
 from trainables.packed.head import Head
-from trainables.packed.rows import Batch, Rows, collate
+from trainables.packed.replays import Replays
+from trainables.packed.rows import Rows
 from trainables.packed.slot import Slot
 from trainables.packed.stack import Stack
 from trainables.packed.writing import Job, Writer
@@ -58,11 +58,11 @@ class Engine:
         tokenizer = inputs.tokenizer
         self._pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         self._model = worker.load_base(self._settings, preparation)
-        _check_base(self._model)
+        bases.check(self._model)
         self.device = base.device()
         self._autocast = self.device.type == "cuda" and computes_in_bf16(self._model)
         self._head = Head(self._model)
-        self._attention = _attention(self._model, self._train, self._validation)
+        self._attention = bases.row_attention(self._model, self._train, self._validation)
         if self.device.type == "cuda":
             norms.attach(self._model)
         self._board = sites.Board()
@@ -71,12 +71,15 @@ class Engine:
         self._maker = adapters.Maker(self._resident)
         self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
+        show = partial(self._show, training=True)
+        self._replays = Replays(self._backbone, show, self._board, self._sites.values(), self.device)
         self._make_room(slots)
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
         """How many trials to take, of `wanted` at most; see choosing.py. Before the first one joins."""
         self._make_room(wanted)
         choice = choosing.choose(self, wanted, heaviest, measure=measure, beside=beside)
+        self._replays.on = self._replays.on and not beside  # what they hold is the other trial's
         self._make_room(choice.slots)
         return choice
 
@@ -96,12 +99,14 @@ class Engine:
                 raise Fault(Reason.CONFIG, f"{outside[0]} is no linear layer that can be packed",
                             "leave it out of target_modules")  # fmt: skip
             if self._stack.fit(settings.train.lora_r):
+                self._replays.forget()
                 sites.bind(self._sites, self._stack)
             self._stack.put(slot, made.adapter, settings.train.lora_r)
         for name, site in self._sites.items():
             site.rescale(slot, made.scales.get(name, 0.0))
         self._losses[slot] = 0.0
-        trial = Slot(slot, settings, assignment, made, self._train, began, self.device)
+        stream = self._streams[slot].manual_seed(assignment.seed)
+        trial = Slot(slot, settings, assignment, made, self._train, began, stream)
         if settings.train.lora_dropout > 0:
             self._board.dropouts[slot] = sites.Dropout(settings.train.lora_dropout, trial.stream)
         found, notes = resuming.find(trial)
@@ -120,11 +125,15 @@ class Engine:
         dtype = adapters.state_dtype(self._model)
         compute = torch.bfloat16 if self._autocast else dtype
         shapes = {name: site.shape for name, site in self._sites.items()}
+        self._replays.forget()
+        self._board.dropouts.clear()
         self._stack = Stack(shapes, slots, dtype, compute, self.device)
         for site in self._sites.values():
             site.make_room(slots)
         self._slots: list[Slot | None] = [None] * slots
         self._losses = torch.zeros(slots, device=self.device)
+        # A slot's own and not its trial's: a recorded step draws its masks from the one that it was recorded with
+        self._streams = [torch.Generator(self.device) for _ in range(slots)]
 
     def leave(self, slot: int) -> None:
         """Empties a slot, wherever its trial is. Its neighbours do not feel it; an empty slot stays empty."""
@@ -197,10 +206,13 @@ class Engine:
             indices, targets = trial.next_batch()
             parts.append((trial.number, indices))
             divisors.append(targets)
-        batch = collate(parts, self._train, self._pad, self.device)
+        tokens = sum(self._train.tokens(indices) for _, indices in parts)
+        batch = collate(parts, self._train, self._pad, self.device, self._replays.shapes(tokens))
         self._model.train()
         with self._in_forward(batch, training=True):
-            losses = self._losses_of(batch) / torch.tensor(divisors).to(self.device, non_blocking=True)
+            losses = self._losses_of(batch, self._replays.hidden) / torch.tensor(divisors).to(
+                self.device, non_blocking=True
+            )
             # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
             losses.sum().backward()
         numbers = torch.tensor([trial.number for trial in active], device=self.device)
@@ -294,20 +306,26 @@ class Engine:
 
     def _measure(self, batch: Batch) -> torch.Tensor:
         with torch.no_grad(), self._in_forward(batch, training=False):
-            return self._losses_of(batch)
+            return self._losses_of(batch, self._backbone)
 
-    def _losses_of(self, batch: Batch) -> torch.Tensor:
+    def _losses_of(self, batch: Batch, hidden: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
         """The negative log-likelihood of every part's rows, summed over their targets."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            outputs = self._model.base_model(
-                input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
-            )
-            return self._head.losses(outputs.last_hidden_state, batch)
+            return self._head.losses(hidden(batch), batch)
+
+    def _backbone(self, batch: Batch) -> torch.Tensor:
+        """The base's last hidden states, [1, tokens, features]."""
+        outputs = self._model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+        hidden: torch.Tensor = outputs.last_hidden_state
+        return hidden
+
+    def _show(self, batch: Batch, *, training: bool) -> None:
+        self._board.show(batch, training=training)
+        self._attention.batch = batch
 
     @contextmanager
     def _in_forward(self, batch: Batch, *, training: bool) -> Iterator[None]:
-        self._board.show(batch, training=training)
-        self._attention.batch = batch
+        self._show(batch, training=training)
         try:
             yield
         finally:
@@ -327,48 +345,3 @@ def _failing(trial: Slot, outcomes: list[Outcome]) -> Iterator[None]:
     except Fault as fault:
         trial.failed = True
         outcomes.append((trial.number, fault))
-
-
-def _check_base(model: Any) -> None:
-    """Refuses a base whose loss couples its rows or is not divided by a window's targets, or that draws at random."""
-    config = model.config.get_text_config()
-    why = None
-    if hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0.0) != 0.0:
-        why = "its auxiliary loss is a mean over all rows of a batch, the neighbours' too"
-    elif LOSS_MAPPING.get(getattr(model, "loss_type", None)) is not ForCausalLMLoss:
-        why = "its loss is not that of a causal language model"
-    elif not getattr(model, "accepts_loss_kwargs", _takes_anything(model)):
-        why = "its loss is a mean of every micro-batch"
-    elif dropouts := _dropouts(model):
-        why = f"its own dropout ({dropouts[0]}) draws from one stream for all of them"
-    if why is not None:
-        raise Fault(Reason.CONFIG, f"trials on {type(model).__name__} cannot be packed: {why}",
-                    "set scheduler.trials_per_gpu to 1")  # fmt: skip
-
-
-def _attention(model: Any, *sets: Rows) -> attention.RowAttention:
-    """The base's attention over rows in a line; refuses a base that has none."""
-    why = None
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True) and window < max(rows.longest for rows in sets):
-        why = f"its attention sees {window} tokens, and rows are longer"
-    elif (found := attention.attach(model)) is not None:
-        return found
-    raise Fault(Reason.CONFIG, f"trials on {type(model).__name__} cannot be packed: "
-                f"{why or 'its attention cannot be replaced'}", "set scheduler.trials_per_gpu to 1")  # fmt: skip
-
-
-def _takes_anything(model: Any) -> bool:
-    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
-    return inspect.Parameter.VAR_KEYWORD in kinds
-
-
-def _dropouts(model: Any) -> list[str]:
-    """Where the base drops in training: modules, and numbers handed to functions."""
-    return [
-        f"{name}.{key}".strip(".")
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, float) and value > 0 and ("drop" in key or isinstance(module, torch.nn.Dropout))
-    ]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy
 import torch
 
-from trainables.packed.rows import Batch, Indices, Rows, collate
+from trainables.packed.batches import Batch, collate
+from trainables.packed.rows import Indices, Rows
 
 Losses = Callable[[Batch], torch.Tensor]
 """Negative log-likelihood of every part of a batch, summed over its targets."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from trl.trainer import add_fused_lm_head
 
-from trainables.packed.rows import Batch
+from trainables.packed.batches import Batch
 
 
 class Head:

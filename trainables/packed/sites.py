@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from trainables.models import targets
+from trainables.packed.batches import Batch, Segment
 from trainables.packed.delta import Delta
 from trainables.packed.frozen import Frozen, freeze
-from trainables.packed.rows import Batch, Segment
 from trainables.packed.stack import Shape, Stack
 from tuner.contract import Fault, Reason
 
@@ -24,12 +24,20 @@ class Dropout:
     share: float
     stream: torch.Generator
 
+    def draw(self, mask: torch.Tensor) -> torch.Tensor:
+        """Fills a mask with factors, and returns it."""
+        keep = 1.0 - self.share
+        return mask.bernoulli_(keep, generator=self.stream).div_(keep)
+
 
 @dataclass
 class Board:
     """What every site looks at during a forward pass and its backward; `show` sets it before."""
 
     segments: tuple[Segment, ...] = ()
+    span: int = 0
+    spots: torch.Tensor | None = None
+    """Where the tokens lie once all segments have `span` of them; None where they have."""
     tokens: int = 0
     training: bool = False
     slots: Any = None
@@ -41,6 +49,7 @@ class Board:
     def show(self, batch: Batch, *, training: bool) -> None:
         """The batch whose rows come through next."""
         self.segments, self.tokens, self.training = batch.segments, batch.input_ids.numel(), training
+        self.span, self.spots = batch.span, batch.spots
         self.ends = batch.ends
         numbers = [segment.slot for segment in batch.segments]
         neighbours = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -51,32 +60,38 @@ class Board:
         )
         self._kept.clear()
 
-    def masks(self, site: Site, like: torch.Tensor) -> list[torch.Tensor | None] | None:
-        """Of every segment the factor of its rows' inputs, None for 1; None where no segment has dropout.
+    def mask(self, site: Site, like: torch.Tensor) -> torch.Tensor | None:
+        """The factors of a layer's inputs [tokens, features]; None where no segment has dropout there.
 
-        Drawn for adapted modules alone, as a solo run does, and as it does for rows padded to the longest of them,
-        whose padding is left out afterwards.
+        Drawn for adapted modules alone, as a solo run does, and on a CPU as it does for rows padded to the longest of
+        them, whose padding is left out afterwards. A GPU's kernels draw other numbers anyway.
         """
         if not self.training or not self.dropouts:
             return None
-        masks = [self._mask(segment, site.shape.inputs, like) if site.scales[segment.slot] else None
-                 for segment in self.segments]  # fmt: skip
-        return masks if any(mask is not None for mask in masks) else None
-
-    def _mask(self, segment: Segment, features: int, like: torch.Tensor) -> torch.Tensor | None:
-        dropout = self.dropouts.get(segment.slot)
-        if dropout is None:
+        dropouts = {at: self.dropouts[segment.slot] for at, segment in enumerate(self.segments)
+                    if segment.slot in self.dropouts and site.scales[segment.slot]}  # fmt: skip
+        if not dropouts:
             return None
-        keep = 1.0 - dropout.share
+        if not like.is_cuda:
+            mask = torch.ones_like(like)
+            for at, dropout in dropouts.items():
+                own = self._kept_of(self.segments[at], dropout, like)
+                mask[self.segments[at].begin :][: len(own)] = own
+            return mask
+        mask = like.new_ones(len(self.segments), self.span, like.shape[1])
+        for at, dropout in dropouts.items():
+            dropout.draw(mask[at])
+        mask = mask.view(-1, like.shape[1])
+        return mask if self.spots is None else mask.index_select(0, self.spots)
+
+    def _kept_of(self, segment: Segment, dropout: Dropout, like: torch.Tensor) -> torch.Tensor:
         rows, width = len(segment.lengths), max(segment.lengths)
-        drawn = torch.empty((rows * width, features), dtype=like.dtype, device=like.device)
-        drawn = drawn.bernoulli_(keep, generator=dropout.stream).div_(keep)
-        if sum(segment.lengths) == rows * width:
+        drawn = dropout.draw(like.new_empty(rows * width, like.shape[1]))
+        if sum(segment.lengths) == len(drawn):
             return drawn
         if segment.slot not in self._kept:
             lengths = torch.tensor(segment.lengths).unsqueeze(1)
-            kept = (torch.arange(width) < lengths).reshape(-1).nonzero().squeeze(1)
-            self._kept[segment.slot] = kept.to(like.device, non_blocking=True)
+            self._kept[segment.slot] = (torch.arange(width) < lengths).reshape(-1).nonzero().squeeze(1)
         return drawn.index_select(0, self._kept[segment.slot])
 
 

@@ -27,7 +27,7 @@ class Slot:
 
     def __init__(
         self, number: int, settings: Settings, assignment: Assignment, made: Made, rows: Rows, began: float,
-        device: torch.device,
+        stream: torch.Generator,
     ) -> None:  # fmt: skip
         train = settings.train
         self.number, self.settings, self.assignment, self.made = number, settings, assignment, made
@@ -56,7 +56,8 @@ class Slot:
         """The last step that the driver has heard of from an earlier attempt that this one goes on from."""
         self.unheard: Evaluation | None = None
         """What that attempt measured last, if nobody heard of it."""
-        self.stream = torch.Generator(device).manual_seed(assignment.seed)
+        self.stream = stream
+        """Dropout's random numbers."""
 
     @property
     def done(self) -> bool:

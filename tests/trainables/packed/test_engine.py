@@ -216,13 +216,13 @@ def test_a_base_whose_trials_would_feel_each_other(name: str, change: dict[str, 
     import torch
     import transformers
 
-    from trainables.packed.engine import _check_base
+    from trainables.packed.bases import check
 
     kind = getattr(transformers, name)
     small = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
              "num_attention_heads": 2, "num_key_value_heads": 2}  # fmt: skip
     with torch.device("meta"), pytest.raises(Fault, match=told) as caught:
-        _check_base(kind(kind.config_class(**small, **change)))
+        check(kind(kind.config_class(**small, **change)))
     assert caught.value.reason is Reason.CONFIG
 
 
@@ -233,7 +233,7 @@ def test_rows_without_a_target(bench: Bench) -> None:
     import numpy
     import torch
 
-    from trainables.packed.rows import collate
+    from trainables.packed.batches import collate
 
     engine = bench.engine(2)
     rows = engine._train

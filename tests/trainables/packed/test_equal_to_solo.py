@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
+from trainables.packed.batches import Shapes
+from trainables.packed.replays import Replays
 from tuner.contract import Evaluation
 
 NEIGHBOURS: list[dict[str, Any]] = [
@@ -47,6 +49,20 @@ def together(bench: Bench) -> dict[int, list[Evaluation]]:
 @pytest.mark.parametrize("slot", range(4))
 def test_losses(bench: Bench, together: dict[int, list[Evaluation]], slot: int) -> None:
     assert_same(together[slot], bench.solo(NEIGHBOURS[slot], seed=slot))
+
+
+def test_batches_of_fixed_shapes(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU trains on where steps are recorded: filler, its lines, and dropout are no part of any trial."""
+    shapes = Shapes()
+    monkeypatch.setattr(Replays, "shapes", lambda *_: shapes)
+    engine = bench.engine(4)
+    chosen = {0: NEIGHBOURS[0], 1: NEIGHBOURS[1], 3: {"lora_dropout": 0.5, "effective_batch_size": 5, "max_steps": 6}}
+    for slot, params in chosen.items():
+        engine.join(slot, assignment(tmp_path / f"{slot}", params, seed=slot))
+    curves: dict[int, list[Evaluation]] = {}
+    assert drive(engine, curves) == {}
+    for slot, params in chosen.items():
+        assert_same(curves[slot], bench.solo(params, seed=slot))
 
 
 @pytest.mark.parametrize("slot", range(4))

@@ -12,10 +12,11 @@ from bitsandbytes.nn import Linear4bit
 from transformers.pytorch_utils import Conv1D
 
 from trainables.packed import attention, delta, optimizer
+from trainables.packed.batches import Batch, Segment, Shapes, collate
 from trainables.packed.copies import Copies
 from trainables.packed.frozen import freeze
 from trainables.packed.optimizer import Update
-from trainables.packed.rows import Batch, Rows, Segment, collate
+from trainables.packed.rows import Rows
 from trainables.packed.sites import Board, Site, bind
 from trainables.packed.stack import Shape, Stack
 from tuner.contract import Fault
@@ -72,7 +73,20 @@ def test_delta_is_the_sum_of_the_slots_own(slots: tuple[int, ...], form: str, mo
 def shown(segments: tuple[Segment, ...]) -> Batch:
     """A batch of these segments."""
     nothing = torch.empty(0)
-    return Batch(torch.zeros(1, segments[-1].end), nothing, segments, None, 1, nothing, nothing, nothing, nothing)
+    return Batch(
+        torch.zeros(1, segments[-1].end),
+        nothing,
+        segments,
+        None,
+        1,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        None,
+        7,
+        fixed=False,
+    )
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Linear4bit", "Conv1D"])
@@ -116,6 +130,36 @@ def test_rows_in_a_line_are_laid_out_for_attention_and_back() -> None:
         assert all(back[i].equal(3 * flat[i]) for i in places) and back.count_nonzero() == 24
         back.sum().backward()
         assert flat.grad is not None and all((flat.grad[i] == 3).all() for i in places)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fixed_shapes_hold_the_same_rows(seed: int) -> None:
+    """Every row where it was, filler where no row sees it, and no more than a few shapes for batches of one kind."""
+    draw = numpy.random.default_rng(seed)
+    sizes = draw.integers(100, 200, 60) if seed else numpy.full(60, 24)
+    ends = numpy.cumsum(sizes)
+    rows = Rows(numpy.arange(ends[-1]), numpy.arange(ends[-1]), numpy.concatenate([[0], ends]))
+    shapes, seen = Shapes(), set()
+    for _ in range(40):
+        parts = [(slot, draw.choice(60, 2 + slot % 2)) for slot in (0, 2, 3)]
+        plain = collate(parts, rows, -1, torch.device("cpu"))
+        fixed = collate(parts, rows, -1, torch.device("cpu"), shapes)
+        seen.add((fixed.input_ids.shape[1], fixed.width))
+        assert fixed.targets.equal(plain.targets) and fixed.counts.equal(plain.counts)
+        assert fixed.input_ids[0, fixed.positions].equal(plain.input_ids[0, plain.positions])
+        filler = fixed.input_ids[0] == -1
+        assert fixed.input_ids[0, ~filler].equal(plain.input_ids[0])
+        assert fixed.position_ids[0, ~filler].equal(plain.position_ids[0])
+        if fixed.grid is not None:
+            assert fixed.grid.tokens is None
+            taken, left = fixed.grid.places[~filler].tolist(), fixed.grid.places[filler].tolist()
+            assert len(set(taken)) == len(taken) and not set(taken) & set(left)
+            assert {place % fixed.width for place in left} <= {fixed.width - 1}
+        for at, segment in enumerate(fixed.segments):
+            own = slice(segment.begin, segment.begin + sum(segment.lengths))
+            if fixed.spots is not None:
+                assert fixed.spots[own].tolist() == list(range(at * fixed.span, at * fixed.span + own.stop - own.start))
+    assert len(seen) <= 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,213 @@
+"""Training steps recorded once as CUDA graphs, and replayed.
+
+A step of few tokens is bound by its launches: some 10,000 of them keep a core busy for 0.15 s and more over a base of
+28 layers, whatever the GPU has to do. A graph is launched as one. It reads and writes fixed addresses of fixed shapes,
+so a batch's rows are brought to one of a few shapes (`rows.collate`), and adapters lie where they always lie
+(`stack.Stack`): trials come and go, and the graphs stay.
+
+Two graphs a shape: the way to the last hidden states, and the way back from their gradient. What lies between is not
+recorded: the head scores as many positions as have a target.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainables.packed.batches import Batch, Shapes
+from trainables.packed.sites import Board, Site
+
+_PAYS = 2.5e13
+"""Tokens of a step times weights, below which launches take longer than the GPU: 0.25 s of it at 400 TFLOP/s."""
+
+_FIRST = 1
+"""Batches of a shape that run as ever before one is recorded, which takes as long as two of them."""
+
+_MOST = 32
+"""Shapes that are kept."""
+
+_MORE = 1.3
+"""What a recording takes, by what the way forward leaves for the way back."""
+
+_SPARE = 0.1
+"""Share of the GPU that a recording leaves free, besides what a step has needed so far."""
+
+Pass = Callable[[Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """batch: what the graphs read. hidden, gradient: [1, tokens, features], written by one and read by the other.
+    kept: what they read besides, and nothing else holds."""
+
+    batch: Batch
+    forward: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph
+    hidden: torch.Tensor
+    gradient: torch.Tensor
+    kept: Any
+
+
+class Replays:
+    """The base's pass over batches of fixed shapes, in training.
+
+    run: the pass itself, over a batch that is shown. show: shows one. After a recording that failed there is no other.
+    """
+
+    def __init__(
+        self, run: Pass, show: Callable[[Batch], None], board: Board, sites: Collection[Site], device: torch.device
+    ) -> None:
+        self._run, self._show, self._board, self._sites = run, show, board, sites
+        self._weights = sum(site.shape.inputs * site.shape.outputs for site in sites)
+        self._anchor = torch.zeros((), requires_grad=True)
+        self._shapes = Shapes()
+        self._seen: Counter[Any] = Counter()
+        self._left: dict[Any, int] = {}
+        self._refused: set[Any] = set()
+        self._recorded: dict[Any, _Recorded] = {}
+        self._pool: Any = None
+        self._stream: Any = None
+        self._held = self._largest = 0
+        self.on = device.type == "cuda"
+
+    def shapes(self, tokens: int) -> Shapes | None:
+        """What batches of so many tokens are brought to, where that pays."""
+        return self._shapes if self.on and tokens * self._weights <= _PAYS else None
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """The last hidden states, [1, tokens, features], of a batch that is shown; a replay where there is one."""
+        key = self._key(batch) if self.on and batch.fixed else None
+        if key is None:
+            return self._run(batch)
+        self._seen[key] += 1
+        if key not in self._recorded and not (self._seen[key] > _FIRST and self._record(key, batch)):
+            before = torch.cuda.memory_allocated()
+            hidden = self._run(batch)
+            self._left[key] = torch.cuda.memory_allocated() - before
+            return hidden
+        replayed: torch.Tensor = _Replay.apply(self._anchor, self._recorded[key], batch)
+        return replayed
+
+    def forget(self) -> None:
+        """Drops what is recorded: the adapters that it reads lie elsewhere now."""
+        self._recorded.clear()
+        self._refused.clear()
+        self._seen.clear()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._recorded:
+            self._recorded.clear()
+            torch.cuda.empty_cache()
+        self._pool, self._held, self._largest = None, 0, 0
+
+    def _key(self, batch: Batch) -> Any:
+        """All that the pass depends on but the values of tensors; None where it depends on more than shapes."""
+        slots = tuple(segment.slot for segment in batch.segments)
+        dropouts = {slot: self._board.dropouts[slot].share for slot in slots if slot in self._board.dropouts}
+        if batch.spots is not None and next(iter(self._sites)).a.dtype != torch.bfloat16:
+            return None  # a product for each of these segments, and for no others
+        return (
+            slots,
+            tuple(tensor.shape for tensor in batch.read),
+            batch.width,
+            batch.span if dropouts else None,
+            tuple(dropouts.items()),
+            tuple(tuple(bool(site.scales[slot]) for site in self._sites) for slot in dropouts),
+            tuple(any(site.scales[slot] for slot in slots) for site in self._sites),
+        )
+
+    def _record(self, key: Any, batch: Batch) -> bool:
+        """Records the passes over a batch of this shape, and runs none. False where there is no room or no way."""
+        if key in self._refused or len(self._recorded) == _MOST:
+            return False
+        tokens = batch.input_ids.numel()
+        if tokens > self._largest:  # what it needs does not go into the blocks of a smaller one
+            self._give_back()
+        if not self._room(self._left[key]):
+            self._refused.add(key)
+            return False
+        before = torch.cuda.memory_reserved()
+        try:
+            self._recorded[key] = self._passes(batch.copy())
+        except RuntimeError as error:  # out of memory is one
+            self.on = False
+            self.forget()
+            logging.getLogger(__name__).warning("steps cannot be recorded as CUDA graphs: %s", error)
+        finally:
+            self._show(batch)
+        self._held += torch.cuda.memory_reserved() - before
+        self._largest = max(self._largest, tokens)
+        return self.on
+
+    def _room(self, left: int) -> bool:
+        """Whether a recording fits beside what a step that is not recorded has needed so far."""
+        growth = max(0, _MORE * left - self._held)  # recordings share what they hold
+        free, everything = torch.cuda.mem_get_info()
+        if free >= growth + _SPARE * everything:  # what such a step needs is kept by torch
+            return True
+        torch.cuda.empty_cache()
+        needed = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] >= growth + needed + _SPARE * everything
+
+    def _passes(self, batch: Batch) -> _Recorded:
+        self._show(batch)
+        streams = [self._board.dropouts[s.slot].stream for s in batch.segments if s.slot in self._board.dropouts]
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        for stream in streams:
+            forward.register_generator_state(stream)
+        if self._pool is None:  # what one recording has let go the next one takes, from one pool and on one stream
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        # A weight that autocast has cast must not be taken for the next pass's
+        with self._recording(forward), _without_cache():
+            hidden = self._run(batch)
+        gradient = torch.zeros_like(hidden)
+        with self._recording(backward):
+            torch.autograd.backward(hidden, gradient)
+        return _Recorded(batch, forward, backward, hidden.detach(), gradient, self._board.slots)
+
+    @contextmanager
+    def _recording(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        """As `torch.cuda.graph`, which besides gives all cached memory back: pinning it anew took 3 s of a search."""
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):
+            # Other threads copy and write meanwhile, which is no business of the recording
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                yield
+            finally:
+                graph.capture_end()
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+
+
+class _Replay(torch.autograd.Function):
+    """One replay forward, and one on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, _anchor: torch.Tensor, recorded: _Recorded, batch: Batch) -> torch.Tensor:
+        for own, new in zip(recorded.batch.read, batch.read, strict=True):
+            own.copy_(new, non_blocking=True)
+        recorded.forward.replay()
+        ctx.recorded = recorded
+        return recorded.hidden.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, None, None]:  # type: ignore[override]
+        ctx.recorded.gradient.copy_(grad)
+        ctx.recorded.backward.replay()
+        return None, None, None
