@@ -93,13 +93,11 @@ class SFT:
     @classmethod
     def warm(cls) -> None:
         """Imports what a trial needs (10 to 20 s in a fresh process), while others still prepare the rows."""
-        from trainables.hf import quiet
+        from trainables.hf import imports
 
-        quiet.before_imports()
-        import trainables.hf.trial
-        import trainables.packed.engine  # noqa: F401
-
-        quiet.after_imports()
+        with imports.heavy():
+            import trainables.hf.trial
+            import trainables.packed.engine  # noqa: F401
 
     @classmethod
     def memory(
@@ -133,22 +131,18 @@ class SFT:
     @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:
         """Merges an adapter into its base and saves a model folder with its tokenizer."""
-        from trainables.hf import quiet
+        from trainables.hf import imports
 
-        quiet.before_imports()
-        from trainables.models.merging import merge
-
-        quiet.after_imports()
+        with imports.heavy():
+            from trainables.models.merging import merge
         merge(worker.validated(settings), Path(adapter_folder), Path(to))
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group = ALONE) -> None:
         """group: the processes that train together, of which this is one; all of them get the same calls."""
-        from trainables.hf import quiet
+        from trainables.hf import imports
 
-        quiet.before_imports()
-        from trainables.hf import trial  # noqa: F401  the heavy imports, paid once a worker
-
-        quiet.after_imports()
+        with imports.heavy():
+            from trainables.hf import trial  # noqa: F401  paid once a worker
         self._settings = worker.validated(settings)
         self._preparation = preparation
         self._group = group

@@ -1,6 +1,7 @@
 """The Trainer: its arguments, callbacks, guards, and the turn-taking that lets the driver judge.
 
 quiet.py      the libraries beneath speak only when something is wrong
+imports.py    a worker's imports, and what is left out of them
 arguments.py  a trial's SFTConfig
 turns.py      a thread and its caller taking strict turns
 reporter.py   callback: stops at every evaluation point, measures, hands over, waits for its turn

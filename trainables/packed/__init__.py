@@ -1,7 +1,9 @@
 """Packed trials: one resident base, several LoRA trials in one forward and backward, each exactly its solo run.
 
 eligible.py    which settings can be packed, and why others cannot; torch-free
-rows.py        rows as flat arrays, the order a solo run reads them in, micro-batches of several slots as one
+bases.py       which bases trials can be packed on
+rows.py        rows as flat arrays, and the order a solo run reads them in
+batches.py     micro-batches of several slots as one, and the few shapes that they are brought to
 attention.py   attention over rows that lie one behind the other, so that nothing else sees padding
 norms.py       RMS norms in one kernel, on a GPU
 stack.py       the adapters of all slots in flat buffers, one row a slot: weights, gradients, moments
@@ -11,6 +13,7 @@ sites.py       the linear layers of the base, and the part of the stack that eac
 optimizer.py   AdamW and clipping, every slot with its own rate, decay and step count
 adapters.py    a slot's adapter as PEFT makes it under the trial's seed, and as PEFT's files
 slot.py        one trial: its rows, its schedule, where it stands, what it is waiting for
+replays.py     the base's pass over batches of fixed shapes, recorded as CUDA graphs
 head.py        the loss of a batch, by the head that SFTTrainer uses
 evaluating.py  the validation loss of several slots at once
 resuming.py    a slot's state on disk, to go on from elsewhere
@@ -39,12 +42,10 @@ __all__ = ["load", "packs"]
 
 def load(settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8) -> Engine:
     """An engine in a worker of its own: the libraries quiet, and out of the garbage collector's sight."""
-    from trainables.hf import quiet
+    from trainables.hf import imports
 
-    quiet.before_imports()
-    from trainables.packed.engine import Engine
-
-    quiet.after_imports()
+    with imports.heavy():
+        from trainables.packed.engine import Engine
     gc.collect()
     gc.freeze()
     return Engine(settings, preparation, slots, run_ahead)

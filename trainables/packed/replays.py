@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,10 +96,9 @@ class Replays:
 
     def forget(self) -> None:
         """Drops what is recorded: the adapters that it reads lie elsewhere now."""
-        self._recorded.clear()
+        self._give_back()
         self._refused.clear()
         self._seen.clear()
-        self._give_back()
 
     def _give_back(self) -> None:
         if self._recorded:
@@ -138,6 +137,8 @@ class Replays:
             self._recorded[key] = self._passes(batch.copy())
         except RuntimeError as error:  # out of memory is one
             self.on = False
+            with suppress(RuntimeError):  # a recording that ends in an error leaves torch's allocator in its pool
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
             self.forget()
             logging.getLogger(__name__).warning("steps cannot be recorded as CUDA graphs: %s", error)
         finally:

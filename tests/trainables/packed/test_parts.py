@@ -159,7 +159,7 @@ def test_fixed_shapes_hold_the_same_rows(seed: int) -> None:
             own = slice(segment.begin, segment.begin + sum(segment.lengths))
             if fixed.spots is not None:
                 assert fixed.spots[own].tolist() == list(range(at * fixed.span, at * fixed.span + own.stop - own.start))
-    assert len(seen) <= 4
+    assert len(seen) <= 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
