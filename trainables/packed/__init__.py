@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["load", "packs"]
 
 
-def load(settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8) -> Engine:
+def load(
+    settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *, record: bool = False
+) -> Engine:
     """An engine in a worker of its own: the libraries quiet, and out of the garbage collector's sight."""
     from trainables.hf import imports
 
@@ -48,4 +50,4 @@ def load(settings: Mapping[str, Any], preparation: Preparation, slots: int, run_
         from trainables.packed.engine import Engine
     gc.collect()
     gc.freeze()
-    return Engine(settings, preparation, slots, run_ahead)
+    return Engine(settings, preparation, slots, run_ahead, record=record)

@@ -212,11 +212,17 @@ def _line_places(lengths: list[Any], tokens: Any, total: int) -> tuple[Any, Any,
     width. No places where they lie so already."""
     every = numpy.concatenate(lengths)
     width = int(every.max())
-    if len(every) * width == total:
+    if _lies_so(every, total):
         return None, None, width
     lines = numpy.repeat(numpy.arange(len(every)) * width, every)
     within = numpy.arange(len(tokens)) - numpy.repeat(numpy.cumsum(every) - every, every)
     return lines + within, tokens if len(tokens) < total else None, width
+
+
+def _lies_so(every: Any, total: int) -> bool:
+    """Whether rows of these lengths are lines of one width already. Their number times the longest is not enough: with
+    filler so many tokens may be there of shorter rows, and rows of 215 and 256 tokens would be read as two of 256."""
+    return bool(every.min() == every.max() and every.sum() == total)
 
 
 def _fixed_places(lengths: list[Any], begins: list[int], fixed: Shapes) -> tuple[Any, int]:
@@ -226,8 +232,8 @@ def _fixed_places(lengths: list[Any], begins: list[int], fixed: Shapes) -> tuple
     it, and its neighbours' neither.
     """
     every = numpy.concatenate(lengths)
-    if len(every) * every.max() == begins[-1]:
-        return None, int(every.max())
+    if _lies_so(every, begins[-1]):
+        return None, int(every[0])
     width = fixed.width(int(every.max()) + 1)
     places = numpy.empty(begins[-1], dtype=numpy.int64)
     first = 0

@@ -36,10 +36,9 @@ class Delta(torch.autograd.Function):
         result = site.base(x)
         inputs = x.reshape(-1, site.shape.inputs).to(site.a.dtype)
         mask = board.mask(site, inputs)
-        if mask is not None:
-            inputs = inputs * mask
         add, _ = _FORMS[form(board, inputs)]
-        hidden = add(result.view(-1, site.shape.outputs), inputs, site)
+        hidden = add(result.view(-1, site.shape.outputs), _dropped(inputs, mask), site)
+        # Unmasked, since layers share their inputs: masked copies of them would take as much memory as the masks
         ctx.save_for_backward(inputs, mask, *hidden)
         ctx.site, ctx.like = site, (x.shape, x.dtype)
         return result
@@ -47,7 +46,8 @@ class Delta(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         site, (shape, dtype) = ctx.site, ctx.like
-        inputs, mask, *hidden = ctx.saved_tensors
+        plain, mask, *hidden = ctx.saved_tensors
+        inputs = _dropped(plain, mask)
         flat = grad.reshape(-1, site.shape.outputs)
         own = flat.to(inputs.dtype)
         _, back = _FORMS[form(site.board, inputs)]
@@ -62,6 +62,10 @@ class Delta(torch.autograd.Function):
             back(own, inputs, hidden, site, more)
             into += more if mask is None else more.mul_(mask)
         return into.view(shape), None, None
+
+
+def _dropped(inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return inputs if mask is None else inputs * mask
 
 
 def form(board: Board, like: torch.Tensor) -> str:

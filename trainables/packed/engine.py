@@ -43,12 +43,14 @@ class Engine:
     """One resident base and `slots` places for trials on it.
 
     A slot trains on after an evaluation until `confirm`, at most `run_ahead` optimizer steps; what it did past a stop
-    is dropped with the slot and never reported. A slot that failed is held until `leave`.
+    is dropped with the slot and never reported. A slot that failed is held until `leave`. record: steps are recorded,
+    see replays.py.
     """
 
     def __init__(
-        self, settings: Settings | Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8
-    ) -> None:
+        self, settings: Settings | Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *,
+        record: bool = False,
+    ) -> None:  # fmt: skip
         self._settings = worker.validated(settings)
         inputs = worker.open_inputs(self._settings, preparation)
         check_rows("training", inputs.train)
@@ -72,7 +74,8 @@ class Engine:
         self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
         show = partial(self._show, training=True)
-        self._replays = Replays(self._backbone, show, self._board, self._sites.values(), self.device)
+        on = record and self.device.type == "cuda"
+        self._replays = Replays(self._backbone, show, self._board, self._sites.values(), on=on)
         self._make_room(slots)
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:

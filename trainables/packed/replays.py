@@ -7,6 +7,9 @@ so a batch's rows are brought to one of a few shapes (`rows.collate`), and adapt
 
 Two graphs a shape: the way to the last hidden states, and the way back from their gradient. What lies between is not
 recorded: the head scores as many positions as have a target.
+
+No search does this yet: as it stands here it has not run on a GPU. An engine records where it is told to, for
+`tests/gpu/test_replays.py` and `scripts/bench_tokens.py --record`; BENCHMARKS.md has what was measured.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +65,7 @@ class Replays:
     """
 
     def __init__(
-        self, run: Pass, show: Callable[[Batch], None], board: Board, sites: Collection[Site], device: torch.device
+        self, run: Pass, show: Callable[[Batch], None], board: Board, sites: Collection[Site], *, on: bool
     ) -> None:
         self._run, self._show, self._board, self._sites = run, show, board, sites
         self._weights = sum(site.shape.inputs * site.shape.outputs for site in sites)
@@ -74,7 +78,7 @@ class Replays:
         self._pool: Any = None
         self._stream: Any = None
         self._held = self._largest = 0
-        self.on = device.type == "cuda"
+        self.on = on
 
     def shapes(self, tokens: int) -> Shapes | None:
         """What batches of so many tokens are brought to, where that pays."""
@@ -115,6 +119,7 @@ class Replays:
         return (
             slots,
             tuple(tensor.shape for tensor in batch.read),
+            batch.grid and batch.grid.rows,
             batch.width,
             batch.span if dropouts else None,
             tuple(dropouts.items()),
@@ -137,9 +142,7 @@ class Replays:
             self._recorded[key] = self._passes(batch.copy())
         except RuntimeError as error:  # out of memory is one
             self.on = False
-            with suppress(RuntimeError):  # a recording that ends in an error leaves torch's allocator in its pool
-                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
-            self.forget()
+            self._mend()
             logging.getLogger(__name__).warning("steps cannot be recorded as CUDA graphs: %s", error)
         finally:
             self._show(batch)
@@ -149,41 +152,42 @@ class Replays:
 
     def _room(self, left: int) -> bool:
         """Whether a recording fits beside what a step that is not recorded has needed so far."""
-        growth = max(0, _MORE * left - self._held)  # recordings share what they hold
+        torch.cuda.empty_cache()  # torch does not do it in the middle of a recording
+        needed = max(0, _MORE * left - self._held)  # recordings share what they hold
+        needed += torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
         free, everything = torch.cuda.mem_get_info()
-        if free >= growth + _SPARE * everything:  # what such a step needs is kept by torch
-            return True
-        torch.cuda.empty_cache()
-        needed = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
-        return torch.cuda.mem_get_info()[0] >= growth + needed + _SPARE * everything
+        return free >= needed + _SPARE * everything
 
     def _passes(self, batch: Batch) -> _Recorded:
         self._show(batch)
-        streams = [self._board.dropouts[s.slot].stream for s in batch.segments if s.slot in self._board.dropouts]
-        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        for stream in streams:
-            forward.register_generator_state(stream)
         if self._pool is None:  # what one recording has let go the next one takes, from one pool and on one stream
             self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        # Other threads copy and write meanwhile, which is no business of the recording
+        record = partial(torch.cuda.graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        forward, backward = self._graph(), torch.cuda.CUDAGraph()
         # A weight that autocast has cast must not be taken for the next pass's
-        with self._recording(forward), _without_cache():
+        with record(forward), _without_cache():
             hidden = self._run(batch)
         gradient = torch.zeros_like(hidden)
-        with self._recording(backward):
+        with record(backward), torch.autocast("cuda", enabled=False):
             torch.autograd.backward(hidden, gradient)
         return _Recorded(batch, forward, backward, hidden.detach(), gradient, self._board.slots)
 
-    @contextmanager
-    def _recording(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
-        """As `torch.cuda.graph`, which besides gives all cached memory back: pinning it anew took 3 s of a search."""
-        torch.cuda.synchronize()
-        with torch.cuda.stream(self._stream):
-            # Other threads copy and write meanwhile, which is no business of the recording
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                yield
-            finally:
-                graph.capture_end()
+    def _graph(self) -> torch.cuda.CUDAGraph:
+        """One that may draw the masks of those who have dropout."""
+        graph = torch.cuda.CUDAGraph()
+        for dropout in self._board.dropouts.values():
+            graph.register_generator_state(dropout.stream)
+        return graph
+
+    def _mend(self) -> None:
+        """After a recording that ended in an error, which leaves torch's allocator in its pool and its generators
+        waiting for a replay."""
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+        self.forget()
+        with suppress(RuntimeError), torch.cuda.graph(self._graph()):
+            torch.zeros(1, device="cuda")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ PARAMETERS: Mapping[str, Parameter] = dict(
         _parameter("learning_rate", "float", low=1e-8, high=10.0),
         _parameter("lora_r", "int", low=1, high=4096, heavy=True),
         _parameter("lora_alpha_mode", "choice", choices=get_args(AlphaMode), label="alpha"),
-        _parameter("lora_dropout", "float", low=0.0, high=0.95, label="dropout"),
+        _parameter("lora_dropout", "float", low=0.0, high=0.95, label="dropout", heavy=True),
         _parameter("target_modules", "choice", label="targets"),
         _parameter("effective_batch_size", "int", low=1, high=65536, label="batch", heavy=True),
         _parameter("warmup_ratio", "float", low=0.0, high=0.95, label="warmup", warmup=True),

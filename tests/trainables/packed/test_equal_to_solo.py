@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
+from trainables.packed import batches, engine, evaluating
 from trainables.packed.batches import Shapes
 from trainables.packed.replays import Replays
 from tuner.contract import Evaluation
@@ -51,16 +54,32 @@ def test_losses(bench: Bench, together: dict[int, list[Evaluation]], slot: int) 
     assert_same(together[slot], bench.solo(NEIGHBOURS[slot], seed=slot))
 
 
-def test_batches_of_fixed_shapes(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU trains on where steps are recorded: filler, its lines, and dropout are no part of any trial."""
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("max_length", [64, 20], ids=["whole rows", "truncated rows"])
+def test_filler_is_no_part_of_a_trial(
+    sft_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_length: int, fixed: bool
+) -> None:
+    """Batches as a GPU gets them: segments filled up to one length or to fixed shapes, and dropout."""
+    bench = Bench(sft_settings(data={"max_length": max_length}), tmp_path / "bench")
     shapes = Shapes()
-    monkeypatch.setattr(Replays, "shapes", lambda *_: shapes)
-    engine = bench.engine(4)
-    chosen = {0: NEIGHBOURS[0], 1: NEIGHBOURS[1], 3: {"lora_dropout": 0.5, "effective_batch_size": 5, "max_steps": 6}}
+    monkeypatch.setattr(Replays, "shapes", lambda *_: shapes if fixed else None)
+    cpu, gpu = torch.device("cpu"), SimpleNamespace(type="cuda")
+    to = batches._to
+    monkeypatch.setattr(batches, "_to", lambda _, arrays: to(cpu, arrays))
+    for module in (engine, evaluating):
+        monkeypatch.setattr(
+            module, "collate", lambda parts, rows, pad, _, *more: batches.collate(parts, rows, pad, gpu, *more)
+        )
+    chosen = {
+        0: {"effective_batch_size": 4, "learning_rate": 1e-3},
+        1: {"effective_batch_size": 4, "lora_dropout": 0.5, "max_steps": 6},
+        3: {"effective_batch_size": 4, "lora_r": 12, "target_modules": "mlp", "learning_rate": 1e-3},
+    }
+    pack = bench.engine(4)
     for slot, params in chosen.items():
-        engine.join(slot, assignment(tmp_path / f"{slot}", params, seed=slot))
+        pack.join(slot, assignment(tmp_path / f"{slot}", params, seed=slot))
     curves: dict[int, list[Evaluation]] = {}
-    assert drive(engine, curves) == {}
+    assert drive(pack, curves) == {}
     for slot, params in chosen.items():
         assert_same(curves[slot], bench.solo(params, seed=slot))
 
@@ -68,7 +87,6 @@ def test_batches_of_fixed_shapes(bench: Bench, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("slot", range(4))
 def test_adapters(bench: Bench, together: dict[int, list[Evaluation]], slot: int) -> None:
     """The same files, with the same config and the weights of the best evaluation."""
-    import torch
     from safetensors.torch import load_file
 
     solo = bench.solo(NEIGHBOURS[slot], seed=slot)

@@ -11,7 +11,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers.pytorch_utils import Conv1D
 
-from trainables.packed import attention, delta, optimizer
+from trainables.packed import attention, batches, delta, optimizer
 from trainables.packed.batches import Batch, Segment, Shapes, collate
 from trainables.packed.copies import Copies
 from trainables.packed.frozen import freeze
@@ -130,6 +130,17 @@ def test_rows_in_a_line_are_laid_out_for_attention_and_back() -> None:
         assert all(back[i].equal(3 * flat[i]) for i in places) and back.count_nonzero() == 24
         back.sum().backward()
         assert flat.grad is not None and all((flat.grad[i] == 3).all() for i in places)
+
+
+def test_filler_is_not_taken_for_rows() -> None:
+    """As many tokens as lines of the longest row have, and rows that are shorter: so it is with truncated ones."""
+    lengths = [numpy.array([256, 256]), numpy.array([215, 256])]
+    tokens = numpy.concatenate([numpy.arange(512), numpy.arange(512, 983)])
+    places, real, width = batches._line_places(lengths, tokens, 1024)
+    assert width == 256 and real is tokens
+    assert places.tolist() == [*range(512), *range(512, 727), *range(768, 1024)]
+    fixed, width = batches._fixed_places(lengths, [0, 512, 1024], Shapes())
+    assert width == 384 and fixed[512:727].tolist() == list(range(768, 983)) and set(fixed[983:]) == {3 * 384 - 1}
 
 
 @pytest.mark.parametrize("seed", range(20))
