@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
-from trainables.packed import batches, engine, evaluating
+from trainables.packed import batches, delta, engine, evaluating
 from trainables.packed.batches import Shapes
 from trainables.packed.replays import Replays
 from tuner.contract import Evaluation
@@ -59,7 +59,7 @@ def test_losses(bench: Bench, together: dict[int, list[Evaluation]], slot: int) 
 def test_filler_is_no_part_of_a_trial(
     sft_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_length: int, fixed: bool
 ) -> None:
-    """Batches as a GPU gets them: segments filled up to one length or to fixed shapes, and dropout."""
+    """As on a GPU: segments filled up to one length or to fixed shapes, products batched and grouped, and dropout."""
     bench = Bench(sft_settings(data={"max_length": max_length}), tmp_path / "bench")
     shapes = Shapes()
     monkeypatch.setattr(Replays, "shapes", lambda *_: shapes if fixed else None)
@@ -70,6 +70,7 @@ def test_filler_is_no_part_of_a_trial(
         monkeypatch.setattr(
             module, "collate", lambda parts, rows, pad, _, *more: batches.collate(parts, rows, pad, gpu, *more)
         )
+    monkeypatch.setattr(delta, "form", lambda board, _: "batched" if board.spots is None else "grouped")
     chosen = {
         0: {"effective_batch_size": 4, "learning_rate": 1e-3},
         1: {"effective_batch_size": 4, "lora_dropout": 0.5, "max_steps": 6},
