@@ -117,6 +117,7 @@ class SFT:
         need = memory.need(
             shape, slots=slots, tokens=micro * found.data.max_length, rank=found.train.lora_r,
             bf16=found.model.dtype != "float32", nf4=found.model.quantization.kind == "nf4", packed=slots > 1,
+            dropout=found.train.lora_dropout > 0,
             shares=group.size if group.shares_base else 1,
         )  # fmt: skip
         return {**asdict(need), "total": need.total}

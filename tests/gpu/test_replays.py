@@ -29,41 +29,58 @@ def bench(sft_settings: Make, tmp_path_factory: pytest.TempPathFactory) -> Bench
     return Bench(sft_settings(train={"learning_rate": 1e-3, "max_steps": 24}), tmp_path_factory.mktemp("replays"))
 
 
-def run(bench: Bench, folder: Path) -> tuple[Any, dict[int, list[Evaluation]], torch.Tensor]:
-    """Three trials, one of them left for another in the middle."""
-    engine = bench.engine(3, record=True)
+def run(bench: Bench, folder: Path, *, record: bool) -> tuple[Any, dict[int, list[Evaluation]], torch.Tensor]:
+    """Three trials, one of them left for another in the middle; and how far their adapters moved."""
+    engine = bench.engine(3, record=record)
     for slot, params in enumerate(TRIALS):
         engine.join(slot, assignment(folder / f"{slot}", params, seed=slot))
+    start = engine._stack.weights.float().clone()
     curves: dict[int, list[Evaluation]] = {}
     take(engine, curves, limit=12)
     recorded = dict(engine._replays._recorded)
     engine.leave(1)
     engine.join(1, assignment(folder / "next", SUCCESSOR, seed=7))
+    start[1] = engine._stack.weights[1].float()
     assert engine._replays._recorded == recorded, "what was recorded outlives a trial"
     curves.pop(1, None)
     assert drive(engine, curves) == {}
-    return engine, curves, engine._stack.weights.float().clone()
+    return engine, curves, engine._stack.weights.float() - start
 
 
 def test_a_replayed_step_is_the_step(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses and adapters as without recording, the masks of dropout among it, up to what differs from run to run."""
+    """Losses and adapters as with the same batches one by one, dropout's masks among it, and losses as with batches
+    that are brought to no shapes; up to what differs from run to run."""
     replayed = []
     kept = replays._Replay.forward
     monkeypatch.setattr(
         replays._Replay, "forward", staticmethod(lambda ctx, *rest: (replayed.append(1), kept(ctx, *rest))[1])
     )
-    engine, ours, weights = run(bench, tmp_path / "recorded")
-    assert engine._replays.on and len(replayed) >= 12, len(replayed)
-    monkeypatch.setattr(Replays, "_record", lambda *_: False)
-    _, theirs, plain = run(bench, tmp_path / "plain")
+    engine, ours, moved = run(bench, tmp_path / "recorded", record=True)
+    assert engine.records and engine._replays._recorded and len(replayed) >= 12, len(replayed)
     print(f"{len(replayed)} steps replayed from {len(engine._replays._recorded)} recordings")
+    monkeypatch.setattr(Replays, "_record", lambda *_: False)
+    _, theirs, plain = run(bench, tmp_path / "one by one", record=True)
+    _, others, _ = run(bench, tmp_path / "as they come", record=False)
     for slot in range(3):
-        assert_same(ours[slot], theirs[slot], 2e-2)
-        difference = ((weights[slot] - plain[slot]).norm() / plain[slot].norm()).item()
-        print(
-            f"slot {slot}: loss {ours[slot][-1].eval_loss} and {theirs[slot][-1].eval_loss}, adapters {difference:.4f}"
-        )
-        assert difference < 0.1
+        difference = ((moved[slot] - plain[slot]).norm() / plain[slot].norm()).item()
+        print(f"slot {slot}: losses {[c[slot][-1].eval_loss for c in (ours, theirs, others)]}, moved {difference:.4f}")
+        assert_same(ours[slot], theirs[slot], 5e-3)
+        assert difference < 0.1  # two draws of masks: 0.2 over a 1.5B base
+        if "lora_dropout" not in (TRIALS[slot] if slot != 1 else SUCCESSOR):
+            assert_same(ours[slot], others[slot], 2e-2)
+
+
+def test_one_trial_is_equal_to_the_bit(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapters = []
+    for name in ("recorded", "one by one"):
+        engine = bench.engine(1, record=True)
+        engine.join(0, assignment(tmp_path / name, {"lora_r": 8, "lora_dropout": 0.1, "max_steps": 12}, seed=0))
+        curves: dict[int, list[Evaluation]] = {}
+        assert drive(engine, curves) == {}
+        assert bool(engine._replays._recorded) is (name == "recorded")
+        adapters.append(engine._stack.weights.clone())
+        monkeypatch.setattr(Replays, "_record", lambda *_: False)
+    assert adapters[0].equal(adapters[1])
 
 
 def test_what_cannot_be_recorded_runs_as_ever(
@@ -86,6 +103,7 @@ def test_what_cannot_be_recorded_runs_as_ever(
     assert curves[0][-1].done and not engine._replays.on and not engine._replays._recorded
     assert sum("CUDA graphs" in record.getMessage() for record in caplog.records) == 1
     torch.rand(1, device="cuda")  # generators know that nothing is being recorded
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
 
 def test_without_room_nothing_is_recorded(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ def heavy() -> Iterator[None]:
 
 
 def _import_bitsandbytes() -> None:
-    """Without torch's compiler, 1 s to import, which bitsandbytes decorates four functions with: they are for devices
-    that it has no kernels for, and those are neither CPUs nor CUDA."""
+    """Without torch's compiler, 1 s to import, which bitsandbytes decorates four functions with: what CPUs take for odd
+    shapes alone, and CUDA never."""
     name = "TORCHDYNAMO_DISABLE"
     before = os.environ.get(name)
     os.environ[name] = "1"

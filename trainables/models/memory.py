@@ -79,11 +79,13 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
 
 
 def need(
-    shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: bool, packed: bool, shares: int = 1
-) -> Need:
+    shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: bool, packed: bool, dropout: bool = False,
+    shares: int = 1,
+) -> Need:  # fmt: skip
     """What `slots` trials at a time need, each with micro-batches of `tokens` tokens and an adapter of `rank`.
 
     packed: on one base by the engine; else it is one trial by SFTTrainer, which keeps more of every norm and adapter.
+    dropout: with masks of all adapted layers' inputs, which is arithmetic and was not measured.
     shares: GPUs that FSDP shares the base and the adapter out to; on each, a layer and the next one are put together,
     and the embeddings are while they are used.
     """
@@ -98,6 +100,8 @@ def need(
     if not packed:
         # Both norms step by step in fp32, and a low-rank product in fp32 beside each layer's output
         kept += 2 * 4 * shape.hidden + (size * (shape.hidden + shape.intermediate) if bf16 else 0)
+    if dropout:  # the engine keeps the factors; torch a byte for each and what they leave
+        kept += (size if packed else size + 1) * (5 * shape.hidden + shape.queries + shape.intermediate)
     all_tokens = slots * tokens
     if shares > 1:
         together = (base - shape.embeddings * size) * 2 // shape.layers + shape.embeddings * size

@@ -77,7 +77,8 @@ class _Scatter(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """The way back. Autograd's own gradient of an index_select adds where here nothing overlaps."""
+    """The way back. Autograd's own gradient of an index_select adds where here nothing overlaps but filler, whose
+    gradients are zeros."""
 
     @staticmethod
     def forward(ctx: Any, lines: torch.Tensor, grid: Grid, tokens: int) -> torch.Tensor:

@@ -62,7 +62,7 @@ class Batch:
     segments: tuple[Segment, ...]
     grid: Grid | None
     width: int
-    """Tokens of the longest row."""
+    """Of attention's lines: tokens of the longest row, or more where shapes are fixed."""
     positions: torch.Tensor
     """The tokens whose successor is a target, part by part."""
     targets: torch.Tensor
@@ -71,11 +71,14 @@ class Batch:
     """How many of them each part has."""
     ends: torch.Tensor
     """Where each segment ends."""
+    even: bool
+    """Whether all segments have one length."""
+    fixed: bool
+    """Whether its shapes are some of a few. Then there are:"""
+    span: int
+    """Tokens that no segment has more of, filler not counted."""
     spots: torch.Tensor | None
     """Where each token lies once every segment has `span` tokens; None where they have."""
-    span: int
-    fixed: bool
-    """Whether its shapes are some of a few."""
 
     @property
     def read(self) -> list[torch.Tensor]:
@@ -129,7 +132,7 @@ def collate(parts: Sequence[Part], rows: Rows, filler: int, device: torch.device
 
     On a GPU segments are filled up with the token `filler`: to one length where that costs little, because one batched
     product then serves them all, or else to a multiple of eight. fixed: to one of these shapes; segments stay as long
-    as they are, the last one takes the filler.
+    as they are, up to a multiple of eight, and the last one takes the filler.
     """
     slots = [(slot, [indices for _, indices in own]) for slot, own in groupby(parts, key=lambda part: part[0])]
     lengths = [rows.lengths(numpy.concatenate(own)).astype(int) for _, own in slots]
@@ -156,7 +159,7 @@ def collate(parts: Sequence[Part], rows: Rows, filler: int, device: torch.device
             counts.append(int(numpy.count_nonzero(labels[start:place] != IGNORED)))
         kept.append(numpy.arange(begin, place))
     positions = numpy.flatnonzero(labels[1:] != IGNORED)
-    span, spots = _spots(sizes, begins, fixed)
+    span, spots = _spots(sizes, begins, fixed) if fixed else (0, None)
     if fixed:
         (places, width), real = _fixed_places(lengths, begins, fixed), None
     else:
@@ -179,8 +182,9 @@ def collate(parts: Sequence[Part], rows: Rows, filler: int, device: torch.device
         ),
         grid=None if places is None else Grid(len(every), width, **lines),
         width=width,
-        span=span,
+        even=len(set(numpy.diff(begins))) == 1,
         fixed=fixed is not None,
+        span=span,
     )
 
 
@@ -197,12 +201,12 @@ def _places(tokens: list[int], *, aligned: bool, fixed: Shapes | None) -> tuple[
     return begins, begins[-1]
 
 
-def _spots(sizes: list[int], begins: list[int], fixed: Shapes | None) -> tuple[int, Any]:
+def _spots(sizes: list[int], begins: list[int], fixed: Shapes) -> tuple[int, Any]:
     """How long segments are if they are of one length, and where in it their tokens lie; filler may lie anywhere."""
     filled = numpy.diff(begins)
     if filled.min() == filled.max():
         return int(filled[0]), None
-    span = fixed.width(max(sizes)) if fixed else int(filled.max())
+    span = fixed.width(max(sizes))
     within = numpy.arange(begins[-1]) - numpy.repeat(begins[:-1], filled)
     return span, numpy.repeat(numpy.arange(len(sizes)) * span, filled) + numpy.minimum(within, span - 1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 _PAYS = 1.1
 """More slots must bring so many times the trials' steps a second, or fewer are as good: fewer tell the sampler more."""
 _STEPS = 3
-_BEFORE = {"cpu": 1, "cuda": 4}
-"""Steps before those that are timed. A GPU's first ones are not what later ones are, which are replayed."""
+_BEFORE = 4
+"""Steps before those that are timed, by an engine that records: the first few are not what later ones are."""
 _ROOM = 0.9
 """Share of a GPU's memory that is planned with; the rest is lost between the allocator's blocks."""
 
@@ -51,7 +50,7 @@ def choose(engine: Engine, wanted: int, heaviest: Mapping[str, Any], *, measure:
     speeds: dict[int, float] = {}
     best = 1
     for slots in [*takewhile(lambda n: n < fit, (2**power for power in range(10))), fit]:
-        speeds[slots] = slots / _seconds_a_step(engine, slots, {})
+        speeds[slots] = slots / _seconds_a_step(engine, slots, {}, before=_BEFORE if engine.records else 1)
         if slots > 1 and speeds[slots] < _PAYS * speeds[best]:
             break
         best = slots
@@ -68,7 +67,7 @@ def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: b
     for slots in (1, 2):
         torch.cuda.reset_peak_memory_stats()
         try:
-            _seconds_a_step(engine, slots, heaviest, before=1, steps=1)
+            _seconds_a_step(engine, slots, heaviest, steps=1)
         except Fault as fault:
             if fault.reason is not Reason.OUT_OF_MEMORY:
                 raise
@@ -88,22 +87,19 @@ def room_for(wanted: int, peaks: tuple[float, float], memory: float, beside: boo
 
 
 def _seconds_a_step(
-    engine: Engine, slots: int, params: Mapping[str, Any], *, before: int | None = None, steps: int = _STEPS
+    engine: Engine, slots: int, params: Mapping[str, Any], *, before: int = 1, steps: int = _STEPS
 ) -> float:
-    """Joins so many trials of these parameters, takes some steps, leaves. The median of the timed ones."""
+    """Joins so many trials of these parameters, takes some steps, leaves."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     try:
         for slot in range(slots):
             engine.join(slot, Assignment(slot, {**params, "max_steps": 1000}, 0, (1.0,), str(folder)))
-        engine.advance(limit=_BEFORE[engine.device.type] if before is None else before)
-        times = []
-        for _ in range(steps):
-            _wait(engine)
-            start = time.perf_counter()
-            engine.advance(limit=1)
-            _wait(engine)
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
+        engine.advance(limit=before)
+        _wait(engine)
+        start = time.perf_counter()
+        engine.advance(limit=steps)
+        _wait(engine)
+        return (time.perf_counter() - start) / steps
     finally:
         for slot in range(slots):
             engine.leave(slot)

@@ -72,7 +72,7 @@ def form(board: Board, like: torch.Tensor) -> str:
     """Which form a batch takes. On a CPU the true ranks count, on a GPU the launches."""
     if not like.is_cuda:
         return "each"
-    if board.spots is None:
+    if board.even:
         return "batched"
     return "grouped" if like.dtype == torch.bfloat16 else "each"
 

@@ -81,8 +81,8 @@ class Engine:
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
         """How many trials to take, of `wanted` at most; see choosing.py. Before the first one joins."""
         self._make_room(wanted)
+        self._replays.on = self.records and not beside  # the unpacked trial needs the memory that they would hold
         choice = choosing.choose(self, wanted, heaviest, measure=measure, beside=beside)
-        self._replays.on = self._replays.on and not beside  # what they hold is the other trial's
         self._make_room(choice.slots)
         return choice
 
@@ -179,6 +179,11 @@ class Engine:
                 if failed := self._step(active):
                     return failed
         raise AssertionError("unreachable")
+
+    @property
+    def records(self) -> bool:
+        """Whether steps are recorded and replayed."""
+        return self._replays.on
 
     @property
     def free(self) -> list[int]:

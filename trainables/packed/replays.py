@@ -2,20 +2,20 @@
 
 A step of few tokens is bound by its launches: some 10,000 of them keep a core busy for 0.15 s and more over a base of
 28 layers, whatever the GPU has to do. A graph is launched as one. It reads and writes fixed addresses of fixed shapes,
-so a batch's rows are brought to one of a few shapes (`rows.collate`), and adapters lie where they always lie
+so a batch's rows are brought to one of a few shapes (`batches.collate`), and adapters lie where they always lie
 (`stack.Stack`): trials come and go, and the graphs stay.
 
 Two graphs a shape: the way to the last hidden states, and the way back from their gradient. What lies between is not
 recorded: the head scores as many positions as have a target.
 
-No search does this yet: as it stands here it has not run on a GPU. An engine records where it is told to, for
-`tests/gpu/test_replays.py` and `scripts/bench_tokens.py --record`; BENCHMARKS.md has what was measured.
+No search does this yet; BENCHMARKS.md says what was measured and what is missing. An engine records where it is told
+to, for `tests/gpu/test_replays.py` and `scripts/bench_tokens.py --record`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,11 +30,8 @@ from trainables.packed.sites import Board, Site
 _PAYS = 2.5e13
 """Tokens of a step times weights, below which launches take longer than the GPU: 0.25 s of it at 400 TFLOP/s."""
 
-_FIRST = 1
-"""Batches of a shape that run as ever before one is recorded, which takes as long as two of them."""
-
 _MOST = 32
-"""Shapes that are kept."""
+"""Shapes that are kept, those that were used last."""
 
 _MORE = 1.3
 """What a recording takes, by what the way forward leaves for the way back."""
@@ -71,8 +68,9 @@ class Replays:
         self._weights = sum(site.shape.inputs * site.shape.outputs for site in sites)
         self._anchor = torch.zeros((), requires_grad=True)
         self._shapes = Shapes()
-        self._seen: Counter[Any] = Counter()
         self._left: dict[Any, int] = {}
+        """Of every shape that has run once, what its way forward left for the way back. The second batch is recorded:
+        that takes as long as two that are not."""
         self._refused: set[Any] = set()
         self._recorded: dict[Any, _Recorded] = {}
         self._pool: Any = None
@@ -89,20 +87,20 @@ class Replays:
         key = self._key(batch) if self.on and batch.fixed else None
         if key is None:
             return self._run(batch)
-        self._seen[key] += 1
-        if key not in self._recorded and not (self._seen[key] > _FIRST and self._record(key, batch)):
-            before = torch.cuda.memory_allocated()
-            hidden = self._run(batch)
-            self._left[key] = torch.cuda.memory_allocated() - before
-            return hidden
-        replayed: torch.Tensor = _Replay.apply(self._anchor, self._recorded[key], batch)
-        return replayed
+        if key in self._recorded or (key in self._left and self._record(key, batch)):
+            self._recorded[key] = recorded = self._recorded.pop(key)  # the last one now
+            replayed: torch.Tensor = _Replay.apply(self._anchor, recorded, batch)
+            return replayed
+        before = torch.cuda.memory_allocated()
+        hidden = self._run(batch)
+        self._left[key] = torch.cuda.memory_allocated() - before
+        return hidden
 
     def forget(self) -> None:
         """Drops what is recorded: the adapters that it reads lie elsewhere now."""
         self._give_back()
         self._refused.clear()
-        self._seen.clear()
+        self._left.clear()
 
     def _give_back(self) -> None:
         if self._recorded:
@@ -114,7 +112,7 @@ class Replays:
         """All that the pass depends on but the values of tensors; None where it depends on more than shapes."""
         slots = tuple(segment.slot for segment in batch.segments)
         dropouts = {slot: self._board.dropouts[slot].share for slot in slots if slot in self._board.dropouts}
-        if batch.spots is not None and next(iter(self._sites)).a.dtype != torch.bfloat16:
+        if not batch.even and next(iter(self._sites)).a.dtype != torch.bfloat16:
             return None  # a product for each of these segments, and for no others
         return (
             slots,
@@ -129,34 +127,44 @@ class Replays:
 
     def _record(self, key: Any, batch: Batch) -> bool:
         """Records the passes over a batch of this shape, and runs none. False where there is no room or no way."""
-        if key in self._refused or len(self._recorded) == _MOST:
+        if key in self._refused:
             return False
         tokens = batch.input_ids.numel()
-        if tokens > self._largest:  # what it needs does not go into the blocks of a smaller one
-            self._give_back()
-        if not self._room(self._left[key]):
+        # What a larger one needs does not go into the blocks of smaller ones: it takes their place
+        larger = tokens > self._largest
+        if not self._room(self._left[key], given_back=self._held if larger else 0):
             self._refused.add(key)
             return False
-        before = torch.cuda.memory_reserved()
+        if larger:
+            self._give_back()
+        while len(self._recorded) >= _MOST:
+            del self._recorded[next(iter(self._recorded))]
+        before, stream = torch.cuda.memory_reserved(), torch.cuda.current_stream()
+        failure = ""
         try:
             self._recorded[key] = self._passes(batch.copy())
         except RuntimeError as error:  # out of memory is one
+            traceback.clear_frames(error.__traceback__)
+            failure = str(error)
+        finally:
+            torch.cuda.set_stream(stream)  # a recording that ends in an error does not come back to it
+            self._show(batch)
+        if failure:
             self.on = False
             self._mend()
-            logging.getLogger(__name__).warning("steps cannot be recorded as CUDA graphs: %s", error)
-        finally:
-            self._show(batch)
+            logging.getLogger(__name__).warning("steps cannot be recorded as CUDA graphs: %s", failure)
+            return False
         self._held += torch.cuda.memory_reserved() - before
         self._largest = max(self._largest, tokens)
-        return self.on
+        return True
 
-    def _room(self, left: int) -> bool:
+    def _room(self, left: int, *, given_back: int) -> bool:
         """Whether a recording fits beside what a step that is not recorded has needed so far."""
         torch.cuda.empty_cache()  # torch does not do it in the middle of a recording
-        needed = max(0, _MORE * left - self._held)  # recordings share what they hold
+        needed = max(0, _MORE * left - (self._held - given_back))  # recordings share what they hold
         needed += torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
         free, everything = torch.cuda.mem_get_info()
-        return free >= needed + _SPARE * everything
+        return free + given_back >= needed + _SPARE * everything
 
     def _passes(self, batch: Batch) -> _Recorded:
         self._show(batch)
@@ -181,10 +189,12 @@ class Replays:
         return graph
 
     def _mend(self) -> None:
-        """After a recording that ended in an error, which leaves torch's allocator in its pool and its generators
-        waiting for a replay."""
+        """After a recording that ended in an error, which leaves torch's allocator in its pool, the pool without an
+        owner that would give it back, and generators waiting for a replay."""
+        device = torch.cuda.current_device()
         with suppress(RuntimeError):
-            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+            torch._C._cuda_endAllocateToPool(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
         self.forget()
         with suppress(RuntimeError), torch.cuda.graph(self._graph()):
             torch.zeros(1, device="cuda")

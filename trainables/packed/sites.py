@@ -35,9 +35,11 @@ class Board:
     """What every site looks at during a forward pass and its backward; `show` sets it before."""
 
     segments: tuple[Segment, ...] = ()
+    even: bool = False
+    fixed: bool = False
     span: int = 0
     spots: torch.Tensor | None = None
-    """Where the tokens lie once all segments have `span` of them; None where they have."""
+    """As `Batch` has them."""
     tokens: int = 0
     training: bool = False
     slots: Any = None
@@ -49,7 +51,7 @@ class Board:
     def show(self, batch: Batch, *, training: bool) -> None:
         """The batch whose rows come through next."""
         self.segments, self.tokens, self.training = batch.segments, batch.input_ids.numel(), training
-        self.span, self.spots = batch.span, batch.spots
+        self.even, self.fixed, self.span, self.spots = batch.even, batch.fixed, batch.span, batch.spots
         self.ends = batch.ends
         numbers = [segment.slot for segment in batch.segments]
         neighbours = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -63,8 +65,7 @@ class Board:
     def mask(self, site: Site, like: torch.Tensor) -> torch.Tensor | None:
         """The factors of a layer's inputs [tokens, features]; None where no segment has dropout there.
 
-        Drawn for adapted modules alone, as a solo run does, and on a CPU as it does for rows padded to the longest of
-        them, whose padding is left out afterwards. A GPU's kernels draw other numbers anyway.
+        Drawn for adapted modules alone, as a solo run does.
         """
         if not self.training or not self.dropouts:
             return None
@@ -73,26 +74,39 @@ class Board:
         if not dropouts:
             return None
         if not like.is_cuda:
-            mask = torch.ones_like(like)
-            for at, dropout in dropouts.items():
-                own = self._kept_of(self.segments[at], dropout, like)
-                mask[self.segments[at].begin :][: len(own)] = own
-            return mask
+            return self._as_alone(dropouts, like)
+        return self._by_spans(dropouts, like) if self.fixed else self._by_segments(dropouts, like)
+
+    def _as_alone(self, dropouts: Mapping[int, Dropout], like: torch.Tensor) -> torch.Tensor:
+        """What a solo run draws on a CPU: for rows padded to the longest of them; what pads them is left out."""
+        mask = torch.ones_like(like)
+        for at, dropout in dropouts.items():
+            segment = self.segments[at]
+            rows, width, tokens = len(segment.lengths), max(segment.lengths), sum(segment.lengths)
+            drawn = dropout.draw(like.new_empty(rows * width, like.shape[1]))
+            if tokens < len(drawn):
+                if segment.slot not in self._kept:
+                    lengths = torch.tensor(segment.lengths).unsqueeze(1)
+                    self._kept[segment.slot] = (torch.arange(width) < lengths).reshape(-1).nonzero().squeeze(1)
+                drawn = drawn.index_select(0, self._kept[segment.slot])
+            mask[segment.begin : segment.begin + tokens] = drawn
+        return mask
+
+    def _by_segments(self, dropouts: Mapping[int, Dropout], like: torch.Tensor) -> torch.Tensor:
+        """As many as there are tokens: a solo run's kernels on a GPU draw other numbers anyway."""
+        mask = torch.ones_like(like)
+        for at, dropout in dropouts.items():
+            segment = self.segments[at]
+            dropout.draw(mask[segment.begin : segment.begin + sum(segment.lengths)])
+        return mask
+
+    def _by_spans(self, dropouts: Mapping[int, Dropout], like: torch.Tensor) -> torch.Tensor:
+        """As many for each segment, whatever it has: the number of draws and their places are those of the shape."""
         mask = like.new_ones(len(self.segments), self.span, like.shape[1])
         for at, dropout in dropouts.items():
             dropout.draw(mask[at])
         mask = mask.view(-1, like.shape[1])
         return mask if self.spots is None else mask.index_select(0, self.spots)
-
-    def _kept_of(self, segment: Segment, dropout: Dropout, like: torch.Tensor) -> torch.Tensor:
-        rows, width = len(segment.lengths), max(segment.lengths)
-        drawn = dropout.draw(like.new_empty(rows * width, like.shape[1]))
-        if sum(segment.lengths) == len(drawn):
-            return drawn
-        if segment.slot not in self._kept:
-            lengths = torch.tensor(segment.lengths).unsqueeze(1)
-            self._kept[segment.slot] = (torch.arange(width) < lengths).reshape(-1).nonzero().squeeze(1)
-        return drawn.index_select(0, self._kept[segment.slot])
 
 
 class Site:

@@ -42,6 +42,16 @@ def test_a_solo_trial_keeps_more() -> None:
     assert solo.activations > packed.activations and solo.base == packed.base
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_dropout_keeps_its_masks(packed: bool) -> None:
+    """A factor for every input of every adapted layer, 18,176 a token and layer over 1.5B."""
+    with_it, without = (
+        need(SHAPES["1.5b"], slots=1, tokens=1000, rank=16, bf16=True, nf4=True, packed=packed, dropout=dropout)
+        for dropout in (True, False)
+    )
+    assert with_it.activations - without.activations == (2 if packed else 3) * 18_176 * 28 * 1000
+
+
 def test_shapes_are_read_from_configs() -> None:
     config = {
         "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,

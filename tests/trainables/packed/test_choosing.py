@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,8 +39,8 @@ def test_as_many_as_pay(
 ) -> None:
     limit = max(seconds)
     monkeypatch.setattr(choosing, "_fitting", lambda *_: limit)
-    monkeypatch.setattr(choosing, "_seconds_a_step", lambda _engine, slots, _params: seconds[slots])
-    engine: Any = None
+    monkeypatch.setattr(choosing, "_seconds_a_step", lambda _engine, slots, _params, **_: seconds[slots])
+    engine: Any = SimpleNamespace(records=False)
     choice = choosing.choose(engine, 32, {}, measure=True)
     assert choice.slots == expected and list(choice.speeds) == tried
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,7 +71,14 @@ def test_filler_is_no_part_of_a_trial(
         monkeypatch.setattr(
             module, "collate", lambda parts, rows, pad, _, *more: batches.collate(parts, rows, pad, gpu, *more)
         )
-    monkeypatch.setattr(delta, "form", lambda board, _: "batched" if board.spots is None else "grouped")
+    forms: Counter[str] = Counter()
+
+    def form(board: Any, _: Any) -> str:
+        chosen = "batched" if board.even else "grouped"
+        forms[chosen] += 1
+        return chosen
+
+    monkeypatch.setattr(delta, "form", form)
     chosen = {
         0: {"effective_batch_size": 4, "learning_rate": 1e-3},
         1: {"effective_batch_size": 4, "lora_dropout": 0.5, "max_steps": 6},
@@ -81,6 +89,7 @@ def test_filler_is_no_part_of_a_trial(
         pack.join(slot, assignment(tmp_path / f"{slot}", params, seed=slot))
     curves: dict[int, list[Evaluation]] = {}
     assert drive(pack, curves) == {}
+    assert forms["batched"] and forms["grouped"]
     for slot, params in chosen.items():
         assert_same(curves[slot], bench.solo(params, seed=slot))
 

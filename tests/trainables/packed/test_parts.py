@@ -17,7 +17,7 @@ from trainables.packed.copies import Copies
 from trainables.packed.frozen import freeze
 from trainables.packed.optimizer import Update
 from trainables.packed.rows import Rows
-from trainables.packed.sites import Board, Site, bind
+from trainables.packed.sites import Board, Dropout, Site, bind
 from trainables.packed.stack import Shape, Stack
 from tuner.contract import Fault
 
@@ -70,23 +70,42 @@ def test_delta_is_the_sum_of_the_slots_own(slots: tuple[int, ...], form: str, mo
         assert not a[rank:].any() and not b[:, rank:].any()
 
 
-def shown(segments: tuple[Segment, ...]) -> Batch:
-    """A batch of these segments."""
+def shown(segments: tuple[Segment, ...], **more: Any) -> Batch:
+    """A batch of these segments, of one length if nothing else is said."""
     nothing = torch.empty(0)
+    given: dict[str, Any] = {"even": True, "fixed": False, "span": 0, "spots": None, "grid": None, "width": 1} | more
     return Batch(
-        torch.zeros(1, segments[-1].end),
-        nothing,
-        segments,
-        None,
-        1,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        None,
-        7,
-        fixed=False,
-    )
+        input_ids=torch.zeros(1, segments[-1].end), position_ids=nothing, segments=segments, positions=nothing,
+        targets=nothing, counts=nothing, ends=nothing, **given,
+    )  # fmt: skip
+
+
+def masked(segments: tuple[Segment, ...], way: str, **more: Any) -> torch.Tensor:
+    """The masks that a GPU gets: slot 1 with dropout 0.25, slots 0 and 2 without."""
+    board = Board()
+    board.dropouts[1] = Dropout(0.25, torch.Generator().manual_seed(3))
+    board.show(shown(segments, even=False, **more), training=True)
+    at = {at: board.dropouts[1] for at, segment in enumerate(segments) if segment.slot == 1}
+    return getattr(board, way)(at, torch.zeros(segments[-1].end, 6))
+
+
+def test_dropout_on_a_gpu_does_not_feel_neighbours() -> None:
+    """Whoever is beside it, and however much filler; without dropout, and for filler, the factor is 1."""
+    few = (Segment(0, (3,), 0, 8), Segment(1, (4, 5), 8, 24), Segment(2, (2,), 24, 32))
+    many = (Segment(0, (30,), 0, 32), Segment(1, (4, 5), 32, 48))
+    first, second = masked(few, "_by_segments"), masked(many, "_by_segments")
+    own = first[8:17]
+    assert own.equal(second[32:41]) and own.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+    assert (first[:8] == 1).all() and (first[17:] == 1).all() and (second[:32] == 1).all()
+
+
+def test_dropout_of_a_fixed_shape_is_drawn_for_its_span() -> None:
+    """So that whatever rows come draw alike: a segment's tokens have the first of what is drawn for it."""
+    few = (Segment(0, (3,), 0, 8), Segment(1, (4, 5), 8, 24))
+    spots = torch.tensor([*range(8), *range(16, 32)])
+    mask = masked(few, "_by_spans", fixed=True, span=16, spots=spots)
+    drawn = torch.empty(16, 6).bernoulli_(0.75, generator=torch.Generator().manual_seed(3)).div_(0.75)
+    assert (mask[:8] == 1).all() and mask[8:].equal(drawn)
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Linear4bit", "Conv1D"])

@@ -58,3 +58,9 @@ def test_what_several_processes_cannot_train_is_said_before_anything_starts() ->
     plan = planned("crew:Crew", scheduler__workers_per_trial=2)
     assert plan.spreads({"batch_size": 4}) is None
     assert "batch_size 5 is no multiple of 2" in str(plan.spreads({"batch_size": 5}))
+
+
+def test_the_heaviest_trial_has_the_most_of_all_that_takes_memory() -> None:
+    """Rank, batch, and dropout, whose masks are kept for the way back."""
+    plan = make_plan(load_experiment(None, (), {"search.space": "qlora"}))
+    assert plan.heaviest == {"lora_r": 64, "effective_batch_size": 64, "lora_dropout": 0.05}
