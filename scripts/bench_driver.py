@@ -195,7 +195,7 @@ def stock(job: dict[str, Any]) -> None:
             self.ended.append(time.time())
 
     clock = Clock()
-    ray.init(log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", log_to_driver=False, logging_level="ERROR")
     tuner = tune.Tuner(
         tune.with_resources(Trainable, {"cpu": 1}),
         param_space={"learning_rate": tune.loguniform(1e-5, 1.0), "batch_size": tune.randint(1, 65)},

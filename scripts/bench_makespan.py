@@ -163,7 +163,7 @@ def run_naive(job: dict[str, Any], *, reuse: bool) -> dict[str, Any]:
     import ray
     from ray import tune
 
-    ray.init(log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", log_to_driver=False, logging_level="ERROR")
     gpu = ray.cluster_resources().get("GPU", 0)
     start = time.time()
     tuner = tune.Tuner(
