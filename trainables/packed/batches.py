@@ -191,9 +191,10 @@ def collate(parts: Sequence[Part], rows: Rows, filler: int, device: torch.device
 def _places(tokens: list[int], *, aligned: bool, fixed: Shapes | None) -> tuple[list[int], int]:
     """Where segments of so many tokens begin, and the end of the last."""
     if aligned:
-        longest = -(-max(tokens) // _ALIGNED) * _ALIGNED
+        filled = [-(-own // _ALIGNED) * _ALIGNED for own in tokens]
+        longest = max(filled)
         even = not fixed and longest * len(tokens) <= _MOST_FILLER * sum(tokens)
-        tokens = [longest if even else -(-own // _ALIGNED) * _ALIGNED for own in tokens]
+        tokens = [longest] * len(tokens) if even else filled
     if fixed:
         total = sum(tokens)
         tokens[-1] += fixed.tokens(total) - total
@@ -207,8 +208,7 @@ def _spots(sizes: list[int], begins: list[int], fixed: Shapes) -> tuple[int, Any
     if filled.min() == filled.max():
         return int(filled[0]), None
     span = fixed.width(max(sizes))
-    within = numpy.arange(begins[-1]) - numpy.repeat(begins[:-1], filled)
-    return span, numpy.repeat(numpy.arange(len(sizes)) * span, filled) + numpy.minimum(within, span - 1)
+    return span, numpy.repeat(numpy.arange(len(sizes)) * span, filled) + numpy.minimum(_within(filled), span - 1)
 
 
 def _line_places(lengths: list[Any], tokens: Any, total: int) -> tuple[Any, Any, int]:
@@ -219,8 +219,12 @@ def _line_places(lengths: list[Any], tokens: Any, total: int) -> tuple[Any, Any,
     if _lies_so(every, total):
         return None, None, width
     lines = numpy.repeat(numpy.arange(len(every)) * width, every)
-    within = numpy.arange(len(tokens)) - numpy.repeat(numpy.cumsum(every) - every, every)
-    return lines + within, tokens if len(tokens) < total else None, width
+    return lines + _within(every), tokens if len(tokens) < total else None, width
+
+
+def _within(sizes: Any) -> Any:
+    """For pieces of these sizes, one behind the other: where in its piece each element lies."""
+    return numpy.arange(sizes.sum()) - numpy.repeat(numpy.cumsum(sizes) - sizes, sizes)
 
 
 def _lies_so(every: Any, total: int) -> bool:
@@ -243,8 +247,7 @@ def _fixed_places(lengths: list[Any], begins: list[int], fixed: Shapes) -> tuple
     first = 0
     for own, begin, end in zip(lengths, begins[:-1], begins[1:], strict=True):
         lines = numpy.repeat(numpy.arange(first, first + len(own)) * width, own)
-        within = numpy.arange(len(lines)) - numpy.repeat(numpy.cumsum(own) - own, own)
-        places[begin : begin + len(lines)] = lines + within
+        places[begin : begin + len(lines)] = lines + _within(own)
         places[begin + len(lines) : end] = (first + 1) * width - 1
         first += len(own)
     return places, width
