@@ -73,7 +73,7 @@ def test_a_replayed_step_is_the_step(bench: Bench, tmp_path: Path, monkeypatch: 
 def test_one_trial_is_equal_to_the_bit(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapters = []
     for name in ("recorded", "one by one"):
-        engine = bench.engine(1, record=True)
+        engine = bench.engine(1)
         engine.join(0, assignment(tmp_path / name, {"lora_r": 8, "lora_dropout": 0.1, "max_steps": 12}, seed=0))
         curves: dict[int, list[Evaluation]] = {}
         assert drive(engine, curves) == {}
@@ -87,7 +87,7 @@ def test_what_cannot_be_recorded_runs_as_ever(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A pass that looks at a number on the GPU: said once, and the trial trains on."""
-    engine = bench.engine(1, record=True)
+    engine = bench.engine(1)
     plain = engine._replays._run
 
     def looks(batch: Any) -> Any:
@@ -108,8 +108,22 @@ def test_what_cannot_be_recorded_runs_as_ever(
 
 def test_without_room_nothing_is_recorded(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 80 << 30))
-    engine = bench.engine(1, record=True)
+    engine = bench.engine(1)
     engine.join(0, assignment(tmp_path / "0", TRIALS[0], seed=0))
     curves: dict[int, list[Evaluation]] = {}
     assert drive(engine, curves) == {}
     assert curves[0][-1].done and engine._replays.on and not engine._replays._recorded
+
+
+def test_recordings_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = bench.engine(2)
+    engine.join(0, assignment(tmp_path / "0", TRIALS[1], seed=0))
+    curves: dict[int, list[Evaluation]] = {}
+    take(engine, curves, limit=8)
+    assert engine._replays._recorded
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 80 << 30))
+    engine.join(1, assignment(tmp_path / "1", TRIALS[0], seed=1))
+    assert engine._replays._recorded, "a trial of a rank that there was costs none"
+    assert drive(engine, curves) == {}
+    assert curves[0][-1].done and curves[1][-1].done and not engine._replays._recorded

@@ -41,7 +41,7 @@ __all__ = ["load", "packs"]
 
 
 def load(
-    settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *, record: bool = False
+    settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *, record: bool = True
 ) -> Engine:
     """An engine in a worker of its own: the libraries quiet, and out of the garbage collector's sight."""
     from trainables.hf import imports

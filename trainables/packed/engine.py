@@ -43,13 +43,13 @@ class Engine:
     """One resident base and `slots` places for trials on it.
 
     A slot trains on after an evaluation until `confirm`, at most `run_ahead` optimizer steps; what it did past a stop
-    is dropped with the slot and never reported. A slot that failed is held until `leave`. record: steps are recorded,
-    see replays.py.
+    is dropped with the slot and never reported. A slot that failed is held until `leave`. record: on a GPU, steps are
+    recorded and replayed where that pays, see replays.py.
     """
 
     def __init__(
         self, settings: Settings | Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *,
-        record: bool = False,
+        record: bool = True,
     ) -> None:  # fmt: skip
         self._settings = worker.validated(settings)
         inputs = worker.open_inputs(self._settings, preparation)
@@ -209,12 +209,13 @@ class Engine:
 
     def _step(self, active: Sequence[Slot]) -> list[Outcome]:
         parts, divisors = [], []
+        before = sum(trial.tokens for trial in active)
         for trial in active:
             trial.sign.leave()
             indices, targets = trial.next_batch()
             parts.append((trial.number, indices))
             divisors.append(targets)
-        tokens = sum(self._train.tokens(indices) for _, indices in parts)
+        tokens = sum(trial.tokens for trial in active) - before
         batch = collate(parts, self._train, self._pad, self.device, self._replays.shapes(tokens))
         self._model.train()
         with self._in_forward(batch, training=True):

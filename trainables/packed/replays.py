@@ -8,8 +8,8 @@ so a batch's rows are brought to one of a few shapes (`batches.collate`), and ad
 Two graphs a shape: the way to the last hidden states, and the way back from their gradient. What lies between is not
 recorded: the head scores as many positions as have a target.
 
-No search does this yet; BENCHMARKS.md says what was measured and what is missing. An engine records where it is told
-to, for `tests/gpu/test_replays.py` and `scripts/bench_tokens.py --record`.
+What a recording holds is memory that nothing else can use. So there is one where it leaves room (`_room`), and none any
+more where a batch comes that is larger than all before and would have none beside it (`_make_way`).
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class Replays:
         self._pool: Any = None
         self._stream: Any = None
         self._held = self._largest = 0
+        self._most = 0
+        """Tokens of the largest batch that has run by itself, which is what memory's peak so far comes from."""
         self.on = on
 
     def shapes(self, tokens: int) -> Shapes | None:
@@ -84,16 +86,18 @@ class Replays:
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """The last hidden states, [1, tokens, features], of a batch that is shown; a replay where there is one."""
-        key = self._key(batch) if self.on and batch.fixed else None
-        if key is None:
+        if not self.on:
             return self._run(batch)
-        if key in self._recorded or (key in self._left and self._record(key, batch)):
+        key = self._key(batch) if batch.fixed else None
+        if key is not None and (key in self._recorded or (key in self._left and self._record(key, batch))):
             self._recorded[key] = recorded = self._recorded.pop(key)  # the last one now
             replayed: torch.Tensor = _Replay.apply(self._anchor, recorded, batch)
             return replayed
+        self._make_way(batch.input_ids.numel())
         before = torch.cuda.memory_allocated()
         hidden = self._run(batch)
-        self._left[key] = torch.cuda.memory_allocated() - before
+        if key is not None:
+            self._left[key] = torch.cuda.memory_allocated() - before
         return hidden
 
     def forget(self) -> None:
@@ -165,6 +169,17 @@ class Replays:
         needed += torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
         free, everything = torch.cuda.mem_get_info()
         return free + given_back >= needed + _SPARE * everything
+
+    def _make_way(self, tokens: int) -> None:
+        """Gives back what is recorded where a batch that is larger than all before has no room beside it."""
+        if tokens <= self._most:
+            return
+        if self._recorded:
+            allocated, (free, _) = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()
+            needed = (torch.cuda.max_memory_allocated() - allocated) * tokens / self._most
+            if free + torch.cuda.memory_reserved() - self._held - allocated < needed:
+                self._give_back()
+        self._most = tokens
 
     def _passes(self, batch: Batch) -> _Recorded:
         self._show(batch)
