@@ -9,10 +9,8 @@ A way may run fewer trials than the others ("naive:3"): the textbook's trials co
 the last, so three tell what sixteen take. Every way's time is its whole command's, from the shell to the last line,
 with Ray's start; with fewer trials that start is spread over as many as the others run.
 
-The peer ("naive") is the textbook, complete and fair: a Ray Tune function trainable that loads everything for each
-trial and runs an SFTTrainer with `peft_config=`, the same rows, steps, evaluations, seed and hyperparameters, without
-gradient checkpointing. Its variants: "naive-reuse" keeps its processes (`reuse_actors=True`). Nothing is stopped
-early, so every way does the same work; the final losses are compared.
+The peer ("naive") is the textbook's search, textbook.py; "naive-reuse" keeps its processes (`reuse_actors=True`).
+Nothing is stopped early, so every way does the same work; the final losses are compared.
 """
 
 from __future__ import annotations
@@ -89,123 +87,6 @@ def configurations(job: dict[str, Any]) -> list[dict[str, Any]]:
         return [dict(study.ask().params) for _ in range(job["trials"])]
 
 
-def textbook_trial(config: dict[str, Any]) -> None:
-    """The textbook's trainable: everything loaded inside."""
-    import torch
-    from datasets import load_dataset
-    from peft import LoraConfig
-    from ray import tune
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    job, gpu = config["job"], torch.cuda.is_available()
-    bf16 = job["dtype"] == "bfloat16"
-    tokenizer = AutoTokenizer.from_pretrained(job["base"])
-    quantization = (
-        BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
-        if job["quantization"] == "nf4"
-        else None
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        job["base"],
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-        quantization_config=quantization,
-        device_map={"": 0} if gpu else "cpu",
-        attn_implementation="sdpa",
-    )
-    rows = load_dataset("json", data_files={"train": job["train"], "validation": job["validation"]})
-    validation = rows["validation"].select(range(min(job["validation_rows"], len(rows["validation"]))))
-
-    class Report(TrainerCallback):
-        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-            tune.report({"eval_loss": metrics["eval_loss"], "step": state.global_step})
-
-    trainer = SFTTrainer(
-        model=model,
-        args=SFTConfig(
-            output_dir=tempfile.mkdtemp(),
-            max_steps=job["steps"],
-            per_device_train_batch_size=job["batch"],
-            per_device_eval_batch_size=8,
-            learning_rate=config["learning_rate"],
-            warmup_steps=max(1, round(0.05 * job["steps"])),
-            max_length=job["max_length"],
-            gradient_checkpointing=False,
-            bf16=gpu and bf16,
-            use_cpu=not gpu,
-            eval_strategy="steps",
-            eval_steps=job["eval_steps"],
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=job["seed"],
-            data_seed=job["seed"],
-        ),
-        train_dataset=rows["train"],
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            task_type="CAUSAL_LM", r=config["lora_r"], lora_alpha=32, lora_dropout=0.0, target_modules="all-linear"
-        ),
-        callbacks=[Report()],
-    )
-    trainer.train()
-    trainer.save_model()
-
-
-def run_naive(job: dict[str, Any], *, reuse: bool) -> dict[str, Any]:
-    """One Ray Tune run of the textbook's trainable over the job's configurations."""
-    import ray
-    from ray import tune
-
-    ray.init(address="local", log_to_driver=False, logging_level="ERROR")
-    gpu = ray.cluster_resources().get("GPU", 0)
-    start = time.time()
-    tuner = tune.Tuner(
-        tune.with_resources(textbook_trial, {"cpu": 1, "gpu": 1 if gpu else 0}),
-        param_space={"job": job},
-        tune_config=tune.TuneConfig(
-            search_alg=given(job["configurations"]),
-            num_samples=job["trials"],
-            max_concurrent_trials=job["workers"],
-            reuse_actors=reuse,
-            metric="eval_loss",
-            mode="min",
-        ),
-        run_config=tune.RunConfig(storage_path=tempfile.mkdtemp(), verbose=0),
-    )
-    results = tuner.fit()
-    wall = time.time() - start
-    losses = {}
-    for result in results:
-        which = job["configurations"].index({k: result.config[k] for k in job["searched"]})
-        losses[which] = result.metrics["eval_loss"]
-    ray.shutdown()
-    return {"fit_s": wall, "trials": job["trials"], "losses": [losses.get(i) for i in range(job["trials"])]}
-
-
-def given(configurations: list[dict[str, Any]]) -> Any:
-    """A Ray searcher that hands out a list."""
-    from ray.tune.search import Searcher
-
-    class Given(Searcher):
-        def __init__(self) -> None:
-            super().__init__(metric="eval_loss", mode="min")
-            self.left = list(configurations)
-
-        def suggest(self, trial_id: str) -> Any:
-            return self.left.pop(0) if self.left else Searcher.FINISHED
-
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None: ...
-
-    return Given()
-
-
 def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
     """One search as a user starts it."""
     from tuner.results.ledger import Kind, read_ledger
@@ -255,13 +136,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="how often each way runs, in turns")
     parser.add_argument("--ways", default="naive:4,naive-reuse,resident,packed-4")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        way, file = arguments.one.split("=", 1)
-        job = json.loads(Path(file).read_text())
-        print(json.dumps(run_naive(job, reuse=way == "naive-reuse")))
-        return
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory() as scratch:
@@ -343,8 +218,9 @@ def measure(arguments: argparse.Namespace, job: dict[str, Any], scratch: Path) -
             start = time.time()
             with busy() as occupancy:
                 if name.startswith("naive"):
+                    reuse = ["--reuse"] if name == "naive-reuse" else []
                     done = subprocess.run(
-                        [sys.executable, __file__, "--one", f"{name}={file}"],
+                        [sys.executable, ROOT / "scripts" / "textbook.py", file, *reuse],
                         cwd=ROOT, capture_output=True, text=True, check=False,
                     )  # fmt: skip
                     if done.returncode:
@@ -433,7 +309,7 @@ def report(arguments: argparse.Namespace, job: dict[str, Any], measured: dict[st
             file=sys.stderr,
         )
     if arguments.json:
-        settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "one")}
+        settings = {k: v for k, v in vars(arguments).items() if k != "json"}
         print(json.dumps({"about": about, "settings": settings, "rows": rows, "losses": {
             way: results[-1]["losses"] for way, results in measured.items()}}))  # fmt: skip
 

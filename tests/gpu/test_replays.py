@@ -127,3 +127,17 @@ def test_recordings_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, mo
     assert engine._replays._recorded, "a trial of a rank that there was costs none"
     assert drive(engine, curves) == {}
     assert curves[0][-1].done and curves[1][-1].done and not engine._replays._recorded
+
+
+def test_what_is_given_back_is_all_of_it(bench: Bench, tmp_path: Path) -> None:
+    engine = bench.engine(1)
+    held = []
+    for number in range(4):
+        engine.join(0, assignment(tmp_path / f"{number}", TRIALS[0], seed=number))
+        take(engine, {}, limit=8)
+        assert engine._replays._recorded
+        engine.leave(0)
+        engine._replays.forget()
+        held.append(torch.cuda.memory_allocated())
+    print(f"allocated after each: {held}")
+    assert held[-1] - held[1] < 8 << 20  # a product's workspace is 32 MiB

@@ -152,6 +152,7 @@ class Replays:
             failure = str(error)
         finally:
             torch.cuda.set_stream(stream)  # a recording that ends in an error does not come back to it
+            torch._C._cuda_clearCublasWorkspaces()  # 67 MB of each stream that a recording has had are kept otherwise
             self._show(batch)
         if failure:
             self.on = False

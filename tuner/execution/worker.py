@@ -140,7 +140,7 @@ class TrialActor(tune.Trainable):
 
     def _make_program(self) -> Any:
         if self._worker.engines is not None:
-            from tuner.execution.engines import RemoteProgram
+            from tuner.execution.remote import RemoteProgram
 
             return RemoteProgram(self._worker.engines)
         if self._worker.processes > 1:
