@@ -123,11 +123,11 @@ class SFT:
         return {**asdict(need), "total": need.total}
 
     @classmethod
-    def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int) -> Any:
-        """An engine for `slots` packed trials; see trainables.packed."""
+    def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False) -> Any:
+        """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked one may train on its GPU."""
         from trainables import packed
 
-        return packed.load(settings, preparation, slots)
+        return packed.load(settings, preparation, slots, record=not beside)  # it needs what recordings would hold
 
     @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:

@@ -129,6 +129,32 @@ def test_recordings_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, mo
     assert curves[0][-1].done and curves[1][-1].done and not engine._replays._recorded
 
 
+def test_where_memory_gives_out_recordings_go_and_the_trials_stay(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training and in an evaluation: run once more, with nothing recorded, to the same numbers."""
+    curves: list[dict[int, list[Evaluation]]] = []
+    gone: list[bool] = []
+    for name in ("plenty", "tight"):
+        engine = bench.engine(1)
+        losses = engine._head.losses
+
+        def tight(hidden: Any, batch: Any, engine: Any = engine, losses: Any = losses) -> Any:
+            training = torch.is_grad_enabled()
+            if engine._replays._recorded and training not in gone:
+                gone.append(training)
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more")
+            return losses(hidden, batch)
+
+        if name == "tight":
+            monkeypatch.setattr(engine._head, "losses", tight)
+        engine.join(0, assignment(tmp_path / name, TRIALS[0], seed=0))
+        curves.append({})
+        assert drive(engine, curves[-1]) == {}
+    assert sorted(gone) == [False, True]
+    assert_same(curves[0][0], curves[1][0], 5e-3)
+
+
 def test_what_is_given_back_is_all_of_it(bench: Bench, tmp_path: Path) -> None:
     engine = bench.engine(1)
     held = []

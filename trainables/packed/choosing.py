@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 _PAYS = 1.1
 """More slots must bring so many times the trials' steps a second, or fewer are as good: fewer tell the sampler more."""
 _STEPS = 3
-_BEFORE = 4
-"""Steps before those that are timed, by an engine that records: the first few are not what later ones are."""
+"""Steps that are timed together, after one that is not."""
+_SEEN = 2
+_TRIED = 6
+"""The same by an engine that records, and steps that are timed one by one: the shortest counts. The first of a shape is
+launched kernel by kernel and the second is recorded, which takes several times what all others take."""
 _ROOM = 0.9
 """Share of a GPU's memory that is planned with; the rest is lost between the allocator's blocks."""
 
@@ -50,7 +53,7 @@ def choose(engine: Engine, wanted: int, heaviest: Mapping[str, Any], *, measure:
     speeds: dict[int, float] = {}
     best = 1
     for slots in [*takewhile(lambda n: n < fit, (2**power for power in range(10))), fit]:
-        speeds[slots] = slots / _seconds_a_step(engine, slots, {}, before=_BEFORE if engine.records else 1)
+        speeds[slots] = slots / _seconds_a_step(engine, slots, {})
         if slots > 1 and speeds[slots] < _PAYS * speeds[best]:
             break
         best = slots
@@ -67,7 +70,8 @@ def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: b
     for slots in (1, 2):
         torch.cuda.reset_peak_memory_stats()
         try:
-            _seconds_a_step(engine, slots, heaviest, steps=1)
+            with engine.launching():  # recordings would hold what the next one needs
+                _seconds_a_step(engine, slots, heaviest, steps=1)
         except Fault as fault:
             if fault.reason is not Reason.OUT_OF_MEMORY:
                 raise
@@ -86,24 +90,28 @@ def room_for(wanted: int, peaks: tuple[float, float], memory: float, beside: boo
     return max(1, min(wanted, int((room - (peaks[0] - each)) / each)))
 
 
-def _seconds_a_step(
-    engine: Engine, slots: int, params: Mapping[str, Any], *, before: int = 1, steps: int = _STEPS
-) -> float:
+def _seconds_a_step(engine: Engine, slots: int, params: Mapping[str, Any], *, steps: int = _STEPS) -> float:
     """Joins so many trials of these parameters, takes some steps, leaves."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     try:
         for slot in range(slots):
             engine.join(slot, Assignment(slot, {**params, "max_steps": 1000}, 0, (1.0,), str(folder)))
-        engine.advance(limit=before)
-        _wait(engine)
-        start = time.perf_counter()
-        engine.advance(limit=steps)
-        _wait(engine)
-        return (time.perf_counter() - start) / steps
+        if engine.records:
+            _timed(engine, _SEEN)
+            return min(_timed(engine, 1) for _ in range(_TRIED))
+        _timed(engine, 1)
+        return _timed(engine, steps) / steps
     finally:
         for slot in range(slots):
             engine.leave(slot)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _timed(engine: Engine, steps: int) -> float:
+    start = time.perf_counter()
+    engine.advance(limit=steps)
+    _wait(engine)
+    return time.perf_counter() - start
 
 
 def _wait(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from trainables.hf.guards import SAMPLED, Stillness, check_rows
 from trainables.hf.trial import clock, computes_in_bf16
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, bases, choosing, norms, optimizer, resuming, sites
+from trainables.packed import adapters, bases, choosing, norms, optimizer, replays, resuming, sites
 from trainables.packed.batches import Batch, collate
 from trainables.packed.choosing import Choice
 from trainables.packed.copies import Copies
@@ -74,14 +74,13 @@ class Engine:
         self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
         show = partial(self._show, training=True)
-        on = record and self.device.type == "cuda"
+        on = record and replays.possible(self.device)
         self._replays = Replays(self._backbone, show, self._board, self._sites.values(), on=on)
         self._make_room(slots)
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
         """How many trials to take, of `wanted` at most; see choosing.py. Before the first one joins."""
         self._make_room(wanted)
-        self._replays.on = self.records and not beside  # the unpacked trial needs the memory that they would hold
         choice = choosing.choose(self, wanted, heaviest, measure=measure, beside=beside)
         self._make_room(choice.slots)
         return choice
@@ -101,8 +100,9 @@ class Engine:
             if outside:
                 raise Fault(Reason.CONFIG, f"{outside[0]} is no linear layer that can be packed",
                             "leave it out of target_modules")  # fmt: skip
-            if self._stack.fit(settings.train.lora_r):
-                self._replays.forget()
+            if settings.train.lora_r > self._stack.rank:
+                self._replays.forget()  # before the larger buffers want memory
+                self._stack.fit(settings.train.lora_r)
                 sites.bind(self._sites, self._stack)
             self._stack.put(slot, made.adapter, settings.train.lora_r)
         for name, site in self._sites.items():
@@ -185,6 +185,10 @@ class Engine:
         """Whether steps are recorded and replayed."""
         return self._replays.on
 
+    def launching(self) -> AbstractContextManager[None]:
+        """Meanwhile they are not: every kernel is launched."""
+        return self._replays.paused()
+
     @property
     def free(self) -> list[int]:
         """The empty slots."""
@@ -223,7 +227,11 @@ class Engine:
                 self.device, non_blocking=True
             )
             # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
-            losses.sum().backward()
+            try:
+                losses.sum().backward()
+            except torch.OutOfMemoryError:
+                self._replays.forget()  # or whoever comes next meets the same
+                raise
         numbers = torch.tensor([trial.number for trial in active], device=self.device)
         self._losses.index_add_(0, numbers, losses.detach())
         full = [trial for trial in active if not trial.mid_window]
@@ -320,7 +328,7 @@ class Engine:
     def _losses_of(self, batch: Batch, hidden: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
         """The negative log-likelihood of every part's rows, summed over their targets."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            return self._head.losses(hidden(batch), batch)
+            return self._replays.making_way(lambda: self._head.losses(hidden(batch), batch))
 
     def _backbone(self, batch: Batch) -> torch.Tensor:
         """The base's last hidden states, [1, tokens, features]."""

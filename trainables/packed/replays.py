@@ -8,8 +8,9 @@ so a batch's rows are brought to one of a few shapes (`batches.collate`), and ad
 Two graphs a shape: the way to the last hidden states, and the way back from their gradient. What lies between is not
 recorded: the head scores as many positions as have a target.
 
-What a recording holds is memory that nothing else can use. So there is one where it leaves room (`_room`), and none any
-more where a batch comes that is larger than all before and would have none beside it (`_make_way`).
+What a recording holds is memory that nothing else can use. So there is one where it leaves room (`_room`), none any
+more where a batch comes that is larger than all before and would have none beside it (`_make_way`), and none where
+memory gave out nevertheless (`making_way`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -36,10 +37,15 @@ _MOST = 32
 _MORE = 1.3
 """What a recording takes, by what the way forward leaves for the way back."""
 
+_GENERATIONS = (9, 10)
+"""Of GPUs whose `grouped_mm` reads where segments end by itself. On others it asks the host, in torch 2.11 to 2.13, and
+a step that does cannot be recorded; besides, `bmm` over segments filled up to one length is faster there."""
+
 _SPARE = 0.1
 """Share of the GPU that a recording leaves free, besides what a step has needed so far."""
 
 Pass = Callable[[Batch], torch.Tensor]
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,11 @@ class _Recorded:
     hidden: torch.Tensor
     gradient: torch.Tensor
     kept: Any
+
+
+def possible(device: torch.device) -> bool:
+    """Whether steps can be recorded on a device."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in _GENERATIONS
 
 
 class Replays:
@@ -100,11 +111,32 @@ class Replays:
             self._left[key] = torch.cuda.memory_allocated() - before
         return hidden
 
+    def making_way(self, run: Callable[[], Given]) -> Given:
+        """What `run` gives; where memory gives out beside recordings, they go and it is run once more."""
+        try:
+            return run()
+        except torch.OutOfMemoryError as error:
+            if not self._recorded:
+                raise
+            traceback.clear_frames(error.__traceback__)
+        self.forget()
+        return run()
+
     def forget(self) -> None:
-        """Drops what is recorded: the adapters that it reads lie elsewhere now."""
+        """Drops what is recorded: the adapters that it reads are about to lie elsewhere, or memory gave out."""
         self._give_back()
         self._refused.clear()
         self._left.clear()
+        self._most = 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Meanwhile nothing is recorded or replayed."""
+        on, self.on = self.on, False
+        try:
+            yield
+        finally:
+            self.on = on
 
     def _give_back(self) -> None:
         if self._recorded:
@@ -142,21 +174,25 @@ class Replays:
         if larger:
             self._give_back()
         while len(self._recorded) >= _MOST:
-            del self._recorded[next(iter(self._recorded))]
+            self._left.pop(oldest := next(iter(self._recorded)))
+            del self._recorded[oldest]
         before, stream = torch.cuda.memory_reserved(), torch.cuda.current_stream()
-        failure = ""
+        failure, no_room = "", False
         try:
             self._recorded[key] = self._passes(batch.copy())
-        except RuntimeError as error:  # out of memory is one
+        except RuntimeError as error:
             traceback.clear_frames(error.__traceback__)
-            failure = str(error)
+            failure, no_room = str(error), isinstance(error, torch.OutOfMemoryError)
         finally:
             torch.cuda.set_stream(stream)  # a recording that ends in an error does not come back to it
             torch._C._cuda_clearCublasWorkspaces()  # 67 MB of each stream that a recording has had are kept otherwise
             self._show(batch)
         if failure:
-            self.on = False
             self._mend()
+            if no_room:
+                self._refused.add(key)
+                return False
+            self.on = False
             logging.getLogger(__name__).warning("steps cannot be recorded as CUDA graphs: %s", failure)
             return False
         self._held += torch.cuda.memory_reserved() - before

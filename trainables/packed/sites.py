@@ -19,7 +19,11 @@ from tuner.contract import Fault, Reason
 
 @dataclass(frozen=True)
 class Dropout:
-    """A slot's dropout: its own stream of random numbers, so that a trial does not feel its neighbours."""
+    """A slot's dropout: its own stream of random numbers, so that none of it is shared with its neighbours.
+
+    Where steps are recorded, how many of them are drawn follows from the batch's shape, and so from the neighbours'
+    rows: which masks a trial draws then depends on them, what they are drawn from does not.
+    """
 
     share: float
     stream: torch.Generator

@@ -48,16 +48,16 @@ class Stack:
         self._allocate(0)
 
     def _allocate(self, rank: int) -> None:
-        self.rank = rank
-        self._looked_at: dict[tuple[int, frozenset[str], int], torch.Tensor] = {}
-        self.width = sum(rank * (shape.inputs + shape.outputs) for shape in self.shapes.values())
-        size = (self.slots, self.width)
-        self.weights, self.grads, self.first, self.second = (
-            torch.zeros(size, dtype=self.dtype, device=self.device) for _ in range(4)
-        )
+        width = sum(rank * (shape.inputs + shape.outputs) for shape in self.shapes.values())
+        size = (self.slots, width)
+        weights, grads, first, second = (torch.zeros(size, dtype=self.dtype, device=self.device) for _ in range(4))
         # What the products read: the weights themselves, or their bf16 copy, cast once a step and not once a product
         same = self.compute == self.dtype
-        self.cast = self.weights if same else torch.zeros(size, dtype=self.compute, device=self.device)
+        cast = weights if same else torch.zeros(size, dtype=self.compute, device=self.device)
+        # Only now: where there is no memory for them, everything stays as it is
+        self.weights, self.grads, self.first, self.second, self.cast = weights, grads, first, second, cast
+        self.rank, self.width = rank, width
+        self._looked_at: dict[tuple[int, frozenset[str], int], torch.Tensor] = {}
 
     def views(self, buffer: torch.Tensor) -> dict[str, Pair]:
         """Every module's A [rows, rank, in] and B [rows, out, rank] in `buffer` [rows, width]."""

@@ -44,17 +44,20 @@ Answer = tuple[Report, str]
 
 class EngineActor:
     """A program's engine with up to `slots` places, and the thread that runs it. Its methods may be called at once.
-    threads: of what it computes on a CPU; None: as many as its environment says.
+    threads: of what it computes on a CPU; None: as many as its environment says. beside: whether unpacked trials share
+    its GPU.
 
     It imports what the program needs as soon as it lives; `begin` hands it the rows and makes the engine. One that took
     the place of one that died is made by the first trial that comes.
     """
 
-    def __init__(self, program: str, settings: dict[str, Any], slots: int, threads: int | None) -> None:
+    def __init__(
+        self, program: str, settings: dict[str, Any], slots: int, threads: int | None, *, beside: bool
+    ) -> None:
         # Before torch is imported. Ray has counted what the slots' actors hold off, and rounded 1.9 cores down to one
         if threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(threads)
-        self._program, self._settings, self._slots = program, settings, slots
+        self._program, self._settings, self._slots, self._beside = program, settings, slots, beside
         self._engine: Any = None
         self._orders: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
@@ -70,7 +73,7 @@ class EngineActor:
 
         def make() -> Begun:
             self._make(preparation)
-            choice = self._engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=asked.beside)
+            choice = self._engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=self._beside)
             self._slots = choice.slots
             return Begun(choice.slots, choice.fit, choice.note)
 
@@ -120,7 +123,7 @@ class EngineActor:
     def _make(self, preparation: Preparation) -> None:
         if self._engine is None:
             made: Any = load_program(self._program)
-            self._engine = made.pack(self._settings, arrived(preparation), self._slots)
+            self._engine = made.pack(self._settings, arrived(preparation), self._slots, beside=self._beside)
 
     def _join(self, assignment: Assignment, preparation: Preparation, luggage: Luggage) -> Answer | None:
         number = assignment.number
@@ -233,12 +236,10 @@ class SoloActor:
 
 @dataclass(frozen=True)
 class Asked:
-    """heaviest: parameters of the trial that takes most memory. measure: whether to find out how many trials pay.
-    beside: whether to leave room for an unpacked trial on the same GPU."""
+    """heaviest: parameters of the trial that takes most memory. measure: whether to find out how many trials pay."""
 
     heaviest: Mapping[str, Any]
     measure: bool
-    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ class Engines:
     def begin(self, preparation: Preparation, *, heaviest: Mapping[str, Any], measure: bool) -> list[Begun]:
         """Hands the rows to the engines; returns when they stand. Raises Fault where one cannot."""
         begun = []
-        asked = Asked(heaviest, measure, beside=bool(self.solos))
+        asked = Asked(heaviest, measure)
         for answer in ray.get([engine.begin.remote(preparation, asked) for engine in self.packed]):
             if isinstance(answer, Begun):
                 begun.append(answer)
@@ -302,7 +303,7 @@ def engines(
     made = tuple(
         engine.options(
             num_cpus=round(cpus * (1 - share), 3), num_gpus=round(resources.gpus * (1 - share), 3), **options
-        ).remote(program, settings, resources.slots, threads)
+        ).remote(program, settings, resources.slots, threads, beside=mixed)
         for _ in range(resources.workers)
     )
     beside = tuple(

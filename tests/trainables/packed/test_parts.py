@@ -237,6 +237,27 @@ def test_a_higher_rank_moves_everything_over() -> None:
     torch.testing.assert_close(stack.first, 2 * stack.weights)
 
 
+def test_a_higher_rank_that_has_no_room_leaves_everything_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, _ = stacked(torch.float32, [4, 3])
+    before = {slot: [part.clone() for part in stack.get(slot, ["x"])["x"]] for slot in range(2)}
+    zeros, made = torch.zeros, []
+
+    def few(*args: Any, **kwargs: Any) -> torch.Tensor:
+        made.append(args)
+        if len(made) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return zeros(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "zeros", few)
+        with pytest.raises(torch.OutOfMemoryError):
+            stack.fit(9)
+    assert stack.rank == 8 and stack.fit(9) and stack.rank == 16
+    for slot in range(2):
+        for old, new in zip(before[slot], stack.get(slot, ["x"])["x"], strict=True):
+            assert old.equal(new)
+
+
 def test_what_is_looked_at_of_a_slot_is_the_beginning_of_each_tensor() -> None:
     shapes = {"x": Shape(5, 7), "y": Shape(2, 3), "z": Shape(4, 4)}
     stack = Stack(shapes, 2, torch.float32, torch.float32, torch.device("cpu"))
