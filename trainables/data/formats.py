@@ -144,7 +144,7 @@ def _misnamed(rows: Rows, data: DataSettings, wanted: str) -> InputError:
         remedy = f"set data.text_field to {got[0]!r} if it holds the text"
     return InputError(
         f"the columns are {', '.join(map(repr, got)) or 'none'}",
-        where=rows.where(0) if rows.lines else rows.source,
+        where=rows.where(0),
         expected=f"{expected} (TRL's formats messages, prompt-completion, text)",
         remedy=remedy,
     )

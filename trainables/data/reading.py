@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,28 @@ _EXPECTED = "a .jsonl, .json, .parquet or .csv file, a folder written by `datase
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as read, and where each came from."""
+    """Rows as read, and where each stands in its source: splitting and drawing rows keep that."""
 
     source: str
     rows: list[Row]
-    lines: Sequence[int] = field(default=())
-    """The line of each row, in text files."""
+    numbers: Sequence[int] = ()
+    """The place of each row in the source, from 1, as a person counts there; empty for all rows in their order."""
+    by_line: bool = False
+    """Whether `numbers` are lines of a text file, in which a row may take several and others are blank."""
+    split: str = ""
+    """The split that rows are counted in, where the source has splits."""
 
     def where(self, index: int) -> str:
         """The place of a row, for an error message."""
-        return f"{self.source}:{self.lines[index]}" if self.lines else f"{self.source}, row {index + 1}"
+        number = self.numbers[index] if self.numbers else index + 1
+        if self.by_line:
+            return f"{self.source}:{number}"
+        return f"{self.source}{f' ({self.split})' if self.split else ''}, row {number}"
 
     def select(self, indices: Sequence[int]) -> Rows:
         """Some of the rows, in the order of `indices`."""
-        lines = [self.lines[i] for i in indices] if self.lines else ()
-        return Rows(self.source, [self.rows[i] for i in indices], lines)
+        numbers = self.numbers or range(1, len(self.rows) + 1)
+        return replace(self, rows=[self.rows[i] for i in indices], numbers=[numbers[i] for i in indices])
 
 
 def read(source: str, data: DataSettings, setting: str = "data.revision") -> Rows:
@@ -88,7 +95,7 @@ def _jsonl(path: Path) -> Rows:
                 raise InputError(f"a JSON {_kind(row)}", where=where, expected="one JSON object a line")
             rows.append(row)
             lines.append(number)
-    return Rows(str(path), rows, lines)
+    return Rows(str(path), rows, lines, by_line=True)
 
 
 def _json(path: Path) -> Rows:
@@ -127,18 +134,25 @@ def _csv(path: Path) -> Rows:
     lines: list[int] = []
     csv.field_size_limit(1 << 30)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        header: list[str] = []
+        begins = 1  # of a record that takes several lines, the first is told
         try:
-            for row in reader:
-                if None in row or None in row.values():
-                    got = len(row) + len(row.get(None) or ()) - (None in row) - list(row.values()).count(None)
-                    raise InputError(f"{got} values", where=f"{path}:{reader.line_num}",
-                                     expected=f"{len(reader.fieldnames or ())}, as in the header")  # fmt: skip
-                rows.append(dict(row))
-                lines.append(reader.line_num)
+            for values in reader:
+                begins, line = reader.line_num + 1, begins
+                if not values:
+                    continue
+                if not header:
+                    header = values
+                    continue
+                if len(values) != len(header):
+                    raise InputError(f"{len(values)} values", where=f"{path}:{line}",
+                                     expected=f"{len(header)}, as in the header")  # fmt: skip
+                rows.append(dict(zip(header, values, strict=True)))
+                lines.append(line)
         except csv.Error as error:
-            raise InputError(f"malformed CSV: {error}", where=f"{path}:{reader.line_num}") from None
-    return Rows(str(path), rows, lines)
+            raise InputError(f"malformed CSV: {error}", where=f"{path}:{begins}") from None
+    return Rows(str(path), rows, lines, by_line=True)
 
 
 def _folder(path: Path, data: DataSettings) -> Rows:
@@ -154,7 +168,7 @@ def _folder(path: Path, data: DataSettings) -> Rows:
         if data.split not in found:
             raise InputError(f"no split {data.split!r}", where=str(path), expected=f"one of {', '.join(found)}",
                              remedy="set data.split")  # fmt: skip
-        found = found[data.split]
+        return Rows(str(path), found[data.split].to_list(), split=data.split)
     return Rows(str(path), found.to_list())
 
 
@@ -176,7 +190,7 @@ def _hub(source: hub.Source, data: DataSettings) -> Rows:
     # Offline, `datasets` takes whatever commit it read last
     if unreachable and source.is_pinned and not any(str(source.revision) in f["filename"] for f in found.cache_files):
         raise hub.nowhere(source)
-    return Rows(source.name, found.to_list())
+    return Rows(source.name, found.to_list(), split=data.split)
 
 
 def _unreadable(error: Exception, where: str, expected: str) -> InputError:

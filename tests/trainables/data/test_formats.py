@@ -14,7 +14,7 @@ DATA = DataSettings(train="rows.jsonl")
 
 
 def clean(rows: list[dict[str, Any]], data: DataSettings = DATA) -> list[dict[str, Any]]:
-    given = Rows("rows.jsonl", rows, range(1, len(rows) + 1))
+    given = Rows("rows.jsonl", rows, range(1, len(rows) + 1), by_line=True)
     return formats.normalize(given, formats.detect(given, data), data)
 
 

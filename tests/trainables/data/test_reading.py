@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import completion_rows, write_jsonl
-from trainables.data import reading
+from trainables.data import formats, reading, splitting
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
@@ -93,3 +94,80 @@ def test_a_missing_split(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no split 'train'") as caught:
         read(tmp_path / "f")
     assert "test" in caught.value.expected
+
+
+def written(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+    """`rows` in one of the formats, by the name's suffix; a name without one is a folder of `datasets`."""
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / name
+    match path.suffix:
+        case ".jsonl":
+            write_jsonl(path, rows)
+        case ".json":
+            path.write_text(json.dumps({"data": rows} if name.startswith("wrapped") else rows))
+        case ".parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=7)
+        case _ if name == "splits":
+            datasets.DatasetDict(train=datasets.Dataset.from_list(rows)).save_to_disk(path)
+        case _:
+            datasets.Dataset.from_list(rows).save_to_disk(path)
+    return path
+
+
+PLACES = {
+    "a.jsonl": "a.jsonl:90", "a.json": "a.json, row 90", "wrapped.json": "wrapped.json, row 90",
+    "a.parquet": "a.parquet, row 90", "folder": "folder, row 90", "splits": "splits (train), row 90",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "place"), PLACES.items())
+@pytest.mark.parametrize("part", ["whole", "split", "split and drawn"])
+def test_a_row_is_counted_in_its_file_whatever_became_of_the_rows(
+    tmp_path: Path, name: str, place: str, part: str
+) -> None:
+    rows: list[dict[str, Any]] = completion_rows(100)
+    rows[89]["completion"] = None
+    path = written(tmp_path, name, rows)
+    found = reading.read(str(path), DataSettings(train=str(path)))
+    sets = [found]
+    if part != "whole":
+        limit = 95 if part == "split and drawn" else None
+        # Seeds differ in which of both sets has the row, and in whether it is among those drawn
+        for seed in range(6):
+            data = DataSettings(train=str(path), seed=seed, validation_fraction=0.5 if limit is None else 0.02,
+                                max_train_rows=limit)  # fmt: skip
+            sets += splitting.split(found, None, data)
+        sets = [part for part in sets[1:] if rows[89] in part.rows]
+        assert len(sets) >= 5
+    for part_of_it in sets:
+        with pytest.raises(InputError) as caught:
+            formats.normalize(part_of_it, formats.Format("prompt-completion", False), DataSettings(train="x"))
+        assert caught.value.where == str(tmp_path / place)
+
+
+def test_a_record_of_several_lines_is_at_its_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,b\n"one\ntwo\nthree",1\n\n"four\nfive",2\nsix,3\n')
+    rows = read(path)
+    assert [row["b"] for row in rows.rows] == ["1", "2", "3"]
+    assert [rows.where(index) for index in range(3)] == [f"{path}:{line}" for line in (2, 6, 8)]
+    path.write_text('text,b\nx,1\n"one\ntwo",2,3\n')
+    with pytest.raises(InputError, match="3 values") as caught:
+        read(path)
+    assert caught.value.where == f"{path}:3"
+    path.write_text('text,b\nx,1\n"never closed,2\ny,3\n')
+    with pytest.raises(InputError, match="malformed CSV") as caught:
+        read(path)
+    assert caught.value.where == f"{path}:3"
+
+
+def test_columns_that_only_one_set_has_are_named_with_their_row(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": "a", "answer": "b"} for _ in range(10)]
+    path = written(tmp_path, "a.json", rows)
+    part = read(path).select([6, 8])
+    with pytest.raises(InputError, match="the columns are") as caught:
+        formats.detect(part, DataSettings(train=str(path)))
+    assert caught.value.where == f"{path}, row 7"
