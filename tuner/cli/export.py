@@ -28,7 +28,8 @@ def command(
 ) -> int:
     """Copies the best adapter of the search NAME to DIR, or merges it into its base with --merge."""
     from tuner.cli.output import answer_json
-    from tuner.report.words import near, size
+    from tuner.config.paths import near
+    from tuner.report.words import size
     from tuner.results.folder import open_run
 
     folder = open_run(storage_path, name)

@@ -107,14 +107,14 @@ def labels_of_run(folder: RunFolder) -> dict[str, str]:
 
 def place_of(path: Path) -> Place:
     """A run folder in the words that the user would type from here."""
-    from tuner.config.paths import storage_uri
+    from tuner.config.paths import near
     from tuner.report.summary import Place, kept_in
-    from tuner.report.words import near
+    from tuner.results.command_line import shown_storage
 
     log = path / "logs" / "driver.log"
     return Place(
         name=path.name,
-        storage_path=storage_uri(path.parent) or near(path.parent),
+        storage_path=shown_storage(path.parent),
         log=near(log) if log.exists() else "",
         kept=kept_in(path / "best"),
     )

@@ -24,10 +24,10 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
     import sys
 
     from tuner.cli.output import answer, answer_json, width
+    from tuner.config.paths import near
     from tuner.contract import InputError
     from tuner.report.machine import trial_json
     from tuner.report.trial import trial_report
-    from tuner.report.words import near
     from tuner.results.folder import open_run
 
     folder = None

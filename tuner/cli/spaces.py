@@ -20,9 +20,9 @@ def command(name: str | None, program: str, as_json: bool, schema: bool) -> int:
 
     from tuner.cli.output import answer, answer_json, answer_schema, width
     from tuner.config import shipped_spaces, space_schema
+    from tuner.config.paths import near
     from tuner.contract import load_program
     from tuner.report.spaces import space_list, space_report
-    from tuner.report.words import near
     from tuner.space import load_space
 
     trains = load_program(program)

@@ -257,4 +257,6 @@ def _dry_run(payload: Payload, parcel: Parcel) -> dict[str, Any]:
 
 
 def _status_line(name: str, cluster: Cluster) -> str:
-    return f"python -m tuner status {name} --address {cluster.address}"
+    from tuner.results.command_line import command_line
+
+    return command_line("status", name, address=cluster.address)

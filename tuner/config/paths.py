@@ -53,6 +53,12 @@ def absolute(path: str | Path, base: Path | None = None) -> Path:
     return Path(os.path.abspath((base or Path.cwd()) / Path(path).expanduser()))  # noqa: PTH100  resolve() follows links
 
 
+def near(path: Path) -> str:
+    """A path relative to the working folder where it lies below it, absolute elsewhere."""
+    below = os.path.relpath(path)
+    return str(path.absolute()) if below == ".." or below.startswith(f"..{os.sep}") else below
+
+
 def is_uri(storage: str) -> bool:
     """Whether runs are kept in an object store: `s3://bucket/runs`."""
     return "://" in storage

@@ -26,6 +26,7 @@ from tuner.execution.signals import StopRequested, StopSignals
 from tuner.execution.token import guard_token
 from tuner.results import storage
 from tuner.results.adapters import write_best
+from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.records import SearchRecord
@@ -168,10 +169,7 @@ class _Search:
             try:
                 halt = self._carry_out(stack)
             except RayGone as gone:
-                trouble = (
-                    f"{gone}; every report before it is kept\n"
-                    f"  try: python -m tuner search --resume {self._folder.name}"
-                )
+                trouble = f"{gone}; every report before it is kept\n  try: {resume_command_line(self._folder.path)}"
             except StopRequested:
                 pass
             except SystemExit as leaving:  # Ray answers SIGTERM itself while it starts, with this
@@ -331,7 +329,7 @@ class _Search:
                 raise
             trouble = (
                 f"no room on the disk of {self._folder.path}: the end could not be written, every report before it is "
-                f"kept\n  try: make room, then `search --resume {self._folder.name}` writes what is missing"
+                f"kept\n  try: make room; this writes what is missing: {resume_command_line(self._folder.path)}"
             )
             code = code or 1
         return Outcome(record, self._folder.path, code, stopped, trouble)

@@ -25,6 +25,7 @@ from tuner.execution.resources import SLOT_CPUS, Resources
 from tuner.execution.signals import StopSignals
 from tuner.execution.watchdog import Watchdog
 from tuner.execution.worker import Naming, TrialActor, WorkerConfig, trial_name
+from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
@@ -103,7 +104,7 @@ def run_trials(
         keep_adapters=experiment.run.keep_adapters,
         check=partial(_check, plan),
     )
-    plaques = Plaques([f"search {folder.name}", f"show   python -m tuner status {folder.path}"])
+    plaques = Plaques([f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"])
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     books = Books(
         folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, plaques=plaques,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner.config.paths import near
 from tuner.contract import Budget
 from tuner.report import words
 from tuner.report.lines import Line, clean, crop, labelled, line, pad, title, width_of, wrap
@@ -71,7 +72,7 @@ def _setting(value: Any) -> str:
         rest = ", ".join(f"{k} {shown(v)}" for k, v in value.items() if k != "kind" and v is not None)
         return f"{kind} ({rest})".strip() if rest else kind
     if isinstance(value, str) and value.startswith(os.sep):
-        return clean(words.near(Path(value)))
+        return clean(near(Path(value)))
     return clean(shown(value))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +11,9 @@ from tuner.contract import Reason, Status
 from tuner.report import standing, words
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, title
 from tuner.report.table import leaderboard
+from tuner.results.command_line import DEFAULT_STORAGE, command_line
 from tuner.results.records import SearchRecord, TrialRecord
 
-PROGRAM = "python -m tuner"
-DEFAULT_STORAGE = "runs"
 ROWS = 16
 """Rows of the leaderboard at the end: a whole default search, and no more than a screen of a larger one."""
 
@@ -36,12 +34,9 @@ class Place:
     def folder(self) -> str:
         return f"{self.storage_path.rstrip('/') or '/'}/{self.name}" if self.storage_path != "/" else f"/{self.name}"
 
-    def command(self, words_: str) -> str:
-        """A command line that finds this run: with `--storage-path` where it is not the default."""
-        if self.address:
-            return f"{PROGRAM} {words_} --address {shlex.quote(self.address)}"
-        where = "" if self.storage_path == DEFAULT_STORAGE else f" --storage-path {shlex.quote(self.storage_path)}"
-        return f"{PROGRAM} {words_}{where}"
+    def command(self, *words_: str) -> str:
+        """A command line that finds this run from here."""
+        return command_line(*words_, storage_path=self.storage_path, address=self.address)
 
 
 def summary(
@@ -100,13 +95,13 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
         left = max(0, record.num_trials - record.num_ended)
         out += labelled("left", f"{words.plural(left, 'trial')} not ended; to go on with them:", width, "warn")
         verb = "submit" if place.address else "search"
-        out.append(_command("", place.command(f"{verb} --resume {place.name}")))
+        out.append(_command("", place.command(verb, "--resume", place.name)))
     if best and place.address:
         out += labelled("kept", f"{place.folder}/best, on the cluster", width)
     if best:
         out += _next(record, place)
     elif is_halted(record) and (culprit := _culprit(record)):
-        out.append(_command("next", place.command(f"show {place.name} {culprit.number}")))
+        out.append(_command("next", place.command("show", place.name, str(culprit.number))))
     if place.log and not best:
         out += labelled("log", place.log, width)
     return out
@@ -140,16 +135,16 @@ def _failed(record: SearchRecord, place: Place, width: int) -> list[Line]:
     for remedy in dict.fromkeys(clean(t.remedy) for t in failed if t.remedy and t.remedy != record.halt_remedy):
         out += labelled("try", remedy, width)
     seen = next((t for t in failed if t.reason in (Reason.ERROR, Reason.INFRASTRUCTURE)), failed[0])
-    out.append(_command("", place.command(f"show {place.name} {seen.number}")))
+    out.append(_command("", place.command("show", place.name, str(seen.number))))
     return out
 
 
 def _next(record: SearchRecord, place: Place) -> list[Line]:
     assert record.best is not None
-    commands = [place.command(f"show {place.name} {record.best.number}")]
+    commands = [place.command("show", place.name, str(record.best.number))]
     if place.kept:
-        commands += [place.command(f"export {place.name} --to DIR")]
-        commands += [f"{PROGRAM} train {shlex.quote(place.folder + '/best/train.yaml')}"]
+        commands += [place.command("export", place.name, "--to", "DIR")]
+        commands += [command_line("train", f"{place.folder}/best/train.yaml")]
     return [_command("next" if i == 0 else "", command) for i, command in enumerate(commands)]
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 _COUNT_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -126,12 +124,6 @@ def clock(seconds: float) -> str:
     """A running clock: "1:12", "2:05:09"."""
     s = max(0, int(seconds))
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
-
-
-def near(path: Path) -> str:
-    """A path relative to the working folder where it lies below it, absolute elsewhere."""
-    below = os.path.relpath(path)
-    return str(path.absolute()) if below.startswith("..") else below
 
 
 def plural(n: int, noun: str) -> str:

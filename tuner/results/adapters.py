@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from tuner.contract import STATE, InputError
+from tuner.results.command_line import command_line
 from tuner.results.folder import RunFolder
 from tuner.results.model_card import model_card
 from tuner.results.records import SearchRecord
@@ -62,7 +63,7 @@ def write_best(
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         shutil.copytree(adapter, fresh, ignore=_not_plain)
-        again = f"python -m tuner train {folder.best}/train.yaml"
+        again = command_line("train", f"{folder.best}/train.yaml")
         header = f"# Trains trial {winner.number} of {folder.name} again: {again}\n"
         (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
         (fresh / "README.md").write_text(model_card(folder.name, record, winner, resolved), encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 from tuner.apart import Apart
 from tuner.contract import PROGRAMS, InputError
 from tuner.results.adapters import MANIFEST, checked_manifest
+from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.stranger import inside, is_plain_file, read_object
 from tuner.room import is_full
@@ -31,7 +32,7 @@ def export_best(
             "there is no best adapter",
             where=str(folder.path),
             expected="a search with at least one usable trial, at its end",
-            remedy=f"python -m tuner status {folder.name}",
+            remedy=run_command_line(folder.path, "status", folder.name),
         )
     files = checked_manifest(folder.best)["files"]
     resolved = _mergeable(folder, program, trust_remote_code) if merge else {}

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from tuner.contract import InputError
 from tuner.results import storage
+from tuner.results.command_line import resume_command_line, run_command_line
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
@@ -144,7 +145,7 @@ class RunLock:
                 f"the run {folder.name!r} is being written by another driver" + (f" ({holder})" if holder else ""),
                 where=str(folder.path),
                 remedy="wait for it, or start under another name; watch it with: "
-                f"python -m tuner status {folder.name}{_elsewhere(folder)}",
+                f"{run_command_line(folder.path, 'status', folder.name)}",
             ) from error
         self._lock: int | None = lock
         with suppress(OSError):  # on a full disk the lock holds all the same, it only does not say whose it is
@@ -170,8 +171,7 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
         raise InputError(
             f"the run {name!r} is already there",
             where=str(folder.path),
-            remedy=f"go on with it (python -m tuner search --resume {name}{_elsewhere(folder)}), "
-            "or choose another --name",
+            remedy=f"go on with it ({resume_command_line(folder.path)}), or choose another --name",
         )
     try:
         folder.path.mkdir(parents=True)
@@ -221,12 +221,6 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
             remedy="give --storage-path if the runs lie elsewhere",
         )
     return folder
-
-
-def _elsewhere(folder: RunFolder) -> str:
-    """The option that finds a run outside the default storage path."""
-    storage = folder.path.parent
-    return "" if storage == Path("runs").resolve() else f" --storage-path {storage}"
 
 
 def _named(storage_path: Path, name: str) -> RunFolder:

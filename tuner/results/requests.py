@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import InputError
+from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder
 
 WAIT_S = 10.0
@@ -88,7 +89,7 @@ def _require_driver(folder: RunFolder) -> None:
         f"no driver runs the search {folder.name!r}" + ("; it is over" if over else ""),
         where=str(folder.path),
         expected="a running search",
-        remedy=f"go on with it: python -m tuner search --resume {folder.name}",
+        remedy=f"go on with it: {resume_command_line(folder.path)}",
     )
 
 

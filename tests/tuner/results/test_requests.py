@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,8 @@ def test_a_refusal_reaches_who_asked_whole(folder: RunFolder) -> None:
 def test_without_a_driver_it_is_said_at_once(folder: RunFolder) -> None:
     with pytest.raises(InputError, match="no driver runs the search 'first'") as caught:
         ask(folder, "pause", {})
-    assert caught.value.remedy == "go on with it: python -m tuner search --resume first"
+    where = shlex.quote(str(folder.path.parent))
+    assert caught.value.remedy == f"go on with it: python -m tuner search --resume first --storage-path {where}"
     assert not folder.control.exists()
 
 

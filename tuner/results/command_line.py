@@ -1,0 +1,37 @@
+"""Command lines that a message tells a person to run: whole, quoted, and about a run that they find from here."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from tuner.config.paths import near, storage_uri
+
+PROGRAM = "python -m tuner"
+DEFAULT_STORAGE = "runs"
+
+
+def command_line(*words: str, storage_path: str = DEFAULT_STORAGE, address: str = "") -> str:
+    """`python -m tuner WORDS`, each word quoted where a shell asks for it.
+
+    storage_path: named where it is not the default one. address: the cluster where the run is, in place of a folder.
+    """
+    where = ["--address", address] if address else []
+    if not address and storage_path != DEFAULT_STORAGE:
+        where = ["--storage-path", storage_path]
+    return f"{PROGRAM} {shlex.join([*words, *where])}"
+
+
+def run_command_line(run: Path, *words: str) -> str:
+    """The same about the run folder `run`, whose name `words` hold where the command takes it."""
+    return command_line(*words, storage_path=shown_storage(run.parent))
+
+
+def resume_command_line(run: Path) -> str:
+    """The command line that goes on with the run in the folder `run`."""
+    return run_command_line(run, "search", "--resume", run.name)
+
+
+def shown_storage(storage: Path) -> str:
+    """The folder of the runs as a user would type it here: its URI where it is in an object store."""
+    return storage_uri(storage) or near(storage)
