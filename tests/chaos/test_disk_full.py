@@ -23,15 +23,14 @@ from trainables.data import store
 from trainables.data.tokenizing import Tokens
 from tuner.config import load_experiment
 from tuner.contract import InputError, Preparation, Reason, Status
+from tuner.disks import trouble_of
 from tuner.execution.cluster import ray_session
-from tuner.execution.disk import no_room
 from tuner.execution.search import resume_search, run_search
 from tuner.results.adapters import checked_manifest, write_best
 from tuner.results.export import export_best
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Event, Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord
-from tuner.room import is_full
 
 MIB = 2**20
 
@@ -136,7 +135,8 @@ def test_an_adapter_that_does_not_fit_leaves_the_one_before(disk: Path, fault: C
     ballast = fill(disk, leave=300_000)
     with pytest.raises(Exception) as caught:
         replace_adapter(disk, write)
-    assert is_full(caught.value) and no_room(caught.value).reason is Reason.INFRASTRUCTURE
+    trouble = trouble_of(caught.value)
+    assert trouble is not None and trouble.is_full and trouble.verdict.reason is Reason.INFRASTRUCTURE
     assert (place / "adapter_model.safetensors").read_bytes() == whole
     assert sorted(p.name for p in disk.iterdir()) == ["adapter", ballast.name]
     fault("a disk of 3 MB, full in the middle of a write")

@@ -38,8 +38,8 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt | click.Abort):
         _say("interrupted")
         return INTERRUPTED
+    from tuner.disks import is_full
     from tuner.execution.signals import StopRequested
-    from tuner.room import is_full
 
     if isinstance(error, StopRequested):
         _say("interrupted before the first trial: nothing was kept")

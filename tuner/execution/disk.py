@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.contract import Reason, Verdict
-from tuner.room import is_full
+from tuner.disks import is_full
 
 if TYPE_CHECKING:
     from tuner.study.study import Study
@@ -120,12 +119,6 @@ class StudyOnDisk:
                     raise
                 self._room.full(error)
                 made_anew = True
-
-
-def no_room(error: BaseException) -> Verdict:
-    """The end of a trial that could not write its adapter."""
-    told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return Verdict(Reason.INFRASTRUCTURE, f"no room on the disk ({told})", "make room on the disk of the run folder")
 
 
 def _mib(size: float) -> str:

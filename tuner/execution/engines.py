@@ -32,10 +32,9 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.disks import trouble_of
 from tuner.execution.carrying import Luggage, arrived, carried
-from tuner.execution.disk import no_room
 from tuner.execution.resources import SLOT_CPUS, Resources
-from tuner.room import is_full
 
 Report = Setup | Evaluation | Verdict
 Answer = tuple[Report, str]
@@ -335,8 +334,8 @@ def verdict_of(error: BaseException) -> Answer:
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, Fault):
         return error.verdict, trace
+    if (trouble := trouble_of(error)) is not None:  # an InputError, too, may be said because of a failing disk
+        return trouble.verdict, trace
     if isinstance(error, InputError):
         return Verdict(Reason.CONFIG, str(error)), trace
-    if is_full(error):
-        return no_room(error), trace
     return Verdict(Reason.ERROR, f"{type(error).__name__}: {error}".splitlines()[0][:300]), trace

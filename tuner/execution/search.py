@@ -15,6 +15,7 @@ from tuner import __version__
 from tuner.apart import Apart
 from tuner.config import Experiment
 from tuner.contract import Fault, InputError, Preparation, Status, Verdict
+from tuner.disks import is_full
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.nodes import RayGone, offered, require_nodes
@@ -31,7 +32,6 @@ from tuner.results.folder import RunFolder, RunLock, create_run, default_name, o
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.records import SearchRecord
 from tuner.results.stranger import read_object
-from tuner.room import is_full
 from tuner.watch.trackers import Tracker, Tracking, load_tracker
 
 Observer = Callable[[Event], None]

@@ -13,6 +13,7 @@ from ray.tune import Stopper
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
 from tuner.contract import Preparation, Verdict
+from tuner.disks import is_full
 from tuner.execution.books import Books, Terms, readings
 from tuner.execution.control import Control
 from tuner.execution.disk import Room
@@ -29,7 +30,6 @@ from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
-from tuner.room import is_full
 from tuner.scheduling.asha import Asha
 from tuner.scheduling.rules import make_rules
 from tuner.seeds import derive_seed

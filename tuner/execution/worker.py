@@ -28,11 +28,10 @@ from tuner.contract import (
     Verdict,
     load_program,
 )
+from tuner.disks import trouble_of
 from tuner.execution.carrying import arrived, carried
-from tuner.execution.disk import no_room
 from tuner.execution.resources import SLOT_CPUS
 from tuner.redaction import LogFile
-from tuner.room import is_full
 from tuner.scheduling.wire import to_result
 
 
@@ -100,11 +99,13 @@ class TrialActor(tune.Trainable):
             return to_result(Verdict(Reason.ERROR, f"SystemExit: {leaving.code}"[:300]), traceback.format_exc())
         except Fault as fault:
             return to_result(fault.verdict, traceback.format_exc())
-        except InputError as error:
-            return to_result(Verdict(Reason.CONFIG, str(error)), traceback.format_exc())
         except Exception as error:
-            if is_full(error):
-                return to_result(no_room(error), traceback.format_exc())
+            # Words for the user that were said because of a failing disk are no fault of the user's
+            folder = None if isinstance(error, InputError) else Path(self._trial.assignment.folder)
+            if (trouble := trouble_of(error, folder)) is not None:
+                return to_result(trouble.verdict, traceback.format_exc())
+            if isinstance(error, InputError):
+                return to_result(Verdict(Reason.CONFIG, str(error)), traceback.format_exc())
             # torch is not to be imported here; a program that answers with a Fault can say what would be smaller
             out = type(error).__name__ == "OutOfMemoryError"
             reason = Reason.OUT_OF_MEMORY if out else Reason.ERROR

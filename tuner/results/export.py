@@ -10,11 +10,11 @@ from typing import Any
 
 from tuner.apart import Apart
 from tuner.contract import PROGRAMS, InputError
+from tuner.disks import is_full
 from tuner.results.adapters import MANIFEST, checked_manifest
 from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.stranger import inside, is_plain_file, read_object
-from tuner.room import is_full
 
 
 def export_best(

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import Reason, Status
+from tuner.disks import is_full
 from tuner.redaction import redacted
 from tuner.results import strict
-from tuner.room import is_full
 
 
 class Kind(StrEnum):
