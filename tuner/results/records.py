@@ -259,9 +259,16 @@ class SearchRecord:
 
     @property
     def budget_share(self) -> float | None:
-        """Training tokens spent over what all trials at full budget would have cost, in [0, 1]."""
-        full = sum(t.full_tokens for t in self.trials.values())
-        return min(1.0, self.tokens / full) if full else None
+        """Training tokens spent over what all planned trials would cost at their full budget, in [0, 1].
+
+        A trial that has reported nothing counts as much as the mean of those that have. Trials that a search which is
+        done never began do not count: its space was used up. None before the first report.
+        """
+        full = [tokens for trial in self.trials.values() if (tokens := trial.full_tokens)]
+        if not full:
+            return None
+        planned = len(self.trials) if self.outcome == "done" else max(self.num_trials, len(self.trials))
+        return min(1.0, self.tokens / (sum(full) / len(full) * planned))
 
     @property
     def gain(self) -> float | None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tuner.config import demo_path
+from tuner.config import demo_path, load_experiment
 from tuner.demo import folder
+from tuner.execution.plan import make_plan
 
 SPLITS = ("train", "validation", "test")
 
@@ -142,6 +143,12 @@ def test_the_recipe_is_a_point_of_the_space() -> None:
             assert parameter["low"] < train[name] < parameter["high"], name
 
 
-def test_the_warm_up_does_not_push_the_first_rung_back() -> None:
-    train = search()["train"]
-    assert train["warmup_ratio"] * train["max_steps"] <= math.ceil(train["max_steps"] / 27)
+def test_its_comments_name_the_rungs_and_evaluations_that_run() -> None:
+    plan = make_plan(load_experiment(demo_path()))
+    text, steps = demo_path().read_text("utf-8"), plan.budget.steps or 0
+    rungs = [round(share * steps) for share in plan.rungs if share < 1]
+    told = re.search(r"rungs at (\d+), (\d+) and (\d+) steps", text)
+    assert told and [int(number) for number in told.groups()] == rungs
+    told = re.search(r"# (\d+) steps: the first rung, at (\d+), lies at twice that", text)
+    assert told and [int(number) for number in told.groups()] == [round(plan.warmup * steps), rungs[0]]
+    assert rungs[0] == 2 * round(plan.warmup * steps)

@@ -95,3 +95,28 @@ def test_what_a_driver_that_vanished_left_over_is_dropped_by_a_look_at_the_folde
     best = [t.number for t in record.ranked if t.adapter][:2]
     kept = {*best, *(t.number for t in record.trials.values() if not t.has_ended), 999}
     assert {int(place.name) for place in folder.adapters.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("planned", "begun", "outcome", "share"),
+    [
+        (16, 1, "interrupted", 0.5 / 16),  # not half of the search
+        (16, 1, "", 0.5 / 16),
+        (16, 1, "done", 0.5),  # its space had one point
+        (1, 2, "done", 0.25),  # one was added, and has reported nothing
+        (2, 0, "", None),
+    ],
+)
+def test_the_share_of_the_budget_is_that_of_all_planned_trials(
+    planned: int, begun: int, outcome: str, share: float | None
+) -> None:
+    record = SearchRecord()
+    record.apply(Event(Kind.SEARCH, 0.0, details={"num_trials": planned}))
+    for number in range(begun):
+        record.apply(Event(Kind.STARTED, 1.0, number=number, attempt=1, params={}))
+    if begun:
+        record.apply(Event(Kind.SETUP, 2.0, number=0, attempt=1, details={"max_steps": 10}))
+        record.apply(Event(Kind.EVALUATION, 3.0, number=0, attempt=1, step=5, tokens=500, eval_loss=1.0))
+    if outcome:
+        record.apply(Event(Kind.FINISHED, 4.0, details={"outcome": outcome}))
+    assert record.budget_share == (share and pytest.approx(share))
