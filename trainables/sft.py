@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +52,17 @@ class SFT:
         """A trial's length as the recipe has it."""
         train = worker.validated(settings).train
         return Budget(steps=train.max_steps, epochs=train.num_train_epochs)
+
+    @classmethod
+    def notes(cls, settings: Any, varied: Collection[str]) -> tuple[str, ...]:
+        """What a person should know of these settings before anything runs. varied: names that the space searches."""
+        from trainables.settings.unused import unused
+
+        found = worker.validated(settings)
+        model = found.model
+        told = f"{model.model_name_or_path} at revision {model.model_revision}"
+        remote = f"model.trust_remote_code: code that comes with {told} runs in every worker"
+        return (*((remote,) if model.trust_remote_code else ()), *unused(found, varied))
 
     @classmethod
     def unpinned(cls, settings: Any) -> bool:

@@ -260,10 +260,6 @@ def _only(layers: Layers, model: type[BaseModel]) -> dict[str, Any]:
 
 def _notes(program: type[Program], settings: BaseModel, sections: Sections) -> tuple[str, ...]:
     notes: list[str] = []
-    model = getattr(settings, "model", None)
-    if getattr(model, "trust_remote_code", False):
-        told = f"{getattr(model, 'model_name_or_path', '')} at revision {getattr(model, 'model_revision', None)}"
-        notes.append(f"model.trust_remote_code: code that comes with {told} runs in every worker")
     scheduler, kind = sections.scheduler, sections.search.sampler.kind
     if isinstance(scheduler, Asha):
         if kind in ("gp", "cmaes"):

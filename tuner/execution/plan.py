@@ -142,7 +142,13 @@ def make_plan(experiment: Experiment) -> Plan:
         warmup=_longest_warmup(program, experiment, space),
         eval_every=_eval_every(experiment, budget),
         recipe=recipe.params,
-        notes=(*experiment.notes, *recipe.notes, *_used_up(experiment, space), *packing.notes),
+        notes=(
+            *experiment.notes,
+            *_of_program(program, experiment, space),
+            *recipe.notes,
+            *_used_up(experiment, space),
+            *packing.notes,
+        ),
         trials_per_gpu=packing.trials_per_gpu,
         mixed=packing.mixed,
         heaviest=_heaviest(program, space),
@@ -193,6 +199,12 @@ def _heaviest(program: type[Program], space: Space | FunctionSpace) -> dict[str,
     """The largest value of every parameter that takes memory."""
     bounds = {name: space.upper_bound(name) for name, parameter in program.PARAMETERS.items() if parameter.heavy}
     return {name: value for name, value in bounds.items() if value is not None}
+
+
+def _of_program(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:
+    """What the program has to say of the settings: its `notes(settings, varied)`, where it has that method."""
+    notes: Callable[..., tuple[str, ...]] | None = getattr(program, "notes", None)
+    return notes(experiment.settings, frozenset(space.parameters)) if notes else ()
 
 
 def _used_up(experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:
