@@ -9,19 +9,19 @@ from trainables.settings.root import Settings
 
 
 def unused(settings: Settings, varied: Collection[str]) -> tuple[str, ...]:
-    """A sentence for each setting that was given, or is searched, and that nothing reads.
+    """A sentence for each setting that is not its default, or is searched, and that nothing reads.
 
-    varied: the short names that the space searches. A default that nothing reads needs no word.
+    varied: the short names that the space searches. Whether a default was written cannot be told: a resumed search and
+    `train.yaml` spell out every setting.
     """
     notes = []
     for path, reason_for in _RULES.items():
         section, _, key = path.partition(".")
-        given = key in getattr(settings, section).model_fields_set
-        if (given or key in varied) and (reason := reason_for(settings, varied)):
-            written = (
-                f"{path} is searched and" if key in varied else f"{path} {getattr(getattr(settings, section), key)}"
-            )
-            notes.append(f"{written} has no effect: {reason}")
+        values = getattr(settings, section)
+        value, default = getattr(values, key), type(values).model_fields[key].default
+        if (value != default or key in varied) and (reason := reason_for(settings, varied)):
+            subject = f"{path} is searched and" if key in varied else f"{path} {value}"
+            notes.append(f"{subject} has no effect: {reason}")
     return tuple(notes)
 
 

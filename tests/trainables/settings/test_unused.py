@@ -24,6 +24,7 @@ from trainables.sft import SFT
         ({"train": {"lr_scheduler_type": "constant"}}, [], ""),
         ({"train": {"lr_scheduler_type": "constant", "warmup_ratio": 0}}, [], ""),
         ({"train": {"lr_scheduler_type": "constant", "warmup_ratio": 0.1}}, [], "train.warmup_ratio 0.1 has no effect"),
+        ({"train": {"lora_alpha": 32, "lora_alpha_mode": "2r"}}, [], ""),  # the default, as a resume spells it out
         ({"train": {"lr_scheduler_type": "constant"}}, ["warmup_ratio"], "train.warmup_ratio is searched and has no"),
         ({"train": {"lr_scheduler_type": "constant"}}, ["warmup_ratio", "lr_scheduler_type"], ""),
         ({"data": {"validation": "v.jsonl"}}, [], ""),
