@@ -24,7 +24,7 @@ def command(name: str, browse: bool, storage_path: Path, as_json: bool) -> int:
     from tuner.cli.output import answer_json, ctrl_c_interrupts
     from tuner.report.lines import clean
     from tuner.results.folder import open_run
-    from tuner.results.requests import is_held
+    from tuner.results.lock import is_held
     from tuner.watch.boards import BOARDS, why_not
 
     folder = open_run(storage_path, name)

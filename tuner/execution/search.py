@@ -28,8 +28,9 @@ from tuner.execution.token import guard_token
 from tuner.results import storage
 from tuner.results.adapters import write_best
 from tuner.results.command_line import resume_command_line
-from tuner.results.folder import RunFolder, RunLock, create_run, default_name, open_run
+from tuner.results.folder import RunFolder, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
+from tuner.results.lock import RunLock
 from tuner.results.records import SearchRecord
 from tuner.results.stranger import read_object
 from tuner.watch.trackers import Tracker, Tracking, load_tracker
@@ -61,7 +62,7 @@ def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Ou
         needed = experiment.run.min_free_mb * 2**20
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
         try:
-            lock = RunLock(folder)
+            lock = RunLock(folder.path)
             experiment = pinned(experiment, folder.logs / "prepare.log")
             plan = replace(plan, experiment=experiment)
             write_settings(folder, experiment)
@@ -101,7 +102,7 @@ def resume_search(
     """
     with StopSignals() as signals:
         folder = open_run(storage_path, name)
-        lock = RunLock(folder)
+        lock = RunLock(folder.path)
         try:
             record = folder.record()
             experiment = _with_num_trials(read_settings(folder, record.settings_digest), record, num_trials)

@@ -1,7 +1,18 @@
 """What happened: written down once, read everywhere.
 
-ledger.py   trials.jsonl, append-only, one writer: the truth
-records.py  events folded into one record a trial and one a search; tables, status and resume read these
-folder.py   the run folder: its name, its lock, its files
-adapters.py which adapters are kept, and best/ at the end
+ledger.py        trials.jsonl, append-only, one writer: the truth
+records.py       events folded into one record a search; tables, status and resume read it
+trial.py         the record of one trial
+folder.py        the run folder: its name, its files
+lock.py          one driver a run folder, and looks that take nothing
+requests.py      what people ask of a running driver, and its answers
+adapters.py      which adapters are kept, and best/ at the end
+export.py        the winner, taken out of its run folder
+model_card.py    the README beside it
+versions.py      the versions of the libraries that trained it
+storage.py       runs kept in an object store
+command_line.py  the commands that a message tells a person to run
+strict.py        what a line of the ledger must be like
+stranger.py      a file out of a folder that others may write
+witness.py       what the study's journal says of the ledger
 """

@@ -15,19 +15,18 @@ tune/                            Ray Tune's own state
 from __future__ import annotations
 
 import difflib
-import fcntl
 import os
 import re
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner import __version__
 from tuner.contract import InputError
 from tuner.results import storage
-from tuner.results.command_line import resume_command_line, run_command_line
-from tuner.results.ledger import read_ledger
+from tuner.results.command_line import resume_command_line
+from tuner.results.ledger import UnreadableLine, read_numbered
 from tuner.results.records import SearchRecord
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -110,13 +109,15 @@ class RunFolder:
         """What the ledger says. Raises InputError where it cannot be read."""
         record, number = SearchRecord(), 0
         try:
-            for number, event in enumerate(read_ledger(self.ledger), start=1):  # noqa: B007
+            for number, event in read_numbered(self.ledger):  # noqa: B007
                 record.apply(event)
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror or error})", where=str(self.ledger)) from error
+        except UnreadableLine as error:
+            raise self._unreadable(str(error), error.number, foreign=error.foreign) from error
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            told = str(error) if str(self.ledger) in str(error) else f"{self.ledger}, event {number}: {error!r:.200}"
-            raise InputError(told, remedy="restore the line from a backup, or delete it") from error
+            told = f"{self.ledger}, line {number}: does not follow from the lines before it ({error!r:.200})"
+            raise self._unreadable(told, number) from error
         if not number and (self.study.exists() or (self.best / "manifest.json").exists()):
             raise InputError(
                 "is empty, and this search has run",
@@ -126,36 +127,21 @@ class RunFolder:
             )
         return record
 
-
-class RunLock:
-    """Holds a run folder for one driver. Released with the process, however it ends."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        try:  # and not through a link, because what it leads to would be emptied
-            lock = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            told = f"cannot be written ({error.strerror})"
-            raise InputError(told, where=str(folder.path / ".lock"), expected="a file of its own") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
-            os.close(lock)
-            raise InputError(
-                f"the run {folder.name!r} is being written by another driver" + (f" ({holder})" if holder else ""),
-                where=str(folder.path),
-                remedy="wait for it, or start under another name; watch it with: "
-                f"{run_command_line(folder.path, 'status', folder.name)}",
-            ) from error
-        self._lock: int | None = lock
-        with suppress(OSError):  # on a full disk the lock holds all the same, it only does not say whose it is
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
-
-    def release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+    def _unreadable(self, told: str, number: int, foreign: bool = False) -> InputError:
+        """What can be done about a line of the ledger. To delete it alone would leave a hole in what it tells."""
+        if foreign:
+            return InputError(
+                told,
+                expected=f"an event that tuner {__version__} knows; the line is whole, its checksum fits",
+                remedy="read it with the version that wrote it, a newer one; nothing in the file is damaged",
+            )
+        remedy = "restore the ledger from a backup"
+        if number > 1:
+            remedy += (
+                f"; or go on without all that follows line {number - 1}: cut the ledger off there, delete "
+                f"{self.study.name}, and a resume runs again what is lost"
+            )
+        return InputError(told, remedy=remedy)
 
 
 def default_name() -> str:

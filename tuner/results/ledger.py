@@ -174,13 +174,28 @@ class Ledger:
         self._size += len(line)
 
 
+class UnreadableLine(ValueError):
+    """A line of a ledger that cannot be used. number: its own, from 1. foreign: it is as it was written, and this
+    version does not know what it says: a newer one does."""
+
+    def __init__(self, path: Path, number: int, why: object, foreign: bool = False) -> None:
+        self.path, self.number, self.foreign = path, number, foreign
+        super().__init__(f"{path}, line {number}: not a ledger event ({why})")
+
+
 def read_ledger(path: Path) -> Iterator[Event]:
     """Yields the events of a ledger, oldest first.
 
     A last line without its newline was torn by a crash in the middle of a write: it was never told to anyone and is
-    left out. Any other line that cannot be read, or whose checksum does not fit, raises ValueError with its number.
+    left out. Any other line that cannot be read, or whose checksum does not fit, raises UnreadableLine.
     Lines without checksums are those of an older ledger, and stand before all others.
     """
+    for _, event in read_numbered(path):
+        yield event
+
+
+def read_numbered(path: Path) -> Iterator[tuple[int, Event]]:
+    """The same, each event with the number of its line."""
     if not path.exists():
         return
     sums = False
@@ -189,6 +204,7 @@ def read_ledger(path: Path) -> Iterator[Event]:
             line = file.readline(strict.MAX_LINE + 1)
             if not line.endswith(b"\n") and len(line) <= strict.MAX_LINE:
                 return
+            has_sum = False
             try:
                 if len(line) > strict.MAX_LINE:
                     raise ValueError(f"longer than {strict.MAX_LINE:,} bytes")
@@ -198,9 +214,9 @@ def read_ledger(path: Path) -> Iterator[Event]:
                 if sums and not has_sum:
                     raise ValueError("its checksum is missing, and the lines before it have theirs")
                 sums = has_sum
-                yield Event.from_json(line.decode("utf-8"))
+                yield number, Event.from_json(line.decode("utf-8"))
             except (ValueError, TypeError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: not a ledger event ({error})") from error
+                raise UnreadableLine(path, number, error, foreign=has_sum) from error
 
 
 def _cut_torn_line(path: Path) -> int:

@@ -7,9 +7,7 @@ what is in the folder is either new or being answered. No port, no server: what 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from typing import Any
 from tuner.contract import InputError
 from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder
+from tuner.results.lock import is_held
 
 WAIT_S = 10.0
 """A driver reads several times a second; one that is silent for so long is starting, or busy for a long moment."""
@@ -67,18 +66,6 @@ def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float
     if "error" in answer:
         raise InputError(**answer["error"])
     return str(answer["message"])
-
-
-def is_held(path: Path) -> bool:
-    """Whether a driver holds the run folder's lock right now."""
-    try:
-        with os.fdopen(os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK), "rb") as lock:  # it may be a pipe
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _require_driver(folder: RunFolder) -> None:

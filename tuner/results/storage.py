@@ -12,7 +12,6 @@ role. `?endpoint_override=host:port&scheme=http` in the URI reaches another S3-c
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import logging
@@ -28,6 +27,7 @@ from typing import IO, Any
 
 from tuner.config.paths import storage_uri
 from tuner.contract import InputError
+from tuner.results.lock import is_held
 
 EVERY_S = 2.0
 """Seconds between two writes of the driver's files: each is a whole ledger."""
@@ -127,7 +127,7 @@ def pull(folder: Path, leave: tuple[str, ...] = ()) -> None:
 def pull_run(folder: Path) -> None:
     """Brings a run to look at it or to go on with it: everything but rows and adapters. A run that is being written
     from this machine is newer here."""
-    if storage_uri(folder) is not None and not _is_held(folder):
+    if storage_uri(folder) is not None and not is_held(folder):
         pull(folder, leave=(*_LOCAL, "data"))
 
 
@@ -258,18 +258,6 @@ def _files(folder: Path, leave: tuple[str, ...]) -> Iterator[Path]:
             yield from _files(entry, ())
         elif not entry.name.endswith(".new"):
             yield entry
-
-
-def _is_held(folder: Path) -> bool:
-    """Whether a driver on this machine writes the working copy."""
-    try:
-        with (folder / ".lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _write(filesystem: Any, path: str, content: bytes | IO[bytes]) -> None:

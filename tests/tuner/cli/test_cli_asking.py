@@ -12,7 +12,8 @@ import pytest
 
 from tuner.cli import run
 from tuner.contract import InputError
-from tuner.results.folder import RunFolder, RunLock, create_run
+from tuner.results.folder import RunFolder, create_run
+from tuner.results.lock import RunLock
 from tuner.results.requests import Request, answer, clear, take
 
 
@@ -22,7 +23,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Requ
     monkeypatch.chdir(tmp_path)
     folder: RunFolder = create_run(tmp_path / "runs", "first")
     folder.ledger.touch()
-    lock, over, heard = RunLock(folder), threading.Event(), list[Request]()
+    lock, over, heard = RunLock(folder.path), threading.Event(), list[Request]()
     clear(folder)
 
     def loop() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.tuner.report import golden, searches
 from tuner.cli import run
+from tuner.results.lock import RunLock
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_status_of_a_search_whose_driver_is_gone(runs: Path, capsys: pytest.Capt
 
 
 def test_status_of_a_search_that_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with (runs / "runs" / "gone" / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert run(["status", "gone"]) == 0
-        assert run(["status", "gone", "--json"]) == 0
+    lock = RunLock(runs / "runs" / "gone")
+    assert run(["status", "gone"]) == 0
+    assert run(["status", "gone", "--json"]) == 0
+    lock.release()
     out = capsys.readouterr().out
     assert "--resume" not in out
     assert "5 of 16 trials" in out

@@ -13,7 +13,8 @@ from tuner.cli import run
 from tuner.config.paths import near, storage_folder
 from tuner.contract import InputError
 from tuner.results.command_line import command_line, resume_command_line, run_command_line
-from tuner.results.folder import RunFolder, RunLock, create_run
+from tuner.results.folder import RunFolder, create_run
+from tuner.results.lock import RunLock
 from tuner.results.requests import ask
 
 
@@ -49,9 +50,9 @@ def test_every_error_about_a_run_names_its_storage_path(tmp_path: Path, monkeypa
     for call in (
         lambda: create_run(tmp_path / "my runs", "first"),
         lambda: ask(folder, "stop", {}),
-        lambda: RunLock(folder),
+        lambda: RunLock(folder.path),
     ):
-        lock = RunLock(folder) if len(texts) == 2 else None
+        lock = RunLock(folder.path) if len(texts) == 2 else None
         with pytest.raises(InputError) as raised:
             call()
         texts.append(str(raised.value))

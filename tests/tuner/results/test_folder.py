@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import pytest
 
+from tests.tuner.report import searches
 from tuner.contract import InputError
-from tuner.results.folder import RunFolder, RunLock, create_run, open_run
+from tuner.results import strict
+from tuner.results.folder import RunFolder, create_run, open_run
+from tuner.results.ledger import Event, Kind
+from tuner.results.witness import journal_states, lost_end
 
 
 @pytest.mark.parametrize(
@@ -33,21 +36,6 @@ def test_a_missing_run_names_the_nearest(tmp_path: Path) -> None:
         open_run(tmp_path, "frist")
 
 
-def test_the_second_driver_is_refused(tmp_path: Path) -> None:
-    run = create_run(tmp_path, "first")
-    lock = RunLock(run)
-    code = (
-        "import sys; from pathlib import Path; from tuner.contract import InputError\n"
-        "from tuner.results.folder import RunFolder, RunLock\n"
-        f"try: RunLock(RunFolder(Path({str(run.path)!r})))\n"
-        "except InputError as error: print(error); sys.exit(2)"
-    )
-    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert second.returncode == 2 and "another driver" in second.stdout
-    lock.release()
-    RunLock(run).release()
-
-
 def test_a_full_disk_is_said_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="MiB are free"):
         create_run(tmp_path, "first", needed=2**62)
@@ -58,3 +46,45 @@ def test_a_path_to_a_run_folder_is_a_name_too(tmp_path: Path) -> None:
     run = create_run(tmp_path, "first")
     run.ledger.touch()
     assert open_run(Path("elsewhere"), str(run.path)) == RunFolder(run.path)
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> RunFolder:
+    """A run folder with the ledger of a finished search, and a journal that knows how its trials ended."""
+    folder = create_run(tmp_path, "first")
+    events = searches.finished().events
+    folder.ledger.write_text("".join(event.to_json() + "\n" for event in events), encoding="utf-8")
+    states = [{"op_code": 4, "study_id": 0, "state": 0}, {"op_code": 6, "trial_id": 0, "state": 1}]
+    folder.study.write_text("".join(json.dumps(state, separators=(",", ":")) + "\n" for state in states))
+    return folder
+
+
+def test_an_event_of_a_newer_version_is_not_to_be_deleted(searched: RunFolder) -> None:
+    newer = Event(Kind.NOTE).to_json().rpartition(',"sum"')[0].replace('"note"', '"praised"') + "}"
+    lines = searched.ledger.read_text().splitlines()
+    searched.ledger.write_text("\n".join([*lines[:3], strict.signed(newer), *lines[3:]]) + "\n")
+    with pytest.raises(InputError, match=r"line 4: .*'praised' is not a valid Kind") as caught:
+        searched.record()
+    assert "version that wrote it" in caught.value.remedy and "delete" not in str(caught.value)
+
+
+def test_what_is_advised_for_a_damaged_line_works(searched: RunFolder) -> None:
+    """Whichever line it is: cut off before it, and without the journal, the run can be gone on with."""
+    lines = searched.ledger.read_bytes().splitlines(keepends=True)
+    kinds = set()
+    for number in range(1, len(lines) + 1):
+        searched.ledger.write_bytes(b"".join([*lines[: number - 1], b"garbage\n", *lines[number:]]))
+        with pytest.raises(InputError, match=f"line {number}: ") as caught:
+            searched.record()
+        if number == 1:
+            assert caught.value.remedy == "restore the ledger from a backup"
+            continue
+        assert f"all that follows line {number - 1}: cut the ledger off there, delete study.journal" in str(
+            caught.value
+        )
+        searched.ledger.write_bytes(b"".join(lines[: number - 1]))
+        record = searched.record()
+        missing = searched.study.with_name("gone")
+        assert lost_end(missing, journal_states(missing), record.trials.values()) is None
+        kinds.add(json.loads(lines[number - 1])["event"])
+    assert {"started", "setup", "evaluation", "ended", "finished"} <= kinds

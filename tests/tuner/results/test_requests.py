@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tuner.contract import InputError
-from tuner.results.folder import RunFolder, RunLock, create_run
+from tuner.results.folder import RunFolder, create_run
+from tuner.results.lock import RunLock
 from tuner.results.requests import MOST_BYTES, Request, answer, ask, clear, take
 
 
@@ -25,7 +26,7 @@ def folder(tmp_path: Path) -> RunFolder:
 @contextmanager
 def driver(folder: RunFolder, act: Callable[[Request], None]) -> Iterator[None]:
     """Holds the lock and answers until the block is left."""
-    lock, over = RunLock(folder), threading.Event()
+    lock, over = RunLock(folder.path), threading.Event()
     clear(folder)
 
     def loop() -> None:
@@ -72,7 +73,7 @@ def test_without_a_driver_it_is_said_at_once(folder: RunFolder) -> None:
 
 
 def test_a_silent_driver_gets_the_request_taken_back(folder: RunFolder) -> None:
-    lock = RunLock(folder)
+    lock = RunLock(folder.path)
     with pytest.raises(InputError, match="has not answered"):
         ask(folder, "pause", {}, wait_s=0.2)
     assert not list(folder.control.iterdir())
@@ -80,7 +81,7 @@ def test_a_silent_driver_gets_the_request_taken_back(folder: RunFolder) -> None:
 
 
 def test_a_driver_that_dies_over_a_request(folder: RunFolder) -> None:
-    lock = RunLock(folder)
+    lock = RunLock(folder.path)
 
     def die() -> None:
         while not take(folder):
