@@ -9,7 +9,7 @@ from typing import Any
 from tuner.config import Asha, Experiment, dump_resolved
 from tuner.contract import Budget, Group, InputError, Program
 from tuner.scheduling.ladder import Ladder, make_ladder
-from tuner.space import FunctionSpace, Space, experiment_space, recipe_values
+from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_values
 from tuner.watch.trackers import require
 
 UNKNOWN_TOKENS = 1_000_000
@@ -146,7 +146,7 @@ def make_plan(experiment: Experiment) -> Plan:
             *experiment.notes,
             *_of_program(program, experiment, space),
             *recipe.notes,
-            *_used_up(experiment, space),
+            *_used_up(experiment, space, recipe),
             *packing.notes,
         ),
         trials_per_gpu=packing.trials_per_gpu,
@@ -207,10 +207,13 @@ def _of_program(program: type[Program], experiment: Experiment, space: Space | F
     return notes(experiment.settings, frozenset(space.parameters)) if notes else ()
 
 
-def _used_up(experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:
-    if experiment.search.sampler.kind != "grid" or not space.size or experiment.search.num_trials <= space.size:
+def _used_up(experiment: Experiment, space: Space | FunctionSpace, recipe: Recipe) -> tuple[str, ...]:
+    outside = bool(recipe.notes)
+    if not space.size or experiment.search.num_trials <= space.size + outside:
         return ()
-    return (f"the grid has {space.size} points: the search ends after them",)
+    points = f"{space.size} points" if space.size > 1 else "one point"
+    beside = ", and the recipe lies outside it" if outside else ""
+    return (f"the space has {points}{beside}; each runs once: the search ends after them",)
 
 
 def _longest_warmup(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> float:

@@ -2,6 +2,7 @@
 
 samplers.py a sampler for each kind, built anew for every trial from the search's seed and the trial's number
 journal.py  Optuna's journal, written by one process, and a window on it for samplers
+distinct.py each point of a finite space once
 study.py    the durable study in the run folder: ask, report, tell, rebuild from the ledger
 searcher.py the Ray Tune Searcher over it
 """

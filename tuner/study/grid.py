@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-Point = tuple[tuple[str, Any], ...]
+from tuner.study.distinct import point_key
 
 
 class GridWalk(BaseSampler):
@@ -30,8 +30,8 @@ class GridWalk(BaseSampler):
 
     def next_point(self, study: Study, number: int) -> Mapping[str, Any] | None:
         """The point for trial `number`; None when the grid is used up."""
-        visited = {_key(t.params) for t in study.get_trials(deepcopy=False) if t.number != number}
-        return next((point for point in self._points if _key(point) not in visited), None)
+        visited = {point_key(t.params) for t in study.get_trials(deepcopy=False) if t.number != number}
+        return next((point for point in self._points if point_key(point) not in visited), None)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is sampled together: a point is looked up parameter by parameter."""
@@ -50,7 +50,3 @@ class GridWalk(BaseSampler):
             # What somebody added to the search leaves a value open, and the grid is used up or has none there.
             return RandomSampler(seed=self._seed).sample_independent(study, trial, param_name, param_distribution)
         return self._next[param_name]
-
-
-def _key(params: Mapping[str, Any]) -> Point:
-    return tuple(sorted(params.items()))

@@ -28,10 +28,13 @@ from tuner.contract import Reason, Status, Verdict
 from tuner.redaction import redact
 from tuner.results.records import RECIPE, TrialRecord
 from tuner.results.witness import lost_end
+from tuner.seeds import derive_seed
 from tuner.study.samplers import make_sampler, window_of
 
 if TYPE_CHECKING:
     import optuna
+
+    from tuner.study.distinct import Drawn
 
 SUGGESTED_BY = "suggested_by"
 """The attribute of an Optuna trial that somebody added to a running search."""
@@ -101,9 +104,10 @@ class Study:
         return self._study
 
     def ask(self, given: Mapping[str, Any] | None = None, by: str = "") -> Suggestion | None:
-        """Draws the next trial; None when a grid is used up. The first is the recipe.
+        """Draws the next trial; None when a finite space is used up. The first is the recipe.
 
-        given: the values of a trial that somebody suggests, and `by` who; the sampler draws what it leaves open.
+        Of a finite space each point is drawn once. given: the values of a trial that somebody suggests, which may
+        repeat one, and `by` who; the sampler draws what it leaves open.
         """
         if given is not None:
             self._study.enqueue_trial(self._space.encode(given), user_attrs={SUGGESTED_BY: by})
@@ -118,13 +122,35 @@ class Study:
             and not self._study.sampler.next_point(self._study, number)
         ):
             return None
-        with warnings.catch_warnings(), self._storage.narrowed():
+        notes: Mapping[str, Any] = {}
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's remarks on its own experimental parts
-            trial = self._study.ask()
-            self._asked += 1
-            params = self._space.suggest(trial, only=self._recipe if number == RECIPE else None)
+            if self._draws_new and number != RECIPE and given is None:
+                drawn = self._draw_new(number)
+                if drawn is None:
+                    return None
+                self._study.enqueue_trial(drawn.params)
+                notes = drawn.notes
+            with self._storage.narrowed():
+                trial = self._study.ask()
+                params = self._space.suggest(trial, only=self._recipe if number == RECIPE else None)
+            for name, value in notes.items():
+                self._storage.set_trial_system_attr(trial._trial_id, name, value)
+        self._asked += 1
         self._live[trial.number] = trial
         return Suggestion(trial.number, params, _distributions(trial.distributions))
+
+    @property
+    def _draws_new(self) -> bool:
+        """Whether points are drawn so that none repeats another; a grid's walk does so by itself."""
+        return self._space.size is not None and self._sampler.kind != "grid"
+
+    def _draw_new(self, number: int) -> Drawn | None:
+        from tuner.study.distinct import draw_new, known_points
+
+        known = known_points(self._study)
+        with self._storage.narrowed():
+            return draw_new(self._study, known, self._space, derive_seed(self._seed, "sampler", number))
 
     def report(self, number: int, resource: int, eval_loss: float | None) -> None:
         """Stores an intermediate value at `resource` (steps or tokens); one that is not finite is left out."""
