@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from tuner.config.document import Document, KeyPath, parse_value, read_document
+from tuner.config.document import MAX_DEPTH, Document, KeyPath, parse_value, read_document
 from tuner.config.flags import FLAGS
 from tuner.config.layers import Layers, Origin
 from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
 from tuner.config.schema import experiment_schema
 from tuner.config.sections import Asha, NoScheduler, Run, Search, Sections
 from tuner.config.space_source import SPACE_KEY, SpaceSource, read_space_in, space_settings
-from tuner.config.translate import checked, combined, unknown_key
-from tuner.config.words import dotted, listed, path_keys
+from tuner.config.translate import checked, combined, explained, unknown_keys
+from tuner.config.words import MOST_SHOWN, dotted, listed, path_keys, shortened
 from tuner.contract import PROGRAMS, InputError, Program, load_program
 from tuner.importing import refuse_from_a_run
 from tuner.redaction import named_secret
@@ -136,7 +136,9 @@ def _overrides(overrides: Sequence[str]) -> list[Change]:
     changes: list[Change] = []
     for text in overrides:
         name, equals, value = text.partition("=")
-        where = f"--set {text}"
+        where = f"--set {shortened(text, 2 * MOST_SHOWN)}"
+        if name.count(".") >= MAX_DEPTH:
+            raise InputError("nested too deeply", where=where, expected=f"at most {MAX_DEPTH} names in one key")
         if not equals or not _KEY.fullmatch(name.strip()):
             raise InputError(
                 "not an assignment", where=where, expected="section.key=value, as in train.learning_rate=1e-3"
@@ -182,12 +184,12 @@ def _experiment(document: Document | None, changes: Sequence[Change], elsewhere:
     program = _program(program_name, layers)
     schema = experiment_schema(program)
     files, missing_paths = resolve_paths(layers, path_keys(schema), elsewhere)
-    errors += missing_paths + _secrets(layers.data, layers)
+    errors += missing_paths + _secrets(layers)
     spec = layers.get(SPACE_KEY)
     if space is not None and space.path and is_pathlike(str(spec)) and not str(spec).startswith("/"):
         files[".".join(map(str, SPACE_KEY))] = space.path
     own = [*program.Settings.model_fields, *Sections.model_fields]
-    errors += [unknown_key((name,), layers.data, schema, layers.where) for name in layers.data if name not in own]
+    errors += unknown_keys([(name,) for name in layers.data if name not in own], layers.data, schema, layers.where)
     settings, found = checked(program.Settings, _only(layers, program.Settings), schema, layers.where)
     errors += found
     sections, found = checked(Sections, _only(layers, Sections), schema, layers.where)
@@ -212,22 +214,27 @@ def _experiment(document: Document | None, changes: Sequence[Change], elsewhere:
     )
 
 
-def _secrets(value: Any, layers: Layers, key: KeyPath = ()) -> list[InputError]:
+def _secrets(layers: Layers) -> list[InputError]:
     """Settings travel to workers, into files and onto dashboards: a secret among them is refused and not hidden."""
-    if isinstance(value, Mapping | list):
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        return [error for name, one in items for error in _secrets(one, layers, (*key, name))]
-    kind = named_secret(value) if isinstance(value, str) else None
-    if kind is None:
-        return []
-    return [
-        InputError(
-            f"{dotted(key)} holds what looks like a secret ({kind})",
+    kinds = {key: kind for key, text in _texts(layers.data, ()) if (kind := named_secret(text)) is not None}
+    return explained(
+        kinds,
+        layers.where,
+        lambda key: InputError(
+            f"{dotted(key)} holds what looks like a secret ({kinds[key]})",
             where=layers.where(key),
             expected="settings without secrets: they are written into the run folder and shown by Ray",
             remedy="give it in the environment (HF_TOKEN, WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, ...)",
-        )
-    ]
+        ),
+    )
+
+
+def _texts(value: Any, key: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, Mapping | list):
+        for name, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(one, (*key, name))
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _program(name: Any, layers: Layers) -> type[Program]:

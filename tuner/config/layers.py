@@ -83,27 +83,32 @@ class Layers:
             if isinstance(value, str) and key in OF_EVERY_KIND and isinstance(old.get(name), dict):
                 value = {"kind": value}
             if not isinstance(value, Mapping):
-                self._forget(key)
+                self._forget(key, old.get(name))
                 old[name] = value
                 for index in range(len(value)) if isinstance(value, list) else ():
                     self._origins[*key, index] = origin((*key, index))
                 continue
-            held = old.get(name)
+            held = was = old.get(name)
             if isinstance(held, str) and "kind" not in value and key not in _REPLACED_WHOLE:
                 held = {"kind": held}
             # Options of one kind mean nothing to another: `scheduler.kind=none` drops asha's reduction factor.
             if not isinstance(held, dict) or _kind(value, key, held) != _kind(held, key):
                 kept = [option for option in OF_EVERY_KIND.get(key, ()) if option in (held or {})]
                 origins = {(*key, option): self.origin((*key, option)) for option in kept}
-                self._forget(key)
+                self._forget(key, was)
                 self._origins |= origins
                 held = {option: (held or {})[option] for option in kept}
             old[name] = held
             self._merge(held, value, key, origin, below)
 
-    def _forget(self, key: KeyPath) -> None:
-        for known in [known for known in self._origins if len(known) > len(key) and known[: len(key)] == key]:
-            del self._origins[known]
+    def _forget(self, key: KeyPath, held: Any) -> None:
+        """Drops the origins of what `held`, the value at `key` until now, has below it. It walks that value and not
+        all origins: a file has a value for each of its lines."""
+        names = held if isinstance(held, Mapping) else range(len(held)) if isinstance(held, list) else ()
+        for name in names:
+            self._origins.pop((*key, name), None)
+            if isinstance(held, Mapping):
+                self._forget((*key, name), held[name])
 
 
 def _kind(value: Mapping[str, Any], key: KeyPath, held: Mapping[str, Any] | None = None) -> Any:

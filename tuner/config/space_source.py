@@ -7,12 +7,12 @@ and `tuner.space` builds the space from the same text.
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.config.document import Document, KeyPath, kind_of, read_document, shown_path
+from tuner.config.document import MAX_DEPTH, Document, KeyPath, kind_of, read_document, shown_path
 from tuner.config.layers import Layers
 from tuner.config.paths import absolute, missing
 from tuner.config.words import listed, nearest
@@ -96,6 +96,10 @@ def space_settings(space: SpaceSource) -> list[tuple[KeyPath, Any]]:
         raise InputError(
             f"settings: got {kind_of(settings)}", where=space.where(("settings",)), expected="a mapping of settings"
         )
+    for name in settings:
+        if str(name).count(".") >= MAX_DEPTH:
+            where = space.where(("settings", name))
+            raise InputError("nested too deeply", where=where, expected=f"at most {MAX_DEPTH} names in one key")
     return [(tuple(str(name).split(".")), value) for name, value in settings.items()]
 
 
@@ -107,10 +111,12 @@ def _from_document(document: Document, name: str) -> SpaceSource:
     )
 
 
-def _keys(value: Any, at: KeyPath = ()) -> list[KeyPath]:
-    items: list[tuple[str | int, Any]] = []
+def _keys(value: Any, at: KeyPath = ()) -> Iterator[KeyPath]:
+    items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, Mapping):
-        items = list(value.items())
+        items = value.items()
     elif isinstance(value, list):
-        items = list(enumerate(value))
-    return [key for name, child in items for key in [(*at, name), *_keys(child, (*at, name))]]
+        items = enumerate(value)
+    for name, child in items:
+        yield (*at, name)
+        yield from _keys(child, (*at, name))

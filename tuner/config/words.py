@@ -14,9 +14,18 @@ from tuner.config.document import KeyPath, kind_of
 Schema = Mapping[str, Any]
 
 
+MOST_SHOWN = 80
+"""Characters of a name that somebody wrote, in a message; the longest of a setting has some 40."""
+
+
+def shortened(text: str, most: int = MOST_SHOWN) -> str:
+    """The text, cut where it is longer than a message can show."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def dotted(key: KeyPath) -> str:
     """`train.target_modules[1]` for ("train", "target_modules", 1)."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{shortened(part)}" for part in key).lstrip(".")
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -10,7 +10,7 @@ from tuner.config.document import KeyPath, kind_of
 from tuner.config.experiment import Experiment
 from tuner.config.schema import space_schema
 from tuner.config.space_source import SpaceSource, read_space
-from tuner.config.translate import checked, combined
+from tuner.config.translate import checked, combined, explained
 from tuner.config.words import got, listed, nearest
 from tuner.contract import InputError, Parameter, Program
 from tuner.space.parameters import KINDS, AnyParameter, Choice, Float, parents_first, shown
@@ -56,7 +56,8 @@ def experiment_space(experiment: Experiment) -> Space | FunctionSpace:
 
 def _read(source: SpaceSource, program: type[Program]) -> Space:
     data = source.data or {}
-    errors = [_unknown_section(str(key), source, program) for key in data if key not in _KEYS]
+    unknown = [(str(key),) for key in data if key not in _KEYS]
+    errors = explained(unknown, source.where, lambda key: _unknown_section(str(key[0]), source, program))
     for key in ("name", "description"):
         if not isinstance(data.get(key, ""), str):
             errors.append(
@@ -71,11 +72,12 @@ def _read(source: SpaceSource, program: type[Program]) -> Space:
         raise combined(errors)
     schema = space_schema(program.PARAMETERS)
     parameters: dict[str, AnyParameter] = {}
+    strange: dict[KeyPath, str] = {}
     for key, given in written.items():
         name = _short_name(str(key), program)
         where = source.where(("parameters", key))
         if name not in program.PARAMETERS:
-            errors.append(unknown_parameter(name, program.PARAMETERS, program.REFUSED, where))
+            strange["parameters", key] = name
         elif name in parameters:
             errors.append(InputError(f"`{key}` and `{name}` are the same parameter", where=where))
         else:
@@ -84,6 +86,11 @@ def _read(source: SpaceSource, program: type[Program]) -> Space:
             if parameter is not None:
                 parameters[name] = parameter
                 errors += _beyond(name, parameters[name], program.PARAMETERS[name], where)
+    errors += explained(
+        strange,
+        source.where,
+        lambda key: unknown_parameter(strange[key], program.PARAMETERS, program.REFUSED, source.where(key)),
+    )
     parameters = {name: _conditions(parameter, parameters, program) for name, parameter in parameters.items()}
     if not errors:
         errors = _wrong_conditions(parameters, source, program)

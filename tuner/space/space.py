@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.config.words import got, listed, nearest
+from tuner.config.words import got, listed, nearest, shortened
 from tuner.contract import InputError, Parameter
 from tuner.importing import refuse_from_a_run
 from tuner.space.parameters import AnyParameter, parents_first, shown
@@ -288,13 +288,13 @@ class RecipeTrial:
 
 def unknown_parameter(name: str, known: Mapping[str, Parameter], refused: Mapping[str, str], where: str) -> InputError:
     """The error for a parameter that a program does not let a search vary."""
-    short = name.rpartition(".")[2]
+    short, told = name.rpartition(".")[2], shortened(name)
     if name in refused or short in refused:
-        return InputError(f"`{name}` cannot be searched: {refused.get(name) or refused[short]}", where=where)
+        return InputError(f"`{told}` cannot be searched: {refused.get(name) or refused[short]}", where=where)
     guess = nearest(short, known)
     if guess:
-        return InputError(f"unknown parameter `{name}`; did you mean `{guess}`?", where=where)
-    return InputError(f"unknown parameter `{name}`", where=where, expected=f"one of {listed(sorted(known))}")
+        return InputError(f"unknown parameter `{told}`; did you mean `{guess}`?", where=where)
+    return InputError(f"unknown parameter `{told}`", where=where, expected=f"one of {listed(sorted(known))}")
 
 
 def _is_number(value: Any) -> bool:
