@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from tuner.contract import InputError, Reason, Status
 from tuner.execution.search import Outcome, resume_search
+from tuner.report.summary import is_interrupted
 from tuner.results.ledger import Event, Kind, read_ledger
 from tuner.results.records import SearchRecord
 
@@ -121,12 +122,15 @@ def test_a_flat_trial_may_win(toy: Toy) -> None:
     assert (outcome.path / "best" / "manifest.json").exists()
 
 
-def test_epochs_are_compared_by_tokens(toy: Toy) -> None:
+def test_epochs_are_compared_by_tokens_and_a_space_that_is_used_up_ends_the_search(toy: Toy) -> None:
     space = {"parameters": {"batch_size": {"type": "choice", "values": [8, 16, 32]}}}
     outcome = toy(train__num_train_epochs=2.0, search__space=space, search__num_trials=5)
     assert outcome.exit_code == 0
     lengths = {t.params["batch_size"]: t.max_steps for t in outcome.record.trials.values()}
     assert lengths[8] == 250
+    assert sorted(lengths) == [8, 16, 32] and len(outcome.record.trials) == 3, "five were asked for"
+    assert outcome.record.outcome == "done" and not is_interrupted(outcome.record)
+    assert any("has 3 points; each runs once" in note for note in outcome.record.notes)
     for trial in outcome.record.trials.values():
         for point in trial.points:
             assert point.resource == round(200_000 * point.step / trial.max_steps)  # type: ignore[operator]
