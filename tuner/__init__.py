@@ -1,5 +1,23 @@
 """The search, on the driver: config -> space -> study, scheduling, results -> execution -> report -> cli.
 
+cli/           the commands
+report/        what people see, from records alone
+execution/     a search carried out
+cluster/       a search from a laptop to a cluster
+study/         the Optuna study
+scheduling/    when a trial ends before its budget
+results/       the run folder: what happened, written down once
+watch/         a search seen from outside: metrics, trackers, dashboards
+space/         what a trial may vary
+config/        what the user wrote, checked
+demo/          the embedded example
+contract.py    what the driver and a program say to each other
+apart.py       a program's class methods in a process of their own
+importing.py   what may be imported
+redaction.py   secrets taken out of what is written
+disks.py       what an error of a disk means
+seeds.py       one seed, split by purpose
+
 Nothing in this package imports torch, transformers, trl or peft; a program that trains is found by name
 (`tuner.contract.load_program`) and runs in worker processes.
 """

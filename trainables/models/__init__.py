@@ -6,5 +6,6 @@ resident.py   the base as first loaded, and back to that after every trial
 targets.py    attention, mlp, all-linear or a list, to module names that exist
 adapters.py   LoraConfig from the settings
 counting.py   trainable and total parameters, right for 4-bit weights too
+memory.py     how much memory training needs, from a config alone
 merging.py    an adapter merged into its base, as a model folder of its own
 """

@@ -3,6 +3,9 @@
 model.py       section `model`: which base, at which precision
 data.py        section `data`: which rows, how they become tokens
 train.py       section `train`: the recipe, i.e. the default hyperparameters
+section.py     what every section has in common
+root.py        all sections together
+spreading.py   which settings several processes can train together
 searchable.py  what a space may vary, what it may not and why; `with_params`
 unused.py      settings that have no effect beside the others, in words
 steps.py       arithmetic of batches, steps, warm-up and evaluation points

@@ -1,5 +1,12 @@
 """The command line: one thin file a command, its imports inside the command.
 
+search, plan, status, show, stop, add, pause, resume, dashboard, export, train, spaces, submit, doctor: the commands
+options.py   options that several commands share
+output.py    where the words of a command go
+errors.py    every failure in words, and its exit code
+asking.py    a request to the driver of a running search
+manifest.py  `submit --kuberay` and `--slurm`
+
 `python -m tuner --help` imports click and these files and nothing else, so that it answers at once. Exit codes:
 0 done, 1 no usable trial or a halted search, 2 the user's input, 3 done with failed trials, 70 a fault of the tuner
 itself, 130 and 143 signals, 141 a closed pipe.

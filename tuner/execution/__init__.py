@@ -9,6 +9,17 @@ worker.py    the Ray Trainable: one program instance, one trial after another
 plaques.py   a row in the Ray dashboard for every running trial
 tune.py      the part that Ray Tune carries out
 books.py     what is asked of the study and written into the ledger, while Ray runs
+retries.py   what becomes of a trial whose attempt came to nothing
+watchdog.py  which running trial hangs
+draining.py  trials leave a node that is about to go
+control.py   what people ask of a running search: stop, add, pause, resume
+engines.py   packed trials: an engine a GPU, whose slots they take
+remote.py    a packed trial's side of its engine
+ranks.py     a trial in several processes
+disk.py      the pause where the run's disk is full
+settings.py  the settings of a search as its folder keeps them
+pinning.py   the commits of what is named on the hub
+token.py     Ray's token, its owner's alone
 signals.py   Ctrl-C and SIGTERM as a request to stop
 search.py    all of it in order
 """

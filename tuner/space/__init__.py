@@ -3,6 +3,7 @@
 parameters  Float, Int, Choice, with conditions
 space       Space and FunctionSpace: draw, the recipe as a point, the grid
 load        from what is written to a checked space
+own         a point that a person suggests to a running search
 settings    a point laid over the program's settings
 
 Importing this imports neither optuna nor torch; drawing does, through the trial that is handed in.
