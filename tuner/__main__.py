@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_NOTHING = b"interrupted before anything began: the same command begins again\n"
 
 
 class _Leave:
@@ -14,14 +15,16 @@ class _Leave:
     ends = True
 
     def __call__(self, number: int, frame: object) -> None:
-        os.write(2, b"interrupted\n")
+        with contextlib.suppress(OSError):  # a closed terminal
+            os.write(2, _NOTHING)
         os._exit(128 + number)
 
 
 def main() -> None:
     """The entry point. Imports come after the handler: a Ctrl-C among them would print a traceback."""
     for number in _SIGNALS:
-        signal.signal(number, _Leave())
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+            signal.signal(number, _Leave())
     from tuner.cli import run
 
     code = run()

@@ -6,10 +6,14 @@ Run as `python -m tuner.apart REQUEST ANSWER`; both are JSON files.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +27,17 @@ class Apart:
 
     def __init__(self, program: str, method: str, *arguments: Any, log: Path) -> None:
         self._log = log
-        self._folder = tempfile.TemporaryDirectory(prefix="tuner-")
+        # In the run's folder: a driver that is killed leaves nothing in the temporary folder of the machine
+        self._folder = tempfile.TemporaryDirectory(prefix=".apart-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
         request.write_text(json.dumps({"program": program, "method": method, "arguments": arguments}))
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tuner.apart", str(request), str(self._answer)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # its end says that the driver is gone
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # a signal to the driver's group is for the driver to answer
             )
 
     def result(self) -> Any:
@@ -56,13 +62,16 @@ class Apart:
 
     def close(self) -> None:
         """Ends the process if it still runs, and clears up. May be called twice."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._folder.cleanup()
 
 
 def _main(request_file: str, answer_file: str) -> None:
+    _end_with_the_driver()
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)  # type: ignore[assignment]
     request = json.loads(Path(request_file).read_text())
     answer: dict[str, Any]
@@ -81,6 +90,19 @@ def _main(request_file: str, answer_file: str) -> None:
     beside = Path(answer_file + ".new")
     beside.write_text(json.dumps(answer))
     beside.replace(answer_file)
+
+
+def _end_with_the_driver() -> None:
+    """Ends this process, and all that it has started, as soon as the pipe from the driver has an end."""
+    pipe = os.dup(0)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

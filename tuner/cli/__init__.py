@@ -9,7 +9,7 @@ manifest.py  `submit --kuberay` and `--slurm`
 
 `python -m tuner --help` imports click and these files and nothing else, so that it answers at once. Exit codes:
 0 done, 1 no usable trial or a halted search, 2 the user's input, 3 done with failed trials, 70 a fault of the tuner
-itself, 130 and 143 signals, 141 a closed pipe.
+itself, 128 + signal after one (130, 143, 129, 131), 141 a closed pipe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import click
 
 from tuner import __version__
-from tuner.cli.errors import ClosedPipeError, exit_code_of
+from tuner.cli.errors import ClosedPipeError, InterruptError, exit_code_of
 
 COMMANDS = (
     "search", "plan", "status", "show", "stop", "add", "pause", "resume", "dashboard", "export", "train", "spaces",
@@ -51,6 +51,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise ClosedPipeError from error
+        except KeyboardInterrupt as error:
+            raise InterruptError from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -21,6 +21,10 @@ class ClosedPipeError(Exception):
     """A broken pipe under another name: click answers the real one itself, with exit code 1."""
 
 
+class InterruptError(Exception):
+    """A signal under another name: click would print a line and keep the number to itself."""
+
+
 def exit_code_of(error: BaseException) -> int:
     """Tells the error on standard error and returns the exit code it stands for."""
     if isinstance(error, SystemExit):
@@ -35,20 +39,28 @@ def exit_code_of(error: BaseException) -> int:
         return USAGE
     if isinstance(error, click.ClickException):
         return _usage(error)
+    if isinstance(error, InterruptError):
+        return _interrupted(error.__cause__)
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        _say("interrupted")
-        return INTERRUPTED
+        return _interrupted(error)
     from tuner.disks import is_full
-    from tuner.execution.signals import StopRequested
 
-    if isinstance(error, StopRequested):
-        _say("interrupted before the first trial: nothing was kept")
-        return 128 + error.number
     if isinstance(error, OSError) and is_full(error):
         again = "a search that had begun goes on with: python -m tuner search --resume NAME"
         _say(f"error: no room on the disk ({error})\n  try: make room; {again}")
         return USAGE
     return _internal(error)
+
+
+def _interrupted(error: BaseException | None) -> int:
+    from tuner.execution.ending import NOTHING_KEPT
+    from tuner.execution.signals import StopRequested
+
+    if isinstance(error, StopRequested):
+        _say(NOTHING_KEPT)
+        return 128 + error.number
+    _say("interrupted")
+    return INTERRUPTED
 
 
 def _usage(error: click.ClickException) -> int:

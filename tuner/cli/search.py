@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def command(
     from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
 
     with view(labels_of_program(experiment.run.program), plain) as listener:
-        outcome = run_search(experiment, [listener, *event_lines(events)])
+        outcome = run_search(experiment, [listener, *event_lines(events)], partial(leaving, listener, as_json))
     return conclude(outcome, as_json)
 
 
@@ -119,7 +120,16 @@ def _go_on(
         for line in lines:  # who reads them has not seen the sessions before
             for event in read_ledger(folder.ledger):
                 line(event)
-        outcome = resume_search(storage, name, [listener, *lines], num_trials=num_trials, address=address)
+        outcome = resume_search(
+            storage, name, [listener, *lines], num_trials=num_trials, address=address,
+            leaving=partial(leaving, listener, as_json),
+        )  # fmt: skip
+    return conclude(outcome, as_json)
+
+
+def leaving(listener: Any, as_json: bool, outcome: Outcome) -> int:
+    """The end of a search whose main thread does not come back from where it is."""
+    listener.__exit__(None, None, None)
     return conclude(outcome, as_json)
 
 

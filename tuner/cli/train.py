@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,13 @@ def command(file: Path, overrides: tuple[str, ...], plain: bool, as_json: bool, 
     """
     from tuner.cli.options import settings_given
     from tuner.cli.output import view
-    from tuner.cli.search import conclude
+    from tuner.cli.search import conclude, leaving
 
     experiment = one_trial(file, overrides, settings_given(values))
     from tuner.execution.search import run_search
 
     with view({}, plain) as listener:
-        outcome = run_search(experiment, [listener])
+        outcome = run_search(experiment, [listener], partial(leaving, listener, as_json))
     return conclude(outcome, as_json)
 
 

@@ -2,6 +2,8 @@
 
 plan.py      what would run; starts nothing, imports no ray
 cluster.py   Ray started or joined, and left
+home.py      the folder and the sessions of a Ray that is started here
+reaper.py    the process that ends what is left of it when the driver is gone
 nodes.py     what a cluster's nodes offer, and whether each can work
 carrying.py  rows to a node and adapters from it, where runs are kept in an object store
 resources.py how many trials at a time, on what
@@ -20,6 +22,7 @@ disk.py      the pause where the run's disk is full
 settings.py  the settings of a search as its folder keeps them
 pinning.py   the commits of what is named on the hub
 token.py     Ray's token, its owner's alone
-signals.py   Ctrl-C and SIGTERM as a request to stop
+signals.py   SIGINT, SIGTERM, SIGHUP and SIGQUIT as a request to stop
+ending.py    the end of a session: the best adapter, the ledger's last line, the exit code
 search.py    all of it in order
 """

@@ -7,12 +7,13 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 from tuner.contract import InputError
+from tuner.execution.home import Home
 from tuner.execution.signals import reclaim
 from tuner.execution.token import guard_token, has_token
 from tuner.redaction import LogFile, RedactedStream
@@ -64,59 +65,85 @@ def import_ray(address: str | None) -> Any:
 
 def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterator[Mapping[str, float]]:
     drop_handlers()
-    ours = not ray.is_initialized()
-    if ours:
-        if joined:
-            _knock(joined)
-        local = {} if joined else {"dashboard_host": "127.0.0.1"}
-        if not joined:
-            guard_token()
-        try:
-            with _free_agent_port(ray):
-                ray.init(
-                    address=joined or "local",
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    configure_logging=False,
-                    job_config=ray.job_config.JobConfig(metadata=dict(metadata)),
-                    **local,
-                )
-        except (OSError, ValueError, ray.exceptions.RayError) as error:
-            raise _not_started(joined, error) from error
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    if joined:
+        _knock(joined)
+    else:
+        guard_token()
+    home = None if joined else _home()
     try:
+        _init(ray, joined, home, metadata)
         yield ray.cluster_resources()
     finally:
-        if ours:
-            _shutdown(ray)
+        _shutdown(ray, home)
 
 
-def _shutdown(ray: Any) -> None:
-    """Ends Ray as it ends itself, with SIGTERM still what it was here. Ray's C++ side gives it its default back when it
-    stops, and the processes take a second more: a second SIGTERM would end the driver before its last words."""
+def _home() -> Home:
+    try:
+        return Home()
+    except OSError as error:
+        raise _not_started(None, error) from error
+
+
+def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str, str]) -> None:
+    """`ray.init`. Raises InputError for whatever keeps Ray from starting: it raises plain `Exception` where a node does
+    not answer in time, errors of the system where there is no process or port to be had, and others."""
+    local = {"dashboard_host": "127.0.0.1", "_temp_dir": str(home.ray)} if home else {}
+    try:
+        with _our_way(ray, home):
+            ray.init(
+                address=joined or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                job_config=ray.job_config.JobConfig(metadata=dict(metadata)),
+                **local,
+            )
+    except Exception as error:
+        raise _not_started(joined, error) from error
+
+
+def _shutdown(ray: Any, home: Home | None) -> None:
+    """Ends Ray with SIGTERM still what it was here. Ray's C++ side gives it its default back when it stops, and the
+    processes take a moment more: a second SIGTERM would end the driver before its last words.
+
+    What `home` holds is killed and not asked: every report is on disk, and Ray would take a second for each process.
+    """
     node = ray._private.worker._global_node
-    if node is not None:
+    if node is not None and home is not None:
         stop = node.kill_all_processes
 
         def heard(*arguments: Any, **more: Any) -> None:
             reclaim()
-            stop(*arguments, **more)
+            home.clear()
+            stop(*arguments, **more)  # finds them dead, and takes them down
 
         node.kill_all_processes = heard
-    ray.shutdown()
-    reclaim()
+    try:
+        ray.shutdown()
+    finally:
+        reclaim()
+        if home is not None:
+            home.clear()
 
 
 @contextmanager
-def _free_agent_port(ray: Any) -> Iterator[None]:
-    """Lets the node's agent take any free port. `ray.init` has no argument for it, and of two Rays on one machine the
-    second one's agent finds its fixed port (52365) taken: it then serves no logs to the dashboard."""
-    params = ray._private.parameter.RayParams
-    before = params.__init__
-    params.__init__ = partialmethod(before, dashboard_agent_listen_port=0)
+def _our_way(ray: Any, home: Home | None) -> Iterator[None]:
+    """`ray.init` with what it has no arguments for: any free port for the node's agent, because of two Rays on one
+    machine the second one's finds its fixed port (52365) taken and serves no logs to the dashboard; processes that live
+    in `home`; and SIGTERM left to us."""
+    params, utils = ray._private.parameter.RayParams, ray._private.utils
+    before, answers = params.__init__, utils.set_sigterm_handler
+    session = {"session_name": home.session} if home else {}
+    params.__init__ = partialmethod(before, dashboard_agent_listen_port=0, **session)
+    utils.set_sigterm_handler = lambda handler: None
     try:
-        yield
+        with home.starting(ray._private.services) if home else nullcontext():
+            yield
     finally:
-        params.__init__ = before
+        params.__init__, utils.set_sigterm_handler = before, answers
 
 
 def joins(address: str | None) -> str | None:

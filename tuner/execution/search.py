@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,78 +13,68 @@ from typing import Any
 from tuner import __version__
 from tuner.apart import Apart
 from tuner.config import Experiment
-from tuner.contract import Fault, InputError, Preparation, Status, Verdict
+from tuner.contract import Fault, InputError, Preparation, Verdict
 from tuner.disks import is_full
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
 from tuner.execution.disk import Room
+from tuner.execution.ending import NOTHING_KEPT, Ending, Outcome, give_back
 from tuner.execution.nodes import RayGone, offered, require_nodes
 from tuner.execution.pinning import pinned
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
-from tuner.execution.settings import digest_of, fixed_experiment, read_settings, write_settings
-from tuner.execution.signals import StopRequested, StopSignals
+from tuner.execution.settings import digest_of, read_settings, write_settings
+from tuner.execution.signals import StopRequested, StopSignals, leave
 from tuner.execution.token import guard_token
 from tuner.results import storage
-from tuner.results.adapters import write_best
 from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.lock import RunLock
 from tuner.results.records import SearchRecord
-from tuner.results.stranger import read_object
 from tuner.watch.trackers import Tracker, Tracking, load_tracker
+
+__all__ = ["Outcome", "resume_search", "run_search"]
 
 Observer = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a search ended. exit_code: 0 done, 1 no usable trial or halted, 3 done with failed trials, 130 or 143 after
-    a signal. path: the run folder. trouble: what could not be written at the end, and what to do."""
-
-    record: SearchRecord
-    path: Path
-    exit_code: int
-    signal: int | None = None
-    trouble: str = ""
-
-
-def run_search(experiment: Experiment, listeners: Sequence[Observer] = ()) -> Outcome:
-    """Runs a search in a new run folder. `listeners` hear every event after it is on disk.
+def run_search(
+    experiment: Experiment, listeners: Sequence[Observer] = (), leaving: Callable[[Outcome], int] | None = None
+) -> Outcome:
+    """Runs a search in a new run folder. `listeners` hear every event after it is on disk. leaving: tells an outcome
+    where a signal has to end the process without returning from here.
 
     Raises InputError for what the user wrote, and StopRequested for a signal before the first trial; nothing is left
     behind then.
     """
     with StopSignals() as signals:
+        signals.last = partial(leave, text=f"{NOTHING_KEPT}\n")
         with signals.whole():
             plan = make_plan(experiment)
         needed = experiment.run.min_free_mb * 2**20
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
+        signals.last = partial(_give_up, folder)
         try:
             lock = RunLock(folder.path)
             experiment = pinned(experiment, folder.logs / "prepare.log")
             plan = replace(plan, experiment=experiment)
             write_settings(folder, experiment)
-            outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord()).run()
+            outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord(), leaving).run()
             if outcome.signal is not None and not outcome.record.trials:
                 raise StopRequested(outcome.signal)
             return outcome
-        except (InputError, OSError, StopRequested) as error:
+        except (InputError, OSError, KeyboardInterrupt) as error:
             signals.mute()
-            if not _has_trials(folder):  # nothing ran: give the name back
-                shutil.rmtree(folder.path, ignore_errors=True)
-                storage.forget(folder.path)
+            give_back(folder)
             if isinstance(error, OSError) and is_full(error):
                 remedy = "make room, or give another --storage-path"
                 raise InputError(f"no room on the disk ({error})", where=str(folder.path), remedy=remedy) from error
             raise
 
 
-def _has_trials(folder: RunFolder) -> bool:
-    try:
-        return bool(folder.record().trials)
-    except InputError:
-        return True
+def _give_up(folder: RunFolder, number: int) -> None:
+    give_back(folder)
+    leave(number, f"{NOTHING_KEPT}\n")
 
 
 def resume_search(
@@ -94,14 +83,17 @@ def resume_search(
     listeners: Sequence[Observer] = (),
     num_trials: int | None = None,
     address: str | None = None,
+    leaving: Callable[[Outcome], int] | None = None,
 ) -> Outcome:
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
 
-    num_trials: a new total; None for the one it had. address: another cluster than before. Raises InputError where
-    there is no such run, where it is being written by another driver, or where num_trials is less than what has run.
+    num_trials: a new total; None for the one it had. address: another cluster than before. leaving: as in `run_search`.
+    Raises InputError where there is no such run, where it is being written by another driver, or where num_trials is
+    less than what has run.
     """
     with StopSignals() as signals:
         folder = open_run(storage_path, name)
+        signals.last = partial(leave, text=f"interrupted; to go on: {resume_command_line(folder.path)}\n")
         lock = RunLock(folder.path)
         try:
             record = folder.record()
@@ -112,7 +104,7 @@ def resume_search(
                 "address": address or experiment.run.address,
             }
             experiment = replace(experiment, run=experiment.run.model_copy(update=place))
-            search = _Search(make_plan(experiment), folder, lock, listeners, signals, record)
+            search = _Search(make_plan(experiment), folder, lock, listeners, signals, record, leaving)
         except Exception:
             lock.release()
             raise
@@ -143,12 +135,12 @@ class _Search:
         listeners: Sequence[Observer],
         signals: StopSignals,
         record: SearchRecord,
+        leaving: Callable[[Outcome], int] | None,
     ) -> None:
         self._plan, self._experiment, self._folder, self._lock = plan, plan.experiment, folder, lock
         self._record = record
         self._signals = signals
         self._listeners = listeners
-        self._ended_before = len(self._record.ended)
         self._room = Room(
             folder.path,
             self._experiment.run.min_free_mb * 2**20,
@@ -158,6 +150,10 @@ class _Search:
         )
         self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners], full=self._room.full)
         self._mirror = storage.Mirror(folder.path)
+        self._ending = Ending(
+            self._experiment, folder, record, self._ledger, self._mirror, self._room, signals, leaving
+        )
+        signals.last = self._ending.write_alone
 
     def run(self) -> Outcome:
         with ExitStack() as stack:
@@ -170,22 +166,20 @@ class _Search:
             try:
                 halt = self._carry_out(stack)
             except RayGone as gone:
+                self._signals.comes()
                 trouble = f"{gone}; every report before it is kept\n  try: {resume_command_line(self._folder.path)}"
-            except StopRequested:
-                pass
-            except SystemExit as leaving:  # Ray answers SIGTERM itself while it starts, with this
-                if leaving.code != signal.SIGTERM:
-                    raise
-                self._signals.number = self._signals.number or signal.SIGTERM
+            except KeyboardInterrupt:  # or what Ray's calls make of it
+                self._signals.number = self._signals.number or signal.SIGINT
             except Fault as fault:
                 halt = fault.verdict
             except Exception as error:
-                # A second signal may end Ray's own calls in any way; what was reported is in the ledger by then.
-                failure = error if self._signals.number is None else None
+                # A second signal may end Ray's own calls in any way; so may one that Ray's processes heard first, or
+                # the one that prepares the rows. What was reported is in the ledger by then.
+                failure = None if self._signals.comes() else error
             self._signals.mute()
             if failure is not None and not self._record.trials:
                 raise failure
-            outcome = self._finish(halt, failure, trouble)
+            outcome = self._ending.write(halt, failure, trouble)
             if failure is not None:
                 raise failure
             return outcome
@@ -201,7 +195,7 @@ class _Search:
         about = {"job_name": self._folder.name, "folder": str(self._folder.path), "tuner": __version__}
         about |= {"num_trials": str(self._experiment.search.num_trials)}
         stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about))
-        self._signals.listen()
+        self._signals.listen()  # SIGTERM again: Ray's C++ side has taken it
         resources = decide(
             self._experiment.run,
             self._experiment.scheduler,
@@ -314,64 +308,3 @@ class _Search:
             "dashboard": dashboard_url(),
             "settings": digest_of(self._folder.resolved),
         }
-
-    def _finish(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
-        record, stopped = self._record, self._signals.number
-        self._room.open = False  # signals are muted by now: nobody could end a wait for room
-        code = exit_code(record, halt, stopped)
-        if trouble and stopped is None:
-            code = 1
-        try:
-            if failure is None or len(record.ended) > self._ended_before:  # else it stays what it was
-                self._keep_best()
-            self._close_books(halt, failure, code)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            trouble = (
-                f"no room on the disk of {self._folder.path}: the end could not be written, every report before it is "
-                f"kept\n  try: make room; this writes what is missing: {resume_command_line(self._folder.path)}"
-            )
-            code = code or 1
-        return Outcome(record, self._folder.path, code, stopped, trouble)
-
-    def _keep_best(self) -> None:
-        best = self._record.best
-        if best is None:
-            return
-        self._mirror.fetch(best.adapter)
-        resolved = read_object(self._folder.resolved)
-        train = fixed_experiment(self._experiment, best.params)
-        if write_best(self._folder, self._record, train=train, resolved=resolved) is None:
-            self._note(f"the adapter of trial {best.number} is not where it was saved: there is no best/")
-
-    def _close_books(self, halt: Verdict | None, failure: Exception | None, code: int) -> None:
-        stopped = self._signals.number
-        self._ledger.append(
-            Kind.FINISHED,
-            reason=str(halt.reason) if halt else None,
-            details={
-                "outcome": _outcome(self._record, halt, failure, stopped),
-                "message": halt.message if halt else str(failure or ""),
-                "remedy": halt.remedy if halt else "",
-                "exit_code": code,
-            },
-        )
-
-
-def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
-    """0 done, 1 no usable trial or a set-up fault, 3 done with failed trials, 128 + signal."""
-    if stopped is not None:
-        return 128 + stopped
-    if halt is not None or record.best is None:
-        return 1
-    failed = any(t.status is Status.FAILED for t in record.ended)
-    return 3 if failed else 0
-
-
-def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | None, signal: int | None) -> str:
-    if signal is None and (halt or failure):
-        return "halted" if halt else "failed"
-    if signal is not None or record.cut_off:
-        return "interrupted"
-    return "stopped" if record.stopped else "done"

@@ -8,6 +8,8 @@ reported in words; only a process that dies leaves Ray to find out.
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,6 +82,10 @@ class TrialActor(tune.Trainable):
         return tune.PlacementGroupFactory([bundle])
 
     def setup(self, config: dict[str, Any]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handler raises SystemExit, in the middle of a step, and this trial would look like one that
+            # called sys.exit. A batch system that signals every process of a job takes the worker, and not the trial
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._program: Program | None = None
         self._running = False
         self._log: logging.Handler | None = None

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -136,8 +137,18 @@ class Ledger:
         self._file = path.open("ab", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
         self._synced = -math.inf
+        self._turn = threading.RLock()
+
+    def seize(self, within: float) -> bool:
+        """Keeps every other thread from appending, for good; whether that was had within so many seconds. Of two
+        threads that write the end of a search, the second one stands still until the process ends."""
+        return self._turn.acquire(timeout=within)
 
     def append(self, kind: Kind, **values: Any) -> Event:
+        with self._turn:
+            return self._append(kind, values)
+
+    def _append(self, kind: Kind, values: Mapping[str, Any]) -> Event:
         event = Event(event=kind, time=time.time(), **redacted(values))
         line = event.to_json().encode() + b"\n"
         while True:

@@ -1,0 +1,178 @@
+"""The end of a session of a search: the best adapter, the last line of the ledger, the exit code.
+
+Where a signal ends it the main thread may stand in a call that does not return: Ray's own processes were told as well,
+or a disk hangs. Another thread then writes the same end (`Ending.write_alone`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.config import Experiment
+from tuner.contract import InputError, Status, Verdict
+from tuner.disks import is_full
+from tuner.execution.disk import Room
+from tuner.execution.settings import fixed_experiment
+from tuner.execution.signals import StopSignals, leave
+from tuner.results import storage
+from tuner.results.adapters import write_best
+from tuner.results.command_line import resume_command_line
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger
+from tuner.results.records import SearchRecord
+from tuner.results.stranger import read_object
+
+NOTHING_KEPT = "interrupted before the first trial: nothing was kept, and the same command begins again"
+SLOW_S = 20.0
+"""For an end that is being written: copying an adapter of gigabytes takes its time."""
+SEIZE_S = 1.0
+"""For the ledger, where a line is just being written to it; a disk that hangs does not give it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended. exit_code: 0 done, 1 no usable trial or halted, 3 done with failed trials, 128 + signal
+    after a signal. path: the run folder. trouble: what could not be written at the end, and what to do."""
+
+    record: SearchRecord
+    path: Path
+    exit_code: int
+    signal: int | None = None
+    trouble: str = ""
+
+
+class Ending:
+    """Writes the end of a session once, whichever thread comes first. leaving: tells an outcome."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        record: SearchRecord,
+        ledger: Ledger,
+        mirror: storage.Mirror,
+        room: Room,
+        signals: StopSignals,
+        leaving: Callable[[Outcome], int] | None,
+    ) -> None:
+        self._experiment, self._folder, self._record = experiment, folder, record
+        self._ledger, self._mirror, self._room, self._signals = ledger, mirror, room, signals
+        self._leaving = leaving
+        self._ended_before = len(record.ended)
+        self._writing = threading.Lock()
+        self._outcome: Outcome | None = None
+
+    def write(self, halt: Verdict | None = None, failure: Exception | None = None, trouble: str = "") -> Outcome:
+        """Writes it, and says how the search ended. Does not return where the other thread was first: that one ends
+        the process."""
+        with self._writing:
+            self._outcome = self._written(halt, failure, trouble)
+            return self._outcome
+
+    def write_alone(self, number: int) -> None:
+        """The same in place of the main thread, which does not answer the signal `number`; ends the process."""
+        if not self._writing.acquire(timeout=SLOW_S):
+            leave(number, f"interrupted; to go on: {resume_command_line(self._folder.path)}\n")
+        outcome = self._outcome
+        try:
+            if outcome is None and self._ledger.seize(SEIZE_S):
+                for trial in self._record.running:
+                    self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=trial.number, attempt=trial.attempt)
+                outcome = self._written(None, None, "")
+        except Exception as error:  # whatever keeps the end from being written: a resume finds what there is
+            trouble = f"the end could not be written ({type(error).__name__}: {error})"
+            outcome = Outcome(self._record, self._folder.path, 128 + number, number, trouble)
+        self._tell(outcome or Outcome(self._record, self._folder.path, 128 + number, number))
+        leave(number)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Like the main thread after its last line, with the outputs as they were before they went to a log."""
+        if not outcome.record.trials:
+            give_back(self._folder)
+            leave(outcome.signal or 0, f"{NOTHING_KEPT}\n")
+        if self._leaving is None:
+            return
+        sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
+        with suppress(Exception):
+            self._leaving(outcome)
+            sys.stdout.flush()
+
+    def _written(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
+        record, stopped = self._record, self._signals.number
+        self._room.open = False  # signals are muted by now: nobody could end a wait for room
+        code = exit_code(record, halt, stopped)
+        if stopped is not None:
+            trouble = ""  # Ray may have been told to end as well: that is no news
+        elif trouble:
+            code = 1
+        try:
+            if failure is None or len(record.ended) > self._ended_before:  # else it stays what it was
+                self._keep_best()
+            self._close_books(halt, failure, code)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            trouble = (
+                f"no room on the disk of {self._folder.path}: the end could not be written, every report before it is "
+                f"kept\n  try: make room; this writes what is missing: {resume_command_line(self._folder.path)}"
+            )
+            code = code or 1
+        return Outcome(record, self._folder.path, code, stopped, trouble)
+
+    def _keep_best(self) -> None:
+        best = self._record.best
+        if best is None:
+            return
+        self._mirror.fetch(best.adapter)
+        resolved = read_object(self._folder.resolved)
+        train = fixed_experiment(self._experiment, best.params)
+        if write_best(self._folder, self._record, train=train, resolved=resolved) is None:
+            text = f"the adapter of trial {best.number} is not where it was saved: there is no best/"
+            self._ledger.append(Kind.NOTE, details={"text": text})
+
+    def _close_books(self, halt: Verdict | None, failure: Exception | None, code: int) -> None:
+        self._ledger.append(
+            Kind.FINISHED,
+            reason=str(halt.reason) if halt else None,
+            details={
+                "outcome": _outcome(self._record, halt, failure, self._signals.number),
+                "message": halt.message if halt else str(failure or ""),
+                "remedy": halt.remedy if halt else "",
+                "exit_code": code,
+            },
+        )
+
+
+def give_back(folder: RunFolder) -> None:
+    """Where nothing has run, the name of a search is free again."""
+    try:
+        if folder.record().trials:
+            return
+    except InputError:
+        return
+    shutil.rmtree(folder.path, ignore_errors=True)
+    storage.forget(folder.path)
+
+
+def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
+    """0 done, 1 no usable trial or a set-up fault, 3 done with failed trials, 128 + signal."""
+    if stopped is not None:
+        return 128 + stopped
+    if halt is not None or record.best is None:
+        return 1
+    failed = any(t.status is Status.FAILED for t in record.ended)
+    return 3 if failed else 0
+
+
+def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | None, signal: int | None) -> str:
+    if signal is None and (halt or failure):
+        return "halted" if halt else "failed"
+    if signal is not None or record.cut_off:
+        return "interrupted"
+    return "stopped" if record.stopped else "done"
