@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.contract import Fault, InputError, Reason, load_program
+from tuner.failures import Failure, capture
 from tuner.redaction import RedactedStream
 
 
@@ -26,7 +27,7 @@ class Apart:
     """A call under way. arguments: JSON values. log: a file that takes what the process prints."""
 
     def __init__(self, program: str, method: str, *arguments: Any, log: Path) -> None:
-        self._log = log
+        self._log, self._method = log, method
         # In the run's folder: a driver that is killed leaves nothing in the temporary folder of the machine
         self._folder = tempfile.TemporaryDirectory(prefix=".apart-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
@@ -43,22 +44,24 @@ class Apart:
     def result(self) -> Any:
         """Waits, and returns what the method returned, a dataclass as a dict.
 
-        Raises InputError or Fault as the method did, and RuntimeError for anything else, which names the log.
+        Raises InputError as the method did, and a Fault for anything else: what failures.py makes of it. Where it is
+        silent on what to do, that names the log.
         """
         self._process.wait()
         if not self._answer.exists():
-            raise RuntimeError(f"the process ended with code {self._process.returncode}; see {self._log}")
+            died = f"the process that was to {self._method} ended with code {self._process.returncode}"
+            raise Fault(Reason.INFRASTRUCTURE, died, f"see {self._log}")
         answer = json.loads(self._answer.read_text())
         self.close()
         match answer["kind"]:
             case "value":
                 return answer["value"]
             case "input_error":
-                raise InputError(**answer["value"])
-            case "fault":
-                raise Fault(Reason(answer["value"]["reason"]), answer["value"]["message"], answer["value"]["remedy"])
+                raise InputError.from_dict(answer["value"])
             case _:
-                raise RuntimeError(f"{answer['value']}; see {self._log}")
+                fault = Fault.from_dict(answer["value"])
+                fault.remedy = fault.remedy or f"see {self._log}"
+                raise fault
 
     def close(self) -> None:
         """Ends the process if it still runs, and clears up. May be called twice."""
@@ -74,22 +77,22 @@ def _main(request_file: str, answer_file: str) -> None:
     _end_with_the_driver()
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)  # type: ignore[assignment]
     request = json.loads(Path(request_file).read_text())
-    answer: dict[str, Any]
+    answer = capture(lambda: _answer(request))
+    if isinstance(answer, Failure):
+        sys.stderr.write(answer.traceback)
+        answer = json.dumps({"kind": "fault", "value": answer.fault.to_dict()})
+    beside = Path(answer_file + ".new")
+    beside.write_text(answer)
+    beside.replace(answer_file)
+
+
+def _answer(request: Mapping[str, Any]) -> str:
+    """What the method returned, as JSON. An InputError stays one: no trial is to blame for what the user wrote."""
     try:
         value = getattr(load_program(request["program"]), request["method"])(*request["arguments"])
-        answer = {"kind": "value", "value": asdict(value) if is_dataclass(value) else value}  # type: ignore[arg-type]
     except InputError as error:
-        parts = {"what": error.what, "where": error.where, "expected": error.expected, "remedy": error.remedy}
-        answer = {"kind": "input_error", "value": parts}
-    except Fault as fault:
-        parts = {"reason": fault.reason, "message": fault.message, "remedy": fault.remedy}
-        answer = {"kind": "fault", "value": parts}
-    except Exception as error:
-        traceback.print_exc()
-        answer = {"kind": "error", "value": f"{type(error).__name__}: {error}"}
-    beside = Path(answer_file + ".new")
-    beside.write_text(json.dumps(answer))
-    beside.replace(answer_file)
+        return json.dumps({"kind": "input_error", "value": error.to_dict()})
+    return json.dumps({"kind": "value", "value": asdict(value) if is_dataclass(value) else value})  # type: ignore[arg-type]
 
 
 def _end_with_the_driver() -> None:

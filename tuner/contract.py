@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -125,11 +126,19 @@ class InputError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_input_error, (self.what, self.where, self.expected, self.remedy)
+        return InputError.from_dict, (self.to_dict(),)
+
+    def to_dict(self) -> dict[str, str]:
+        """All of it as JSON; `from_dict` reads it."""
+        return {"what": self.what, "where": self.where, "expected": self.expected, "remedy": self.remedy}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, str]) -> InputError:
+        return cls(**given)
 
 
-def _rebuild_input_error(what: str, where: str, expected: str, remedy: str) -> InputError:
-    return InputError(what, where=where, expected=expected, remedy=remedy)
+class Elsewhere(Exception):
+    """The traceback of what was raised in another process, as the cause of what is raised for it here."""
 
 
 class Fault(Exception):
@@ -148,7 +157,21 @@ class Fault(Exception):
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Fault, (self.reason, self.message, self.remedy, self.device, self.fit)
+        return Fault.from_dict, (self.to_dict(),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON; `from_dict` reads it. cause: the traceback of what led to it, "" where nothing did."""
+        return {
+            "reason": str(self.reason), "message": self.message, "remedy": self.remedy, "device": self.device,
+            "fit": None if self.fit is None else asdict(self.fit), "cause": _traceback(self.__cause__),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Fault:
+        fit = None if given["fit"] is None else Fit(**given["fit"])
+        fault = cls(Reason(given["reason"]), given["message"], given["remedy"], given["device"], fit)
+        fault.__cause__ = Elsewhere(given["cause"]) if given["cause"] else None
+        return fault
 
     @classmethod
     def of(cls, verdict: Verdict) -> Fault:
@@ -158,6 +181,12 @@ class Fault(Exception):
     @property
     def verdict(self) -> Verdict:
         return Verdict(self.reason, self.message, self.remedy, self.device, self.fit)
+
+
+def _traceback(error: BaseException | None) -> str:
+    if error is None or isinstance(error, Elsewhere):
+        return "" if error is None else str(error)
+    return "".join(traceback.format_exception(error))
 
 
 @dataclass(frozen=True)

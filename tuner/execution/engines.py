@@ -9,36 +9,22 @@ from __future__ import annotations
 
 import os
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 import ray
 
-from tuner.contract import (
-    Assignment,
-    Evaluation,
-    Fault,
-    InputError,
-    Preparation,
-    Program,
-    Reason,
-    Setup,
-    Verdict,
-    load_program,
-)
-from tuner.disks import trouble_of
+from tuner.contract import Assignment, Evaluation, Preparation, Program, Reason, Setup, Verdict, load_program
 from tuner.execution.carrying import Luggage, arrived, carried
 from tuner.execution.resources import SLOT_CPUS, Resources
-
-Report = Setup | Evaluation | Verdict
-Answer = tuple[Report, str]
-"""A report and, with a verdict, the traceback behind it."""
+from tuner.failures import Failure, capture
+from tuner.scheduling.wire import checked
 
 
 class EngineActor:
@@ -61,20 +47,23 @@ class EngineActor:
         self._orders: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._places: dict[int, int] = {}
-        self._mail: dict[int, SimpleQueue[Answer]] = {}
+        self._mail: dict[int, SimpleQueue[Setup | Evaluation | Failure]] = {}
         self._luggage: dict[int, Luggage] = {}
         self._owed: set[int] = set()
         self._closed = False
+        self._broken: Failure | None = None
+        self._over: Failure | None = None
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
-    def begin(self, preparation: Preparation, asked: Asked) -> Begun | Answer:
+    def begin(self, preparation: Preparation, asked: Asked) -> Begun | Failure:
         """Makes the engine, and settles how many trials it takes."""
 
         def make() -> Begun:
             self._make(preparation)
             choice = self._engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=self._beside)
-            self._slots = choice.slots
-            return Begun(choice.slots, choice.fit, choice.note)
+            begun = Begun(int(choice.slots), int(choice.fit), str(choice.note))
+            self._slots = begun.slots
+            return begun
 
         return self._order(make)
 
@@ -82,104 +71,135 @@ class EngineActor:
         return f"engine of {self._slots} slots"
 
     def free(self) -> int:
-        """How many slots take a trial."""
+        """How many slots take a trial. All of an engine that is over: a trial that comes is told why."""
+        if self._over is not None:
+            return self._slots
         return 0 if self._closed else self._slots - len(self._places)
+
+    def trials(self) -> list[tuple[int, int]]:
+        """Number and attempt of those that are here."""
+        return [(number, luggage.attempt) for number, luggage in list(self._luggage.items())]
 
     def close(self) -> list[tuple[int, int]]:
         """Takes no further trial, because the node is about to go; number and attempt of those that are still here."""
         if not self._closed:
             for luggage in list(self._luggage.values()):
-                luggage.hurry()
+                capture(luggage.hurry)  # one that cannot be told goes on from the state that it has
         self._closed = True
-        return [(number, luggage.attempt) for number, luggage in list(self._luggage.items())]
+        return self.trials()
 
-    def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
+    def start(self, assignment: Assignment, preparation: Preparation) -> Setup | Failure | None:
         """Brings a trial; answers with its set-up, or None where every slot is taken."""
-        try:
-            luggage = Luggage(assignment)  # here and not in the loop: its neighbours train on
-        except Exception as error:
-            return verdict_of(error)
+        luggage = capture(lambda: Luggage(assignment))  # here and not in the loop: its neighbours train on
+        if isinstance(luggage, Failure):
+            return luggage
         return self._order(lambda: self._join(assignment, preparation, luggage))
 
-    def step(self, number: int) -> Answer:
+    def step(self, number: int) -> Setup | Evaluation | Failure:
         """The next evaluation of trial `number`, which tells the engine that the last one was no stop."""
-        if number not in self._mail:  # it was in this engine's predecessor
-            return verdict_of(Fault(Reason.INFRASTRUCTURE, "its engine died"))
+        mail, luggage = self._mail.get(number), self._luggage.get(number)
+        if mail is None or luggage is None:  # it was in this engine's predecessor
+            return Failure(Verdict(Reason.INFRASTRUCTURE, "its engine died"))
         if number in self._owed:
-            self._order(lambda: self._engine.confirm(self._places[number]))
+            confirmed = self._order(lambda: self._confirm(number))
+            if isinstance(confirmed, Failure):
+                return confirmed
         self._owed.add(number)
-        luggage, answer = self._luggage[number], self._mail[number].get()
-        try:
-            luggage.send()  # while the engine trains on
-        except Exception as error:
-            return verdict_of(error)
-        return answer
+        answer = mail.get()
+        sent = capture(luggage.send)  # while the engine trains on
+        return sent if isinstance(sent, Failure) else answer
 
-    def stop(self, number: int) -> None:
+    def stop(self, number: int) -> Failure | None:
         """Takes trial `number` out of its slot at the next step boundary."""
-        self._order(lambda: self._leave(number))
+        return self._order(lambda: self._leave(number))
 
     def _make(self, preparation: Preparation) -> None:
         if self._engine is None:
             made: Any = load_program(self._program)
             self._engine = made.pack(self._settings, arrived(preparation), self._slots, beside=self._beside)
 
-    def _join(self, assignment: Assignment, preparation: Preparation, luggage: Luggage) -> Answer | None:
+    def _join(self, assignment: Assignment, preparation: Preparation, luggage: Luggage) -> Setup | Evaluation | None:
         number = assignment.number
         self._leave(number)  # an attempt whose actor was lost did not say goodbye
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
         if slot is None or self._closed:
             return None
         self._places[number], self._mail[number], self._luggage[number] = slot, SimpleQueue(), luggage
-        try:
-            self._make(preparation)
-            return self._engine.join(slot, assignment), ""
-        except Exception as error:
-            return verdict_of(error)
+        self._make(preparation)
+        return checked(self._engine.join(slot, assignment))
+
+    def _confirm(self, number: int) -> None:
+        if (slot := self._places.get(number)) is not None:  # else the engine failed; the trial's mail says how
+            self._engine.confirm(slot)
 
     def _leave(self, number: int) -> None:
         slot = self._places.pop(number, None)
         self._owed.discard(number)
-        if (mail := self._mail.pop(number, None)) is not None:
-            mail.put(verdict_of(Fault(Reason.INFRASTRUCTURE, "it left its slot")))  # who still waits there is lost
+        if (mail := self._mail.pop(number, None)) is not None:  # an attempt that still waits there is lost
+            mail.put(Failure(Verdict(Reason.INFRASTRUCTURE, "it left its slot")))
         self._luggage.pop(number, None)
         if slot is not None and self._engine is not None:
-            self._engine.leave(slot)
+            self._empty(slot)
+
+    def _empty(self, slot: int) -> None:
+        """Has the engine let go of a slot. An engine that cannot is over: the next trial would meet what is left."""
+        left = capture(lambda: self._engine.leave(slot))
+        if isinstance(left, Failure):
+            self._broken = left
 
     def _order(self, order: Callable[[], Any]) -> Any:
-        """Hands the loop something to do between two steps, and waits until it is done."""
+        """Hands the thread something to do between two steps, and waits for it: its value, or the Failure that it, or
+        the engine before it, ended with."""
         done: Future[Any] = Future()
         with self._changed:
+            if self._over is not None:
+                return self._over
             self._orders.append((order, done))
             self._changed.notify()
         return done.result()
 
     def _run(self) -> None:
-        warm_up(self._program)
-        while True:
-            with self._changed:
-                while not self._orders and (self._engine is None or not self._engine.busy):
-                    self._changed.wait()
-                orders, self._orders = list(self._orders), deque()
-            for order, done in orders:
-                try:
-                    done.set_result(order())
-                except BaseException as error:
-                    # Only the making of the engine and an engine that broke get here; the caller says it in words.
-                    done.set_result(verdict_of(error))
-            if self._engine is not None:
-                self._advance(self._engine)
+        """The engine's thread. Whatever ends it, all who wait for an answer get one, and so does who comes later."""
+        over = capture(self._work)
+        with self._changed:
+            self._over = over
+            waiting = [done for _, done in self._orders]
+            self._orders.clear()
+        for done in waiting:
+            done.set_result(over)
+        for mail in list(self._mail.values()):
+            mail.put(over)
 
-    def _advance(self, engine: Any) -> None:
-        try:
-            for slot, report in engine.advance(limit=1):
-                number = next(n for n, place in self._places.items() if place == slot)
-                self._mail[number].put(verdict_of(report) if isinstance(report, Fault) else (report, ""))
-        except Exception as error:
-            answer = verdict_of(error)
-            for number, slot in list(self._places.items()):
-                engine.leave(slot)
-                self._mail[number].put(answer)
+    def _work(self) -> Failure:
+        """Carries out orders, and trains between them; returns what the engine broke with."""
+        warmed = capture(lambda: warm_up(self._program))
+        if isinstance(warmed, Failure):
+            return warmed
+        while self._broken is None:
+            with self._changed:
+                while not self._orders and not (self._places and self._engine.busy):
+                    self._changed.wait()
+                order, done = self._orders.popleft() if self._orders else (self._advance, None)
+            answer = capture(order)
+            if done is not None:
+                done.set_result(answer)
+            elif isinstance(answer, Failure):
+                self._fail(answer)
+        return self._broken
+
+    def _advance(self) -> None:
+        numbers = {slot: number for number, slot in self._places.items()}
+        for slot, report in self._engine.advance(limit=1):
+            failed = isinstance(report, BaseException)
+            answer = Failure.of(report) if failed else capture(partial(checked, report))
+            self._mail[numbers[slot]].put(answer)
+
+    def _fail(self, failure: Failure) -> None:
+        """Ends all trials that are in a slot: a step that failed was a step of each of them."""
+        places, self._places = self._places, {}
+        for number, slot in places.items():
+            self._mail[number].put(failure)
+            self._empty(slot)
 
 
 class SoloActor:
@@ -200,37 +220,43 @@ class SoloActor:
         """1 where a trial may come."""
         return int(self._number is None and not self._closed)
 
+    def trials(self) -> list[tuple[int, int]]:
+        """As an engine's."""
+        return [] if self._number is None else [(self._number, self._attempt)]
+
     def close(self) -> list[tuple[int, int]]:
         """As an engine's."""
         self._closed = True
-        return [] if self._number is None else [(self._number, self._attempt)]
+        return self.trials()
 
-    def start(self, assignment: Assignment, preparation: Preparation) -> Answer | None:
+    def start(self, assignment: Assignment, preparation: Preparation) -> Setup | Evaluation | Failure | None:
         """Brings a trial; answers with its set-up, or None where another is here."""
         if self._number is not None or self._closed:
             return None
         self._number, self._attempt = assignment.number, assignment.attempt
-        try:
+
+        def begin() -> Setup | Evaluation:
             self._program = self._program or self._making(preparation)
-            return self._program.start(assignment), ""
-        except Exception as error:
-            return verdict_of(error)
+            return checked(self._program.start(assignment))
 
-    def step(self, number: int) -> Answer:
+        return capture(begin)
+
+    def step(self, number: int) -> Setup | Evaluation | Failure:
         """The next evaluation of the trial that is here."""
-        if self._program is None or self._number != number:  # it was in this actor's predecessor
-            return verdict_of(Fault(Reason.INFRASTRUCTURE, "its process died"))
-        try:
-            return self._program.step(), ""
-        except Exception as error:
-            return verdict_of(error)
+        program = self._program
+        if program is None or self._number != number:  # it was in this actor's predecessor
+            return Failure(Verdict(Reason.INFRASTRUCTURE, "its process died"))
+        return capture(lambda: checked(program.step()))
 
-    def stop(self, number: int) -> None:
-        """Takes trial `number` away."""
-        if self._number == number:
-            self._number = None
-            if self._program is not None:
-                self._program.stop()
+    def stop(self, number: int) -> Failure | None:
+        """Takes trial `number` away. Where that fails the next trial gets a program of its own."""
+        if self._number != number:
+            return None
+        stopped = capture(self._program.stop) if self._program is not None else None
+        if isinstance(stopped, Failure):
+            self._program = None
+        self._number = None
+        return stopped
 
 
 @dataclass(frozen=True)
@@ -262,14 +288,12 @@ class Engines:
 
     def begin(self, preparation: Preparation, *, heaviest: Mapping[str, Any], measure: bool) -> list[Begun]:
         """Hands the rows to the engines; returns when they stand. Raises Fault where one cannot."""
-        begun = []
         asked = Asked(heaviest, measure)
+        begun = []
         for answer in ray.get([engine.begin.remote(preparation, asked) for engine in self.packed]):
-            if isinstance(answer, Begun):
-                begun.append(answer)
-            else:
-                verdict, trace = answer
-                raise Fault(verdict.reason, verdict.message, verdict.remedy) from RuntimeError(trace)
+            if isinstance(answer, Failure):
+                raise answer.fault
+            begun.append(answer)
         return begun
 
 
@@ -327,15 +351,3 @@ def warm_up(program: str) -> None:
     warm = getattr(load_program(program), "warm", None)
     if warm is not None:
         warm()
-
-
-def verdict_of(error: BaseException) -> Answer:
-    """What went wrong, as a report, and its traceback."""
-    trace = "".join(traceback.format_exception(error))
-    if isinstance(error, Fault):
-        return error.verdict, trace
-    if (trouble := trouble_of(error)) is not None:  # an InputError, too, may be said because of a failing disk
-        return trouble.verdict, trace
-    if isinstance(error, InputError):
-        return Verdict(Reason.CONFIG, str(error)), trace
-    return Verdict(Reason.ERROR, f"{type(error).__name__}: {error}".splitlines()[0][:300]), trace

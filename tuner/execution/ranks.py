@@ -20,17 +20,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from tuner.contract import Assignment, Evaluation, Fault, Group, Preparation, Reason, Setup, Verdict, load_program
+from tuner.contract import Assignment, Evaluation, Fault, Group, Preparation, Reason, Setup, load_program
 from tuner.execution.carrying import arrived, carried
-from tuner.execution.engines import Answer, Report, verdict_of
 from tuner.execution.resources import SLOT_CPUS
+from tuner.failures import Failure, capture
 from tuner.redaction import LogFile
+from tuner.scheduling.wire import checked
+
+Answer = Setup | Evaluation | Failure | None
+"""What one process answered to an order; None to `stop`."""
 
 LOOK_S = 0.5
 """Between two looks at whether the group still stands, while it trains."""
@@ -80,7 +85,7 @@ class Desk:
     def __init__(self, size: int) -> None:
         self._size = size
         self._orders: list[Order] = []
-        self._answers: list[dict[int, Answer | None]] = []
+        self._answers: list[dict[int, Answer]] = []
         self._processes: dict[int, Any] = {}
         self._changed = threading.Condition()
 
@@ -108,12 +113,12 @@ class Desk:
             self._changed.wait_for(lambda: len(self._orders) > number)
             return self._orders[number]
 
-    def answer(self, number: int, rank: int, answer: Answer | None) -> None:
+    def answer(self, number: int, rank: int, answer: Answer) -> None:
         with self._changed:
             self._answers[number][rank] = answer
             self._changed.notify_all()
 
-    def answers(self, number: int) -> dict[int, Answer | None]:
+    def answers(self, number: int) -> dict[int, Answer]:
         """What the processes answered, by rank: of all, or as soon as one of them has failed."""
         answers = self._answers[number]
         with self._changed:
@@ -129,7 +134,7 @@ class Ranks:
         self._crew, self._log = crew, log
         self._desk: Any = None
         self._thread: threading.Thread | None = None
-        self._failure: Exception | None = None
+        self._failure: Failure | None = None
 
     def start(self, assignment: Assignment) -> Setup:
         self._begin()
@@ -157,52 +162,51 @@ class Ranks:
 
     def _run(self, desk: Any) -> None:
         """Ray Train's own run, from the first process to the last."""
-        try:
-            _set_environment()
-            from ray.train import FailureConfig, RunConfig, ScalingConfig
-            from ray.train.torch import TorchConfig, TorchTrainer
+        ended = capture(lambda: self._fit(desk))
+        self._failure = ended if isinstance(ended, Failure) else None
 
-            crew = self._crew
-            share = {"CPU": crew.cpus, **({"GPU": crew.gpus} if crew.gpus else {}), **crew.more}
-            with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
-                TorchTrainer(
-                    serve,
-                    train_loop_config={"crew": crew, "desk": desk},
-                    # All on one node where they find room on one; else wherever they find it
-                    scaling_config=ScalingConfig(
-                        num_workers=crew.size, use_gpu=bool(crew.gpus), resources_per_worker=share,
-                        placement_strategy="PACK",
+    def _fit(self, desk: Any) -> None:
+        _set_environment()
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        crew = self._crew
+        share = {"CPU": crew.cpus, **({"GPU": crew.gpus} if crew.gpus else {}), **crew.more}
+        with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+            TorchTrainer(
+                serve,
+                train_loop_config={"crew": crew, "desk": desk},
+                # All on one node where they find room on one; else wherever they find it
+                scaling_config=ScalingConfig(
+                    num_workers=crew.size, use_gpu=bool(crew.gpus), resources_per_worker=share,
+                    placement_strategy="PACK",
+                ),
+                torch_config=TorchConfig(
+                    backend="nccl" if crew.gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+                ),
+                run_config=RunConfig(
+                    name="group",
+                    storage_path=folder,  # nothing is written: a trial's adapter and state go into its own folder
+                    failure_config=FailureConfig(
+                        max_failures=0, max_preemption_failures=0, controller_failure_limit=STARTS_ANEW
                     ),
-                    torch_config=TorchConfig(
-                        backend="nccl" if crew.gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
-                    ),
-                    run_config=RunConfig(
-                        name="group",
-                        storage_path=folder,  # nothing is written: a trial's adapter and state go into its own folder
-                        failure_config=FailureConfig(
-                            max_failures=0, max_preemption_failures=0, controller_failure_limit=STARTS_ANEW
-                        ),
-                    ),
-                ).fit()  # fmt: skip
-        except Exception as error:
-            self._failure = error
+                ),
+            ).fit()  # fmt: skip
 
     def _ask(self, order: Order) -> Any:
         """The first process's answer to an order. Raises the Fault that one of them met, or that one was lost."""
         answers = self._answers(order)
         if not _failed(answers):
-            return _together([answer[0] for _, answer in sorted(answers.items()) if answer])
+            return _together([answer for _, answer in sorted(answers.items())])
         if any(_reason(answer) is Reason.ERROR for answer in answers.values()) and (lost := self._lost()):
             # Who is left says that the exchange broke off; why it did is the one that is gone
-            fault, trace = Fault(Reason.INFRASTRUCTURE, lost), ""
+            fault = Fault(Reason.INFRASTRUCTURE, lost)
         else:
-            report, trace = next(answer for answer in answers.values() if answer and _reason(answer))
-            assert isinstance(report, Verdict)
-            fault = Fault.of(report)
+            fault = next(answer.fault for answer in answers.values() if isinstance(answer, Failure))
         self._end(by_force=len(answers) < self._crew.size)
-        raise fault from RuntimeError(trace) if trace else None
+        raise fault
 
-    def _answers(self, order: Order) -> Mapping[int, Answer | None]:
+    def _answers(self, order: Order) -> Mapping[int, Answer]:
         try:
             number = ray.get(self._desk.give.remote(order))
             answers = self._desk.answers.options(name=order.call).remote(number)
@@ -220,8 +224,10 @@ class Ranks:
         """The group has ended by itself: one of its processes died, or it never came to be."""
         failure, message = self._failure, self._lost() or "a trial's group of processes ended"
         self._end(by_force=True)
+        if failure is not None and failure.verdict.reason is not Reason.INFRASTRUCTURE:
+            return failure.fault  # it never came to be: Ray Train cannot be imported, say
         fault = Fault(Reason.INFRASTRUCTURE, message)
-        fault.__cause__ = failure
+        fault.__cause__ = None if failure is None else failure.fault
         return fault
 
     def _lost(self) -> str:
@@ -304,12 +310,7 @@ def serve(config: Mapping[str, Any]) -> None:
         order = ray.get(desk.take.remote(number))
         if order.call == "leave":
             return
-        try:
-            answer: Answer | None = member.carry_out(order)
-        except Exception as error:
-            answer = verdict_of(error)
-        except SystemExit as leaving:
-            answer = Verdict(Reason.ERROR, f"SystemExit: {leaving.code}"[:300]), ""
+        answer: Answer = capture(partial(member.carry_out, order))
         ray.get(desk.answer.remote(number, group.rank, answer))
         number += 1
 
@@ -322,15 +323,15 @@ class _Member:
         self._program: Any = None
         self._log: logging.Handler | None = None
 
-    def carry_out(self, order: Order) -> Answer | None:
+    def carry_out(self, order: Order) -> Answer:
         if order.call == "start":
             assert order.assignment is not None
             self._listen(order.log)
             if self._program is None:
                 self._program = self._made()
-            return self._program.start(order.assignment), ""
+            return checked(self._program.start(order.assignment))
         if order.call == "step":
-            return self._program.step(), ""
+            return checked(self._program.step())
         self._program.stop()
         return None
 
@@ -353,19 +354,17 @@ class _Member:
         logging.getLogger().addHandler(self._log)
 
 
-def _reason(answer: Answer | None) -> Reason | None:
+def _reason(answer: Answer) -> Reason | None:
     """Why a process failed, if this says that it did."""
-    return answer[0].reason if answer and isinstance(answer[0], Verdict) else None
+    return answer.verdict.reason if isinstance(answer, Failure) else None
 
 
-def _failed(answers: Mapping[int, Answer | None]) -> bool:
+def _failed(answers: Mapping[int, Answer]) -> bool:
     return any(_reason(answer) for answer in answers.values())
 
 
-def _together(reports: Sequence[Report]) -> Any:
+def _together(reports: Sequence[Answer]) -> Any:
     """What all processes reported, as one: the first one's words, and the memory of the fullest GPU."""
-    if not reports:
-        return None
     first = reports[0]
     if isinstance(first, Evaluation):
         memory = [one.memory for one in reports if isinstance(one, Evaluation) and one.memory is not None]

@@ -9,8 +9,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from tuner.contract import Assignment, Evaluation, Fault, Reason, Setup, Verdict, load_program
+from tuner.contract import Assignment, Evaluation, Fault, Reason, Setup, load_program
 from tuner.execution.engines import Engines
+from tuner.failures import Failure
 
 ANSWERS_WITHIN_S = 5.0
 """An engine that stands answers at once how many slots it has free; one that is being made does not."""
@@ -57,9 +58,10 @@ class RemoteProgram:
 
     def stop(self) -> None:
         try:
-            ray.get(self._engine.stop.remote(self._number))
-        except RayActorError:
-            return  # its trials went with it
+            self._answer(self._engine.stop.remote(self._number))
+        except Fault as fault:
+            if not isinstance(fault.__cause__, RayActorError):  # else its trials went with it
+                raise
 
     def _free(self, since: float) -> dict[int, int]:
         """The free slots of each engine that answers; one whose node is gone may wait for another for ever. Where all
@@ -86,9 +88,6 @@ class RemoteProgram:
             given = ray.get(answer)
         except RayActorError as error:
             raise Fault(Reason.INFRASTRUCTURE, "its engine died") from error
-        if given is None:
-            return None
-        report, trace = given
-        if isinstance(report, Verdict):
-            raise Fault.of(report) from (RuntimeError(trace) if trace else None)
-        return report
+        if isinstance(given, Failure):
+            raise given.fault
+        return given

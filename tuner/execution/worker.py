@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,23 +17,12 @@ from typing import Any
 
 from ray import tune
 
-from tuner.contract import (
-    Assignment,
-    Evaluation,
-    Fault,
-    InputError,
-    Preparation,
-    Program,
-    Reason,
-    Setup,
-    Verdict,
-    load_program,
-)
-from tuner.disks import trouble_of
+from tuner.contract import Assignment, Evaluation, Preparation, Program, Setup, load_program
 from tuner.execution.carrying import arrived, carried
 from tuner.execution.resources import SLOT_CPUS
+from tuner.failures import Failure, capture
 from tuner.redaction import LogFile
-from tuner.scheduling.wire import to_result
+from tuner.scheduling.wire import checked, to_result
 
 
 @dataclass(frozen=True)
@@ -99,23 +87,8 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report: the set-up, an evaluation, or the verdict on a fault."""
-        try:
-            return to_result(self._advance())
-        except SystemExit as leaving:  # would end this process, and the trial would look like a lost one
-            return to_result(Verdict(Reason.ERROR, f"SystemExit: {leaving.code}"[:300]), traceback.format_exc())
-        except Fault as fault:
-            return to_result(fault.verdict, traceback.format_exc())
-        except Exception as error:
-            # Words for the user that were said because of a failing disk are no fault of the user's
-            folder = None if isinstance(error, InputError) else Path(self._trial.assignment.folder)
-            if (trouble := trouble_of(error, folder)) is not None:
-                return to_result(trouble.verdict, traceback.format_exc())
-            if isinstance(error, InputError):
-                return to_result(Verdict(Reason.CONFIG, str(error)), traceback.format_exc())
-            # torch is not to be imported here; a program that answers with a Fault can say what would be smaller
-            out = type(error).__name__ == "OutOfMemoryError"
-            reason = Reason.OUT_OF_MEMORY if out else Reason.ERROR
-            return to_result(Verdict(reason, _one_line(error)), traceback.format_exc())
+        report = capture(lambda: to_result(checked(self._advance())), Path(self._trial.assignment.folder))
+        return to_result(report.verdict, report.traceback) if isinstance(report, Failure) else report
 
     def cleanup(self) -> None:
         self._leave()
@@ -160,11 +133,10 @@ class TrialActor(tune.Trainable):
     def _leave(self) -> None:
         if self._running and self._program is not None:
             self._running = False
-            try:
-                self._program.stop()
-            except Exception:
+            stopped = capture(self._program.stop)
+            if isinstance(stopped, Failure):
                 # What could not be taken away must not meet the next trial: it gets a program of its own.
-                logging.getLogger(__name__).exception("ending %s", self._trial.title)
+                logging.getLogger(__name__).error("ending %s: %s", self._trial.title, stopped.traceback)
                 self._close()
         if self._log is not None:
             logging.getLogger().removeHandler(self._log)
@@ -176,7 +148,9 @@ class TrialActor(tune.Trainable):
         program: Any = self._program
         self._program = None
         if program is not None and self._worker.processes > 1:
-            program.close()
+            closed = capture(program.close)
+            if isinstance(closed, Failure):
+                logging.getLogger(__name__).error("ending a group: %s", closed.traceback)
 
     def _listen(self) -> None:
         """Sends what the libraries beneath say while this trial runs to its own file."""
@@ -184,10 +158,6 @@ class TrialActor(tune.Trainable):
         Path(self._trial.log).parent.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
         self._log = LogFile(self._trial.log)
         logging.getLogger().addHandler(self._log)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def of_type(accelerator_type: str | None) -> dict[str, float]:

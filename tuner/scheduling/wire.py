@@ -24,23 +24,30 @@ _MOST_TRACEBACK = 64_000
 """Characters of a traceback that are kept: its end says what happened."""
 
 
-def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict[str, Any]:
-    """The Ray Tune result that carries `report`; a dataclass, which Ray passes through as it is.
+def checked(report: Any) -> Setup | Evaluation:
+    """What a program answered, as the driver can read it.
 
-    Without secrets: Ray keeps results in files of its own. Raises TypeError or ValueError where a program answered what
-    cannot be written into a ledger: this is the last place where that is the trial's fault alone.
+    Called where the program runs: the last place where an answer that cannot travel, or cannot be written into a
+    ledger, is that trial's fault alone. Raises TypeError or ValueError for one.
     """
-    if not isinstance(report, Setup | Evaluation | Verdict):
+    if not isinstance(report, Setup | Evaluation):
         raise TypeError(f"the program answered {type(report).__name__}, expected Setup or Evaluation")
     if isinstance(report, Evaluation):
         report = _plain(report)
+    size = len(json.dumps(asdict(report)))
+    if size > MOST_BYTES:
+        raise ValueError(f"the program's {type(report).__name__} has {size:,} bytes, at most {MOST_BYTES:,} count")
+    return report
+
+
+def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict[str, Any]:
+    """The Ray Tune result that carries a `checked` report; a dataclass, which Ray passes through as it is.
+
+    Without secrets: Ray keeps results in files of its own.
+    """
     if isinstance(report, Verdict):
         report = replace(report, message=report.message[:_MOST_WORDS], remedy=report.remedy[:_MOST_WORDS])
     loss = report.eval_loss if isinstance(report, Evaluation) else None
-    if not isinstance(report, Verdict):
-        size = len(json.dumps(asdict(report)))
-        if size > MOST_BYTES:
-            raise ValueError(f"the program's {type(report).__name__} has {size:,} bytes, at most {MOST_BYTES:,} count")
     return {
         METRIC: float("nan") if loss is None else loss,
         REPORT: redacted(report),

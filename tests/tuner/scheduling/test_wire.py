@@ -10,12 +10,12 @@ import numpy
 import pytest
 
 from tuner.contract import METRIC, Evaluation, Reason, Setup, Verdict
-from tuner.scheduling.wire import MOST_BYTES, REPORT, TRACEBACK, to_result
+from tuner.scheduling.wire import MOST_BYTES, REPORT, TRACEBACK, checked, to_result
 
 
 @pytest.mark.parametrize("number", [2.5, numpy.float32(2.5), numpy.float64(2.5), numpy.array(2.5)])
 def test_numbers_become_plain_ones(number: Any) -> None:
-    result = to_result(Evaluation(numpy.int64(3), 10, number, train_loss=number))  # type: ignore[arg-type]
+    result = to_result(checked(Evaluation(numpy.int64(3), 10, number, train_loss=number)))  # type: ignore[arg-type]
     report = result[REPORT]
     assert type(result[METRIC]) is float and type(report.eval_loss) is float and type(report.train_loss) is float
     assert type(report.step) is int and report.eval_loss == 2.5
@@ -35,11 +35,12 @@ def test_none_stays_none_beside_a_metric_that_is_always_a_float() -> None:
         Evaluation(3, 10, 2.0, adapter="x" * (MOST_BYTES + 1)),
         Setup(10, 1, 1, {"lock": threading.Lock()}),
         Setup(10, 1, 1, {"all": list(range(MOST_BYTES))}),
+        Verdict(Reason.BUDGET, "a program judges nothing"),
     ],
 )
 def test_what_cannot_be_written_down_is_refused_in_the_worker(report: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
-        to_result(report)
+        checked(report)
 
 
 def test_a_traceback_keeps_its_end() -> None:
