@@ -122,7 +122,7 @@ def _unwrapped(error: BaseException) -> BaseException:
         cause: BaseException = error.cause
         if cause is error:
             break
-        cause.__cause__ = cause.__cause__ or Elsewhere(error.traceback_str)
+        cause.__cause__ = cause.__cause__ or Elsewhere(str(error))
         error = cause
     return error
 
