@@ -51,17 +51,9 @@ class Apart:
         if not self._answer.exists():
             died = f"the process that was to {self._method} ended with code {self._process.returncode}"
             raise Fault(Reason.INFRASTRUCTURE, died, f"see {self._log}")
-        answer = json.loads(self._answer.read_text())
+        answer = self._answer.read_text()
         self.close()
-        match answer["kind"]:
-            case "value":
-                return answer["value"]
-            case "input_error":
-                raise InputError.from_dict(answer["value"])
-            case _:
-                fault = Fault.from_dict(answer["value"])
-                fault.remedy = fault.remedy or f"see {self._log}"
-                raise fault
+        return read(answer, self._log)
 
     def close(self) -> None:
         """Ends the process if it still runs, and clears up. May be called twice."""
@@ -77,13 +69,31 @@ def _main(request_file: str, answer_file: str) -> None:
     _end_with_the_driver()
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)  # type: ignore[assignment]
     request = json.loads(Path(request_file).read_text())
-    answer = capture(lambda: _answer(request))
-    if isinstance(answer, Failure):
-        sys.stderr.write(answer.traceback)
-        answer = json.dumps({"kind": "fault", "value": answer.fault.to_dict()})
+    answer = carry_out(request)
     beside = Path(answer_file + ".new")
     beside.write_text(answer)
     beside.replace(answer_file)
+
+
+def carry_out(request: Mapping[str, Any]) -> str:
+    """Calls what is asked for; the answer as JSON, whatever the call did. A traceback goes to standard error."""
+    answer = capture(lambda: _answer(request))
+    if isinstance(answer, Failure):
+        sys.stderr.write(answer.traceback)
+        return json.dumps({"kind": "fault", "value": answer.fault.to_dict()})
+    return answer
+
+
+def read(answer: str, log: Path) -> Any:
+    """The value in an answer. Raises what it says was raised; see `Apart.result`."""
+    told = json.loads(answer)
+    if told["kind"] == "value":
+        return told["value"]
+    if told["kind"] == "input_error":
+        raise InputError.from_dict(told["value"])
+    fault = Fault.from_dict(told["value"])
+    fault.remedy = fault.remedy or f"see {log}"
+    raise fault
 
 
 def _answer(request: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tests.programs.misbehaving import ENDS_AS, misbehave
 from tuner.contract import (
     ALIVE,
     STATE,
@@ -42,7 +43,9 @@ Behaviour = Literal[
     "fine", "nan", "inf", "none", "missing", "raise", "exit", "frozen", "data", "out_of_memory", "flat", "nonsense",
     "exit_once", "kill_once", "raise_in_setup", "sys_exit", "segfault", "fork", "unpicklable", "hang", "hang_once",
     "kill_at_once", "fork_and_die", "huge", "text", "too_large", "slow_but_alive", "minus_inf", "no_report", "no_keys",
-    "huge_loss", "unpicklable_report", "holds_a_lock",
+    "huge_loss", "unpicklable_report", "holds_a_lock", "raises", "exits", "exits_in_a_thread", "interrupts",
+    "host_memory", "gpu_memory", "says_what_fits", "no_fault", "input_error", "full_disk", "import_error", "unsayable",
+    "sticks", "not_confirmed",
 ]  # fmt: skip
 
 
@@ -73,7 +76,9 @@ class Train(Strict):
 
 class ToySettings(Strict):
     train: Train = Train()
-    unprepared: Literal["", "input", "fault", "crash"] = ""
+    unprepared: str = ""
+    in_pack: str = ""
+    """Of what misbehaving.py knows, what a packed toy's `pack` does."""
 
 
 class Toy:
@@ -98,8 +103,12 @@ class Toy:
                 raise InputError("the toy data is empty", where="toy.jsonl", expected="rows")
             case "fault":
                 raise Fault(Reason.DATA, "every label is masked", "look at the template")
-            case "crash":
-                raise RuntimeError("boom")
+            case "die":
+                os._exit(7)
+            case "nothing":
+                return None  # type: ignore[return-value]
+            case what:
+                misbehave(what)
         return Preparation(folder=str(cache), tokens=100_000, facts={"rows": 1000}, notes=("toy data",))
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation) -> None:
@@ -201,6 +210,8 @@ class Toy:
                     return Evaluation(step, self._max_steps, loss, adapter=threading.Lock())  # type: ignore[arg-type]
                 case "too_large":
                     self._allocate()
+                case what if what in ENDS_AS:
+                    misbehave(what)
                 case "out_of_memory":
                     raise Fault(Reason.OUT_OF_MEMORY, "micro-batch 1 does not fit", "a smaller model")
         adapter = None
@@ -250,6 +261,16 @@ class Toy:
 
     def stop(self) -> None:
         self._left = []
+
+    @property
+    def keeps_its_slot(self) -> bool:
+        """For a packed one: whether its engine cannot let go of it."""
+        return self._behaviour == "sticks"
+
+    def confirmed(self) -> None:
+        """For a packed one: it may go on."""
+        if self._behaviour == "not_confirmed":
+            raise LookupError("the slot is empty")
 
     def loss(self, step: int) -> float:
         distance = abs(math.log10(self._train.learning_rate) + 2)

@@ -310,8 +310,7 @@ def serve(config: Mapping[str, Any]) -> None:
         order = ray.get(desk.take.remote(number))
         if order.call == "leave":
             return
-        answer: Answer = capture(partial(member.carry_out, order))
-        ray.get(desk.answer.remote(number, group.rank, answer))
+        ray.get(desk.answer.remote(number, group.rank, member.answer(order)))
         number += 1
 
 
@@ -323,7 +322,12 @@ class _Member:
         self._program: Any = None
         self._log: logging.Handler | None = None
 
-    def carry_out(self, order: Order) -> Answer:
+    def answer(self, order: Order) -> Answer:
+        """What the program made of an order, or of what it raised."""
+        folder = None if order.assignment is None else Path(order.assignment.folder)
+        return capture(partial(self._carry_out, order), folder)
+
+    def _carry_out(self, order: Order) -> Answer:
         if order.call == "start":
             assert order.assignment is not None
             self._listen(order.log)
