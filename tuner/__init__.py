@@ -12,6 +12,7 @@ space/         what a trial may vary
 config/        what the user wrote, checked
 demo/          the embedded example
 contract.py    what the driver and a program say to each other
+failures.py    what a call raised, as the verdict it stands for
 apart.py       a program's class methods in a process of their own
 importing.py   what may be imported
 redaction.py   secrets taken out of what is written
