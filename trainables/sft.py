@@ -67,16 +67,16 @@ class SFT:
     @classmethod
     def unpinned(cls, settings: Any) -> bool:
         """Whether the settings name anything on the hub without saying which commit of it."""
-        from trainables.data import hub
+        from trainables.data import sources
 
-        return bool(hub.unpinned(worker.validated(settings)))
+        return bool(sources.unpinned(worker.validated(settings)))
 
     @classmethod
     def pin(cls, settings: Mapping[str, Any]) -> dict[str, str]:
         """The commits that those stand for now, by setting."""
-        from trainables.data import hub
+        from trainables.data import hub, sources
 
-        return {source.setting: hub.commit(source) for source in hub.unpinned(worker.validated(settings))}
+        return {source.setting: hub.commit(source) for source in sources.unpinned(worker.validated(settings))}
 
     @classmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:

@@ -34,12 +34,10 @@ def validated(settings: Any) -> Settings:
 
 def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
     """The tokenizer and both sets. What comes from the hub is on this machine from here on."""
-    from trainables.data import hub, store, tokenizers
+    from trainables.data import hub, sources, store, tokenizers
 
-    bases = hub.bases(settings.model)
-    for source in bases:
-        hub.fetch(source)
-    if bases and not settings.model.trust_remote_code:  # code may lie in a repository that the base's own code names
+    folders = [hub.fetch(source) for source in sources.bases(settings.model)]
+    if folders and not any(hub.names_other_code(folder) for folder in folders):
         hub.go_offline()
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))

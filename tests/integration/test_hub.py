@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import text_rows, write_jsonl
+from tests.programs.answering import listening
 from tests.programs.hub import Hub, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def search(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def search(url: str, folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             sys.executable, "-m", "tuner", "search", "--model", "org/base", "--data", "org/rows", "--name", "hub",
@@ -36,7 +37,7 @@ def search(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProce
         ],
         env={
             **os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": url, "HF_HOME": str(folder / "home"),
-            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_OFFLINE": "0", **env,
         },
         cwd=folder, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
@@ -57,6 +58,12 @@ def test_a_search_keeps_to_the_commits_that_it_began_with(served: Hub, tmp_path:
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("org/base", BASE)
     weights = [line for line in served.requests() if line.startswith("GET") and "model.safetensors" in line]
     assert len(weights) == 1, "the worker found in the cache what the driver had fetched"
+    # Named by commit, nothing is asked for again, by the driver or a worker: a proxy that never answers hears of it
+    pins = ("--set", f"model.model_revision={BASE}", "--set", f"data.revision={ROWS}")
+    with listening() as proxy:
+        again = search("http://hub.invalid", tmp_path, "--name", "again", *pins, http_proxy=proxy.url)
+        assert again.returncode == 0, again.stderr
+        assert proxy.met == []
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,11 @@ def test_a_search_keeps_to_the_commits_that_it_began_with(served: Hub, tmp_path:
     [
         (None, ("--set", "model.model_revision=v9"), "org/base: the hub has no revision 'v9' of it"),
         (None, ("--model", "org/none"), "org/none: no such folder, and the hub has no model of this name"),
-        ("http://127.0.0.1:9", (), "org/base: no such folder, and as a hub id it is neither in the cache nor"),
+        (
+            "http://127.0.0.1:9",
+            (),
+            "org/base: no such folder, and as a hub id it is not in the cache; and the hub does not answer",
+        ),
     ],
 )
 def test_what_the_hub_does_not_give_is_said_and_nothing_is_left(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainables.data import hub
-from trainables.data.hub import SUFFIXES
+from trainables.data import cached, hub, refusals, sources
+from trainables.data.sources import SUFFIXES, Source
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
@@ -51,8 +51,8 @@ def read(source: str, data: DataSettings, setting: str = "data.revision") -> Row
         found = _folder(path, data)
     elif path.is_file():
         found = _file(path)
-    elif hub.is_dataset_id(source):
-        found = _hub(next(named for named in hub.rows(data) if named.setting == setting), data)
+    elif sources.is_dataset_id(source):
+        found = _hub(next(named for named in sources.rows(data) if named.setting == setting), data)
     else:
         raise InputError("no such file or folder", where=source, expected=_EXPECTED)
     if not found.rows:
@@ -172,24 +172,25 @@ def _folder(path: Path, data: DataSettings) -> Rows:
     return Rows(str(path), found.to_list())
 
 
-def _hub(source: hub.Source, data: DataSettings) -> Rows:
-    unreachable = hub.offline_if_unreachable(source.name)
+def _hub(source: Source, data: DataSettings) -> Rows:
     import datasets
 
     datasets.disable_progress_bars()
+    why = ""
     try:
-        found = datasets.load_dataset(source.name, data.name, split=data.split, revision=source.revision)
+        found = cached.rows(source, data.name, data.split)
+        if found is None:
+            why = hub.offline_if_unreachable()
+            if why and source.is_pinned:  # offline, `datasets` would take whatever commit it read last
+                raise refusals.out_of_reach(source, why)
+            found = datasets.load_dataset(source.name, data.name, split=data.split, revision=source.revision)
+    except InputError:
+        raise
     except Exception as error:  # every loader on the hub raises its own
-        if unreachable or isinstance(error, ConnectionError):
-            raise hub.nowhere(source) from None
-        if told := hub.refused(error, source):
+        if told := refusals.out_of_reach(source, why) if why else refusals.in_words(error, source):
             raise told from None
-        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"the hub dataset cannot be loaded: {message}", where=source.name, expected=_EXPECTED,
-                         ) from None  # fmt: skip
-    # Offline, `datasets` takes whatever commit it read last
-    if unreachable and source.is_pinned and not any(str(source.revision) in f["filename"] for f in found.cache_files):
-        raise hub.nowhere(source)
+        raise InputError(f"the hub dataset cannot be loaded: {_first_line(error)}", where=source.name,
+                         expected=_EXPECTED) from None  # fmt: skip
     return Rows(source.name, found.to_list(), split=data.split)
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trainables.data import hub
+from trainables.data import hub, sources
 from trainables.settings import DataSettings, ModelSettings
 from tuner.contract import InputError
 
@@ -23,19 +23,15 @@ model's type and splits text otherwise, whatever the tokenizer's own configurati
 def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, tuple[str, ...]]:
     """The tokenizer with a pad token and, with `data`, the chat template asked for; and notes for the user."""
     name = model.tokenizer
-    _check_folder(name)
+    source = sources.tokenizer_of(model)
+    folder = Path(name) if source is None else hub.fetch(source)
+    _check_folder(name, folder)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    source = next((base for base in hub.bases(model) if base.name == name), None)
-    unreachable = hub.offline_if_unreachable(name)
     try:
-        tokenizer = _class(name).from_pretrained(
-            name, revision=source and source.revision, trust_remote_code=model.trust_remote_code
-        )
+        tokenizer = _class(folder).from_pretrained(str(folder), trust_remote_code=model.trust_remote_code)
     except Exception as error:  # OSError, ValueError, and whatever the tokenizers crate raises on broken files
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if source is not None and (told := hub.nowhere(source) if unreachable else hub.refused(error, source)):
-            raise told from None
         raise InputError(f"the tokenizer cannot be loaded: {message}", where=name,
                          expected=f"a tokenizer: {', '.join(_FILES[:3])} ...") from None  # fmt: skip
     if data is not None and data.chat_template is not None:
@@ -52,20 +48,19 @@ def read_template(path: str) -> str:
         raise InputError(f"cannot be read ({reason})", where=path, expected="a .jinja chat template") from None
 
 
-def _check_folder(name: str) -> None:
-    folder = Path(name)
+def _check_folder(name: str, folder: Path) -> None:
     if folder.is_dir():
         if not any((folder / file).is_file() for file in _FILES):
             raise InputError("the folder has no tokenizer", where=name, expected=f"one of {', '.join(_FILES)}",
                              remedy="save the tokenizer there, or set model.tokenizer_name_or_path")  # fmt: skip
-    elif not hub.is_hub_id(name):
+    else:
         raise InputError("no such folder", where=name, expected="a local folder or a hub id (org/name)")
 
 
-def _class(name: str) -> Any:
-    written, model = (_read(Path(name) / file) for file in ("tokenizer_config.json", "config.json"))
+def _class(folder: Path) -> Any:
+    written, model = (_read(folder / file) for file in ("tokenizer_config.json", "config.json"))
     plain = written.get("tokenizer_class") in _PLAIN and "auto_map" not in written
-    if plain and model.get("model_type") in _PLAIN_MODELS and (Path(name) / "tokenizer.json").is_file():
+    if plain and model.get("model_type") in _PLAIN_MODELS and (folder / "tokenizer.json").is_file():
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast

@@ -45,15 +45,14 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
     group: the processes that train on it; each loads its own. Where they are to share it out, it waits in the host's
     memory and goes to the GPU a layer at a time; NF4 has a quarter of the size and is made where it is used.
     """
-    folder.check(model)
+    place = folder.check(model)
     if torch.cuda.device_count() > 1 and group.size == 1:
         raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
                     "set scheduler.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
     waits = group.shares_base and model.quantization.kind == "none"
     try:
         base = transformers.AutoModelForCausalLM.from_pretrained(
-            model.model_name_or_path,
-            revision=model.model_revision,
+            str(place),  # and not the hub id: the libraries would ask the hub, cached or not
             dtype=dtype(model),
             quantization_config=_quantization(model, group),
             device_map=None if waits else {"": str(device())},
@@ -65,6 +64,8 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = model.model_name_or_path
         raise InputError(message, where=where, expected="a causal language model with safetensors weights") from error
+    # PEFT writes this name into adapters: the one that others know the base by
+    base.name_or_path = base.config.name_or_path = model.model_name_or_path
     base.requires_grad_(False)
     _keep_4bit_trainable(base)
     return base.eval()

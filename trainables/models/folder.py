@@ -6,22 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainables.data import hub
+from trainables.data import hub, sources
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
 
 
-def check(model: ModelSettings) -> None:
-    """Refuses what cannot be a base: missing, an adapter, without config or without safetensors weights.
+def check(model: ModelSettings) -> Path:
+    """The folder of the base. Refuses what cannot be one: missing, an adapter, without config or without safetensors
+    weights.
 
     A base on the hub, and its tokenizer, are fetched first, where this machine does not have them.
     """
     name = model.model_name_or_path
     folder = Path(name)
-    if not folder.is_dir() and (folder.exists() or not hub.is_hub_id(name)):
+    if not folder.is_dir() and (folder.exists() or not sources.is_hub_id(name)):
         what = "a file, not a folder" if folder.exists() else "no such folder"
         raise InputError(what, where=name, expected="a local model folder or a hub id (org/name)")
-    for source in hub.bases(model):
+    for source in sources.bases(model):
         fetched = hub.fetch(source)
         folder = fetched if source.name == name else folder
     if (folder / "adapter_config.json").is_file():
@@ -35,6 +36,7 @@ def check(model: ModelSettings) -> None:
         others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
         raise InputError(f"no safetensors weights ({others})", where=name, expected="model.safetensors",
                          remedy="save it again with transformers' save_pretrained")  # fmt: skip
+    return folder
 
 
 def vocabulary(model: ModelSettings) -> int | None:
@@ -48,7 +50,7 @@ def vocabulary(model: ModelSettings) -> int | None:
 
 def config(model: ModelSettings) -> dict[str, Any] | None:
     """What config.json says of a base, or None where there is none at hand."""
-    source = next((base for base in hub.bases(model) if base.name == model.model_name_or_path), None)
+    source = sources.base_of(model)
     path = Path(model.model_name_or_path) / "config.json" if source is None else hub.at_hand(source, "config.json")
     return _read(path) if path is not None and path.is_file() else None
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import pytest
 
 from tests.conftest import text_rows, write_jsonl
 from tests.programs.hub import Hub, serving
-from trainables.data import hub
+from tests.trainables.hub_calls import end, pinned, settings_for, start
+from trainables.data import sources
 from trainables.sft import SFT
 from tuner.contract import Preparation
 
@@ -34,7 +34,7 @@ except InputError as error:
     ("name", "expected"), [("Qwen/Qwen3-8B", True), ("gpt2", True), ("./x/y", False), ("/x", False)]
 )
 def test_is_hub_id(name: str, expected: bool) -> None:
-    assert hub.is_hub_id(name) is expected
+    assert sources.is_hub_id(name) is expected
 
 
 @pytest.mark.parametrize("what", ["model", "data"])
@@ -48,24 +48,12 @@ def test_a_hub_id_offline_fails_at_once(tmp_path: Path, tiny_model: Path, tiny_d
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
-    assert "nor is the hub reachable" in done.stdout, done.stdout + done.stderr
+    assert "as a hub id it is not in the cache; and the hub does not answer" in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - began < 20
 
 
 FIRST, SECOND, ROWS = "a" * 40, "b" * 40, "c" * 40
-CALL = """
-import json, sys
-from trainables.sft import SFT
-from tuner.contract import InputError, Preparation
-method, settings, *more = json.loads(sys.argv[1])
-try:
-    if method == "work":
-        SFT(settings, Preparation(**more[0]))
-    print(json.dumps("a worker" if method == "work" else getattr(SFT, method)(settings, *more), default=vars))
-except InputError as error:
-    print(error)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -77,37 +65,6 @@ def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         shutil.copytree(tiny_model, running.commit("models", "org/gated", FIRST, "main"), dirs_exist_ok=True)
         (running.root / "models" / "org" / "gated" / "gated").touch()
         yield running
-
-
-def settings_for(**model: Any) -> dict[str, Any]:
-    data = model.pop("data", {})
-    return {
-        "model": {"model_name_or_path": "org/base", **model},
-        "data": {"train": "org/rows", "max_length": 64, **data},
-    }
-
-
-def start(url: str, home: Path, *call: Any) -> subprocess.Popen[str]:
-    """A call of the program in a process of its own, on the machine whose cache is `home`."""
-    env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CALL, json.dumps(call, default=asdict)], env=env,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def end(process: subprocess.Popen[str]) -> str:
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0 and "Traceback" not in errors, errors
-    return output
-
-
-def pinned(settings: dict[str, Any], commits: dict[str, str]) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(json.dumps(settings))
-    for name, commit in commits.items():
-        section, key = name.split(".")
-        made[section][key] = commit
-    return made
 
 
 @pytest.mark.slow
@@ -171,4 +128,4 @@ def test_without_a_hub_the_cache_answers(served: Hub, tmp_path: Path) -> None:
     # Another commit of the rows than the one that is there is not taken for it
     other = pinned(settings, {"data.revision": "d" * 40})
     told = end(start(nowhere, tmp_path / "home", "prepare", other, str(tmp_path / "other")))
-    assert f"org/rows: no such folder, and as a hub id it is neither in the cache at {'d' * 40}" in told
+    assert f"org/rows: no such folder, and as a hub id it is not in the cache at {'d' * 40}" in told
