@@ -45,7 +45,7 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
 
 def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE) -> Any:
     """The base, which must know every token id of the rows."""
-    from trainables.models import base
+    from trainables.models import base, positions
 
     with faults():
         model = base.load(settings.model, group)
@@ -56,6 +56,7 @@ def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE
             where=settings.model.tokenizer,
             expected="the tokenizer the model was trained with",
         )
+    positions.check(model, preparation)
     return model
 
 

@@ -55,6 +55,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         "data_fingerprint": folder.name,
     }
     notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
+    notes += _beyond_positions(settings, max(_facts(tokens)["max_length"] for tokens in sets.values()))
     if damaged:
         notes += ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
     preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
@@ -94,6 +95,20 @@ def _notes(name: str, tokens: Tokens, data: DataSettings) -> list[str]:
         notes.append(f"{tokens.truncated} of {total} {name} rows are longer than max_length={data.max_length} and are "
                      f"cut; the longest has {tokens.longest} tokens")  # fmt: skip
     return notes
+
+
+def _beyond_positions(settings: Settings, longest: int) -> tuple[str, ...]:
+    """A note where rows are longer than the positions that a base says it was trained for. Rotary ones go on beyond
+    them, worse; a base whose table of positions ends there is refused when it is loaded."""
+    config = base_folder.config(settings.model) or {}
+    config = config.get("text_config") or config
+    most = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(most, int) or longest <= most:
+        return ()
+    return (
+        f"the longest row has {longest} tokens, and config.json says that the base has {most} positions: it was not "
+        f"trained for what lies beyond; data.max_length={most} cuts it off",
+    )
 
 
 def _learns_something(name: str, rows: Rows, tokens: Tokens, data: DataSettings) -> None:

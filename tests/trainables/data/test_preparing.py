@@ -272,3 +272,12 @@ def test_a_row_that_a_template_does_not_take_is_named(sft_settings: Make, tmp_pa
 def test_what_stands_beside_the_messages_is_checked(sft_settings: Make, tmp_path: Path, extra: dict[str, Any]) -> None:
     file = str(write_jsonl(tmp_path / "rows.jsonl", [{**row, **extra} for row in message_rows(4)]))
     assert refused(sft_settings(data={"train": file}), tmp_path).where.startswith(file)
+
+
+def test_rows_longer_than_the_base_s_positions_are_said(sft_settings: Make, tmp_path: Path, tiny_model: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 20}))
+    for place, said in ((tiny_model, False), (model, True)):
+        done = SFT.prepare(sft_settings(model={"model_name_or_path": str(place)}), tmp_path / "cache")
+        assert any("says that the base has 20 positions" in note for note in done.notes) is said

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainables.models import positions
+from tuner.contract import InputError, Preparation
+
+SMALL: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_positions": 48, "n_embd": 32, "n_layer": 1, "n_head": 2},
+    "opt": {"max_position_embeddings": 48, "hidden_size": 32, "ffn_dim": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "word_embed_proj_dim": 32},
+    "gpt_neo": {"max_position_embeddings": 48, "hidden_size": 32, "num_layers": 1, "num_heads": 2,
+                "attention_types": [[["global"], 1]]},
+    "llama": {"max_position_embeddings": 48, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "num_key_value_heads": 2},
+    "bloom": {"hidden_size": 32, "n_layer": 1, "n_head": 2},
+}  # fmt: skip
+
+
+def base_of(kind: str) -> Any:
+    import transformers
+
+    config = transformers.AutoConfig.for_model(kind, vocab_size=64, **SMALL[kind])
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def preparation(longest: int) -> Preparation:
+    return Preparation("x", 1, {"train": {"max_length": 8}, "validation": {"max_length": longest}})
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_rows_beyond_a_table_of_positions_are_refused(kind: str) -> None:
+    import torch
+
+    base = base_of(kind)
+    fails = False
+    try:
+        base(input_ids=torch.zeros((1, 49), dtype=torch.long))
+    except (IndexError, RuntimeError):
+        fails = True
+    assert positions.table_of(base) == (48 if fails else None)
+    positions.check(base, preparation(48))
+    if not fails:
+        positions.check(base, preparation(49))
+        return
+    with pytest.raises(InputError, match="the longest row has 49 tokens, the base has 48 positions") as caught:
+        positions.check(base, preparation(49))
+    assert caught.value.remedy.startswith("set data.max_length to 48")
