@@ -127,7 +127,7 @@ def find(folders: Iterable[str], belongs: Callable[[Mapping[str, Any]], bool]) -
     for folder in folders:
         for name in (_NEWEST, _BEFORE):
             path = Path(folder, STATE, name)
-            if not path.exists():
+            if not path.is_file():  # a pipe would block
                 continue
             try:
                 values = load(path)

@@ -20,7 +20,7 @@ from typing import Any
 
 from tuner.contract import Fault, InputError, Reason, load_program
 from tuner.failures import Failure, capture
-from tuner.redaction import RedactedStream
+from tuner.redaction import RedactedStream, open_log
 
 
 class Apart:
@@ -32,7 +32,7 @@ class Apart:
         self._folder = tempfile.TemporaryDirectory(prefix=".apart-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
         request.write_text(json.dumps({"program": program, "method": method, "arguments": arguments}))
-        with log.open("ab") as output:
+        with open_log(log) as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tuner.apart", str(request), str(self._answer)],
                 stdin=subprocess.PIPE,  # its end says that the driver is gone

@@ -8,16 +8,19 @@ commit: it is known by its variable or by the word before it alone.
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 Anything = TypeVar("Anything")
 
@@ -144,12 +147,37 @@ class _Redacting(logging.Formatter):
         return redact(super().format(record))
 
 
+def open_log(path: Path) -> IO[bytes]:
+    """A log opened for appending, unbuffered. What is no plain file takes none: a pipe at its place would block whoever
+    opens it, and a link lead elsewhere; what is said goes nowhere then."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ELOOP, errno.EISDIR):
+            raise
+    return Path(os.devnull).open("ab", buffering=0)
+
+
 class LogFile(logging.FileHandler):
     """A log file without secrets. On a full disk it falls silent: a log is not worth a search."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, delay=True, encoding="utf-8", errors="backslashreplace")
         self.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def _open(self) -> Any:
+        file: Any = open_log(Path(self.baseFilename))
+        return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # of the opening, for which logging has no answer of its own
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """The record that could not be written is lost, and nothing is said where the live view is."""

@@ -82,6 +82,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "a ledger, fuzzed",
         "JSON of a run folder, fuzzed",
         "a hostile run folder",
+        "an odd entry where requests are put",
         "a secret where it can be put",
     ),
     "cut off from others": (

@@ -52,6 +52,8 @@ def fingerprint(settings: Settings) -> str:
 def find(folder: Path) -> Preparation | None:
     """What an earlier run prepared in `folder`, if every file of it is what was written; None otherwise."""
     try:
+        if not (folder / PREPARATION).is_file():  # a pipe would block
+            return None
         found = json.loads((folder / PREPARATION).read_text(encoding="utf-8"))
         if found.pop("sha256", None) != _sum_of(found) or found["files"] != _sums(folder):
             return None

@@ -16,7 +16,7 @@ from tuner.execution.plan import Plan
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
-from tuner.results.requests import Request, answer, clear, take
+from tuner.results.requests import Inbox, Request
 from tuner.space.own import own_point
 from tuner.space.parameters import shown
 
@@ -37,18 +37,22 @@ class Control:
             "pause": self._pause,
             "resume": self._resume,
         }
-        clear(folder)
+        self._inbox = Inbox(folder, self._note)
+        self._inbox.clear()
 
     def turn(self) -> None:
         now = time.monotonic()
         if now - self._looked < EVERY_S:
             return
         self._looked = now
-        for request in take(self._folder):
+        for request in self._inbox.take():
             try:
-                answer(self._folder, request.name, message=self._carry_out(request))
+                self._inbox.answer(request.name, message=self._carry_out(request))
             except InputError as error:
-                answer(self._folder, request.name, error=error)
+                self._inbox.answer(request.name, error=error)
+
+    def _note(self, text: str) -> None:
+        self._ledger.append(Kind.NOTE, details={"text": text})
 
     def _carry_out(self, request: Request) -> str:
         action = self._actions.get(request.action)

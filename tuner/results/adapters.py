@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from itertools import islice
@@ -38,8 +39,8 @@ def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int 
     best = [t.number for t in islice((t for t in record.ranked if t.adapter), keep + 1)]
     kept, next_best = set(best[:keep]), best[keep:]
     if ended is None:
-        names = [place.name for place in folder.adapters.iterdir()] if folder.adapters.is_dir() else []
-        have = [record.trials.get(int(name)) for name in names if name.isdigit()]
+        names = os.listdir(folder.adapters) if folder.adapters.is_dir() else []  # noqa: PTH208
+        have = [record.trials.get(int(name)) for name in names if name.isascii() and name.isdigit()]
         surplus = [t.number for t in have if t is not None and t.has_ended and t.number not in kept]
     else:
         surplus = next_best if ended in kept else [ended]
@@ -60,7 +61,7 @@ def write_best(
     if winner is None or adapter is None or not adapter.is_dir():
         return None
     fresh = folder.path / "best.new"
-    shutil.rmtree(fresh, ignore_errors=True)
+    _remove(fresh)
     try:
         shutil.copytree(adapter, fresh, ignore=_not_plain)
         again = command_line("train", f"{folder.best}/train.yaml")
@@ -81,12 +82,20 @@ def write_best(
         shutil.rmtree(fresh, ignore_errors=True)  # half of a new one is worth nothing, the old one is untouched
         raise
     old = folder.path / "best.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.best.exists():
+    _remove(old)
+    if os.path.lexists(folder.best):
         folder.best.replace(old)
     fresh.replace(folder.best)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     return folder.best
+
+
+def _remove(place: Path) -> None:
+    """Takes away a folder, or whatever stands in its place."""
+    if place.is_symlink() or not place.is_dir():
+        place.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def write_manifest(best: Path, about: Mapping[str, Any]) -> None:

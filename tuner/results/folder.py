@@ -28,6 +28,7 @@ from tuner.results import storage
 from tuner.results.command_line import resume_command_line
 from tuner.results.ledger import UnreadableLine, read_numbered
 from tuner.results.records import SearchRecord
+from tuner.results.stranger import is_plain_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NEEDED_BYTES = 256 * 2**20
@@ -198,7 +199,7 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
     folder = _named(storage_path, name)
     storage.pull_run(folder.path)
     if not folder.ledger.is_file():
-        runs = sorted(p.parent.name for p in storage_path.glob("*/trials.jsonl")) if storage_path.is_dir() else []
+        runs = _names_of_runs(storage_path)
         near = difflib.get_close_matches(name, runs, n=3, cutoff=0.5) or runs[-3:]
         raise InputError(
             f"there is no run {name!r}",
@@ -207,6 +208,15 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
             remedy="give --storage-path if the runs lie elsewhere",
         )
     return folder
+
+
+def _names_of_runs(storage_path: Path) -> list[str]:
+    """Of what lies in a folder of runs, that anybody may write, the names that a run can have."""
+    try:
+        names = sorted(name for name in os.listdir(storage_path) if NAME.fullmatch(name))  # noqa: PTH208
+    except OSError:
+        return []
+    return [name for name in names if is_plain_file(storage_path / name / "trials.jsonl")]
 
 
 def _named(storage_path: Path, name: str) -> RunFolder:

@@ -8,21 +8,33 @@ what is in the folder is either new or being answered. No port, no server: what 
 from __future__ import annotations
 
 import json
+import os
+import re
+import stat
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuner.contract import InputError
-from tuner.results.command_line import resume_command_line
+from tuner.results.command_line import resume_command_line, run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.lock import is_held
+from tuner.results.stranger import read_object
 
 WAIT_S = 10.0
 """A driver reads several times a second; one that is silent for so long is starting, or busy for a long moment."""
+PATIENCE = 6
+"""A driver that has taken a request may wait for room on its disk: for so many times as long."""
 MOST_BYTES = 2**16
+MOST_AT_ONCE = 200
+"""Requests taken in one turn of the driver's loop, about 20 ms: it has other things to do."""
+MOST_NAMED = 20
+"""Entries that are no requests, named in notes of the ledger."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.json")
 
 
 @dataclass(frozen=True)
@@ -41,17 +53,21 @@ def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float
     """Asks the driver of a run, and returns what it answers. Raises InputError where it refuses, or is not there."""
     _require_driver(folder)
     control = folder.control
-    control.mkdir(exist_ok=True)
     name = uuid.uuid4().hex
     place, reply = control / f"{name}.json", control / f"{name}.answer"
-    _write(place, {"action": action, **values})
+    try:
+        control.mkdir(exist_ok=True)
+        _write(place, {"action": action, **values})
+    except OSError as error:
+        told = f"the request cannot be written ({error.strerror or error})"
+        raise InputError(told, where=str(control), expected="a folder that this user may write") from error
     deadline = time.monotonic() + wait_s
     try:
-        while not reply.exists():
+        while not os.path.lexists(reply):
             time.sleep(0.02)
             gone = not is_held(folder.path)
             if gone or (time.monotonic() > deadline and _withdrawn(place)):
-                if reply.exists():
+                if os.path.lexists(reply):
                     break
                 _require_driver(folder)
                 raise InputError(
@@ -59,13 +75,22 @@ def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float
                     where=str(folder.path),
                     remedy="it takes requests from its first trial on; try again, or look at logs/driver.log",
                 )
-        answer = json.loads(reply.read_text(encoding="utf-8"))
+            if time.monotonic() > deadline + PATIENCE * wait_s:
+                raise InputError(
+                    f"the driver of {folder.name!r} has taken the request and not answered",
+                    where=str(folder.path),
+                    remedy=f"look at {run_command_line(folder.path, 'status', folder.name)}, and at its notes",
+                )
+        answer = read_object(reply, links=False)
     finally:
-        place.unlink(missing_ok=True)
-        reply.unlink(missing_ok=True)
-    if "error" in answer:
-        raise InputError(**answer["error"])
-    return str(answer["message"])
+        for left in (place, reply):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+    refused = answer.get("error")
+    if isinstance(refused, dict):
+        texts = {name: str(refused.get(name, "")) for name in ("what", "where", "expected", "remedy")}
+        raise InputError(texts.pop("what"), **texts)
+    return str(answer.get("message", ""))
 
 
 def _require_driver(folder: RunFolder) -> None:
@@ -84,7 +109,7 @@ def _withdrawn(place: Path) -> bool:
     """Takes a request back; False where the driver has taken it."""
     try:
         place.unlink()
-    except FileNotFoundError:
+    except OSError:
         return False
     return True
 
@@ -92,43 +117,111 @@ def _withdrawn(place: Path) -> bool:
 # The driver's side
 
 
-def clear(folder: RunFolder) -> None:
-    """Makes the place for requests, and empties it: what lies there was asked of an earlier driver."""
-    folder.control.mkdir(exist_ok=True)
-    for left in folder.control.iterdir():
-        left.unlink(missing_ok=True)
+class Inbox:
+    """Where the driver of a run finds requests, and leaves answers. Others may write there: what is no request is named
+    once, and neither stops the driver nor makes it deaf to what comes after.
 
+    say: takes a sentence for the user.
+    """
 
-def take(folder: RunFolder) -> list[Request]:
-    """The requests that have come, oldest first; they are out of the folder then. One that is none is answered here."""
-    try:
-        found = sorted(folder.control.glob("*.json"), key=lambda place: place.stat().st_mtime)
-    except OSError:
-        return []  # one was withdrawn as we looked, or the folder is gone: next time
-    taken = []
-    for place in found:
+    def __init__(self, folder: RunFolder, say: Callable[[str], None]) -> None:
+        self._control, self._say = folder.control, say
+        self._strange: set[str] = set()
+
+    def clear(self) -> None:
+        """Makes the place for requests, and empties it: what lies there was asked of an earlier driver."""
         try:
-            if place.is_symlink() or place.stat().st_size > MOST_BYTES:
-                raise ValueError("not a request")
-            data = json.loads(place.read_text(encoding="utf-8"))
-            taken.append(Request(place.stem, str(data.pop("action")), data))
+            self._control.mkdir(exist_ok=True)
+        except OSError as error:
+            self._name("", error.strerror or str(error))
+            return
+        for name in self._names():
+            try:
+                (self._control / name).unlink()
+            except OSError as error:
+                self._name(name, error.strerror or str(error))
+
+    def take(self) -> list[Request]:
+        """The requests that have come, oldest first, at most `MOST_AT_ONCE`; they are out of the folder then. A file
+        that is none is answered here."""
+        found = []
+        for name in self._names():
+            if name in self._strange or not name.endswith(".json"):
+                continue
+            try:
+                about = (self._control / name).lstat()
+            except OSError:
+                continue  # withdrawn as we looked
+            if stat.S_ISREG(about.st_mode) and _NAME.fullmatch(name):
+                found.append((about.st_mtime_ns, name))
+            else:
+                self._name(name, "no file" if _NAME.fullmatch(name) else "no name of a request")
+        return [request for _, name in sorted(found)[:MOST_AT_ONCE] if (request := self._read(name)) is not None]
+
+    def answer(self, name: str, *, message: str = "", error: InputError | None = None) -> None:
+        """Answers the request called `name`."""
+        said: dict[str, Any] = {"message": message}
+        if error is not None:
+            parts = {"what": error.what, "where": error.where, "expected": error.expected, "remedy": error.remedy}
+            said = {"error": parts}
+        try:
+            _write(self._control / f"{name}.answer", said)
+        except OSError as failed:
+            self._name(f"{name}.answer", failed.strerror or str(failed))
+
+    def _read(self, name: str) -> Request | None:
+        place = self._control / name
+        try:
+            data = read_object(place, MOST_BYTES, links=False)
+            action = data.pop("action", None)
+            if not isinstance(action, str):
+                raise InputError("names no action", expected="an object with `action`")
+            request = Request(place.stem, action, data)
+        except InputError as error:
+            if not place.exists():
+                return None
+            request, refusal = None, InputError(f"cannot read the request ({error.what})", expected=error.expected)
+        try:  # before it is carried out: what stays here would be carried out again and again
+            place.unlink()
         except FileNotFoundError:
-            continue
-        except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-            answer(folder, place.stem, error=InputError(f"cannot read the request ({error})"))
-        place.unlink(missing_ok=True)
-    return taken
+            return None
+        except OSError as error:
+            self._name(name, error.strerror or str(error))
+            return None
+        if request is None:
+            self.answer(place.stem, error=refusal)
+        return request
 
+    def _names(self) -> list[str]:
+        if self._control.is_symlink():  # to a folder that is not the run's, whose files are nobody's requests
+            self._name("", "a link")
+            return []
+        try:
+            return os.listdir(self._control)  # noqa: PTH208  names alone: there may be thousands
+        except OSError:
+            return []  # the folder is gone: next time
 
-def answer(folder: RunFolder, name: str, *, message: str = "", error: InputError | None = None) -> None:
-    """Answers the request called `name`."""
-    said: dict[str, Any] = {"message": message}
-    if error is not None:
-        said = {"error": {"what": error.what, "where": error.where, "expected": error.expected, "remedy": error.remedy}}
-    _write(folder.control / f"{name}.answer", said)
+    def _name(self, name: str, why: str) -> None:
+        """Names an entry that is no request, once."""
+        if name in self._strange:
+            return
+        self._strange.add(name)
+        if not name:
+            self._say(f"no request is heard: {self._control} is not the folder that it should be ({why})")
+        elif len(self._strange) <= MOST_NAMED:
+            place = f"{self._control.name}/{ascii(name)[1:-1][:80]}"
+            self._say(f"{place} is no request and is left alone ({why})")
+        elif len(self._strange) == MOST_NAMED + 1:
+            self._say(f"{self._control.name}/ has more entries that are no requests; they are not named")
 
 
 def _write(place: Path, value: Any) -> None:
-    beside = place.with_suffix(".new")
-    beside.write_text(json.dumps(value), encoding="utf-8")
-    beside.replace(place)
+    """Written beside its place under a name that nobody knows, and renamed."""
+    beside = place.with_name(f"{uuid.uuid4().hex}.new")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "w") as file:
+            file.write(json.dumps(value))
+        beside.replace(place)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

@@ -28,6 +28,7 @@ from typing import IO, Any
 from tuner.config.paths import storage_uri
 from tuner.contract import InputError
 from tuner.results.lock import is_held
+from tuner.results.stranger import inside, plain_files
 
 EVERY_S = 2.0
 """Seconds between two writes of the driver's files: each is a whole ledger."""
@@ -97,6 +98,8 @@ def push(folder: Path, seen: dict[Path, tuple[int, int]] | None = None, leave: t
                 _write(filesystem, f"{path}/{file.relative_to(folder).as_posix()}", source)
         except FileNotFoundError:
             continue  # deleted meanwhile
+        except PermissionError:  # another user's, and not the search's
+            logging.getLogger(__name__).warning("%s cannot be read and is not carried to the store", file)
         if seen is not None:
             seen[file] = mark
 
@@ -113,7 +116,9 @@ def pull(folder: Path, leave: tuple[str, ...] = ()) -> None:
         inner = info.path[len(path) :].strip("/")
         if info.type is not fs.FileType.File or inner.split("/")[0] in leave or inner == LOCK:
             continue
-        file = folder / inner
+        file = inside(folder, inner)
+        if file is None:  # `..` is a name like any other in a bucket, and a link here may lead anywhere
+            continue
         have = file.stat().st_size if file.is_file() else -1
         if have == info.size or (file.name in _GROW and have > info.size):
             continue
@@ -249,15 +254,9 @@ def _holder(filesystem: Any, path: str) -> str | None:
 
 
 def _files(folder: Path, leave: tuple[str, ...]) -> Iterator[Path]:
-    if not folder.is_dir():
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.name in leave:
-            continue
-        if entry.is_dir():
-            yield from _files(entry, ())
-        elif not entry.name.endswith(".new"):
-            yield entry
+    for file in plain_files(folder):
+        if file.relative_to(folder).parts[0] not in leave and not file.name.endswith(".new"):
+            yield file
 
 
 def _write(filesystem: Any, path: str, content: bytes | IO[bytes]) -> None:

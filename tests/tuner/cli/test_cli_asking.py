@@ -14,7 +14,7 @@ from tuner.cli import run
 from tuner.contract import InputError
 from tuner.results.folder import RunFolder, create_run
 from tuner.results.lock import RunLock
-from tuner.results.requests import Request, answer, clear, take
+from tuner.results.requests import Inbox, Request
 
 
 @pytest.fixture
@@ -24,16 +24,17 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Requ
     folder: RunFolder = create_run(tmp_path / "runs", "first")
     folder.ledger.touch()
     lock, over, heard = RunLock(folder.path), threading.Event(), list[Request]()
-    clear(folder)
+    inbox = Inbox(folder, lambda said: None)
+    inbox.clear()
 
     def loop() -> None:
         while not over.wait(0.01):
-            for request in take(folder):
+            for request in inbox.take():
                 heard.append(request)
                 if request.values.get("trial") == 9:
-                    answer(folder, request.name, error=InputError("there is no trial 9", expected="0 to 3"))
+                    inbox.answer(request.name, error=InputError("there is no trial 9", expected="0 to 3"))
                 else:
-                    answer(folder, request.name, message="as you like")
+                    inbox.answer(request.name, message="as you like")
 
     thread = threading.Thread(target=loop)
     thread.start()
