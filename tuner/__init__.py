@@ -17,6 +17,8 @@ apart.py       a program's class methods in a process of their own
 importing.py   what may be imported
 redaction.py   secrets taken out of what is written
 disks.py       what an error of a disk means
+streams.py     standard input, output and error, whatever they lead to
+surroundings.py  home, user, current folder, and Python's warnings
 seeds.py       one seed, split by purpose
 
 Nothing in this package imports torch, transformers, trl or peft; a program that trains is found by name

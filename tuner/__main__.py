@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NOTHING = b"interrupted before anything began: the same command begins again\n"
@@ -25,14 +26,21 @@ def main() -> None:
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
             signal.signal(number, _Leave())
+    from tuner.streams import open_closed
+
+    open_closed()
+    from tuner.surroundings import furnish
+
+    furnish()
     from tuner.cli import run
 
     code = run()
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # it has its exit code, and Ray still has something to say at exit
-    if code > 128:
+    if code > 128 or any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
         # Where a signal came while Ray was starting, its threads crash an interpreter that takes itself apart in order
-        # (-11 or -6 instead of 143). What it had started ends with this process.
+        # (-11 or -6 instead of 143). What it had started ends with this process. And a tracker that was left behind:
+        # at exit its library would wait for its server once more (wandb for a minute).
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

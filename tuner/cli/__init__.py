@@ -9,21 +9,21 @@ manifest.py  `submit --kuberay` and `--slurm`
 
 `python -m tuner --help` imports click and these files and nothing else, so that it answers at once. Exit codes:
 0 done, 1 no usable trial or a halted search, 2 the user's input, 3 done with failed trials, 70 a fault of the tuner
-itself, 128 + signal after one (130, 143, 129, 131), 141 a closed pipe.
+itself, 128 + signal after one (130, 143, 129, 131), 141 where what was to be printed has no reader.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from tuner import __version__
-from tuner.cli.errors import ClosedPipeError, InterruptError, exit_code_of
+from tuner.cli.errors import BrokenPipeBeneathError, InterruptError, exit_code_of
+from tuner.streams import standard_streams
 
 COMMANDS = (
     "search", "plan", "status", "show", "stop", "add", "pause", "resume", "dashboard", "export", "train", "spaces",
@@ -50,7 +50,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise ClosedPipeError from error
+            raise BrokenPipeBeneathError from error
         except KeyboardInterrupt as error:
             raise InterruptError from error
 
@@ -78,9 +78,9 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code; every error has been told by then."""
-    try:
-        result = cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
-    except BaseException as error:
-        return exit_code_of(error)
+    with standard_streams():
+        try:
+            result = cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+            return result if isinstance(result, int) else 0
+        except BaseException as error:
+            return exit_code_of(error)

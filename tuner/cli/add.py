@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import Command, json_option, storage_option
 
 
-@click.command("add", short_help="Suggest a trial to a running search.")
+@click.command("add", cls=Command, short_help="Suggest a trial to a running search.")
 @click.argument("name")
 @click.option(
     "--set", "overrides", multiple=True, metavar="PARAMETER=VALUE", help="A value of the trial; may be repeated."

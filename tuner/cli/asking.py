@@ -35,5 +35,7 @@ def assignments(overrides: tuple[str, ...]) -> Mapping[str, Any]:
         where = f"--set {text}"
         if not equals or not name.strip():
             raise InputError("not an assignment", where=where, expected="parameter=value, as in lora_r=64")
+        if name.strip() in given:
+            raise InputError("the same parameter twice", where=where, expected="one value for each")
         given[name.strip()] = parse_value(value, where)
     return given

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import Command, json_option, storage_option
 
 
-@click.command("dashboard", short_help="The dashboards of a search.")
+@click.command("dashboard", cls=Command, short_help="The dashboards of a search.")
 @click.argument("name")
 @click.option("--open", "browse", is_flag=True, help="Open them in the browser.")
 @storage_option

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli.options import json_option
+from tuner.cli.options import Command, json_option
 
 if TYPE_CHECKING:
     from tuner.cluster.findings import Finding
 
 
-@click.command("doctor", short_help="Say whether a search could run here, or on a cluster.")
+@click.command("doctor", cls=Command, prints=True, short_help="Say whether a search could run here, or on a cluster.")
 @click.option("--address", metavar="ADDRESS", help="A cluster: HOST:6379 from inside, http://head:8265 from anywhere.")
 @click.option("--storage-path", default="runs", metavar="DIR", show_default=True, help="Folder or URI of the runs.")
 @json_option

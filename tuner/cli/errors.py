@@ -8,17 +8,18 @@ import sys
 import click
 
 from tuner.contract import InputError
+from tuner.streams import OutputError
 
 USAGE = 2
 INTERNAL = 70
 """A fault of the tuner itself (EX_SOFTWARE of sysexits.h). Not 1: that says that a search ran and found nothing."""
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""128 + SIGPIPE, what a shell reports of any program whose reader (`| head`) went away."""
+"""128 + SIGPIPE, what a shell reports of a program that prints and whose reader (`| head`) went away."""
 
 
-class ClosedPipeError(Exception):
-    """A broken pipe under another name: click answers the real one itself, with exit code 1."""
+class BrokenPipeBeneathError(Exception):
+    """A broken pipe that is not our output's, under another name: click answers the real one itself, with code 1."""
 
 
 class InterruptError(Exception):
@@ -31,9 +32,13 @@ def exit_code_of(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    if isinstance(error, BrokenPipeError | ClosedPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it exits
-        return CLOSED_PIPE
+    if isinstance(error, OutputError):
+        if error.reader_gone:
+            return CLOSED_PIPE
+        _say(f"error: {error}")
+        return USAGE
+    if isinstance(error, BrokenPipeBeneathError) and error.__cause__ is not None:
+        error = error.__cause__
     if isinstance(error, InputError):
         _say(f"error: {error}")
         return USAGE
@@ -64,6 +69,9 @@ def _interrupted(error: BaseException | None) -> int:
 
 
 def _usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
+        click.echo(error.format_message(), err=True)
+        return USAGE
     context = error.ctx if isinstance(error, click.UsageError) else None
     _say(f"error: {error.format_message()}")
     if context is not None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import Command, json_option, storage_option
 
 
-@click.command("export", short_help="Take the best adapter out, or merge it into its base.")
+@click.command("export", cls=Command, short_help="Take the best adapter out, or merge it into its base.")
 @click.argument("name")
 @click.option("--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder to make.")
 @click.option("--merge", is_flag=True, help="Merge the adapter into its base: a whole model, not an adapter.")

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tuner.streams import show_output
+
 if TYPE_CHECKING:
     from tuner.config import Experiment
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command of ours. prints: what it prints is its purpose, and a reader that is gone ends it; else it goes on."""
+
+    def __init__(self, *arguments: Any, prints: bool = False, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._prints = prints
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses an option that takes one value and is given twice: click would take the last without a word."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for given, times in Counter(order).items():
+            if isinstance(given, click.Option) and times > 1 and not (given.multiple or given.is_flag):
+                raise click.UsageError(f"{given.opts[0]} is given {times} times, and takes one value", ctx=ctx)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from tuner.surroundings import require_current_folder
+
+        require_current_folder()
+        if not self._prints:
+            show_output()
+        return super().invoke(ctx)
 
 
 class NumberOrAuto(click.ParamType):
@@ -72,10 +99,39 @@ _NOT_FOR_ONE_RUN = (
 )
 
 
-def experiment_options(one_run: bool = False) -> Callable[[Command], Command]:
+_DATA_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv", ".arrow", ".txt")
+
+
+def one_file(ctx: click.Context, param: click.Parameter, files: Sequence[Path]) -> Path | None:
+    """The search file of a command line. Raises InputError where rows are given in its place: the shell has put the
+    names of many files where a pattern stood (`--data rows/*.jsonl`), or `--data` was forgotten."""
+    from tuner.contract import InputError
+
+    data = [file for file in files if file.suffix.lower() in _DATA_SUFFIXES]
+    if data and (len(files) > 1 or not files[0].is_dir()):
+        rows = "is a file of rows" if len(data) == 1 else f"and {len(data) - 1} more are files of rows"
+        raise InputError(
+            f"{data[0]} {rows}, not a search file",
+            where="FILE",
+            expected="at most one search file (YAML); rows go behind --data, one file or folder",
+            remedy=f"--data {data[0]}"
+            if len(files) == 1
+            else "put the rows into one file: cat rows/*.jsonl > all.jsonl",
+        )
+    if len(files) > 1:
+        raise InputError(
+            f"{len(files)} files are given: {', '.join(map(str, files[:3]))}{', ...' if files[3:] else ''}",
+            where="FILE",
+            expected="at most one search file",
+            remedy="give what changes a setting as --set section.key=value",
+        )
+    return files[0] if files else None
+
+
+def experiment_options(one_run: bool = False) -> Callable[[Decorated], Decorated]:
     """FILE, --set and the flags that are settings. one_run: without those that only a search has."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Decorated) -> Decorated:
         for flag, dotted, words in reversed(SETTINGS):
             if one_run and flag in _NOT_FOR_ONE_RUN:
                 continue
@@ -84,7 +140,10 @@ def experiment_options(one_run: bool = False) -> Callable[[Command], Command]:
         command = click.option(
             "--set", "overrides", multiple=True, metavar="A.B=C", help="Any setting; may be given several times."
         )(command)
-        return click.argument("file", required=one_run, type=click.Path(path_type=Path))(command)
+        shown = "FILE" if one_run else "[FILE]"
+        return click.argument(
+            "file", required=one_run, nargs=-1, metavar=shown, type=click.Path(path_type=Path), callback=one_file
+        )(command)
 
     return decorate
 

@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from tuner.streams import takes_utf8
+
 if TYPE_CHECKING:
     from tuner.cluster.jobs import Cluster, Job
     from tuner.report.lines import Line
@@ -30,7 +32,7 @@ WIDEST = 200
 
 def view(labels: Mapping[str, str], plain: bool = False, record: SearchRecord | None = None) -> LiveView | PlainView:
     """What follows a search: the live view on a terminal, lines elsewhere. record: earlier sessions of it."""
-    if plain or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if plain or not sys.stderr.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         from tuner.report.plain import PlainView
 
         return PlainView(labels, record=record)
@@ -68,13 +70,13 @@ def answer(lines: Sequence[Line]) -> None:
 def answer_json(value: Any) -> None:
     from tuner.report.machine import dump
 
-    click.echo(dump(value))
+    click.echo(dump(value, ascii_only=not takes_utf8(sys.stdout)))
 
 
 def answer_schema(schema: Mapping[str, Any]) -> None:
     import json
 
-    click.echo(json.dumps(schema, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(schema, indent=2, ensure_ascii=not takes_utf8(sys.stdout)))
 
 
 def labels_of_program(program: str) -> dict[str, str]:

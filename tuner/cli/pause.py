@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import Command, json_option, storage_option
 
 
-@click.command("pause", short_help="Let a running search wait.")
+@click.command("pause", cls=Command, short_help="Let a running search wait.")
 @click.argument("name")
 @storage_option
 @json_option

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from tuner.cli.options import experiment_options, json_option
+from tuner.cli.options import Command, experiment_options, json_option
 
 
-@click.command("plan", short_help="Say what a search would do; start nothing.")
+@click.command("plan", cls=Command, prints=True, short_help="Say what a search would do; start nothing.")
 @experiment_options()
 @json_option
 @click.option("--schema", is_flag=True, help="The JSON Schema of experiment files, for editors.")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import Command, json_option, storage_option
 
 
-@click.command("resume", short_help="Let a paused search go on.")
+@click.command("resume", cls=Command, short_help="Let a paused search go on.")
 @click.argument("name")
 @storage_option
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli.options import experiment_options, json_option
+from tuner.cli.options import Command, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.execution.search import Outcome
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 
 
-@click.command("search", short_help="Search for good hyperparameters.")
+@click.command("search", cls=Command, short_help="Search for good hyperparameters.")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials may give it more trials.")
 @click.option("--or-resume", is_flag=True, help="Go on with the run of this --name if it is there.")
@@ -141,11 +141,13 @@ def conclude(outcome: Outcome, as_json: bool) -> int:
     from tuner.report.machine import search_json
     from tuner.report.summary import summary
     from tuner.results.folder import RunFolder
+    from tuner.streams import settle
 
     labels = labels_of_run(RunFolder(outcome.path))
     tell(summary(outcome.record, place_of(outcome.path), width(sys.stderr), labels=labels))
     if outcome.trouble:
         click.echo(f"error: {outcome.trouble}", err=True)
     if as_json:
+        settle()
         answer_json(search_json(outcome.record, outcome.path))
     return outcome.exit_code

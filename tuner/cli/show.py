@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli.options import address_option, json_option, storage_option
+from tuner.cli.options import Command, address_option, json_option, storage_option
 
 if TYPE_CHECKING:
     from tuner.results.folder import RunFolder
 
 
-@click.command("show", short_help="One trial in full: parameters, curve, ending.")
+@click.command("show", cls=Command, prints=True, short_help="One trial in full: parameters, curve, ending.")
 @click.argument("name")
 @click.argument("number", type=int)
 @storage_option

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option
+from tuner.cli.options import Command, json_option
 
 
-@click.command("spaces", short_help="The shipped search spaces, and what is in one.")
+@click.command("spaces", cls=Command, prints=True, short_help="The shipped search spaces, and what is in one.")
 @click.argument("name", required=False)
 @click.option("--program", default="sft", metavar="PROGRAM", help="What fine-tunes: sft, or package.module:Class.")
 @json_option

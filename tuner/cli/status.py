@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import address_option, json_option, storage_option
+from tuner.cli.options import Command, address_option, json_option, storage_option
 
 
-@click.command("status", short_help="How a search stands or ended.")
+@click.command("status", cls=Command, prints=True, short_help="How a search stands or ended.")
 @click.argument("name")
 @storage_option
 @address_option
@@ -34,6 +34,7 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
 
     path: Path | str
     damaged = None
+    idle = 0.0  # of a cluster's clock nothing is known here
     if address:
         from tuner.cluster.jobs import Cluster, read_search
 
@@ -48,6 +49,7 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
         damaged = lost_end(folder.study, told, record.trials.values())
         active = not record.finished and (is_held(folder.path) or is_written(folder.path))
         path = folder.path
+        idle = max(0.0, time.time() - folder.ledger.stat().st_mtime)
         place, labels = place_of(folder.path), labels_of_run(folder)
     if not active:
         for trial in record.trials.values():  # the driver is gone: nothing of this is running any more
@@ -57,8 +59,7 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
         return 0
     columns = width(sys.stdout)
     if active:
-        elapsed = record.wall_s + max(0.0, time.time() - (record.updated or time.time()))
-        answer(frame(record, columns, 10_000, elapsed=elapsed, labels=labels))
+        answer(frame(record, columns, 10_000, elapsed=record.wall_s + idle, labels=labels))
     else:
         answer(summary(record, place, columns, labels=labels, rows=10_000))
     if damaged is not None:

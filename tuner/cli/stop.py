@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import json_option, storage_option
+from tuner.cli.options import Command, json_option, storage_option
 
 
-@click.command("stop", short_help="End a running trial, or the search.")
+@click.command("stop", cls=Command, short_help="End a running trial, or the search.")
 @click.argument("name")
 @click.argument("number", metavar="[TRIAL]", type=int, required=False)
 @storage_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli.manifest import manifest_options
-from tuner.cli.options import experiment_options, json_option
+from tuner.cli.options import Command, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.cluster.jobs import Cluster, Job
@@ -25,7 +25,7 @@ _LAST_LINES = 30
 """Of a job that ended without saying how, this much of its log is shown."""
 
 
-@click.command("submit", short_help="Run a search on a cluster, from here.")
+@click.command("submit", cls=Command, prints=True, short_help="Run a search on a cluster, from here.")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a search on the cluster.")
 @click.option(
@@ -57,6 +57,7 @@ def command(
 
     from tuner.cli.options import settings_given
     from tuner.cli.output import answer_json
+    from tuner.streams import show_output
 
     if values["kuberay"] or values["slurm"]:
         from tuner.cli.manifest import write_manifest
@@ -77,6 +78,7 @@ def command(
     jobs = cluster.jobs(name)
     _require_free(name, jobs, cluster)
     payload = make(len(jobs) + 1)
+    show_output()  # what was asked for until here was to be printed; from here on the job counts
     _tell_parcel(parcel)
     cluster.submit(payload, parcel)
     click.echo(f"submitted {name} to {cluster.address} as the job {payload.submission_id}", err=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli.options import experiment_options, json_option
+from tuner.cli.options import Command, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.config import Experiment
 
 
-@click.command("train", short_help="Train once with fixed hyperparameters.")
+@click.command("train", cls=Command, short_help="Train once with fixed hyperparameters.")
 @experiment_options(one_run=True)
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @json_option

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 from tuner.cluster import probe as probing
 from tuner.cluster.findings import HERE, Finding, Level, judge
 from tuner.contract import InputError
+from tuner.surroundings import ray_token_file
 
 NODE_S = 180
 """How long a node may take to answer; its worker has to start, and torch after it."""
@@ -138,7 +139,7 @@ def _storage(storage_path: str, where: str = HERE) -> Finding:
 
 def _token(listens: bool) -> Iterator[Finding]:
     """The token's file, and whether a Ray that runs here asks for it."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = ray_token_file()
     mode = os.environ.get("RAY_AUTH_MODE")
     if mode == "disabled":
         text = "RAY_AUTH_MODE=disabled: whoever reaches a Ray that is started here runs code"

@@ -26,6 +26,7 @@ from tuner.cluster.payload import Payload, write_zip
 from tuner.contract import InputError
 from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord
+from tuner.surroundings import ray_token_file
 
 ANSWERS_WITHIN_S = 10
 _EVENT = '{"event":"'
@@ -205,9 +206,8 @@ def token() -> str | None:
     """The cluster's token, from where Ray itself looks for it."""
     if given := os.environ.get("RAY_AUTH_TOKEN"):
         return given.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        return ray_token_file().read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 

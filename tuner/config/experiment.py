@@ -143,7 +143,10 @@ def _overrides(overrides: Sequence[str]) -> list[Change]:
             raise InputError(
                 "not an assignment", where=where, expected="section.key=value, as in train.learning_rate=1e-3"
             )
-        changes.append((tuple(name.strip().split(".")), parse_value(value, where), where))
+        key = tuple(name.strip().split("."))
+        if before := next((earlier for known, _, earlier in changes if known == key), None):
+            raise InputError("the same setting twice", where=where, expected=f"one value; the other one is {before}")
+        changes.append((key, parse_value(value, where), where))
     return changes
 
 

@@ -50,7 +50,8 @@ def resolve_paths(
 
 def absolute(path: str | Path, base: Path | None = None) -> Path:
     """The whole path, without `..` and `~`, symbolic links kept as the user named them."""
-    return Path(os.path.abspath((base or Path.cwd()) / Path(path).expanduser()))  # noqa: PTH100  resolve() follows links
+    whole = (base or Path.cwd()) / os.path.expanduser(path)  # noqa: PTH111  Path.expanduser() raises for ~nobody
+    return Path(os.path.abspath(whole))  # noqa: PTH100  resolve() follows links
 
 
 def near(path: Path) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tuner.contract import InputError
 from tuner.execution.home import Home
 from tuner.execution.signals import reclaim
 from tuner.execution.token import guard_token, has_token
 from tuner.redaction import LogFile, RedactedStream
+from tuner.streams import tell_log
 
 # Read by Ray when its modules are imported, or when a search starts.
 _ENVIRONMENT = {
@@ -173,8 +174,9 @@ def _hushed(log: Path) -> Iterator[None]:
     root.addHandler(handler)
     logging.captureWarnings(True)
     before, threading.excepthook = threading.excepthook, _log_dead_thread
+    tell_log()
     try:
-        with log.open("ab", buffering=0) as file:
+        with _opened(log) as file:
             output = RedactedStream(file)
             with redirect_stdout(output):  # type: ignore[type-var]
                 yield
@@ -183,6 +185,14 @@ def _hushed(log: Path) -> Iterator[None]:
         threading.excepthook = before
         root.removeHandler(handler)
         handler.close()
+
+
+def _opened(log: Path) -> IO[bytes]:
+    """The log, or nothing that is kept where it cannot be opened: a log is not worth a search."""
+    try:
+        return log.open("ab", buffering=0)
+    except OSError:
+        return Path(os.devnull).open("ab", buffering=0)
 
 
 def _log_dead_thread(dead: threading.ExceptHookArgs) -> None:

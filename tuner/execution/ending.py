@@ -7,7 +7,6 @@ or a disk hangs. Another thread then writes the same end (`Ending.write_alone`).
 from __future__ import annotations
 
 import shutil
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +26,7 @@ from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
 from tuner.results.stranger import read_object
+from tuner.streams import straighten
 
 NOTHING_KEPT = "interrupted before the first trial: nothing was kept, and the same command begins again"
 SLOW_S = 20.0
@@ -98,10 +98,9 @@ class Ending:
             leave(outcome.signal or 0, f"{NOTHING_KEPT}\n")
         if self._leaving is None:
             return
-        sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
+        straighten()
         with suppress(Exception):
             self._leaving(outcome)
-            sys.stdout.flush()
 
     def _written(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
         record, stopped = self._record, self._signals.number

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ray
+
+from tuner.streams import note
 
 APPEARS_AFTER_S = 2.0
 """After its set-up. A trial that ends sooner is not worth a process, and before it 16 processes would be in the way of
@@ -72,6 +75,7 @@ class Plaques:
     driver's loop alone."""
 
     about: Sequence[str] = ()
+    _failed: bool = False
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
     _shown: dict[int, Any] = field(default_factory=dict)
 
@@ -87,13 +91,15 @@ class Plaques:
         """Says how far a trial is, where it has its row by now."""
         actor = self._shown.get(number)
         if actor is not None:
-            actor.report.options(name=f"trial {number} · {what}").remote(what)
+            with self._dropped():
+                actor.report.options(name=f"trial {number} · {what}").remote(what)
 
     def end(self, number: int) -> None:
         self._waiting.pop(number, None)
         actor = self._shown.pop(number, None)
         if actor is not None:
-            ray.kill(actor)
+            with self._dropped():
+                ray.kill(actor)
 
     def tick(self) -> None:
         """Puts up the rows that are due."""
@@ -101,10 +107,21 @@ class Plaques:
         for number, waiting in list(self._waiting.items()):
             if now >= waiting.due:
                 del self._waiting[number]
-                about = [*self.about, f"log    {waiting.log}"]
-                made = ray.remote(Trial).options(num_cpus=0, max_restarts=0)
-                self._shown[number] = made.remote(waiting.title, about, waiting.log)
+                with self._dropped():
+                    about = [*self.about, f"log    {waiting.log}"]
+                    made = ray.remote(Trial).options(num_cpus=0, max_restarts=0)
+                    self._shown[number] = made.remote(waiting.title, about, waiting.log)
 
     def clear(self) -> None:
         for number in [*self._waiting, *self._shown]:
             self.end(number)
+
+    @contextmanager
+    def _dropped(self) -> Iterator[None]:
+        """What Ray raises is said once, in the run's log: a row that is missing is not worth a search."""
+        try:
+            yield
+        except Exception as error:
+            if not self._failed:
+                self._failed = True
+                note(f"a row of the Ray dashboard failed: {type(error).__name__}: {error}")

@@ -31,7 +31,8 @@ from tuner.results.folder import RunFolder, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.lock import RunLock
 from tuner.results.records import SearchRecord
-from tuner.watch.trackers import Tracker, Tracking, load_tracker
+from tuner.watch.listeners import Listeners
+from tuner.watch.trackers import CLOSE_S, CUT_S, Tracker, Tracking, load_tracker
 
 __all__ = ["Outcome", "resume_search", "run_search"]
 
@@ -140,15 +141,15 @@ class _Search:
         self._plan, self._experiment, self._folder, self._lock = plan, plan.experiment, folder, lock
         self._record = record
         self._signals = signals
-        self._listeners = listeners
+        self._listeners = Listeners(listeners)
         self._room = Room(
             folder.path,
             self._experiment.run.min_free_mb * 2**20,
-            say=self._say,
+            say=self._listeners.say,
             note=self._note,
             stopping=self._signals.requested,
         )
-        self._ledger = Ledger(folder.ledger, [self._record.apply, *listeners], full=self._room.full)
+        self._ledger = Ledger(folder.ledger, [self._record.apply, self._listeners], full=self._room.full)
         self._mirror = storage.Mirror(folder.path)
         self._ending = Ending(
             self._experiment, folder, record, self._ledger, self._mirror, self._room, signals, leaving
@@ -206,7 +207,7 @@ class _Search:
         )
         different = require_nodes(self._folder.path, self._experiment.program)
         packing = self._start_engines(resources, settings, stack)
-        self._ledger.listen(self._tracking(stack))
+        self._listeners.add(self._tracking(stack))
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = [*self._plan.notes, *different]
         if torn := self._ledger.torn:
@@ -269,7 +270,7 @@ class _Search:
             name: partial(load_tracker(name), folder.name, folder.path) for name in names
         }
         tracking = Tracking(makers, self._record, self._note)
-        stack.callback(tracking.close)
+        stack.callback(lambda: tracking.close(CUT_S if self._signals.requested() else CLOSE_S))
         return tracking
 
     def _require_same_data(self, preparation: Preparation) -> None:
@@ -286,13 +287,6 @@ class _Search:
         if not text:
             return
         self._ledger.append(Kind.NOTE, details={"text": text})
-
-    def _say(self, text: str) -> None:
-        """Shows what no event can tell, because it cannot be written down."""
-        for listener in self._listeners:
-            say = getattr(listener, "say", None)
-            if say is not None:
-                say(text)
 
     def _opening(self, resources: Resources) -> dict[str, Any]:
         experiment = self._experiment

@@ -14,9 +14,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from tuner.streams import last_word
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 GRACE_S = 3.0
@@ -190,8 +192,7 @@ class _Watch:
 
 def leave(number: int, text: str = "") -> None:
     """Ends the process at once, with a last word. What it has started and not ended, ends with it (`reaper.py`)."""
-    with suppress(OSError):
-        os.write(2, text.encode())
+    last_word(text)
     os._exit(128 + number)
 
 

@@ -8,17 +8,13 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from tuner.surroundings import private_folder, ray_token_file
+
 OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
 
 
-def token_file() -> Path:
-    """Where Ray looks for the token."""
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(named) if named else Path.home() / ".ray" / "auth_token"
-
-
 def has_token() -> bool:
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or token_file().is_file()
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or ray_token_file().is_file()
 
 
 def guard_token() -> str:
@@ -29,10 +25,10 @@ def guard_token() -> str:
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return ""
-    path = token_file()
+    path = ray_token_file()
     try:
         if not path.exists():
-            _make(path)
+            path = _made(path)
             return f"a token for Ray was made, readable by you alone: {path}"
         if stat.S_IMODE(path.stat().st_mode) & ~OWNER_ONLY:
             path.chmod(OWNER_ONLY)
@@ -40,6 +36,19 @@ def guard_token() -> str:
     except OSError as error:
         return f"others may be able to read the token of Ray: {path} ({error.strerror})"
     return ""
+
+
+def _made(path: Path) -> Path:
+    """A new token at `path`, or where that cannot be written (a home folder that may only be read) in a folder of this
+    user's, of which Ray then knows."""
+    try:
+        _make(path)
+    except OSError:
+        path = private_folder() / "auth_token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+        if not path.exists():
+            _make(path)
+    return path
 
 
 def _make(path: Path) -> None:

@@ -37,6 +37,7 @@ from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
 from tuner.watch.gauges import Gauges
+from tuner.watch.listeners import Dropped
 
 PAUSED_S = 0.1
 """Ray's loop waits for events of trials, and with none under way it would turn without a rest."""
@@ -113,7 +114,7 @@ def run_trials(
     books.stop_when(signals.requested, signals.whole)
     books.settle()
     books.every_turn(Control(folder, books, ledger, record, plan).turn)
-    books.every_turn(Gauges(record).turn)
+    books.every_turn(Dropped("the gauges", Gauges(record).turn))
     note = partial(_note, ledger)
     books.every_turn(Nodes(experiment.run.address, books.give_up, note).turn)
     before, after = make_rules(experiment.scheduler, ladder.max_t)

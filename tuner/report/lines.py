@@ -117,17 +117,32 @@ def wrap(text: str, width: int, indent: str = "") -> list[str]:
     return [*rows, row] if row else rows
 
 
+def folded(text: str, width: int) -> list[str]:
+    """Like `wrap`, for where a row that is too wide would be cut off: a word that is wider is divided."""
+    rows = []
+    for row in wrap(text, width):
+        while width_of(row) > width:
+            kept = next(n for n in range(len(row), 0, -1) if width_of(row[:n]) <= width or n == 1)
+            rows.append(row[:kept])
+            row = row[kept:]
+        rows.append(row)
+    return rows
+
+
 def title(name: str) -> Span:
     """The name that a text opens with, as wide as the margin that `labelled` leaves."""
     return f"{shorten(name, 32):<5}  ", "strong"
 
 
-def labelled(label: str, text: str | Line, width: int, style: str = "") -> list[Line]:
-    """A paragraph under a word in the left margin ("best   trial 9: ..."). A string is wrapped, a line kept."""
+def labelled(label: str, text: str | Line, width: int, style: str = "", *, divided: bool = False) -> list[Line]:
+    """A paragraph under a word in the left margin ("best   trial 9: ..."). A string is wrapped, a line kept.
+
+    divided: words wider than that, too (`folded`).
+    """
     head: Span = (f"{label:<6} ", "head")
     if not isinstance(text, str):
         return [(head, *text)]
-    rows = wrap(text, max(20, width - 7)) or [""]
+    rows = (folded if divided else wrap)(text, max(13 if divided else 20, width - 7)) or [""]
     return [line(head, (rows[0], style)), *(line(" " * 7, (row, style)) for row in rows[1:])]
 
 
@@ -161,7 +176,7 @@ def terminal_width(stream: IO[str], default: int = 100) -> int:
 def write(lines: Sequence[Line], stream: IO[str] | None = None) -> None:
     """Writes lines to a stream (standard error by default): coloured on a terminal, plain text elsewhere."""
     stream = stream or sys.stderr
-    if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+    if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):
         from rich.console import Console
 
         console = Console(file=stream, highlight=False, soft_wrap=True)

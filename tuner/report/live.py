@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
 from tuner.report import standing, words
-from tuner.report.lines import Line, Span, clean, crop, for_stream, line, line_width, shorten, title, to_rich
+from tuner.report.lines import Line, Span, clean, crop, for_stream, labelled, line, line_width, shorten, title, to_rich
 from tuner.report.progress import estimate
 from tuner.report.table import leaderboard, progress_bar
 from tuner.results.ledger import Event, Kind
 from tuner.results.records import SearchRecord, TrialRecord
+from tuner.streams import note
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,6 +30,9 @@ AT_LEISURE = 20
 """Times its own cost that a picture stays up: of 10,000 trials one takes 0.3 s, in which the search stands still."""
 NOTES = 2
 """Sentences for the user kept in view, the newest; all of them are in the ledger."""
+
+NOTE_ROWS = 3
+"""Rows of one of them at most on a small terminal."""
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -53,10 +57,16 @@ def frame(
     lines = [_bar(record, width, share, progress.left, elapsed, doing)]
     best = standing.so_far(record)
     if best:
-        lines.append(crop(line(("best   ", "head"), (best, "best")), width))
-    lines += [crop(line(("note   ", "head"), (clean(note), "warn")), width) for note in record.notes[-NOTES:]]
+        lines += labelled("best", best, width, "best", divided=True)
+    for text in record.notes[-NOTES:]:
+        rows = labelled("note", clean(text), width, "warn", divided=True)
+        most = max(NOTE_ROWS, height // 8)
+        if len(rows) > most:
+            rows[most - 1 :] = [(*rows[most - 1], (" …", "warn"))]
+        lines += rows
+    lines = [crop(row, width) for row in lines[:height]]
     if not record.trials:
-        return lines[:height]
+        return lines
     lines.append(())
     room = height - len(lines) - 1  # the table's own heading
     trials = select(record, room)
@@ -124,7 +134,8 @@ class LiveView:
         self._stream = stream or sys.stderr
         self._record = record or SearchRecord()
         self._lock = threading.Lock()
-        self._since = time.time()
+        self._heard: tuple[float | None, float] = (self._record.updated, time.monotonic())
+        """When the last event was written, and when it was heard of: the clocks need not agree."""
         self._least_share = 0.0
         self._doing = ""
         self._live: Live | None = None
@@ -132,6 +143,7 @@ class LiveView:
         self._drawn: tuple[tuple[object, ...], list[Line]] = ((), [])
         self._shown: tuple[tuple[int, int], RenderableType] | None = None
         self._rests_until = 0.0
+        self._failed = False
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -151,8 +163,9 @@ class LiveView:
 
         console = Console(file=self._stream, highlight=False)
         self._live = Live(
-            get_renderable=self._render,
+            get_renderable=self._rendered,
             console=console,
+            redirect_stdout=False,  # it belongs to `--events` and `--json`
             refresh_per_second=REFRESH_PER_SECOND,
             transient=True,
             vertical_overflow="crop",
@@ -167,11 +180,20 @@ class LiveView:
             self._live.stop()
             self._live = None
 
-    def _render(self) -> RenderableType:
+    def _rendered(self) -> RenderableType:
+        """The picture; the last one where it cannot be made, because a picture is not worth a search."""
         from rich.text import Text
 
-        if self._live is None:
-            return Text("")
+        try:
+            return self._render() if self._live is not None else Text("")
+        except Exception as error:
+            if not self._failed:
+                self._failed = True
+                note(f"the live view cannot be drawn: {type(error).__name__}: {error}")
+            return self._shown[1] if self._shown else Text("")
+
+    def _render(self) -> RenderableType:
+        assert self._live is not None
         began = time.monotonic()
         width, height = size = self._live.console.size
         if self._shown and self._shown[0] == size and began < self._rests_until:
@@ -183,11 +205,12 @@ class LiveView:
         return self._shown[1]
 
     def picture(self, width: int, height: int, now: float | None = None) -> list[Line]:
-        """The lines of this moment."""
+        """The lines of this moment. now: of the monotonic clock, another moment."""
         record = self._record
-        now = time.time() if now is None else now
-        since = max(self._since, record.updated or 0.0)  # an earlier session's last event was long ago
-        elapsed = record.wall_s + max(0.0, now - since)
+        now = time.monotonic() if now is None else now
+        if self._heard[0] != record.updated:
+            self._heard = record.updated, now
+        elapsed = record.wall_s + max(0.0, now - self._heard[1])
         # Once there is a table only events and the clock's seconds change it; it takes 30 ms at 1,000 trials.
         tick = int(elapsed) if record.trials else elapsed
         key = (self._events, tick, width, height, self._doing)

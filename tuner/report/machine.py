@@ -94,9 +94,12 @@ class EventLines:
         self._stream.flush()
 
 
-def dump(value: Any) -> str:
-    """One strict JSON document on one line: no NaN (null instead), text as it is but for what steers terminals."""
-    written = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, default=str)
+def dump(value: Any, ascii_only: bool = False) -> str:
+    """One strict JSON document on one line: no NaN (null instead), text as it is but for what steers terminals.
+
+    ascii_only: every other character escaped, for a stream that could not take it.
+    """
+    written = json.dumps(_strict(value), allow_nan=False, ensure_ascii=ascii_only, default=str)
     if written.isprintable():
         return written
     return "".join(c if c.isprintable() else _escaped(c) for c in written)

@@ -10,14 +10,14 @@ from typing import Any
 from tuner.config.paths import near
 from tuner.contract import Budget
 from tuner.report import words
-from tuner.report.lines import Line, clean, crop, labelled, line, pad, title, width_of, wrap
+from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of, wrap
 from tuner.space.parameters import shown
 
 
 def plan_report(plan: Any, width: int) -> list[Line]:
     """The text of `tuner.execution.plan.Plan`, also of one whose data has not been read."""
     experiment = plan.experiment
-    out = [_headline(experiment, width)]
+    out = _headline(experiment, width)
     for name, section in _sections(experiment.settings):
         out += labelled(name, section, width)
     out += labelled("trial", _budget(plan.budget), width)
@@ -30,11 +30,14 @@ def plan_report(plan: Any, width: int) -> list[Line]:
     return out + ([(), *notes] if notes else [])
 
 
-def _headline(experiment: Any, width: int) -> Line:
+def _headline(experiment: Any, width: int) -> list[Line]:
     search = experiment.search
     facts = [words.plural(search.num_trials, "trial"), f"sampler {_kind(search.sampler)}", f"seed {search.seed}"]
     where = f"{str(experiment.run.storage_path).rstrip('/')}/{experiment.run.name or '<date-time>'}"
-    return crop(line(title(experiment.run.name or "search"), " · ".join([*facts, where])), width)
+    whole = line(title(experiment.run.name or "search"), " · ".join([*facts, where]))
+    if line_width(whole) <= width:
+        return [whole]
+    return [crop(line(title(experiment.run.name or "search"), " · ".join(facts)), width), *labelled("in", where, width)]
 
 
 def _kind(settings: Any) -> str:

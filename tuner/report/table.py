@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tuner.contract import Reason, Status
 from tuner.report import words
 from tuner.report.curve import WIDTH, Scale, sparkline
-from tuner.report.lines import Line, Span, clean, crop, line, pad, shorten, width_of
+from tuner.report.lines import Line, Span, clean, crop, folded, line, pad, shorten, width_of
 from tuner.report.standing import place
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 
@@ -64,7 +64,8 @@ def leaderboard(
     if len(shown) < len(ranked):
         out.append(line((f"{'…':>3}  {words.plural(len(ranked) - len(shown), 'more trial')}", "dim")))
     if form.parameters < len(names):
-        out.append(crop(line((f"     not shown at this width: {', '.join(heads[form.parameters :])}", "dim")), width))
+        hidden = f"not shown at this width: {', '.join(heads[form.parameters :])}"
+        out += [line((f"     {row}", "dim")) for row in folded(hidden, max(15, width - 5))]
     return out
 
 

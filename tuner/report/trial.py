@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tuner.contract import Status
 from tuner.report import standing, words
 from tuner.report.curve import plot
-from tuner.report.lines import Line, clean, crop, labelled, line, pad, title, width_of
+from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of
 from tuner.report.plain import trainable_text
 from tuner.report.table import parameters
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
@@ -45,6 +45,8 @@ def _headline(record: SearchRecord, trial: TrialRecord, width: int) -> Line:
     seconds = (trial.ended or record.updated or 0.0) - (trial.started or 0.0) if trial.started else 0.0
     facts += [words.duration(seconds)] if seconds > 0 else []
     name = title(f"{record.name} trial {trial.number}".lstrip())
+    while facts[1:] and line_width(line(name, " · ".join(facts))) > width:
+        facts.pop()  # the last says least
     return crop(line(name, " · ".join(facts)), width)
 
 

@@ -154,17 +154,18 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
     """Makes a new run folder. Raises InputError where the name is unfit, taken, or the disk has less than `needed`
     bytes left."""
     folder = _named(storage_path, name)
-    if folder.path.exists() or storage.exists(folder.path):
-        raise InputError(
-            f"the run {name!r} is already there",
-            where=str(folder.path),
-            remedy=f"go on with it ({resume_command_line(folder.path)}), or choose another --name",
-        )
+    _require_free(folder)
     try:
         folder.path.mkdir(parents=True)
         for place in (folder.logs, folder.adapters, folder.data):
             place.mkdir()
         free = shutil.disk_usage(folder.path).free
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            "is no folder, and none can be made here",
+            where=str(storage_path),
+            remedy="give another --storage-path",
+        ) from error
     except OSError as error:
         raise InputError(
             f"cannot write here ({error.strerror})",
@@ -180,6 +181,30 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
             remedy="make room or give another --storage-path",
         )
     return folder
+
+
+def _require_free(folder: RunFolder) -> None:
+    """Raises InputError where something has the run's name, and says what it is: only a run can be gone on with."""
+    path = folder.path
+    if path.is_symlink() and not path.exists():
+        holder = "a link that leads nowhere"
+    elif path.exists() and not path.is_dir():
+        holder = "a file"
+    elif path.is_dir() and not folder.resolved.exists() and not folder.ledger.exists():
+        holder = "a folder without a run in it"
+    elif path.exists() or storage.exists(path):
+        raise InputError(
+            f"the run {folder.name!r} is already there",
+            where=str(path),
+            remedy=f"go on with it ({resume_command_line(path)}), or choose another --name",
+        )
+    else:
+        return
+    raise InputError(
+        f"the name {folder.name!r} is taken by {holder}",
+        where=str(path),
+        remedy="choose another --name, or remove it if no search is just beginning there",
+    )
 
 
 def was_begun(storage_path: Path, name: str) -> bool:

@@ -102,6 +102,14 @@ def _encode(value: Any) -> Any:
     return value
 
 
+def steady_clock() -> Callable[[], float]:
+    """The time of day as the clock has it now, and from here on as it passes: a clock that is set meanwhile, be it by a
+    month, changes no duration. Time in which the machine sleeps counts."""
+    kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    offset = time.time() - time.clock_gettime(kind)
+    return lambda: offset + time.clock_gettime(kind)
+
+
 SYNC_EVERY_S = 1.0
 """Events of a running trial are forced to the disk at most this often."""
 
@@ -137,6 +145,7 @@ class Ledger:
         self._file = path.open("ab", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
         self._synced = -math.inf
+        self._now = steady_clock()
         self._turn = threading.RLock()
 
     def seize(self, within: float) -> bool:
@@ -149,7 +158,7 @@ class Ledger:
             return self._append(kind, values)
 
     def _append(self, kind: Kind, values: Mapping[str, Any]) -> Event:
-        event = Event(event=kind, time=time.time(), **redacted(values))
+        event = Event(event=kind, time=self._now(), **redacted(values))
         line = event.to_json().encode() + b"\n"
         while True:
             try:
@@ -162,10 +171,6 @@ class Ledger:
         for listener in self._listeners:
             listener(event)
         return event
-
-    def listen(self, listener: Callable[[Event], None]) -> None:
-        """Tells `listener` every event from here on, after those who listened before."""
-        self._listeners.append(listener)
 
     def close(self) -> None:
         self._file.close()

@@ -1,13 +1,16 @@
 """The dashboards that `tuner dashboard` serves for one run, on this machine's loopback alone.
 
 Neither asks for a password, so neither may listen on an address that others reach. The Optuna dashboard can write; here
-it cannot, because the search's driver is the journal's only writer.
+it cannot, because the search's driver is the journal's only writer. What goes wrong with a request is the browser's to
+show: the terminal keeps the addresses.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
+import json
 import logging
 import socketserver
 import threading
@@ -21,6 +24,7 @@ from tuner.contract import InputError
 from tuner.results.folder import RunFolder
 
 LOOPBACK = "127.0.0.1"
+_READ_ONLY = "this view of the study is read-only: the search's driver is the one that writes it"
 
 
 @contextmanager
@@ -33,10 +37,10 @@ def optuna_board(folder: RunFolder) -> Iterator[str]:
 
     class ReadOnly(JournalFileBackend):
         def append_logs(self, logs: Any) -> None:
-            raise InputError("this view of the study is read-only: its driver is the one that writes it")
+            raise InputError(_READ_ONLY)
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    app = optuna_dashboard.wsgi(JournalStorage(ReadOnly(str(folder.study))))
+    app = _refusing(optuna_dashboard.wsgi(JournalStorage(ReadOnly(str(folder.study)))))
     with make_server(LOOPBACK, 0, app, server_class=_Server, handler_class=_Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -52,7 +56,9 @@ def tensorboard(folder: RunFolder) -> Iterator[str]:
     """Serves TensorBoard on the run's event files, in a thread that ends with the process; yields its address."""
     from tensorboard import program
 
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    for name in ("tensorboard", "werkzeug"):  # its server's, which gives itself a handler where it finds none
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
     board = program.TensorBoard()
     board.configure(argv=["tensorboard", "--logdir", str(folder.tensorboard), "--host", LOOPBACK, "--port", "0"])
     with _quiet():
@@ -77,19 +83,36 @@ def why_not(name: str, folder: RunFolder) -> str:
     return ""
 
 
+def _refusing(app: Any) -> Any:
+    """The application, which is asked for nothing that would change the study."""
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
+            return app(environ, start)
+        start("403 Forbidden", [("Content-Type", "application/json")])
+        return [json.dumps({"reason": _READ_ONLY}).encode()]
+
+    return answer
+
+
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that closed its window in the middle of an answer, say."""
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *args: Any) -> None:
         """A line a request would hide the addresses that were printed."""
 
+    def get_stderr(self) -> Any:
+        """Where the application writes the traceback of a request that failed."""
+        return io.StringIO()
+
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """TensorBoard warns of a TensorFlow that is not there, on standard error."""
-    import io
-
     with contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 from tuner.results.records import Point, SearchRecord, TrialRecord
 
@@ -41,14 +43,22 @@ class Gauges:
     """Sets the gauges of a search; `turn` is called from the driver's loop."""
 
     def __init__(self, record: SearchRecord) -> None:
+        self._record, self._looked, self._under_way = record, 0.0, set[int]()
+
+    @cached_property
+    def _of_a_trial(self) -> dict[str, Any]:
         from ray.util.metrics import Gauge
 
-        self._record, self._looked, self._under_way = record, 0.0, set[int]()
-        self._of_a_trial = {
+        return {
             name: Gauge(name, description=words, tag_keys=("search", "trial"))
             for name, (words, _) in OF_A_TRIAL.items()
         }
-        self._trials = Gauge("tuner_trials", description="Trials by status.", tag_keys=("search", "status"))
+
+    @cached_property
+    def _trials(self) -> Any:
+        from ray.util.metrics import Gauge
+
+        return Gauge("tuner_trials", description="Trials by status.", tag_keys=("search", "status"))
 
     def turn(self) -> None:
         now = time.monotonic()

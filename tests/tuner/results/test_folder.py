@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,39 @@ def test_a_name_that_could_leave_the_storage_path_is_refused(tmp_path: Path, nam
 
 
 def test_an_existing_run_is_refused_with_the_line_that_resumes_it(tmp_path: Path) -> None:
-    create_run(tmp_path, "first")
+    create_run(tmp_path, "first").ledger.touch()
     with pytest.raises(InputError, match="--resume first"):
         create_run(tmp_path, "first")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda place: place.symlink_to("nowhere"), "taken by a link that leads nowhere"),
+        (lambda place: place.symlink_to("first"), "taken by a link that leads nowhere"),
+        (lambda place: place.touch(), "taken by a file"),
+        (lambda place: place.mkdir(), "taken by a folder without a run in it"),
+        (lambda place: (place / "logs").mkdir(parents=True), "taken by a folder without a run in it"),
+    ],
+)
+def test_what_has_the_name_of_a_run_and_is_none(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
+    """A resume, which was advised, finds nothing there; and there was room enough."""
+    make(tmp_path / "first")
+    with pytest.raises(InputError, match=told) as caught:
+        create_run(tmp_path, "first")
+    assert "--name" in caught.value.remedy and "room" not in caught.value.remedy
+
+
+@pytest.mark.parametrize("make", [lambda place: place.touch(), lambda place: place.symlink_to("nowhere")])
+def test_a_storage_path_that_is_no_folder(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "runs")
+    for name in ("first", "second"):
+        try:
+            create_run(tmp_path / "runs", name)
+        except InputError as error:
+            assert "is no folder" in str(error) and "make room" not in str(error)
+        else:
+            assert (tmp_path / "nowhere" / name).is_dir(), "made behind the link"
 
 
 def test_a_missing_run_names_the_nearest(tmp_path: Path) -> None:

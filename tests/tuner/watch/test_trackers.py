@@ -18,7 +18,7 @@ from tuner.cli import run
 from tuner.contract import InputError
 from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord
-from tuner.watch.trackers import TRACKERS, Tracker, Tracking, load_tracker, require
+from tuner.watch.trackers import TRACKERS, Tracker, Tracking, base, load_tracker, require
 from tuner.watch.trackers.base import Ending, Run
 
 ROOT = Path(__file__).parents[3]
@@ -164,6 +164,39 @@ def test_a_slow_tracker_does_not_hold_up_the_search() -> None:
         record.apply(event)
         tracking(event)
     assert time.monotonic() - since < 5 and notes == []
+
+
+def test_trackers_that_hang_are_waited_for_together() -> None:
+    class Hangs(Broken):
+        def start(self, run: Run) -> None:
+            time.sleep(60)
+
+    notes = list[str]()
+    tracking = Tracking({name: lambda: Hangs("nowhere") for name in "abc"}, SearchRecord(), notes.append)
+    tracking(searches.finished().events[0])
+    since = time.monotonic()
+    for event in searches.finished().events:
+        tracking._record.apply(event)
+        tracking(event)
+    tracking.close(0.5)
+    assert time.monotonic() - since < 1.5
+    assert [note[-37:] for note in notes] == ["it was not done 0.5 s after the search"[-37:]] * 3
+
+
+def test_a_tracker_that_falls_behind_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of weeks beside a server that hangs would gather every event in memory."""
+    monkeypatch.setattr(base, "MOST_WAITING", 5)
+
+    class Hangs(Broken):
+        def start(self, run: Run) -> None:
+            time.sleep(60)
+
+    record, notes = SearchRecord(), list[str]()
+    tracking = Tracking({"far": lambda: Hangs("nowhere")}, record, notes.append)
+    for event in searches.finished().events:
+        record.apply(event)
+        tracking(event)
+    assert notes == ["the tracker far failed, and the search goes on without it: 5 events wait for it"]
 
 
 def test_an_interrupted_trial_and_its_next_attempt_are_two_runs(tmp_path: Path) -> None:

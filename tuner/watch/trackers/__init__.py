@@ -16,7 +16,7 @@ import importlib.util
 from collections.abc import Iterable
 
 from tuner.contract import InputError
-from tuner.watch.trackers.base import Tracker, Tracking
+from tuner.watch.trackers.base import CLOSE_S, CUT_S, Tracker, Tracking
 
 TRACKERS: dict[str, tuple[str, str, str]] = {
     "tensorboard": ("tuner.watch.trackers.tensorboard:TensorBoard", "tensorboard", "tensorboard"),
@@ -45,4 +45,4 @@ def load_tracker(name: str) -> type[Tracker]:
     return tracker
 
 
-__all__ = ["TRACKERS", "Tracker", "Tracking", "load_tracker", "require"]
+__all__ = ["CLOSE_S", "CUT_S", "TRACKERS", "Tracker", "Tracking", "load_tracker", "require"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,11 @@ from tuner.results.records import Point, SearchRecord, TrialRecord
 from tuner.watch.gauges import tokens_per_second
 
 CLOSE_S = 30.0
-"""How long the end of a search waits for a tracker to hand over what it has."""
+"""How long the end of a search waits for its trackers, all of them together, to hand over what they have."""
+CUT_S = 3.0
+"""The same after a signal: whoever sent it (a batch system, say) has not long to wait."""
+MOST_WAITING = 10_000
+"""Events that wait for a tracker at most: those of a thousand trials, 10 MB."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,13 @@ class Tracking:
                 self._tell("end", run_of(trial), ending_of(trial))
         self._say_failures()
 
-    def close(self) -> None:
-        """Waits until all is written, a while at most."""
+    def close(self, seconds: float = CLOSE_S) -> None:
+        """Waits until all is written, `seconds` at most."""
+        until = time.monotonic() + seconds
         for lane in self._lanes:
-            lane.join(CLOSE_S)
+            lane.finish()
+        for lane in self._lanes:
+            lane.join(max(0.0, until - time.monotonic()), seconds)
         self._say_failures()
 
     def _tell(self, method: str, *arguments: Any) -> None:
@@ -104,24 +112,35 @@ class _Lane:
     def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
         self.name, self.failure, self.said = name, "", False
         self._make = make
-        self._orders: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._orders: queue.Queue[tuple[str, tuple[Any, ...]] | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
         self._thread.start()
 
     def put(self, method: str, arguments: tuple[Any, ...]) -> None:
-        if not self.failure:
-            self._orders.put((method, arguments))
+        self._order((method, arguments))
 
-    def join(self, seconds: float) -> None:
-        self._orders.put(None)
+    def finish(self) -> None:
+        """Tells it that nothing follows."""
+        self._order(None)
+
+    def join(self, seconds: float, waited: float) -> None:
+        """Waits for its end. waited: what that comes to with the others' time."""
         self._thread.join(seconds)
         if self._thread.is_alive() and not self.failure:
-            self.failure = f"it was not done {seconds:.0f} s after the search"
+            self.failure = f"it was not done {waited:g} s after the search"
+
+    def _order(self, order: tuple[str, tuple[Any, ...]] | None) -> None:
+        if self.failure:
+            return
+        try:
+            self._orders.put_nowait(order)
+        except queue.Full:
+            self.failure = f"{MOST_WAITING:,} events wait for it"
 
     def _run(self) -> None:
         try:
             tracker = self._make()
-            while (order := self._orders.get()) is not None:
+            while (order := self._orders.get()) is not None and not self.failure:
                 method, arguments = order
                 getattr(tracker, method)(*arguments)
         except BaseException as error:  # some libraries exit the interpreter where a key is missing
