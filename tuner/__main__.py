@@ -7,17 +7,17 @@ import sys
 import threading
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_NOTHING = b"interrupted before anything began: the same command begins again\n"
 
 
 class _Leave:
     """Ends at once: nothing has begun, or all is over, and whatever is being imported cannot be stopped halfway."""
 
     ends = True
+    text = b"interrupted before anything began: the same command begins again\n"
 
     def __call__(self, number: int, frame: object) -> None:
         with contextlib.suppress(OSError):  # a closed terminal
-            os.write(2, _NOTHING)
+            os.write(2, self.text)
         os._exit(128 + number)
 
 

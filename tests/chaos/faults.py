@@ -30,6 +30,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "kill -9 of the raylet of a second node",
     ),
     "signalled": (
+        "a signal at a stage of a search",
         "SIGINT",
         "SIGINT, twice",
         "SIGTERM",
@@ -37,6 +38,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "a signal at a moment of the start",
     ),
     "starved": (
+        "a Ray that does not start",
         "a disk of 3 MB, full at the start",
         "a disk of 3 MB, full in the middle of a write",
         "a disk of 3 MB, full under a running search",

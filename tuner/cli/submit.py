@@ -53,6 +53,23 @@ def command(
     comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Relative paths are files of this machine and
     travel with the job; absolute ones are the cluster's. Ctrl-C detaches: the search goes on.
     """
+    from tuner.execution.signals import raised
+
+    with raised():
+        return _submit(file, overrides, resume, include, detach, dry_run, plain, as_json, values)
+
+
+def _submit(
+    file: Path | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    include: tuple[Path, ...],
+    detach: bool,
+    dry_run: bool,
+    plain: bool,
+    as_json: bool,
+    values: dict[str, Any],
+) -> int:
     import os
 
     from tuner.cli.options import settings_given
@@ -80,7 +97,11 @@ def command(
     payload = make(len(jobs) + 1)
     show_output()  # what was asked for until here was to be printed; from here on the job counts
     _tell_parcel(parcel)
-    cluster.submit(payload, parcel)
+    try:
+        cluster.submit(payload, parcel)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; whether it was submitted says: {_status_line(name, cluster)}", err=True)
+        raise
     click.echo(f"submitted {name} to {cluster.address} as the job {payload.submission_id}", err=True)
     if detach:
         click.echo(f"status    {_status_line(name, cluster)}", err=True)
@@ -91,13 +112,13 @@ def command(
 
 
 def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> int:
-    """Shows a submitted search until it ends, or until Ctrl-C."""
+    """Shows a submitted search until it ends, or until a signal: Ctrl-C is how a person leaves, exit code 0."""
+    import signal
     import sys
 
     from tuner.cli.output import (
         answer_json,
         cluster_place,
-        ctrl_c_interrupts,
         labels_of_program,
         tell,
         view,
@@ -110,18 +131,18 @@ def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> in
     record, rest = SearchRecord(), deque[str](maxlen=_LAST_LINES)
     labels = labels_of_program(payload.metadata.get("program", "sft"))
     lines = plain or not sys.stderr.isatty()
-    ctrl_c_interrupts()
     try:
         if lines:
             _read(cluster, payload, record, rest, lambda line: click.echo(line, err=True))
         else:
             with view(labels, record=record) as live:
                 _read(cluster, payload, record, rest, None, live.say)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
         click.echo(f"\ndetached: {payload.name} goes on", err=True)
         click.echo(f"status    {_status_line(payload.name, cluster)}", err=True)
         click.echo(f"end it    ray job stop {payload.submission_id} --address {cluster.address}", err=True)
-        return 0
+        return 0 if number == signal.SIGINT else 128 + number
     job = cluster.job(payload.submission_id)
     if not record.finished:
         return _unfinished(job, payload, cluster, [] if lines else rest)

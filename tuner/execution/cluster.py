@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tuner.contract import InputError
-from tuner.execution.home import Home
+from tuner.execution.home import Home, parent
 from tuner.execution.signals import reclaim
 from tuner.execution.token import guard_token, has_token
 from tuner.redaction import LogFile, RedactedStream
@@ -246,10 +246,14 @@ def _not_started(joined: str | None, error: Exception) -> InputError:
             expected="the address of a running cluster, such as 10.0.0.1:6379, or nothing for this machine",
             remedy="start one with: ray start --head; if it asks for a token, put that into RAY_AUTH_TOKEN",
         )
+    why, remedy = _line(error), "start it again; where the machine is busy, when it is less so"
+    if isinstance(error, BlockingIOError | MemoryError) or "start new thread" in str(error):
+        remedy = "raise the limit of processes (ulimit -u), or end others of yours: Ray takes about 300 threads"
     return InputError(
-        f"Ray does not start on this machine ({_line(error)})",
-        expected="a temporary folder with a short path and some room: Ray keeps its sockets there",
-        remedy="set RAY_TMPDIR to a short path, such as /tmp",
+        f"Ray does not start on this machine ({why})",
+        expected="room for its processes and threads (ulimit -u), free ports, /dev/shm, and a temporary folder "
+        f"({parent()})",
+        remedy=f"{remedy}; RAY_TMPDIR names another temporary folder",
     )
 
 

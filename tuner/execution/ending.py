@@ -29,8 +29,8 @@ from tuner.results.stranger import read_object
 from tuner.streams import straighten
 
 NOTHING_KEPT = "interrupted before the first trial: nothing was kept, and the same command begins again"
-SLOW_S = 20.0
-"""For an end that is being written: copying an adapter of gigabytes takes its time."""
+SLOW_S = 2.0
+"""Longer, for an end that is being written. What is copied is renamed when it is whole: this leaves nothing broken."""
 SEIZE_S = 1.0
 """For the ledger, where a line is just being written to it; a disk that hangs does not give it."""
 

@@ -8,6 +8,7 @@ thread of its own sees to it that the process ends within `ENDS_WITHIN_S` wherev
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -27,6 +28,8 @@ ENDS_WITHIN_S = 7.0
 """After which the thread carries out the end itself, where the main thread stands in a call that does not return."""
 
 
+AGAIN_S = 1.0
+"""Two signals within it are one: a finger that presses twice, a batch system that signals the process and its group."""
 _END = b"\0"
 """No signal has this number."""
 
@@ -79,12 +82,14 @@ class StopSignals:
 
     def __exit__(self, *error: object) -> None:
         """Gives the signals back. Not to one that `ends` the process (`__main__`), after a stop: it is ending, and the
-        line that resumes is still to be said."""
+        line that resumes is still to be said. After a search that has ended by itself, that one has nothing to say."""
         if self._watch is not None:
             self._watch.close()
         for number, handler in self._before.items():
-            ends = self.number is not None and getattr(handler, "ends", False)
-            signal.signal(number, signal.SIG_IGN if ends else handler)
+            ends = getattr(handler, "ends", False)
+            if ends and self._muted:
+                handler.text = b""
+            signal.signal(number, signal.SIG_IGN if ends and self.number is not None else handler)
 
     def defer(self) -> None:
         """From here on the first signal only sets the flag; the loop looks at it."""
@@ -93,11 +98,10 @@ class StopSignals:
             raise StopRequested(self.number)
 
     def mute(self) -> None:
-        """From here on signals are ignored: the search is ending, and what it writes last must be whole."""
-        disarm()  # Ray's handler in Python may have answered instead of ours
+        """From here on a signal interrupts nothing: the search is ending, and what it writes last must be whole. One
+        that comes now is counted from all the same, because a disk may hang."""
+        disarm()
         self._muted = True
-        for number in self._before:
-            signal.signal(number, signal.SIG_IGN)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -132,6 +136,8 @@ class StopSignals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         disarm()
+        if self._muted:
+            return
         self.count += 1
         self.number = self.number or number
         if not self._deferred or self.count > 1:
@@ -188,6 +194,29 @@ class _Watch:
             if select.select([self._hears], [], [], left)[0] and _END in os.read(self._hears, 64):
                 return True
         return False
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Signals raise StopRequested in here: for a command that has something to clear away, or to say, and no search.
+    One that comes `AGAIN_S` after another does not wait for that."""
+    first = math.inf
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if now - first > AGAIN_S:
+            leave(number)
+        if first == math.inf:
+            first = now
+            raise StopRequested(number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS if answered(number)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def leave(number: int, text: str = "") -> None:

@@ -19,12 +19,13 @@ import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner import __version__
 from tuner.contract import InputError
-from tuner.results import storage
+from tuner.results import lock, storage
 from tuner.results.command_line import resume_command_line
 from tuner.results.ledger import UnreadableLine, read_numbered
 from tuner.results.records import SearchRecord
@@ -154,6 +155,7 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
     """Makes a new run folder. Raises InputError where the name is unfit, taken, or the disk has less than `needed`
     bytes left."""
     folder = _named(storage_path, name)
+    _remove_if_forsaken(folder)
     _require_free(folder)
     try:
         folder.path.mkdir(parents=True)
@@ -205,6 +207,20 @@ def _require_free(folder: RunFolder) -> None:
         where=str(path),
         remedy="choose another --name, or remove it if no search is just beginning there",
     )
+
+
+def _remove_if_forsaken(folder: RunFolder) -> None:
+    """Takes away what a driver made that was killed before its first trial (Ray's libraries abort the process where
+    they get no threads, say): the same command then begins again."""
+    if not (folder.path / lock.NAME).is_file() or lock.is_held(folder.path):
+        return
+    with suppress(InputError):
+        held = lock.RunLock(folder.path)
+        try:
+            if not folder.record().trials:
+                shutil.rmtree(folder.path, ignore_errors=True)
+        finally:
+            held.release()
 
 
 def was_begun(storage_path: Path, name: str) -> bool:
