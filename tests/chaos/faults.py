@@ -31,6 +31,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     "signalled": (
         "a signal at a stage of a search",
+        "a terminal that closes",
         "SIGINT",
         "SIGINT, twice",
         "SIGTERM",

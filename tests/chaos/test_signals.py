@@ -7,11 +7,14 @@ once and twice, at every stage. None hangs, each ends within `WITHIN_S` with its
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,7 +31,7 @@ from tests.chaos.faults import WHOLE, Count
 from tests.integration.conftest import SPACE, TOY
 from tests.programs.patient import SIGN, STAYS
 from tuner.execution.ending import NOTHING_KEPT
-from tuner.results.ledger import Kind
+from tuner.results.ledger import Kind, read_ledger
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,8 +171,8 @@ def home() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def begin(stage: Stage, folder: Path, home: Path, sign: Path) -> Driver:
-    """A driver in a process group of its own, as a shell has it."""
+def written(stage: Stage, folder: Path) -> Path:
+    """Its search file."""
     values = {
         "train": {"pace": 0.3},
         "search": {"num_trials": stage.trials, "space": SPACE},
@@ -178,6 +181,12 @@ def begin(stage: Stage, folder: Path, home: Path, sign: Path) -> Driver:
     }
     file = folder / "search.yaml"
     file.write_text(yaml.safe_dump(values))
+    return file
+
+
+def begin(stage: Stage, folder: Path, home: Path, sign: Path) -> Driver:
+    """A driver in a process group of its own, as a shell has it."""
+    file = written(stage, folder)
     code = f"{stage.code.replace('{sign!r}', repr(str(sign)))}\nimport sys\nfrom tuner.__main__ import main\nmain()"
     stays = {STAYS: stage.name, SIGN: str(sign), "RAY_TMPDIR": str(home), "TMPDIR": str(home)}
     inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_AUTH_MODE", "RAY_ADDRESS")}
@@ -301,6 +310,50 @@ def test_a_signal_while_a_submitted_search_is_followed(
         time.sleep(0.2)
     invariants.check(driver.folder, num_trials=1, status=False)
     fault("a signal at a stage of a search")
+
+
+def test_a_terminal_that_closes(tmp_path: Path, home: Path, shared: Shared, fault: Count) -> None:
+    """The kernel sends SIGHUP to the process group in front, and every write to the terminal fails from then on."""
+    stage = STAGES["solo steps"]
+    file, ledger = written(stage, tmp_path), tmp_path / "run" / "trials.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(home), "TERM": "xterm"}
+    environment.pop("RAY_AUTH_MODE", None)
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(ROOT)
+        command = [sys.executable, "-m", "tuner", "search", str(file), "--storage-path", str(tmp_path)]
+        os.execve(sys.executable, command, environment)
+    closes = threading.Event()
+    reader = threading.Thread(target=drain, args=(terminal, closes), daemon=True)
+    reader.start()
+    deadline = time.monotonic() + 240
+    while not (ledger.exists() and driving.counting(Kind.EVALUATION, 3)(list(read_ledger(ledger)))):
+        assert time.monotonic() < deadline, "the search did not get going"
+        time.sleep(0.1)
+    family = psutil.Process(pid).children(recursive=True)
+    closes.set()
+    reader.join()
+    began = time.monotonic()
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + HUP
+    assert time.monotonic() - began < WITHIN_S
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    record = invariants.check_ledger(tmp_path / "run")
+    assert record.outcome == "interrupted" and not record.running
+    goes_on(stage, tmp_path, shared)
+    fault("a terminal that closes")
+
+
+def drain(terminal: int, closes: threading.Event) -> None:
+    """Reads what a terminal shows, until it is to be closed."""
+    while not closes.is_set():
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                os.read(terminal, 65536)
+            except OSError:
+                return
 
 
 def ended(stage: Stage, driver: Driver, errors: str) -> str:
