@@ -29,8 +29,9 @@ from tuner.results.stranger import read_object
 from tuner.streams import straighten
 
 NOTHING_KEPT = "interrupted before the first trial: nothing was kept, and the same command begins again"
-SLOW_S = 2.0
-"""Longer, for an end that is being written. What is copied is renamed when it is whole: this leaves nothing broken."""
+SLOW_S = 1.5
+"""Longer, for an end that is being written, and as long again to write it here. What is copied is renamed when it is
+whole: leaving it leaves nothing broken."""
 SEIZE_S = 1.0
 """For the ledger, where a line is just being written to it; a disk that hangs does not give it."""
 
@@ -77,8 +78,12 @@ class Ending:
 
     def write_alone(self, number: int) -> None:
         """The same in place of the main thread, which does not answer the signal `number`; ends the process."""
+        last = f"interrupted; to go on: {resume_command_line(self._folder.path)}\n"
+        limit = threading.Timer(2 * SLOW_S, leave, (number, last))  # a disk or a terminal may take no more writes
+        limit.daemon = True
+        limit.start()
         if not self._writing.acquire(timeout=SLOW_S):
-            leave(number, f"interrupted; to go on: {resume_command_line(self._folder.path)}\n")
+            leave(number, last)
         outcome = self._outcome
         try:
             if outcome is None and self._ledger.seize(SEIZE_S):

@@ -24,7 +24,7 @@ from tuner.streams import last_word
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 GRACE_S = 3.0
 """For running steps to report after the first signal: batch systems kill 10 to 30 s after it."""
-ENDS_WITHIN_S = 7.0
+ENDS_WITHIN_S = 6.0
 """After which the thread carries out the end itself, where the main thread stands in a call that does not return."""
 
 
