@@ -67,6 +67,26 @@ def test_status_of_a_search_that_runs(runs: Path, capsys: pytest.CaptureFixture[
     assert [row["number"] for row in told["leaderboard"] if row["status"] == "running"] == [5, 6, 7]
 
 
+def test_a_running_search_is_as_old_as_it_is_whatever_the_clock_says(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its events are of years ago, as after a clock that was set; its ledger was written a moment ago."""
+    import time
+
+    from tuner.report import words
+
+    record = searches.running().record
+    assert record.updated and record.updated < time.time() - 86_400
+    lock = RunLock(runs / "runs" / "gone")
+    try:
+        assert run(["status", "gone"]) == 0
+    finally:
+        lock.release()
+    shown = capsys.readouterr().out.splitlines()[0]
+    assert any(words.clock(record.wall_s + late) in shown for late in range(60)), shown
+
+
+
 def test_show_says_where_the_adapter_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "first", "1"]) == 0
     assert "adapter runs/first/best\n" in capsys.readouterr().out
