@@ -118,6 +118,7 @@ class _Stream(io.TextIOBase):
             self._descriptor: int | None = beneath.fileno()
         except (OSError, ValueError, AttributeError):
             self._descriptor = None
+        self._terminal = self._descriptor is not None and os.isatty(self._descriptor)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -131,10 +132,7 @@ class _Stream(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        try:
-            return self.beneath.isatty()
-        except (OSError, ValueError):
-            return False
+        return self._terminal  # as it was: a terminal that is closed is none any more, and nobody would say why
 
     def fileno(self) -> int:
         return self.beneath.fileno()
@@ -190,9 +188,19 @@ class Shown(_Stream):
             self._waiting += len(data)
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                self._thread = self._begun()
+        if self._thread is None:
+            self._take()
         return len(text)
+
+    def _begun(self) -> threading.Thread | None:
+        """The thread; None where the system gives no further one, and then the caller writes, and may have to wait."""
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return None
+        return thread
 
     def drain(self) -> None:
         """Waits until all is written, STILL_S at most from one piece that was taken to the next."""
@@ -206,23 +214,27 @@ class Shown(_Stream):
 
     def _run(self) -> None:
         while not self._failed:
-            with self._changed:
-                self._changed.wait_for(lambda: self._texts)
-                data = self._texts[0]
-            try:
-                for start in range(0, len(data), _PIECE):
-                    _write(self._descriptor or 0, data[start : start + _PIECE])
-                    with self._changed:
-                        self._taken += 1
-                        self._changed.notify_all()
-            except OSError as error:
-                self._fail(error)
-                return
-            with self._changed:
-                if self._texts:
-                    self._waiting -= len(self._texts.popleft())
-                self._taken += 1
-                self._changed.notify_all()
+            self._take()
+
+    def _take(self) -> None:
+        """Writes the text that has waited longest, or the next one to come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._texts)
+            data = self._texts[0]
+        try:
+            for start in range(0, len(data), _PIECE):
+                _write(self._descriptor or 0, data[start : start + _PIECE])
+                with self._changed:
+                    self._taken += 1
+                    self._changed.notify_all()
+        except OSError as error:
+            self._fail(error)
+            return
+        with self._changed:
+            if self._texts:
+                self._waiting -= len(self._texts.popleft())
+            self._taken += 1
+            self._changed.notify_all()
 
     def _leave_out(self) -> None:
         if self._whole:

@@ -107,7 +107,7 @@ def test_readers_that_do_not_read(shared: Shared, tmp_path: Path, fault: Count) 
     driver.wait(lambda events: bool(events) and events[-1].event is Kind.FINISHED)
     took = driver.events[-1].time - driver.events[0].time
     assert driver.process.wait(timeout=60) == 0
-    assert (driver.folder / "trials.jsonl").stat().st_size > 150_000, "more than a pipe takes"
+    assert (driver.folder / "trials.jsonl").stat().st_size > 100_000, "more than a pipe takes"
     assert time.monotonic() - began < took + 60
     invariants.check(driver.folder, num_trials=40, exit_code=0)
     driver.process.communicate()
@@ -196,14 +196,11 @@ def test_a_listener_that_raises(ray: None, toy: Callable[..., Outcome], fault: C
 def test_a_row_that_cannot_be_made(
     ray: None, toy: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, fault: Count
 ) -> None:
+    """Ray refuses it: what is in the place of the actor's class is no class."""
     from tuner.execution import plaques
 
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("no room for another process")
-
     monkeypatch.setattr(plaques, "APPEARS_AFTER_S", 0.0)
-    monkeypatch.setattr(plaques.Trial, "__init__", None)
-    monkeypatch.setattr(plaques.ray, "kill", refuse)
+    monkeypatch.setattr(plaques, "Trial", lambda: None)
     outcome = toy(search__num_trials=2, train__pace=0.3)
     assert outcome.exit_code == 0
     log = (outcome.path / "logs" / "driver.log").read_text()

@@ -19,8 +19,12 @@ from typing import IO
 
 import pytest
 
+from tests.tuner.report import searches
 from tuner import streams
+from tuner.report.live import LiveView
+from tuner.results.records import SearchRecord
 from tuner.streams import OutputError, Printed, Shown
+from tuner.watch.trackers import Tracking
 
 ROOT = Path(__file__).parents[2]
 LINE = "x" * 99 + "\n"
@@ -231,3 +235,38 @@ def test_no_file_gets_the_number_of_a_closed_stream(closed: str, tmp_path: Path)
     done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], cwd=ROOT, timeout=60)
     assert done.returncode == 0
     assert (tmp_path / "file").read_text() == "whole"
+
+
+@pytest.fixture
+def _no_threads() -> Iterator[None]:
+    """The system refuses one with a stack of 64 TB, as it refuses any beyond the limit of processes."""
+    threading.stack_size(2**46)
+    yield
+    threading.stack_size(0)
+
+
+@pytest.mark.usefixtures("_no_threads")
+def test_where_there_is_no_further_thread_the_words_come_all_the_same(pipe: tuple[int, IO[str]]) -> None:
+    """That Ray could not start for want of processes, say."""
+    read, stream = pipe
+    shown = Shown(stream, "standard error")
+    for word in ("no", "further", "process"):
+        shown.write(f"{word}\n")
+    shown.drain()
+    assert os.read(read, 100) == b"no\nfurther\nprocess\n"
+
+
+@pytest.mark.usefixtures("_no_threads")
+def test_trackers_and_the_live_view_do_without_a_thread(caplog: pytest.LogCaptureFixture) -> None:
+    notes: list[str] = []
+    tracking = Tracking({"far": lambda: pytest.fail("it has no thread")}, SearchRecord(), notes.append)
+    for event in searches.finished().events:
+        tracking(event)
+    tracking.close(0.1)
+    assert notes == ["the tracker far failed, and the search goes on without it: can't start new thread"]
+    master, slave = pty.openpty()
+    stream = os.fdopen(slave, "w", encoding="utf-8")
+    with stream, caplog.at_level(logging.WARNING), LiveView(stream=stream) as view:
+        view(searches.finished().events[0])
+    os.close(master)
+    assert "the live view cannot be drawn: can't start new thread" in caplog.text

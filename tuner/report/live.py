@@ -170,7 +170,12 @@ class LiveView:
             transient=True,
             vertical_overflow="crop",
         )
-        self._live.start(refresh=True)
+        try:
+            self._live.start(refresh=True)
+        except RuntimeError as error:  # the system gives no further thread
+            self._live.stop()
+            self._live = None
+            note(f"the live view cannot be drawn: {error}")
         return self
 
     def __exit__(

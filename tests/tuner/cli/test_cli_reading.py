@@ -86,7 +86,6 @@ def test_a_running_search_is_as_old_as_it_is_whatever_the_clock_says(
     assert any(words.clock(record.wall_s + late) in shown for late in range(60)), shown
 
 
-
 def test_show_says_where_the_adapter_is(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "first", "1"]) == 0
     assert "adapter runs/first/best\n" in capsys.readouterr().out

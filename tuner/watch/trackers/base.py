@@ -114,7 +114,10 @@ class _Lane:
         self._make = make
         self._orders: queue.Queue[tuple[str, tuple[Any, ...]] | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system gives no further one
+            self.failure = str(error)
 
     def put(self, method: str, arguments: tuple[Any, ...]) -> None:
         self._order((method, arguments))
@@ -125,6 +128,8 @@ class _Lane:
 
     def join(self, seconds: float, waited: float) -> None:
         """Waits for its end. waited: what that comes to with the others' time."""
+        if self._thread.ident is None:
+            return
         self._thread.join(seconds)
         if self._thread.is_alive() and not self.failure:
             self.failure = f"it was not done {waited:g} s after the search"
