@@ -5,10 +5,13 @@ torch runs on one thread: on two shared cores its threads wait for each other, a
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# The toys of tests/programs are named by search files that lie elsewhere; and what was allowed is not kept in the home
+os.environ["TUNER_ALLOW_MODULES"] = "tests"
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="tuner-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 WORDS = [
     "the",

@@ -1,9 +1,15 @@
 """`python -m tuner`, and the `tuner` command: the first and the last milliseconds, when Ctrl-C means just that."""
 
+import sys
+
+# `python -m` looks for every module first where it was started, which may be a folder with a stranger's `json.py`.
+# Everything imported from here on is looked for there last.
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))
+
 import contextlib
 import os
 import signal
-import sys
 import threading
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

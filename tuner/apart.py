@@ -20,6 +20,7 @@ from typing import Any
 
 from tuner.contract import Fault, InputError, Reason, load_program
 from tuner.failures import Failure, capture
+from tuner.importing import add_folders, added_folders
 from tuner.redaction import RedactedStream, open_log
 
 
@@ -31,7 +32,8 @@ class Apart:
         # In the run's folder: a driver that is killed leaves nothing in the temporary folder of the machine
         self._folder = tempfile.TemporaryDirectory(prefix=".apart-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
-        request.write_text(json.dumps({"program": program, "method": method, "arguments": arguments}))
+        asked = {"program": program, "method": method, "arguments": arguments, "folders": added_folders()}
+        request.write_text(json.dumps(asked))
         with open_log(log) as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tuner.apart", str(request), str(self._answer)],
@@ -69,6 +71,7 @@ def _main(request_file: str, answer_file: str) -> None:
     _end_with_the_driver()
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)  # type: ignore[assignment]
     request = json.loads(Path(request_file).read_text())
+    add_folders(request.get("folders", ()))
     answer = carry_out(request)
     beside = Path(answer_file + ".new")
     beside.write_text(answer)

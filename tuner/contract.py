@@ -406,7 +406,7 @@ def load_program(name: str) -> type[Program]:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         raise InputError(
             f"no program {name!r} ({error})",
             where="run.program",

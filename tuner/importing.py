@@ -1,57 +1,254 @@
-"""What may be imported: what a user names, and nothing that came with somebody's run folder."""
+"""Which Python of a user's own may be run: what is named, found without importing anything.
+
+A search file, a flag or a run folder can name code: a space function, a program. It is run only where the user said so:
+
+1. `search` and `train` run a module that lies in the folder of the file that names it.
+2. Every command runs a module that was named on its own command line (`--program`, `--space`) and lies in the current
+   folder, and one that `--allow-module` (or TUNER_ALLOW_MODULES) names, wherever it is installed.
+3. Nothing of the standard library is ever run, and nothing out of a run folder.
+4. All other commands (`plan`, `spaces`, `submit`) say what would be run, and run nothing.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.machinery import all_suffixes
 from pathlib import Path
+from typing import Any
 
 from tuner.contract import InputError
 
+ALLOWED = "TUNER_ALLOW_MODULES"
+"""Environment variable: names of modules, as `--allow-module` takes them, with spaces or commas between."""
 
-def refuse_from_a_run(module: str, where: str) -> None:
-    """Raises InputError where `module`, or a package around it, would be imported from within a run folder.
 
-    `plan` of a file out of a run folder imports the program that the file names, and one that was planted beside it
-    would be run by looking at it. Nothing is imported to find that out.
+@dataclass(frozen=True)
+class Permission:
+    """What code a command may run.
+
+    modules: named by --allow-module, each with what is below it. beside: also what lies beside the file that names it,
+    because the command carries the file out.
     """
-    path: Sequence[str] = sys.path
-    name = ""
-    for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        if name in sys.modules:
-            path = list(getattr(sys.modules[name], "__path__", ()))
-            continue
-        code, path = _found(part, path)
-        run = _run_around(code) if code else None
-        if run is not None:
-            raise InputError(
-                f"{module!r} would be code out of the run folder {run}",
-                where=where,
-                expected="a module of your own: what lies in a run folder is looked at and never run",
-                remedy="move it out of there once you have read it",
-            )
+
+    modules: tuple[str, ...] = ()
+    beside: bool = True
+
+    @classmethod
+    def given(cls, modules: Iterable[str] = (), *, beside: bool = True) -> Permission:
+        """What the command line says, and the environment."""
+        named = os.environ.get(ALLOWED, "").replace(",", " ").split()
+        return cls(tuple(dict.fromkeys((*modules, *named))), beside)
+
+    def names(self, module: str) -> bool:
+        return any(module == name or module.startswith(f"{name}.") for name in self.modules)
 
 
-def _found(part: str, path: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file that importing `part` from `path` would run, and where its submodules are looked for.
+@dataclass(frozen=True)
+class Own:
+    """A function or a class of the user's own: found, and not imported.
+
+    target: package.module:name. file: what would be run when it is imported. folder: where Python finds the module.
+    allowed: whether this command may run it. typed: named on the command line and not by a file.
+    """
+
+    target: str
+    file: Path
+    folder: Path
+    allowed: bool
+    typed: bool = False
+
+    @property
+    def module(self) -> str:
+        return self.target.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        return self.target.partition(":")[2]
+
+    def wrote(self, filename: str) -> bool:
+        """Whether a line of that file is one of theirs: of the package or file, or of a module beside it."""
+        path, package = Path(filename), self.folder / self.module.partition(".")[0]
+        if path == self.file or package in path.parents:
+            return True
+        beside = self.folder in path.parents and not {*_INSTALLED} & {*path.relative_to(self.folder).parts}
+        return beside and not {*_INSTALLED} & {*self.folder.parts} and _TUNER not in path.parents
+
+    def __str__(self) -> str:
+        """As people write it: `spaces.py:my_space`."""
+        from_here = Path(os.path.relpath(self.file))
+        return f"{self.file if '..' in from_here.parts else from_here}:{self.name}"
+
+    def not_run(self, key: str, where: str) -> InputError:
+        """The refusal of a command that only looks."""
+        return InputError(
+            f"{key}: {self} would be run, and this command runs no code that only a file names",
+            where=where,
+            expected="code that you named yourself on this command line",
+            remedy=f"--allow-module {self.module}, if it is yours or you have read it",
+        )
+
+
+def find(target: str, *, key: str, where: str, home: Path, permission: Permission, typed: bool = False) -> Own:
+    """The code that `target` (package.module:name) names; nothing is imported to find it.
+
+    key: the setting, for messages. where: the place it is written at. home: the folder of the file that names it, or
+    the current one for what was typed. Raises InputError where it is not there, or is not the user's own.
+    """
+    module, _, name = target.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise InputError(f"{key}: got `{target}`", where=where, expected="package.module:name")
+    home = home.resolve()
+    _refuse_standard(module, home, key, where)
+    entry, files = _found(module, [*_path(), home])
+    for file in files:
+        _refuse_from_a_run(module, file, where)
+    named = permission.names(module)
+    if not files or entry is None:
+        if named and (spec := importlib.util.find_spec(module.partition(".")[0])) is not None and spec.origin:
+            return Own(target, Path(spec.origin), Path(spec.origin).parent, True, typed)  # an editable install's finder
+        raise InputError(f"{key}: no module `{module}` in {home}", where=where, expected=_EXPECTED)
+    if not named and entry.resolve() != home:
+        raise _elsewhere(key, module, files[-1], home, where)
+    if not named:
+        for file in files:
+            _refuse_foreign(key, file, home, where)
+    return Own(target, files[-1], entry, named or typed or permission.beside, typed)
+
+
+def load(own: Own) -> Any:
+    """Imports the module and gives what it calls `own.name`; None where it has no such name. Its folder is looked in
+    last: nothing in it can stand for an installed module. Raises whatever the module raises."""
+    add_folders([str(own.folder)])
+    _loaded.append(own)
+    return getattr(importlib.import_module(own.module), own.name, None)
+
+
+def add_folders(folders: Iterable[str]) -> None:
+    """Lets modules be imported from there too, after everything else."""
+    for folder in folders:
+        if folder not in map(str, _path()):
+            sys.path.append(folder)
+        if folder not in _added:
+            _added.append(folder)
+
+
+def added_folders() -> list[str]:
+    """Folders of the user's code in this process: what other processes of the search have to look in as well."""
+    return list(_added)
+
+
+def loaded() -> list[Own]:
+    """The user's code that this process has imported."""
+    return list(_loaded)
+
+
+_loaded: list[Own] = []
+_added: list[str] = []
+_INSTALLED = ("site-packages", "dist-packages")
+_TUNER = Path(__file__).parent
+_EXPECTED = "a module in the folder of the search file, or for what you type in the current folder"
+
+
+def _path() -> list[Path]:
+    return [Path(entry or os.curdir).absolute() for entry in sys.path]
+
+
+def _refuse_standard(module: str, home: Path, key: str, where: str) -> None:
+    top = module.partition(".")[0]
+    if top not in sys.stdlib_module_names and top not in ("__main__", "tuner"):
+        return
+    shadow = next((home / name for name in (f"{top}.py", top) if (home / name).exists()), None)
+    whose = "tuner's own" if top == "tuner" else "of Python's standard library"
+    raise InputError(
+        f"{key}: the module `{module}` is {whose}, and nothing of that is ever run",
+        where=where,
+        expected=_EXPECTED,
+        remedy=f"give {shadow} another name" if shadow else "",
+    )
+
+
+def _elsewhere(key: str, module: str, file: Path, home: Path, where: str) -> InputError:
+    top = module.partition(".")[0]
+    if (home / f"{top}.py").exists() or (home / top).exists():
+        remedy = f"give {top} in {home} another name: Python would take {file} for it"
+    else:
+        remedy = f"move it there, or --allow-module {module} if you know what it does"
+    return InputError(f"{key}: `{module}` is {file}, and not in {home}", where=where, expected=_EXPECTED, remedy=remedy)
+
+
+def _refuse_foreign(key: str, file: Path, home: Path, where: str) -> None:
+    """A link out of the folder, and a file that somebody else put into it (a shared folder, /tmp)."""
+    real = file.resolve()
+    if not real.is_relative_to(home):
+        raise InputError(
+            f"{key}: {file} is a link to {real}, which does not lie in {home}",
+            where=where,
+            expected=_EXPECTED,
+            remedy="copy it, or --allow-module with its name if you know what it does",
+        )
+    if real.stat().st_uid not in (os.getuid(), 0, home.stat().st_uid):
+        raise InputError(
+            f"{key}: {file} belongs to another user than the folder around it",
+            where=where,
+            expected="code of your own",
+            remedy="copy it once you have read it, or --allow-module with its name",
+        )
+
+
+def _refuse_from_a_run(module: str, file: Path, where: str) -> None:
+    run = next((folder for folder in file.resolve().parents if (folder / "trials.jsonl").is_file()), None)
+    if run is not None:
+        raise InputError(
+            f"{module!r} would be code out of the run folder {run}",
+            where=where,
+            expected="a module of your own: what lies in a run folder is looked at and never run",
+            remedy="move it out of there once you have read it",
+        )
+
+
+def _found(module: str, path: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """The folder in which Python would find `module`, and the files that importing it would run: of the packages around
+    it, then its own. No folder and no files where it would not be found.
 
     As Python's own finder does it, which cannot be asked: below a package without `__init__.py` it wants the package
     imported.
     """
-    spaces: list[str] = []
+    folders: Sequence[Path] = path
+    files: list[Path] = []
+    name, code = "", None
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        if name in sys.modules:
+            known = sys.modules[name]
+            file = getattr(known, "__file__", None)
+            code = Path(file) if file else None
+            folders = [Path(folder) for folder in getattr(known, "__path__", ())]
+        else:
+            code, folders = _step(part, folders)
+        if code is not None:
+            files.append(code)
+        elif not folders:
+            return None, []
+    if code is None:  # a folder without __init__.py holds modules and is none
+        return None, []
+    return code.parents[module.count(".") + (code.stem == "__init__")], files
+
+
+def _step(part: str, path: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """The file that importing `part` from `path` would run, and where its submodules are looked for."""
+    spaces: list[Path] = []
     for entry in path:
-        package = Path(entry, part)
+        package = entry / part
         inner = next((file for file in (package / f"__init__{s}" for s in all_suffixes()) if file.is_file()), None)
         if inner is not None:
-            return inner, [str(package)]
-        file = next((file for file in (Path(entry, part + s) for s in all_suffixes()) if file.is_file()), None)
+            return inner, [package]
+        file = next((file for file in (entry / f"{part}{s}" for s in all_suffixes()) if file.is_file()), None)
         if file is not None:
             return file, []
-        spaces += [str(package)] if package.is_dir() else []
+        spaces += [package] if package.is_dir() else []
     return None, spaces
-
-
-def _run_around(file: Path) -> Path | None:
-    return next((folder for folder in file.resolve().parents if (folder / "trials.jsonl").is_file()), None)

@@ -83,7 +83,7 @@ def _from_outside(address: str, storage_path: str) -> Iterable[Finding]:
     yield Finding("this machine", "cluster", Level.GREEN, f"{cluster.address} answers, Ray {cluster.ray_version}")
     arguments = ["doctor", "--address", "auto", "--storage-path", storage_path, "--json"]
     errand = make_errand("doctor", arguments, str(int(time.time())))
-    answer: dict[str, Any] | None = cluster.run(errand, pack_code("sft"))
+    answer: dict[str, Any] | None = cluster.run(errand, pack_code())
     if answer is None:
         text = f"the job {errand.submission_id} there gave no answer"
         yield Finding("this machine", "cluster", Level.RED, text, f"ray job logs {errand.submission_id}")

@@ -28,6 +28,8 @@ class InterruptError(Exception):
 
 def exit_code_of(error: BaseException) -> int:
     """Tells the error on standard error and returns the exit code it stands for."""
+    if (own := _of_their_code(error)) is not None:
+        error = own
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, click.exceptions.Exit):
@@ -66,6 +68,23 @@ def _interrupted(error: BaseException | None) -> int:
         return 128 + error.number
     _say("interrupted")
     return INTERRUPTED
+
+
+def _of_their_code(error: BaseException) -> InputError | None:
+    """What a program of the user's raised in this process, `sys.exit` too; None where no line of theirs was met."""
+    if "tuner.importing" not in sys.modules or isinstance(error, InputError | click.ClickException):
+        return None
+    if not isinstance(error, Exception | SystemExit):
+        return None
+    from tuner.blame import of_error
+    from tuner.importing import loaded
+
+    for own in loaded():
+        trouble = of_error(error, own.wrote)
+        if trouble.where:
+            remedy = "mend it, and say the command again; a search that had begun goes on with --resume"
+            return trouble.error(f"{own}", where=trouble.where, expected="a program that answers", remedy=remedy)
+    return None
 
 
 def _usage(error: click.ClickException) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import Command, json_option, storage_option
+from tuner.cli.options import Command, allow_module_option, json_option, storage_option
 
 
 @click.command("export", cls=Command, short_help="Take the best adapter out, or merge it into its base.")
@@ -15,6 +15,7 @@ from tuner.cli.options import Command, json_option, storage_option
 @click.option("--merge", is_flag=True, help="Merge the adapter into its base: a whole model, not an adapter.")
 @click.option("--program", metavar="PROGRAM", help="With --merge: the search's program, if it is not a shipped one.")
 @click.option("--trust-remote-code", is_flag=True, help="With --merge: run the base model's own code.")
+@allow_module_option
 @storage_option
 @json_option
 def command(
@@ -23,6 +24,7 @@ def command(
     merge: bool,
     program: str | None,
     trust_remote_code: bool,
+    allow_module: tuple[str, ...],
     storage_path: Path,
     as_json: bool,
 ) -> int:
@@ -37,7 +39,7 @@ def command(
 
     if merge:
         click.echo("merging the adapter into its base ...", err=True)
-    path = export_best(folder, to, merge, program=program, trust_remote_code=trust_remote_code)
+    path = export_best(folder, to, merge, program=program, trust_remote_code=trust_remote_code, modules=allow_module)
     total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     what = "merged model" if merge else "adapter"
     click.echo(f"exported the {what} of {folder.name} to {near(path)} ({size(total)})", err=True)

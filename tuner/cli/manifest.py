@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ def write_manifest(
     values: Mapping[str, Any],
 ) -> str:
     """The text of the manifest. The search is checked as far as that goes from here."""
-    from tuner.cli.options import load, settings_given
+    from tuner.cli.options import load, permitted, settings_given
     from tuner.contract import InputError
     from tuner.execution.plan import make_plan
 
@@ -53,7 +53,9 @@ def write_manifest(
     flags = settings_given(values)
     flags.pop("run.address", None)
     kuberay = bool(values["kuberay"])
-    experiment = load(file, overrides, flags, elsewhere=kuberay)
+    permission = permitted(values, runs=False)
+    experiment = load(file, overrides, flags, elsewhere=kuberay, permission=permission)
+    modules = [own.module for own in experiment.code.values()]
     make_plan(experiment)
     name = experiment.run.name
     if name is None:
@@ -69,10 +71,10 @@ def write_manifest(
 
         storage = require_shared(experiment.run.storage_path)
         parcel = pack(experiment, include, packages=())
-        words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags)
+        words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags, modules=modules)
         more = {"least": values["min_nodes"], "volume": values["volume"], "secret": values["secret"]}
         return manifest(name, storage, [*words, "--address", "auto"], parcel, site_from(values["image"], sizes | more))
-    return _slurm(name, file, overrides, flags, sizes, values)
+    return _slurm(name, file, overrides, flags, sizes, values, modules)
 
 
 def _slurm(
@@ -82,16 +84,17 @@ def _slurm(
     flags: Mapping[str, Any],
     sizes: Mapping[str, Any],
     values: Mapping[str, Any],
+    modules: Sequence[str],
 ) -> str:
     import sys
 
-    from tuner.cluster.payload import flag_words
+    from tuner.cluster.payload import flag_words, module_words
     from tuner.cluster.slurm import Allocation, batch_script
 
     asked = {**sizes, "partition": values["partition"], "account": values["account"]}
     words = [str(file)] if file else []
     for text in overrides:
         words += ["--set", text]
-    words += flag_words({**flags, "run.name": name})
+    words += [*flag_words({**flags, "run.name": name}), *module_words(modules)]
     allocation = Allocation(**{key: value for key, value in asked.items() if value is not None})
     return batch_script(name, words, allocation, python=Path(sys.executable), folder=Path.cwd())

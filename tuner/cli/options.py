@@ -13,6 +13,7 @@ from tuner.streams import show_output
 
 if TYPE_CHECKING:
     from tuner.config import Experiment
+    from tuner.importing import Permission
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -99,6 +100,15 @@ _NOT_FOR_ONE_RUN = (
 )
 
 
+allow_module_option = click.option(
+    "--allow-module",
+    "allow_module",
+    multiple=True,
+    metavar="NAME",
+    help="Python of yours or installed that may be run; repeatable.",
+)
+
+
 _DATA_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv", ".arrow", ".txt")
 
 
@@ -137,6 +147,7 @@ def experiment_options(one_run: bool = False) -> Callable[[Decorated], Decorated
                 continue
             more: dict[str, Any] = {"is_flag": True, "default": None} if flag in _SWITCHES else {}
             command = click.option(flag, *_ALIASES.get(flag, ()), _parameter(dotted), **words, **more)(command)
+        command = allow_module_option(command)
         command = click.option(
             "--set", "overrides", multiple=True, metavar="A.B=C", help="Any setting; may be given several times."
         )(command)
@@ -164,12 +175,24 @@ def flag_of(dotted: str) -> str:
 
 
 def load(
-    file: Path | None, overrides: tuple[str, ...], flags: Mapping[str, Any], elsewhere: bool = False
+    file: Path | None,
+    overrides: tuple[str, ...],
+    flags: Mapping[str, Any],
+    elsewhere: bool = False,
+    *,
+    permission: Permission,
 ) -> Experiment:
     """The experiment of a command line. elsewhere: it will run on other machines."""
     from tuner.config import load_experiment
 
-    return load_experiment(file, overrides, flags, elsewhere)
+    return load_experiment(file, overrides, flags, elsewhere, permission)
+
+
+def permitted(values: Mapping[str, Any], *, runs: bool) -> Permission:
+    """What code of the user's own the command may run. runs: it carries out what its file says."""
+    from tuner.importing import Permission
+
+    return Permission.given(values.get("allow_module", ()), beside=runs)
 
 
 def storage(text: str | Path) -> Path:

@@ -80,13 +80,12 @@ def answer_schema(schema: Mapping[str, Any]) -> None:
 
 
 def labels_of_program(program: str) -> dict[str, str]:
-    """Column headings by parameter name, as the program words them; none where the program is not to be had."""
-    from tuner.contract import InputError, load_program
+    """Column headings by parameter name, as the program words them; none where that would have to be imported."""
+    from tuner.contract import PROGRAMS, load_program
 
-    try:
-        parameters = load_program(program).PARAMETERS
-    except InputError:
+    if program not in PROGRAMS and program.partition(":")[0] not in sys.modules:
         return {}
+    parameters = load_program(program).PARAMETERS
     return {name: parameter.label for name, parameter in parameters.items() if parameter.label}
 
 

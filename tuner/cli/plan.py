@@ -17,21 +17,22 @@ from tuner.cli.options import Command, experiment_options, json_option
 def command(file: Path | None, overrides: tuple[str, ...], as_json: bool, schema: bool, **values: Any) -> int:
     """Says what `search` would do with the same FILE and options, and starts nothing.
 
-    Reads and checks the settings and the space; neither model nor data are opened.
+    Reads and checks the settings and the space; neither model nor data are opened, and no code that only FILE names is
+    run (--allow-module).
     """
     import sys
 
-    from tuner.cli.options import load, settings_given
+    from tuner.cli.options import load, permitted, settings_given
     from tuner.cli.output import answer, answer_json, answer_schema, width
 
-    flags = settings_given(values)
+    flags, permission = settings_given(values), permitted(values, runs=False)
     if schema:
-        from tuner.config import experiment_schema
-        from tuner.contract import load_program
+        from tuner.config import experiment_schema, typed_program
 
-        answer_schema(experiment_schema(load_program(flags.get("run.program", "sft"))))
+        program = typed_program(flags.get("run.program", "sft"), "--program", permission)
+        answer_schema(experiment_schema(program))
         return 0
-    experiment = load(file, overrides, flags)
+    experiment = load(file, overrides, flags, permission=permission)
     from tuner.execution.plan import make_plan
 
     plan = make_plan(experiment)

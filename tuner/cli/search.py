@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from tuner.cli.options import Command, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.execution.search import Outcome
+    from tuner.importing import Permission
     from tuner.report.machine import EventLines
 
 _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
@@ -41,14 +43,18 @@ def command(
     """
     if resume is not None:
         return _resume(resume, file, overrides, plain, events, as_json, values)
-    from tuner.cli.options import load, settings_given
+    from tuner.cli.options import load, permitted, settings_given
     from tuner.cli.output import labels_of_program, view
+    from tuner.importing import add_folders
     from tuner.results.folder import was_begun
 
-    experiment = load(file, overrides, settings_given(values))
+    permission = permitted(values, runs=True)
+    experiment = load(file, overrides, settings_given(values), permission=permission)
     if or_resume and experiment.run.name and was_begun(experiment.storage_path, experiment.run.name):
         run = experiment.run
-        return _go_on(experiment.storage_path, run.name or "", None, run.address, plain, events, as_json)
+        named = replace(permission, modules=(*permission.modules, *(own.module for own in experiment.code.values())))
+        add_folders(str(own.folder) for own in experiment.code.values())
+        return _go_on(experiment.storage_path, run.name or "", None, run.address, plain, events, as_json, named)
     from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
 
     with view(labels_of_program(experiment.run.program), plain) as listener:
@@ -74,7 +80,7 @@ def _resume(
     as_json: bool,
     values: dict[str, Any],
 ) -> int:
-    from tuner.cli.options import flag_of, settings_given, storage
+    from tuner.cli.options import flag_of, permitted, settings_given, storage
     from tuner.contract import InputError
 
     given = settings_given(values)
@@ -85,7 +91,7 @@ def _resume(
         raise InputError(
             f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
             where=f"--resume {name}",
-            expected="at most --num-trials, --address and --storage-path beside it",
+            expected="at most --num-trials, --address, --storage-path and --allow-module beside it",
             remedy="start a new search under another --name",
         )
     return _go_on(
@@ -96,6 +102,7 @@ def _resume(
         plain,
         events,
         as_json,
+        permitted(values, runs=False),
     )
 
 
@@ -107,6 +114,7 @@ def _go_on(
     plain: bool,
     events: bool,
     as_json: bool,
+    permission: Permission,
 ) -> int:
     from tuner.cli.output import labels_of_run, view
     from tuner.results.folder import open_run
@@ -121,7 +129,7 @@ def _go_on(
             for event in read_ledger(folder.ledger):
                 line(event)
         outcome = resume_search(
-            storage, name, [listener, *lines], num_trials=num_trials, address=address,
+            storage, name, [listener, *lines], num_trials=num_trials, address=address, permission=permission,
             leaving=partial(leaving, listener, as_json),
         )  # fmt: skip
     return conclude(outcome, as_json)

@@ -6,30 +6,32 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import Command, json_option
+from tuner.cli.options import Command, allow_module_option, json_option
 
 
 @click.command("spaces", cls=Command, prints=True, short_help="The shipped search spaces, and what is in one.")
 @click.argument("name", required=False)
 @click.option("--program", default="sft", metavar="PROGRAM", help="What fine-tunes: sft, or package.module:Class.")
+@allow_module_option
 @json_option
 @click.option("--schema", is_flag=True, help="The JSON Schema of space files, for editors.")
-def command(name: str | None, program: str, as_json: bool, schema: bool) -> int:
+def command(name: str | None, program: str, allow_module: tuple[str, ...], as_json: bool, schema: bool) -> int:
     """Lists the shipped search spaces; with NAME (or a YAML file, or module:function), what that space searches."""
     import sys
 
     from tuner.cli.output import answer, answer_json, answer_schema, width
-    from tuner.config import shipped_spaces, space_schema
+    from tuner.config import shipped_spaces, space_schema, typed_program
     from tuner.config.paths import near
-    from tuner.contract import load_program
+    from tuner.importing import Permission
     from tuner.report.spaces import space_list, space_report
     from tuner.space import load_space
 
-    trains = load_program(program)
+    permission = Permission.given(allow_module, beside=False)
+    trains = typed_program(program, "--program", permission)
     if schema:
         answer_schema(space_schema(trains.PARAMETERS))
     elif name is not None:
-        space = load_space(name, trains, Path.cwd())
+        space = load_space(name, trains, Path.cwd(), permission)
         path = near(space.path) if space.path else ""
         if as_json:
             answer_json({**space.to_dict(), "path": str(space.path) if space.path else None})

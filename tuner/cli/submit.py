@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tuner.cluster.jobs import Cluster, Job
     from tuner.cluster.parcel import Parcel
     from tuner.cluster.payload import Payload
+    from tuner.importing import Permission
     from tuner.results.records import SearchRecord
 
     Order = tuple[str, Parcel, Callable[[int], Payload]]
@@ -72,7 +73,7 @@ def _submit(
 ) -> int:
     import os
 
-    from tuner.cli.options import settings_given
+    from tuner.cli.options import permitted, settings_given
     from tuner.cli.output import answer_json
     from tuner.streams import show_output
 
@@ -81,13 +82,13 @@ def _submit(
 
         click.echo(write_manifest(file, overrides, include, resume, values), nl=False)
         return 0
-    flags = settings_given(values)
+    flags, permission = settings_given(values), permitted(values, runs=False)
     address = flags.pop("run.address", None) or os.environ.get("RAY_API_SERVER_ADDRESS") or ""
     cluster = None if dry_run else _cluster(address)
     if resume is not None:
-        order = _resumed(resume, file, overrides, include, flags, cluster)
+        order = _resumed(resume, file, overrides, include, flags, cluster, values["allow_module"])
     else:
-        order = _fresh(file, overrides, include, flags)
+        order = _fresh(file, overrides, include, flags, permission)
     name, parcel, make = order
     if cluster is None:
         answer_json(_dry_run(make(1), parcel))
@@ -188,7 +189,13 @@ def _unfinished(job: Job, payload: Payload, cluster: Cluster, rest: Any) -> int:
     return job.exit_code or 1
 
 
-def _fresh(file: Path | None, overrides: tuple[str, ...], include: tuple[Path, ...], flags: Mapping[str, Any]) -> Order:
+def _fresh(
+    file: Path | None,
+    overrides: tuple[str, ...],
+    include: tuple[Path, ...],
+    flags: Mapping[str, Any],
+    permission: Permission,
+) -> Order:
     """A new search: checked here, as far as that goes without the data."""
     from tuner.cli.options import load
     from tuner.cluster.parcel import pack
@@ -196,7 +203,7 @@ def _fresh(file: Path | None, overrides: tuple[str, ...], include: tuple[Path, .
     from tuner.execution.plan import make_plan
     from tuner.results.folder import default_name
 
-    experiment = load(file, overrides, flags, elsewhere=True)
+    experiment = load(file, overrides, flags, elsewhere=True, permission=permission)
     make_plan(experiment)
     require_shared(experiment.run.storage_path)
     name = experiment.run.name or default_name()
@@ -215,11 +222,13 @@ def _resumed(
     include: tuple[Path, ...],
     flags: dict[str, Any],
     cluster: Cluster | None,
+    modules: tuple[str, ...],
 ) -> Order:
     """A search that is on the cluster: its settings are there, only code travels."""
     from tuner.cli.options import flag_of
     from tuner.cluster.parcel import pack_code
     from tuner.cluster.payload import make_resume
+    from tuner.config import find_allowed
     from tuner.contract import InputError
 
     extra = [str(file)] if file else []
@@ -229,13 +238,16 @@ def _resumed(
         raise InputError(
             f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
             where=f"--resume {name}",
-            expected="at most --num-trials, --storage-path and --include beside it",
+            expected="at most --num-trials, --storage-path, --allow-module and --include beside it",
         )
     before = cluster.jobs(name) if cluster else []
     known = before[-1].metadata if before else {}
     storage = flags.pop("run.storage_path", None) or known.get("storage_path", "runs")
     program = known.get("program", "sft")
-    return name, pack_code(program, (), include), lambda attempt: make_resume(name, storage, program, flags, attempt)
+    # What the cluster says of the job is no reason to send a module of this machine there
+    code = find_allowed(program, f"--resume {name}", modules)
+    named = [own.module for own in code]
+    return name, pack_code(code, include), lambda attempt: make_resume(name, storage, program, flags, attempt, named)
 
 
 def _cluster(address: str) -> Cluster:

@@ -12,6 +12,7 @@ from tuner.cli.options import Command, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.config import Experiment
+    from tuner.importing import Permission
 
 
 @click.command("train", cls=Command, short_help="Train once with fixed hyperparameters.")
@@ -23,11 +24,11 @@ def command(file: Path, overrides: tuple[str, ...], plain: bool, as_json: bool, 
 
     FILE is an experiment file; `best/train.yaml` of a run trains its winner again.
     """
-    from tuner.cli.options import settings_given
+    from tuner.cli.options import permitted, settings_given
     from tuner.cli.output import view
     from tuner.cli.search import conclude, leaving
 
-    experiment = one_trial(file, overrides, settings_given(values))
+    experiment = one_trial(file, overrides, settings_given(values), permitted(values, runs=True))
     from tuner.execution.search import run_search
 
     with view({}, plain) as listener:
@@ -35,11 +36,14 @@ def command(file: Path, overrides: tuple[str, ...], plain: bool, as_json: bool, 
     return conclude(outcome, as_json)
 
 
-def one_trial(file: Path, overrides: tuple[str, ...], flags: dict[str, Any]) -> Experiment:
+def one_trial(
+    file: Path, overrides: tuple[str, ...], flags: dict[str, Any], permission: Permission | None = None
+) -> Experiment:
     """The experiment of FILE with one trial and nothing to search. What its space sets (a quantization) still holds."""
-    from tuner.cli.options import load
+    from tuner.cli.options import load, permitted
 
-    brought = (load(file, overrides, flags).space.data or {}).get("settings")
+    permission = permission or permitted({}, runs=True)
+    brought = (load(file, overrides, flags, permission=permission).space.data or {}).get("settings")
     nothing: dict[str, Any] = {"parameters": {}, **({"settings": brought} if brought else {})}
     fixed = {"search.space": nothing, "search.num_trials": 1, "search.sampler": "tpe", "scheduler.kind": "none"}
-    return load(file, overrides, {**flags, **fixed})
+    return load(file, overrides, {**flags, **fixed}, permission=permission)

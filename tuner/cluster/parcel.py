@@ -12,13 +12,14 @@ import os
 import shutil
 import site
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tuner.config import Experiment
 from tuner.config.paths import absolute
-from tuner.contract import PROGRAMS, InputError
+from tuner.contract import InputError
+from tuner.importing import Own
 
 PACKAGES = ("tuner", "trainables", "search_spaces")
 EXCLUDES = ("__pycache__", "*.pyc", ".*", "*.egg-info")
@@ -77,8 +78,7 @@ def is_excluded(name: str) -> bool:
 def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES) -> Parcel:
     """What the experiment needs on a cluster. include: further files and folders, to lie in the working folder.
     packages: none where they are there already. Raises InputError where it is too much."""
-    named = [experiment.space.function.partition(":")[0]] if experiment.space.function else []
-    code = pack_code(experiment.program, named, include, packages)
+    code = pack_code(experiment.code.values(), include, packages)
     places: dict[PurePosixPath, Path] = {}
     written, demo = experiment.path and absolute(experiment.path), package_folder("tuner") / "demo"
     home, file = written.parent if written else None, None
@@ -100,13 +100,11 @@ def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequenc
     return parcel
 
 
-def pack_code(
-    program: str, modules: Sequence[str] = (), include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES
-) -> Parcel:
-    """tuner's packages, the module of the program, further modules by name, and what is to be included."""
+def pack_code(code: Iterable[Own] = (), include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES) -> Parcel:
+    """tuner's packages, the modules of the user's own code, and what is to be included."""
     places = {PurePosixPath(name): package_folder(name) for name in packages}
-    for module in (PROGRAMS.get(program, program).partition(":")[0], *modules):
-        if found := _own_module(module):
+    for own in code:
+        if found := _own_module(own):
             places[found[0]] = found[1]
     for path in include:
         if not path.exists():
@@ -129,22 +127,17 @@ def _is_below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _own_module(name: str) -> tuple[PurePosixPath, Path] | None:
+def _own_module(own: Own) -> tuple[PurePosixPath, Path] | None:
     """A module of the user's: its outermost regular package, or its file, and where it has to lie. None where it is
-    installed (an environment has it, and the cluster's has to) or is one of the three packages."""
-    if name.partition(".")[0] in PACKAGES:
+    installed: an environment has it, and the cluster's has to. Nothing is imported."""
+    parts = own.module.split(".")
+    if parts[0] in PACKAGES or any(_is_below(own.file, Path(folder)) for folder in _installed()):
         return None
-    parts = name.split(".")
     for depth in range(1, len(parts) + 1):
-        spec = importlib.util.find_spec(".".join(parts[:depth]))
-        if spec is None or spec.origin is None:  # a folder without __init__.py holds packages and is none
-            continue
-        origin = Path(spec.origin)
-        if any(_is_below(origin, Path(folder)) for folder in _installed()):
-            return None
-        source = origin.parent if spec.submodule_search_locations else origin
-        return PurePosixPath(*parts[: depth - 1], source.name), source
-    return None
+        package = own.folder.joinpath(*parts[:depth])
+        if (package / "__init__.py").is_file():  # a folder without it holds packages and is none
+            return PurePosixPath(*parts[:depth]), package
+    return PurePosixPath(*parts[:-1], own.file.name), own.file
 
 
 def _installed() -> list[str]:

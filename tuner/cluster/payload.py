@@ -54,15 +54,23 @@ def make_payload(
     """The job that carries out `experiment` as the search `name`. overrides, flags: as given on this command line.
     attempt: how many jobs of this name there have been, this one included."""
     storage = require_shared(experiment.run.storage_path)
-    words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags)
+    modules = [own.module for own in experiment.code.values()]
+    words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags, modules=modules)
     return _payload(name, storage, [*words, "--address", "auto", "--events"], attempt, experiment.program)
 
 
-def make_resume(name: str, storage_path: str, program: str, flags: Mapping[str, Any], attempt: int) -> Payload:
+def make_resume(
+    name: str,
+    storage_path: str,
+    program: str,
+    flags: Mapping[str, Any],
+    attempt: int,
+    modules: Sequence[str] = (),
+) -> Payload:
     """The job that goes on with the search `name`."""
     storage = require_shared(storage_path)
-    words = ["--resume", name, "--storage-path", storage, *flag_words(flags), "--address", "auto", "--events"]
-    return _payload(name, storage, words, attempt, program)
+    words = ["--resume", name, "--storage-path", storage, *flag_words(flags), *module_words(modules)]
+    return _payload(name, storage, [*words, "--address", "auto", "--events"], attempt, program)
 
 
 def make_errand(command: str, arguments: Sequence[str], mark: str) -> Payload:
@@ -78,6 +86,7 @@ def search_words(
     storage_path: str,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    modules: Sequence[str] = (),
 ) -> list[str]:
     """The arguments of `tuner search` in the parcel's folder that mean what this command line means here."""
     moved = dict(parcel.settings)
@@ -89,7 +98,12 @@ def search_words(
     words += flag_words({key: value for key, value in given.items() if key not in ("run.name", "run.storage_path")})
     for key, place in moved.items():  # named in the file by a path that leads out of the file's folder
         words += ["--set", f"{key}={place}"]
-    return [*words, "--name", name, "--storage-path", storage_path]
+    return [*words, *module_words(modules), "--name", name, "--storage-path", storage_path]
+
+
+def module_words(modules: Sequence[str]) -> list[str]:
+    """Lets code that was sent along, and lies elsewhere there than beside the search file, be run."""
+    return [word for module in dict.fromkeys(modules) for word in ("--allow-module", module)]
 
 
 def require_shared(storage_path: str) -> str:

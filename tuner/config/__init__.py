@@ -4,6 +4,7 @@ document      safe YAML with the line of every key
 layers        values from several places, each with its origin
 sections      the models of `search`, `scheduler` and `run`
 space_source  finds and reads what `search.space` names
+own_program   what `run.program` names: found, tried in a process of its own, looked at
 paths         relative paths, resolved and checked
 translate     pydantic's findings in our words; `words` puts a schema into words
 schema        JSON Schema for editors
@@ -19,6 +20,7 @@ from tuner.config.experiment import (
     load_resolved,
 )
 from tuner.config.flags import FLAGS
+from tuner.config.own_program import find_allowed, typed_program
 from tuner.config.schema import experiment_schema, space_schema
 from tuner.config.sections import (
     Asha,
@@ -59,9 +61,11 @@ __all__ = [
     "demo_path",
     "dump_resolved",
     "experiment_schema",
+    "find_allowed",
     "load_experiment",
     "load_resolved",
     "read_space",
     "shipped_spaces",
     "space_schema",
+    "typed_program",
 ]

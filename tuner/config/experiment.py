@@ -13,14 +13,15 @@ from pydantic import BaseModel
 from tuner.config.document import MAX_DEPTH, Document, KeyPath, parse_value, read_document
 from tuner.config.flags import FLAGS
 from tuner.config.layers import Layers, Origin
+from tuner.config.own_program import read_program
 from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
 from tuner.config.schema import experiment_schema
 from tuner.config.sections import Asha, NoScheduler, Run, Search, Sections
 from tuner.config.space_source import SPACE_KEY, SpaceSource, read_space_in, space_settings
 from tuner.config.translate import checked, combined, explained, unknown_keys
-from tuner.config.words import MOST_SHOWN, dotted, listed, path_keys, shortened
-from tuner.contract import PROGRAMS, InputError, Program, load_program
-from tuner.importing import refuse_from_a_run
+from tuner.config.words import MOST_SHOWN, dotted, path_keys, shortened
+from tuner.contract import InputError, Program, load_program
+from tuner.importing import Own, Permission
 from tuner.redaction import named_secret
 
 _OWN_WORK = frozenset(("model.model_name_or_path", "data.train", "run.program"))
@@ -51,6 +52,8 @@ class Experiment:
     """What --set and flags changed, by dotted name, as given."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Files and folders that were named by a relative path, by dotted name."""
+    code: Mapping[str, Own] = field(default_factory=dict)
+    """Code of the user's own that a search runs, by the dotted name of the setting that names it."""
 
     @property
     def program_class(self) -> type[Program]:
@@ -67,20 +70,22 @@ def load_experiment(
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     elsewhere: bool = False,
+    permission: Permission | None = None,
 ) -> Experiment:
     """Reads, merges and checks an experiment.
 
     path: the experiment file; None is the embedded demo, or plain defaults where the model or the data are given.
     overrides: `a.b=c` as written after --set. flags: values of command line flags by dotted name (see FLAGS); None
     means not given. Later wins: defaults, the space's `settings:`, the file, overrides, flags. elsewhere: it will run
-    on other machines, whose absolute paths mean nothing here.
+    on other machines, whose absolute paths mean nothing here. permission: what of the user's own code may be run; None:
+    what the environment allows, and what lies beside the file.
     Raises InputError, one for everything found.
     """
     changes = [*_overrides(overrides), *_flags(flags or {})]
     if path is None and not _OWN_WORK & {".".join(map(str, key)) for key, _, _ in changes}:
         path = demo_path()
     document = _read(path) if path is not None else None
-    return _experiment(document, changes, elsewhere)
+    return _experiment(document, changes, permission or Permission.given(), elsewhere)
 
 
 def load_resolved(
@@ -88,9 +93,14 @@ def load_resolved(
     source: str = "resolved.json",
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    permission: Permission | None = None,
 ) -> Experiment:
-    """An experiment from what `dump_resolved` wrote: the same settings, whatever became of the files around them."""
-    return _experiment(Document(_moved(resolved), source), [*_overrides(overrides), *_flags(flags or {})])
+    """An experiment from what `dump_resolved` wrote: the same settings, whatever became of the files around them.
+
+    permission: None: what the environment allows, and nothing because these settings name it.
+    """
+    changes = [*_overrides(overrides), *_flags(flags or {})]
+    return _experiment(Document(_moved(resolved), source), changes, permission or Permission.given(beside=False))
 
 
 def _moved(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,23 +178,25 @@ def _layers(document: Document | None, changes: Sequence[Change], space: SpaceSo
     if document is not None:
         layers.add_document(document, document.path.parent if document.path else Path.cwd())
     for key, value, where in changes:
-        layers.add_value(key, value, Origin(where, Path.cwd()))
+        layers.add_value(key, value, Origin(where, Path.cwd(), typed=True))
     return layers
 
 
-def _experiment(document: Document | None, changes: Sequence[Change], elsewhere: bool = False) -> Experiment:
+def _experiment(
+    document: Document | None, changes: Sequence[Change], permission: Permission, elsewhere: bool = False
+) -> Experiment:
     # The space brings settings that lie below the file, and the file says which space: so the layers are laid twice.
     first = _layers(document, changes)
     errors: list[InputError] = []
     space: SpaceSource | None = None
     try:
-        space = read_space_in(first, Search.model_fields["space"].default)
+        space = read_space_in(first, Search.model_fields["space"].default, permission)
         layers = _layers(document, changes, space)
     except InputError as error:
         errors.append(error)
         layers = first
     program_name = layers.get(("run", "program"), Run().program)
-    program = _program(program_name, layers)
+    program, own_program = read_program(program_name, layers.origin(("run", "program")), permission)
     schema = experiment_schema(program)
     files, missing_paths = resolve_paths(layers, path_keys(schema), elsewhere)
     errors += missing_paths + _secrets(layers)
@@ -214,6 +226,7 @@ def _experiment(document: Document | None, changes: Sequence[Change], elsewhere:
         notes=_notes(program, settings, sections),
         changes={".".join(map(str, key)): value for key, value, _ in changes},
         files=files,
+        code={key: own for key, own in (("run.program", own_program), ("search.space", space.function)) if own},
     )
 
 
@@ -238,25 +251,6 @@ def _texts(value: Any, key: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _texts(one, (*key, name))
     elif isinstance(value, str):
         yield key, value
-
-
-def _program(name: Any, layers: Layers) -> type[Program]:
-    where = layers.where(("run", "program"))
-    if not isinstance(name, str):
-        raise InputError("run.program: not text", where=where, expected="sft, or package.module:Class")
-    refuse_from_a_run(PROGRAMS.get(name, name).partition(":")[0], where)
-    try:
-        program = load_program(name)
-    except InputError as error:
-        raise InputError(error.what, where=where, expected=error.expected, remedy=error.remedy) from error
-    lacking = [part for part in ("Settings", "PARAMETERS", "REFUSED", "budget") if not hasattr(program, part)]
-    if lacking:
-        raise InputError(
-            f"run.program: {name} is no program: it has no {listed(lacking)}",
-            where=where,
-            expected="a class with the attributes of tuner.contract.Program",
-        )
-    return program
 
 
 def _only(layers: Layers, model: type[BaseModel]) -> dict[str, Any]:

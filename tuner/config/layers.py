@@ -16,10 +16,11 @@ _REPLACED_WHOLE: tuple[KeyPath, ...] = (("search", "space"),)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written, and what its relative paths are relative to."""
+    """Where a value was written, and what its relative paths are relative to. typed: on the command line."""
 
     where: str
     base: Path
+    typed: bool = False
 
 
 class Layers:

@@ -17,6 +17,7 @@ from tuner.config.layers import Layers
 from tuner.config.paths import absolute, missing
 from tuner.config.words import listed, nearest
 from tuner.contract import InputError
+from tuner.importing import Own, Permission, find
 
 SPACE_KEY: KeyPath = ("search", "space")
 _EXPECTED = "a shipped space by name, a YAML file, package.module:function, or a mapping with `parameters:`"
@@ -24,13 +25,13 @@ _EXPECTED = "a shipped space by name, a YAML file, package.module:function, or a
 
 @dataclass(frozen=True)
 class SpaceSource:
-    """A search space as it was written: a mapping read from YAML, or the name of a Python function."""
+    """A search space as it was written: a mapping read from YAML, or a Python function, found and not imported."""
 
     name: str
     source: str
     """Where it is written, for messages and for the user."""
     data: Mapping[str, Any] | None = None
-    function: str | None = None
+    function: Own | None = None
     places: Mapping[KeyPath, str] = field(default_factory=dict)
     """`file:line` of each key in `data`."""
     path: Path | None = None
@@ -53,8 +54,18 @@ def shipped_spaces() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def read_space(spec: str | Mapping[str, Any], base: Path, where: str = "search.space") -> SpaceSource:
-    """Reads the space that `spec` refers to; a relative path is relative to `base`."""
+def read_space(
+    spec: str | Mapping[str, Any],
+    base: Path,
+    where: str = "search.space",
+    *,
+    permission: Permission | None = None,
+    typed: bool = False,
+) -> SpaceSource:
+    """Reads the space that `spec` refers to; a relative path is relative to `base`, and a module of Python lies there.
+
+    typed: it was named on the command line and not in a file.
+    """
     if isinstance(spec, Mapping):
         return SpaceSource(str(spec.get("name") or "inline"), where, spec)
     if not isinstance(spec, str) or not spec.strip():
@@ -65,7 +76,9 @@ def read_space(spec: str | Mapping[str, Any], base: Path, where: str = "search.s
             raise missing(path, "search.space", where)
         return _from_document(read_document(path), path.stem)
     if ":" in spec:
-        return SpaceSource(spec.rpartition(":")[2], where, function=spec)
+        permission = permission or Permission.given(beside=False)
+        own = find(spec, key="search.space", where=where, home=base, permission=permission, typed=typed)
+        return SpaceSource(own.name, where, function=own)
     shipped = shipped_spaces()
     if spec not in shipped:
         guess = nearest(spec, shipped)
@@ -77,12 +90,12 @@ def read_space(spec: str | Mapping[str, Any], base: Path, where: str = "search.s
     return _from_document(read_document(shipped[spec]), spec)
 
 
-def read_space_in(layers: Layers, default: str) -> SpaceSource:
+def read_space_in(layers: Layers, default: str, permission: Permission) -> SpaceSource:
     """The space that the experiment in `layers` names, with the lines of an inline one."""
     spec = layers.get(SPACE_KEY, default)
     origin = layers.origin(SPACE_KEY)
     if not isinstance(spec, dict):
-        return read_space(spec, origin.base, origin.where)
+        return read_space(spec, origin.base, origin.where, permission=permission, typed=origin.typed)
     places = {key: layers.where((*SPACE_KEY, *key)) for key in _keys(spec)}
     return SpaceSource(str(spec.get("name") or "inline"), origin.where, spec, places=places)
 

@@ -16,6 +16,7 @@ from tuner.contract import InputError
 from tuner.execution.home import Home, parent
 from tuner.execution.signals import reclaim
 from tuner.execution.token import guard_token, has_token
+from tuner.importing import added_folders
 from tuner.redaction import LogFile, RedactedStream
 from tuner.streams import tell_log
 
@@ -99,7 +100,8 @@ def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
-                job_config=ray.job_config.JobConfig(metadata=dict(metadata)),
+                # Ray's own list of what workers look in for modules; it adds the current folder by itself
+                job_config=ray.job_config.JobConfig(metadata=dict(metadata), _py_driver_sys_path=added_folders()),
                 **local,
             )
     except Exception as error:

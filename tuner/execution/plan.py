@@ -106,6 +106,7 @@ class Plan:
             "evaluate_at": self.evaluate_at,
             "recipe": dict(self.recipe),
             "notes": self.notes,
+            "code": {key: str(own.file) for key, own in self.experiment.code.items()},
             "memory": dict(self.memory) if self.memory else None,
         }
 

@@ -19,12 +19,14 @@ from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, jo
 from tuner.execution.disk import Room
 from tuner.execution.ending import NOTHING_KEPT, Ending, Outcome, give_back
 from tuner.execution.nodes import RayGone, offered, require_nodes
+from tuner.execution.permits import remember, with_remembered
 from tuner.execution.pinning import pinned
 from tuner.execution.plan import Plan, make_plan
 from tuner.execution.resources import Resources, decide
 from tuner.execution.settings import digest_of, read_settings, write_settings
 from tuner.execution.signals import StopRequested, StopSignals, leave
 from tuner.execution.token import guard_token
+from tuner.importing import Permission
 from tuner.results import storage
 from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder, create_run, default_name, open_run
@@ -60,6 +62,7 @@ def run_search(
             experiment = pinned(experiment, folder.logs / "prepare.log")
             plan = replace(plan, experiment=experiment)
             write_settings(folder, experiment)
+            remember(digest_of(folder.resolved), experiment.code.values())
             outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord(), leaving).run()
             if outcome.signal is not None and not outcome.record.trials:
                 raise StopRequested(outcome.signal)
@@ -85,12 +88,14 @@ def resume_search(
     num_trials: int | None = None,
     address: str | None = None,
     leaving: Callable[[Outcome], int] | None = None,
+    permission: Permission | None = None,
 ) -> Outcome:
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
 
     num_trials: a new total; None for the one it had. address: another cluster than before. leaving: as in `run_search`.
-    Raises InputError where there is no such run, where it is being written by another driver, or where num_trials is
-    less than what has run.
+    permission: what of the user's own code may be run, beside what they let this search run on this machine. Raises
+    InputError where there is no such run, where it is being written by another driver, or where num_trials is less than
+    what has run.
     """
     with StopSignals() as signals:
         folder = open_run(storage_path, name)
@@ -98,7 +103,11 @@ def resume_search(
         lock = RunLock(folder.path)
         try:
             record = folder.record()
-            experiment = _with_num_trials(read_settings(folder, record.settings_digest), record, num_trials)
+            settings = digest_of(folder.resolved) if folder.resolved.is_file() else ""
+            permission = with_remembered(permission or Permission.given(beside=False), settings)
+            read = read_settings(folder, record.settings_digest, permission)
+            remember(settings, read.code.values())
+            experiment = _with_num_trials(read, record, num_trials)
             place = {
                 "name": folder.name,
                 "storage_path": str(folder.path.parent),

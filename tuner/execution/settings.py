@@ -11,6 +11,7 @@ from typing import Any
 
 from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import InputError
+from tuner.importing import Permission
 from tuner.redaction import redact, redacted
 from tuner.results.folder import RunFolder
 from tuner.results.stranger import read_object
@@ -50,8 +51,9 @@ def write_settings(folder: RunFolder, experiment: Experiment) -> None:
     folder.resolved.write_text(json.dumps(resolved, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_settings(folder: RunFolder, digest: str) -> Experiment:
-    """The settings that the search was started with. Raises InputError where the file is not what was written."""
+def read_settings(folder: RunFolder, digest: str, permission: Permission) -> Experiment:
+    """The settings that the search was started with. Raises InputError where the file is not what was written, and
+    where it names code of a user's own that nobody allowed."""
     anew = f"restore it from a backup, or start anew from {folder.experiment} under another name"
     try:
         resolved = read_object(folder.resolved)
@@ -65,7 +67,11 @@ def read_settings(folder: RunFolder, digest: str) -> Experiment:
             remedy=anew,
         )
     resolved.pop("about", None)
-    return load_resolved(resolved, str(folder.resolved))
+    experiment = load_resolved(resolved, str(folder.resolved), permission=permission)
+    for key, own in experiment.code.items():
+        if not own.allowed:
+            raise own.not_run(key, str(folder.resolved))
+    return experiment
 
 
 def digest_of(path: Path) -> str:

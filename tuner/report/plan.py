@@ -23,6 +23,8 @@ def plan_report(plan: Any, width: int) -> list[Line]:
     out += labelled("trial", _budget(plan.budget), width)
     out += _stopping(plan, width)
     out += labelled("uses", _workers(experiment, plan.trials_per_gpu), width)
+    for key, own in experiment.code.items():
+        out += labelled("code", _code(key, own), width)
     if plan.memory:
         out += labelled("memory", _memory(plan.memory, plan), width)
     out += [(), *_space(plan, width)]
@@ -123,6 +125,15 @@ def _memory(need: Mapping[str, int], plan: Any) -> str:
     who = "the largest trial" if packed in (1, "auto") else f"{packed} of the largest trials"
     gpu = "a GPU" if plan.experiment.scheduler.processes == 1 else "each GPU"
     return f"at most {words.size(need['total'])} of {gpu} for {who} ({parts})"
+
+
+def _code(key: str, own: Any) -> str:
+    """What of the user's own a search runs, and where."""
+    named = near(own.file)
+    named = own.target if named.startswith(os.sep) else f"{named}:{own.name}"
+    if key == "search.space":
+        return f"{clean(named)}, a function of yours: in a process of its own"
+    return f"{clean(named)}, a program of yours: in every worker"
 
 
 def _workers(experiment: Any, packed: int | str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.apart import Apart
 from tuner.contract import PROGRAMS, InputError
 from tuner.disks import is_full
+from tuner.importing import Permission, add_folders, find
 from tuner.results.adapters import MANIFEST, checked_manifest
 from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
@@ -18,13 +19,20 @@ from tuner.results.stranger import inside, is_plain_file, read_object
 
 
 def export_best(
-    folder: RunFolder, to: Path, merge: bool = False, *, program: str | None = None, trust_remote_code: bool = False
+    folder: RunFolder,
+    to: Path,
+    merge: bool = False,
+    *,
+    program: str | None = None,
+    trust_remote_code: bool = False,
+    modules: Sequence[str] = (),
 ) -> Path:
     """Copies `best/` to the new folder `to`; with merge, writes the base with the adapter merged into it.
 
     Copied is what the manifest names, once each file has been found to be what was written, and nothing that a link
     leads to. A merge runs the search's program: one that is not shipped must be named again as `program`, and a base
     with code of its own wants `trust_remote_code` again, because what a run folder says is not enough to run code.
+    modules: that may be run wherever they are installed.
     Raises InputError where the search has no best trial yet, where a file is damaged, or where `to` holds something.
     """
     if not is_plain_file(folder.best / MANIFEST) or inside(folder.path, folder.best) is None:
@@ -35,7 +43,7 @@ def export_best(
             remedy=run_command_line(folder.path, "status", folder.name),
         )
     files = checked_manifest(folder.best)["files"]
-    resolved = _mergeable(folder, program, trust_remote_code) if merge else {}
+    resolved = _mergeable(folder, program, trust_remote_code, modules) if merge else {}
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError("is already there", where=str(to), expected="a new or an empty folder")
     try:
@@ -53,7 +61,9 @@ def export_best(
     return to
 
 
-def _mergeable(folder: RunFolder, program: str | None, trust_remote_code: bool) -> Mapping[str, Any]:
+def _mergeable(
+    folder: RunFolder, program: str | None, trust_remote_code: bool, modules: Sequence[str]
+) -> Mapping[str, Any]:
     resolved = read_object(folder.resolved)
     run, model = resolved.get("run"), resolved.get("model")
     named = run.get("program") if isinstance(run, dict) else None
@@ -64,6 +74,10 @@ def _mergeable(folder: RunFolder, program: str | None, trust_remote_code: bool) 
             expected=f"one of {', '.join(PROGRAMS)}, or the same name on the command line",
             remedy=f"--program {named}, if you know that program",
         )
+    if named not in PROGRAMS:
+        permission = Permission.given(modules, beside=False)
+        own = find(named, key="--program", where="--program", home=Path.cwd(), permission=permission, typed=True)
+        add_folders([str(own.folder)])
     if isinstance(model, dict) and model.get("trust_remote_code") and not trust_remote_code:
         raise InputError(
             f"a merge would run code that comes with the base {model.get('model_name_or_path')!r}",

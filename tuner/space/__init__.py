@@ -1,7 +1,9 @@
 """The search space: what a trial may vary, from YAML or Python to an optuna define-by-run callable.
 
 parameters  Float, Int, Choice, with conditions
-space       Space and FunctionSpace: draw, the recipe as a point, the grid
+space       a Space: draw, the recipe as a point, the grid
+function    a FunctionSpace: a user's own function, called in a process of its own
+own         a point that somebody suggests to a running search
 load        from what is written to a checked space
 own         a point that a person suggests to a running search
 settings    a point laid over the program's settings
@@ -9,10 +11,11 @@ settings    a point laid over the program's settings
 Importing this imports neither optuna nor torch; drawing does, through the trial that is handed in.
 """
 
+from tuner.space.function import FunctionSpace
 from tuner.space.load import experiment_space, load_space
 from tuner.space.parameters import Choice, Float, Int
 from tuner.space.settings import recipe_values, with_params
-from tuner.space.space import FunctionSpace, Recipe, Space
+from tuner.space.space import Recipe, Space
 
 __all__ = [
     "Choice",

@@ -13,25 +13,34 @@ from tuner.config.space_source import SpaceSource, read_space
 from tuner.config.translate import checked, combined, explained
 from tuner.config.words import got, listed, nearest
 from tuner.contract import InputError, Parameter, Program
+from tuner.importing import Permission
+from tuner.space.function import Function, FunctionSpace
 from tuner.space.parameters import KINDS, AnyParameter, Choice, Float, parents_first, shown
 from tuner.space.settings import refused_by_settings
-from tuner.space.space import FunctionSpace, Space, unknown_parameter
+from tuner.space.space import Space, unknown_parameter
 
 _KEYS = ("name", "description", "settings", "parameters")
 
 
 def load_space(
-    spec: str | Mapping[str, Any] | SpaceSource, program: type[Program], base: Path | None = None
+    spec: str | Mapping[str, Any] | SpaceSource,
+    program: type[Program],
+    base: Path | None = None,
+    permission: Permission | None = None,
 ) -> Space | FunctionSpace:
-    """The space that `spec` names: a shipped one, a YAML file, `package.module:function`, or a mapping.
+    """The space that `spec` names: a shipped one, a YAML file, `package.module:function` in the folder `base`, or a
+    mapping. permission: what of the user's own code may be run; None: what the environment allows, and what is typed.
 
     Knows of the program only its PARAMETERS and REFUSED; `experiment_space` also tries the values on the settings.
     """
-    source = spec if isinstance(spec, SpaceSource) else read_space(spec, base or Path.cwd())
+    source = spec
+    if not isinstance(source, SpaceSource):
+        source = read_space(source, base or Path.cwd(), permission=permission or Permission.given(), typed=True)
     if source.function is not None:
-        space = FunctionSpace(source.name, source.function, program.PARAMETERS, program.REFUSED, source=source.source)
-        space.function()  # a misspelt name is told now, not at the first trial
-        return space
+        function = Function(source.function, source.source)
+        if source.function.allowed:
+            function.load()  # a misspelt name is told now, not at the first trial
+        return FunctionSpace(source.name, function, program.PARAMETERS, program.REFUSED, source=source.source)
     return _read(source, program)
 
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 from tuner.config.words import listed, nearest
 from tuner.contract import InputError, Program
+from tuner.space.function import FunctionSpace, RecipeTrial
 from tuner.space.parameters import shown
 from tuner.space.settings import recipe_values, with_params
-from tuner.space.space import FunctionSpace, RecipeTrial, Space
+from tuner.space.space import Space
 
 
 def own_point(
@@ -77,12 +78,7 @@ def _of_function(
 ) -> dict[str, Any]:
     """A function says what it draws only when it is called: once here, with these values and else the recipe's."""
     told = RecipeTrial({**recipe, **like, **named})
-    try:
-        space.suggest(told)
-    except InputError:
-        raise
-    except Exception as error:  # the user's own code
-        raise InputError(f"the space refuses the point: {type(error).__name__}: {error}", where="--set") from error
+    space.suggest(told)
     for name in named:
         if name in told.outside:
             raise InputError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -12,9 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.config.words import got, listed, nearest, shortened
+from tuner.config.words import listed, nearest, shortened
 from tuner.contract import InputError, Parameter
-from tuner.importing import refuse_from_a_run
 from tuner.space.parameters import AnyParameter, parents_first, shown
 
 if TYPE_CHECKING:
@@ -167,125 +164,6 @@ class Space:
         }
 
 
-@dataclass(frozen=True)
-class FunctionSpace:
-    """A user's own define-by-run function `(trial) -> {name: value}`, found by name so that it pickles."""
-
-    name: str
-    target: str
-    """package.module:function"""
-    known: Mapping[str, Parameter]
-    refused: Mapping[str, str]
-    description: str = ""
-    source: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    path: Path | None = None
-    parameters: Mapping[str, AnyParameter] = field(default_factory=dict)
-    is_finite: bool = False
-    size: int | None = None
-
-    def suggest(self, trial: Any, only: Collection[str] | None = None) -> dict[str, Any]:
-        """Calls the function and checks what it returns. `only` being empty, nothing is drawn at all."""
-        if only is not None and not only:
-            return {}
-        return self._checked(self.function()(trial))
-
-    def function(self) -> Any:
-        module, _, attribute = self.target.partition(":")
-        expected = "package.module:function, importable from where you start the search"
-        refuse_from_a_run(module, self.source)
-        try:
-            function = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever the module does when it is imported
-            raise InputError(
-                f"search.space: no function `{self.target}` ({error})", where=self.source, expected=expected
-            ) from error
-        if not callable(function) or inspect.isclass(function):
-            raise InputError(f"search.space: `{self.target}` is not a function", where=self.source, expected=expected)
-        return function
-
-    def upper_bound(self, name: str) -> float | None:
-        """The largest number the function asks for, as far as one call without a trial can tell."""
-        told = RecipeTrial({})
-        if name not in self.suggest(told):
-            return None
-        return told.highs.get(name, self.known[name].high)
-
-    def recipe(self, values: Mapping[str, Any]) -> Recipe:
-        """The recipe's point, if the function would accept every one of its values under their own names."""
-        told = RecipeTrial(values)
-        drawn = self.suggest(told)
-        strange = {name: value for name, value in drawn.items() if values.get(name) != value}
-        if told.outside or strange:
-            names = listed(sorted({*told.outside, *strange}))
-            return Recipe({}, (f"the recipe is not a point of {self.name} ({names}): the sampler is not told of it",))
-        return Recipe(drawn)
-
-    def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(params)
-
-    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(params)
-
-    def grid(self) -> list[dict[str, Any]]:
-        raise InputError(
-            f"search.sampler: grid cannot search {self.name}: a function's points are not known beforehand",
-            where=self.source,
-            expected="a space in YAML of choices and ints",
-        )
-
-    def describe(self) -> list[dict[str, str]]:
-        return [{"name": self.target, "type": "function", "range": "", "when": ""}]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "function": self.target}
-
-    def _checked(self, drawn: Any) -> dict[str, Any]:
-        where = f"search.space {self.target}"
-        if not isinstance(drawn, Mapping) or not drawn:
-            raise InputError(f"returned {got(drawn)}", where=where, expected="a dict of parameter names and values")
-        by_path = {parameter.path: name for name, parameter in self.known.items()}
-        point: dict[str, Any] = {}
-        for key, value in drawn.items():
-            name = by_path.get(str(key), str(key))
-            if name not in self.known:
-                raise unknown_parameter(name, self.known, self.refused, where)
-            point[name] = value
-        return point
-
-
-class RecipeTrial:
-    """Answers a define-by-run function with the recipe's values and notes what the function would not have drawn."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-        self.outside: list[str] = []
-        self.highs: dict[str, float] = {}
-        self.params: dict[str, Any] = {}
-        self.number = 0
-
-    def suggest_float(self, name: str, low: float, high: float, **_: Any) -> Any:
-        self.highs[name] = high
-        return self._answer(name, low, lambda value: _is_number(value) and low <= value <= high)
-
-    def suggest_int(self, name: str, low: int, high: int, **_: Any) -> Any:
-        self.highs[name] = high
-        return self._answer(name, low, lambda value: _is_number(value) and value == int(value) and low <= value <= high)
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return self._answer(name, next(iter(choices)), lambda value: value in choices)
-
-    def set_user_attr(self, key: str, value: Any) -> None:
-        """Notes are for real trials."""
-
-    def _answer(self, name: str, otherwise: Any, fits: Any) -> Any:
-        if name in self.values and fits(self.values[name]):
-            self.params[name] = self.values[name]
-            return self.values[name]
-        self.outside.append(name)
-        return otherwise
-
-
 def unknown_parameter(name: str, known: Mapping[str, Parameter], refused: Mapping[str, str], where: str) -> InputError:
     """The error for a parameter that a program does not let a search vary."""
     short, told = name.rpartition(".")[2], shortened(name)
@@ -295,10 +173,6 @@ def unknown_parameter(name: str, known: Mapping[str, Parameter], refused: Mappin
     if guess:
         return InputError(f"unknown parameter `{told}`; did you mean `{guess}`?", where=where)
     return InputError(f"unknown parameter `{told}`", where=where, expected=f"one of {listed(sorted(known))}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _written(parameter: AnyParameter) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from tuner.space import experiment_space
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "config_errors.txt"
 
+ROOT = Path(__file__).parents[3]
+
 Case = tuple[str, str, list[str], dict[str, object]]
 
 
@@ -143,6 +145,10 @@ CASES: list[Case] = [
         [],
         {},
     ),
+    ("a space of the standard library", MINIMAL.replace(SPACE, "http.server:test"), [], {}),
+    ("a space of nowhere", MINIMAL.replace(SPACE, "spaces:mine"), [], {}),
+    ("a space that is no name", MINIMAL.replace(SPACE, '"os:system(1)"'), [], {}),
+    ("a program of the standard library", MINIMAL, [], {"run.program": "subprocess:Popen"}),
     ("nothing to search", with_space("parameters: {}\n"), [], {}),
     ("parameters without their heading", with_space("lora_r: {type: int, low: 2, high: 8}\n"), [], {}),
     ("a grid over a range", MINIMAL, ["search.sampler=grid"], {}),
@@ -156,7 +162,7 @@ def message(case: Case, folder: Path) -> str:
     (folder / "space.yaml").write_text(space)
     with pytest.raises(InputError) as refused:
         experiment_space(load_experiment(Path("search.yaml"), overrides, flags))
-    return str(refused.value).replace(str(folder), "/folder")
+    return str(refused.value).replace(str(folder), "/folder").replace(str(ROOT), "/tuner")
 
 
 def test_every_error_has_exactly_these_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,106 @@
+"""What went wrong in somebody's own Python, in their terms: the file, the line, the last frames of their code."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tuner.contract import Fault, InputError
+
+FRAMES = 3
+"""The last of their frames that are shown."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """what: "raised NameError: ...". where: `file:line`; empty where no line of theirs is known. frames: the last of
+    their lines, outermost first."""
+
+    what: str
+    where: str = ""
+    frames: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Trouble:
+        return cls(str(value["what"]), str(value["where"]), tuple(map(str, value["frames"])))
+
+    def error(self, subject: str, *, where: str, expected: str, remedy: str) -> InputError:
+        """The error for the user. subject: what of theirs it was. where: what names it, if no line is known."""
+        lines = [f"{subject} {self.what}", *(f"  {frame}" for frame in self.frames)]
+        return InputError("\n  ".join(lines), where=self.where or where, expected=expected, remedy=remedy)
+
+
+def of_error(error: BaseException, wrote: Callable[[str], bool]) -> Trouble:
+    """wrote: whether a file is theirs."""
+    what = f"raised {_told(error)}"
+    if isinstance(error, SystemExit):
+        what = f"called sys.exit({error.code!r})"
+    if isinstance(error, SyntaxError) and error.filename and wrote(error.filename):
+        text = (error.text or "").strip()
+        frames = (f"{near(error.filename)}:{error.lineno}: {text}",) if text else ()
+        return Trouble(f"cannot be read as Python: {error.msg}", f"{near(error.filename)}:{error.lineno}", frames)
+    # A RecursionError has a thousand frames, and linecache reads a file once
+    lines = [(f.filename, f.lineno, f.name) for f in traceback.extract_tb(error.__traceback__) if wrote(f.filename)]
+    return _at(what, lines)
+
+
+def of_stack(what: str, frame: FrameType | None, wrote: Callable[[str], bool]) -> Trouble:
+    """Where running code stands. frame: its innermost."""
+    stack = reversed([f for f, _ in traceback.walk_stack(frame)]) if frame is not None else ()
+    lines = [(f.f_code.co_filename, f.f_lineno, f.f_code.co_name) for f in stack if wrote(f.f_code.co_filename)]
+    return _at(what, lines)
+
+
+@contextmanager
+def theirs(subject: str, wrote: Callable[[str], bool], *, where: str, expected: str, remedy: str) -> Iterator[None]:
+    """Makes an InputError of what code of theirs raises in here, `sys.exit` included.
+
+    Errors that are worded for the user already pass. So does what has no frame of theirs, for that is a fault of ours.
+    """
+    try:
+        yield
+    except (InputError, Fault):
+        raise
+    except (Exception, SystemExit) as error:
+        trouble = of_error(error, wrote)
+        if not trouble.where:
+            raise
+        raise trouble.error(subject, where=where, expected=expected, remedy=remedy) from error
+
+
+def near(filename: str) -> str:
+    """A path as it is shown: from here where it lies below."""
+    try:
+        from_here = os.path.relpath(filename)
+    except (OSError, ValueError):
+        return filename
+    return filename if from_here.startswith("..") else Path(from_here).as_posix()
+
+
+def _at(what: str, lines: list[tuple[str, int | None, str]]) -> Trouble:
+    if not lines:
+        return Trouble(what)
+    shown = [
+        f"{near(file)}:{number}, in {name}: {linecache.getline(file, number or 0).strip()}"
+        for file, number, name in lines[-FRAMES:]
+    ]
+    return Trouble(what, f"{near(lines[-1][0])}:{lines[-1][1]}", tuple(shown))
+
+
+def _told(error: BaseException) -> str:
+    """Its type and the first line of what it says; an exception of theirs may not even say that."""
+    try:
+        said = (str(error).strip().splitlines() or [""])[0][:300]
+    except Exception:
+        said = ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,115 @@
+"""The program that `run.program` names: a shipped one, or a class of the user's own, found, tried and looked at."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from tuner.blame import theirs
+from tuner.config.layers import Origin
+from tuner.config.words import got, listed
+from tuner.contract import PROGRAMS, InputError, Parameter, Program, load_program
+from tuner.guest import Failed, Guest
+from tuner.importing import Own, Permission, find, load
+
+KEY = "run.program"
+_EXPECTED = "a class with the attributes of tuner.contract.Program"
+_REMEDY = "mend it, and say the command again"
+_SHIPPED = {*PROGRAMS, *PROGRAMS.values()}
+_METHODS = ("budget", "prepare", "start", "step", "stop")
+
+
+def read_program(name: Any, origin: Origin, permission: Permission) -> tuple[type[Program], Own | None]:
+    """The class, and where the code is if it is not a shipped one.
+
+    origin: where it was named. Raises InputError where there is no such program, where it may not be run, where its
+    import fails, hangs or exits, and where the class is no program.
+    """
+    if not isinstance(name, str):
+        expected = f"{listed(PROGRAMS)}, or package.module:Class"
+        raise InputError(f"{KEY}: not text", where=origin.where, expected=expected)
+    if name in _SHIPPED:
+        return load_program(name), None
+    if ":" not in name:
+        expected = f"{listed(PROGRAMS)}, or package.module:Class"
+        raise InputError(f"no program {name!r}", where=origin.where, expected=expected)
+    where, home = origin.where, origin.base
+    own = find(name, key=KEY, where=where, home=home, permission=permission, typed=origin.typed)
+    if not own.allowed:
+        raise own.not_run(KEY, where)
+    program: Any = _tried(own, where)
+    if wrong := _wrong(program):
+        what = f"{KEY}: {own} is no program: {'; '.join(wrong)}"
+        raise InputError(what, where=where, expected=_EXPECTED)
+    return program, own
+
+
+def find_allowed(program: str, where: str, modules: Sequence[str]) -> list[Own]:
+    """Where the modules lie that a search on a cluster runs. program: as the cluster names it. modules: those that the
+    user named, here. Raises InputError where the program is neither shipped nor in one of them."""
+    permission, home = Permission.given(modules, beside=False), Path.cwd()
+    code = [
+        find(f"{module}:module", key="--allow-module", where=where, home=home, permission=permission)
+        for module in modules
+    ]
+    if program not in _SHIPPED:
+        own = find(program, key=KEY, where=where, home=home, permission=permission)
+        if not own.allowed:
+            raise own.not_run(KEY, where)
+        code.append(own)
+    return code
+
+
+def typed_program(name: str, flag: str, permission: Permission) -> type[Program]:
+    """The program that a flag names."""
+    return read_program(name, Origin(flag, Path.cwd(), typed=True), permission)[0]
+
+
+def _tried(own: Own, where: str) -> Any:
+    """Imported in a process of its own first: a module can hang, exit, or crash its process."""
+    if own.module not in sys.modules:
+        try:
+            Guest(own, "class").close()
+        except Failed as failed:
+            subject = f"{KEY}: {own}"
+            raise failed.trouble.error(subject, where=where, expected=_EXPECTED, remedy=_REMEDY) from None
+    with theirs(f"{KEY}: {own}", own.wrote, where=where, expected=_EXPECTED, remedy=_REMEDY):
+        found = load(own)
+    if found is None:
+        raise InputError(f"{KEY}: {own} is not there", where=where, expected=_EXPECTED)
+    return found
+
+
+def _wrong(program: Any) -> list[str]:
+    """Everything that keeps it from being a program."""
+    if not isinstance(program, type):
+        return [f"it is not a class ({type(program).__name__})"]
+    lacking = [part for part in ("Settings", "PARAMETERS", "REFUSED", *_METHODS) if not hasattr(program, part)]
+    wrong = [f"it has no {listed(lacking)}"] if lacking else []
+    wrong += [f"`{name}` is not a method" for name in _METHODS if not callable(getattr(program, name, print))]
+    if inspect.isabstract(program):
+        wrong.append(f"it is abstract: {listed(sorted(getattr(program, '__abstractmethods__', ())))} without a body")
+    settings, parameters = getattr(program, "Settings", BaseModel), getattr(program, "PARAMETERS", {})
+    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        wrong.append(f"Settings is {got(settings)}, and not a pydantic model")
+    for name, value in (("PARAMETERS", parameters), ("REFUSED", getattr(program, "REFUSED", {}))):
+        if not isinstance(value, Mapping):
+            wrong.append(f"{name} is {got(value)}, and not a mapping")
+    if isinstance(parameters, Mapping):
+        wrong += [f"PARAMETERS[{key!r}]: {fault}" for key, value in parameters.items() if (fault := _odd(value))]
+    return wrong
+
+
+def _odd(parameter: Any) -> str:
+    """What is wrong about a parameter."""
+    if not isinstance(parameter, Parameter):
+        return f"{got(parameter)}, and not a tuner.contract.Parameter"
+    if parameter.kind not in ("float", "int", "choice"):
+        return f"kind {parameter.kind!r}, and not float, int or choice"
+    low, high = parameter.low, parameter.high
+    return f"low {low:g} above high {high:g}" if low is not None and high is not None and low > high else ""
