@@ -102,6 +102,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "two drivers on one run",
         "bytes of a search file, fuzzed",
         "bytes of a space, fuzzed",
+        "a callable of the standard library named by a file, fuzzed",
+        "a space function that fails in a running search",
         "rows of data, fuzzed",
         "a ledger, fuzzed",
         "JSON of a run folder, fuzzed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from tests.chaos.faults import Count
 from tests.chaos.runs import COMMANDS, finished_run
 from tests.conftest import completion_rows, message_rows, text_rows
+from tests.programs import library
 from tests.tuner.report import searches
 from trainables.sft import SFT
 from tuner.cli import run
@@ -94,6 +96,23 @@ def test_spaces(tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Count
     file.write_bytes(data)
     answered(["spaces", str(file)], capsys)
     fault("bytes of a space, fuzzed")
+
+
+@quick
+@given(st.sampled_from(library.callables()), st.sampled_from(["search.space", "run.program"]))
+@example("http.server:test", "search.space")
+@example("antigravity:fly_away", "run.program")
+def test_code_that_a_file_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Count, name: str, key: str
+) -> None:
+    """`plan` over the standard library; every one of its callables is named in test_importing.py."""
+    section, _, setting = key.partition(".")
+    file = tmp_path / "search.yaml"
+    file.write_text(f'model: {{model_name_or_path: a/b}}\ndata: {{train: c/d}}\n{section}: {{{setting}: "{name}"}}\n')
+    before = set(sys.modules)
+    answered(["plan", str(file)], capsys, codes=(2,))
+    assert name.partition(":")[0] not in set(sys.modules) - before
+    fault("a callable of the standard library named by a file, fuzzed")
 
 
 LEDGER = [event.to_json() for event in searches.finished().events]

@@ -98,6 +98,43 @@ def test_a_program_planted_beside_it_is_not_run(
             assert b"code out of the run folder" in done.stderr, done.stderr
 
 
+STRANGERS = ["http.server:test", "pty:spawn", "os:abort", "builtins:breakpoint", "antigravity:fly", "evil:evil", "evil"]
+
+
+@pytest.mark.parametrize("code", STRANGERS)
+def test_a_search_file_from_a_stranger_is_looked_at_and_not_run(
+    tmp_path: Path, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder as it was downloaded: search.yaml, and code beside it."""
+    monkeypatch.delenv("TUNER_ALLOW_MODULES")
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('executed').touch()\ndef evil(trial): ...\n")
+    program = code == "evil"
+    named = 'run: {program: "evil:evil"}' if program else f'search: {{space: "{code}"}}'
+    (tmp_path / "search.yaml").write_text(f"model: {{model_name_or_path: a/b}}\ndata: {{train: c/d}}\n{named}\n")
+    for words in (["plan"], ["plan", "--json"], ["submit", "--dry-run", "--storage-path", "/shared", "--name", "x"]):
+        done = tuner(words[0], "search.yaml", *words[1:], cwd=tmp_path, timeout=30)
+        assert done.returncode == (0 if code == "evil:evil" else 2), done.stderr.decode()
+        told = (done.stderr + done.stdout).decode()
+        assert "Traceback" not in told and not (tmp_path / "executed").exists()
+        assert ("would be run" if program else "evil.py" if code == "evil:evil" else "standard library") in told
+    done = tuner("search", "search.yaml", cwd=tmp_path, timeout=30) if code.startswith("http") else None
+    assert done is None or done.returncode == 2
+
+
+def test_a_folder_full_of_modules_takes_no_librarys_place(tmp_path: Path) -> None:
+    """`python -m` looks into the current folder first: a stranger's json.py there would be run by any command."""
+    for name in ("json", "click", "yaml", "signal", "pydantic", "optuna", "subprocess", "queue"):
+        (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
+    (tmp_path / "spaces.py").write_text(
+        "def mine(trial): return {'learning_rate': trial.suggest_float('learning_rate', 1e-5, 1e-3)}\n"
+    )
+    words = ["--model", "a/b", "--data", "c/d", "--space", "spaces:mine"]
+    for command in (["plan", *words, "--json"], ["status", "first"], ["spaces"]):
+        done = tuner(*command, cwd=tmp_path)
+        assert done.returncode == (2 if command[0] == "status" else 0), done.stderr.decode()
+        assert not (tmp_path / "executed").exists(), command
+
+
 def test_a_merge_wants_the_strangers_program_and_code_named_again(path: Path, tmp_path: Path) -> None:
     resolved = json.loads((path / "resolved.json").read_text())
     resolved["model"] |= {"trust_remote_code": True, "model_revision": "abc"}

@@ -116,9 +116,7 @@ def test_a_command_that_looks_runs_only_what_was_typed_or_allowed(folder: Path) 
     assert not found(folder, "spaces:mine", permission=Permission(("space",), beside=False)).allowed
 
 
-def test_what_is_allowed_is_found_wherever_it_is(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_is_allowed_is_found_wherever_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found(folder, "optuna.samplers:TPESampler", permission=Permission(("optuna",))).allowed
     assert found(folder, "linked:mine", permission=Permission(("linked",))).allowed
     for target in ("http.server:test", "run.planted:mine"):
