@@ -14,7 +14,9 @@ demo/          the embedded example
 contract.py    what the driver and a program say to each other
 failures.py    what a call raised, as the verdict it stands for
 apart.py       a program's class methods in a process of their own
-importing.py   what may be imported
+importing.py   which code of a user's own may run
+guest.py       that code in a process of its own
+blame.py       what it did wrong, with its author's file and line
 redaction.py   secrets taken out of what is written
 disks.py       what an error of a disk means
 streams.py     standard input, output and error, whatever they lead to

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.blame import Trouble, near, of_error, of_stack
-from tuner.importing import Own, added_folders
+from tuner.importing import Own
 
 IMPORT_S = 60.0
 """For the import of a module: some import torch, 15 s on a busy machine."""
@@ -57,7 +57,7 @@ class Guest:
         reading, to_us = os.pipe()
         from_us, self._writing = os.pipe()
         self._reading, self._heard = reading, b""
-        path = [*sys.path, *(f for f in (*added_folders(), str(own.folder)) if f not in sys.path)]
+        path = [*sys.path, str(own.folder)]
         code = _START.format(path=path, reading=from_us, writing=to_us)
         # -P: the folder that we stand in is where `path` has it, and not before everything
         self._process = subprocess.Popen(
