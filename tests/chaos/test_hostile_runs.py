@@ -166,7 +166,10 @@ def test_a_merge_writes_nothing_through_a_link(path: Path, tmp_path: Path, link:
 def test_code_that_comes_with_a_base_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", "org/name", "--data", "org/data", "--set", "model.trust_remote_code=true"]
     assert run(["plan", *words]) == 2
-    assert run(["plan", *words, "--model-revision", "0a1b2c"]) == 0
+    kernel = ["--set", "model.attn_implementation=kernels-community/flash-attn2"]
+    assert run(["plan", *words[:4], *kernel]) == 2
+    assert "attn_implementation names code on the hub" in capsys.readouterr().err
+    assert run(["plan", *words, "--model-revision", "0a1b2c", *kernel]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "code that comes with org/name at revision 0a1b2c runs in every worker" in told
 

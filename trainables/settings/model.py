@@ -59,7 +59,7 @@ class ModelSettings(Section):
     """`none`, or `nf4` for QLoRA."""
 
     attn_implementation: str = "sdpa"
-    """Attention kernel, in transformers' words."""
+    """Attention kernel, in transformers' words. One of the hub (org/name) is code, and needs trust_remote_code."""
 
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Needs model_revision, so that the code cannot change unseen."""
@@ -68,6 +68,12 @@ class ModelSettings(Section):
     def _remote_code_is_pinned(self) -> ModelSettings:
         if self.trust_remote_code and not self.model_revision:
             raise ValueError("trust_remote_code needs model_revision: pin the commit whose code you trust")
+        return self
+
+    @model_validator(mode="after")
+    def _kernel_is_trusted(self) -> ModelSettings:
+        if "/" in self.attn_implementation and not self.trust_remote_code:
+            raise ValueError("attn_implementation names code on the hub: it needs trust_remote_code")
         return self
 
     @property
