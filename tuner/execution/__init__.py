@@ -21,6 +21,7 @@ ranks.py     a trial in several processes
 disk.py      the pause where the run's disk is full
 settings.py  the settings of a search as its folder keeps them
 pinning.py   the commits of what is named on the hub
+permits.py   code of their own that the user let a search run, for a resume
 token.py     Ray's token, its owner's alone
 signals.py   SIGINT, SIGTERM, SIGHUP and SIGQUIT as a request to stop
 ending.py    the end of a session: the best adapter, the ledger's last line, the exit code
