@@ -95,11 +95,11 @@ def stopped(driver: Driver, sign: Path) -> bool:
     """Ray's own processes stand still, and answer nothing."""
     if not evaluated(driver, sign):
         return False
-    for process in driver.look_around():
-        if invariants.name_of(process) in ("gcs_server", "raylet"):
-            process.suspend()
+    still = [p for p in driver.look_around() if invariants.name_of(p).split(" ")[0] in ("gcs_server", "raylet")]
+    for process in still:
+        process.suspend()
     time.sleep(1)
-    return True
+    return len(still) == 2
 
 
 STAGES = {
