@@ -35,8 +35,9 @@ REAPED_WITHIN_S = reaper.ENDS_WITHIN_S + 5
 
 
 def parent() -> Path:
-    """Where Ray's folders are made: as Ray itself has it, RAY_TMPDIR, or TMPDIR, or /tmp."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108
+    """Where Ray's folders are made: as Ray itself has it, RAY_TMPDIR, or TMPDIR if it is there, or /tmp."""
+    named = os.environ.get("TMPDIR", "")
+    return Path(os.environ.get("RAY_TMPDIR") or (named if Path(named).is_dir() and named else "/tmp")).absolute()  # noqa: S108
 
 
 class Home:
@@ -51,7 +52,7 @@ class Home:
             self._reaper = subprocess.Popen(
                 [sys.executable, "-I", reaper.__file__, str(self.path), str(os.getpid())],
                 stdin=mine, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
-                pass_fds=(self._lock,), start_new_session=True,
+                pass_fds=(self._lock,), start_new_session=True, preexec_fn=reaper.ignore_signals,
             )  # fmt: skip
         except OSError:
             os.close(theirs)

@@ -30,12 +30,12 @@ class Sessions:
     """The sessions to end: each leader's process id and when it started, because ids are given out again."""
 
     def __init__(self) -> None:
-        self._leaders: dict[int, str] = {}
+        self._leaders: dict[int, str | None] = {}
 
     def add(self, leader: int) -> None:
+        """Notes a leader. One that has ended by now may have left others in its session."""
         found = _look(leader)
-        if found is not None:
-            self._leaders[leader] = found[1]
+        self._leaders[leader] = found[1] if found is not None else None
 
     def kill(self) -> bool:
         """Kills every process of the sessions that is there; whether there was one."""
@@ -74,9 +74,12 @@ def _look(process: int) -> tuple[int, str, str] | None:
 def _listen(driver: int, sessions: Sessions) -> None:
     """Takes the leaders' process ids down until the driver has ended."""
     rest = b""
-    while os.getppid() == driver:
-        if not select.select([0], [], [], LOOK_EVERY_S)[0]:
-            continue
+    while True:
+        lives = os.getppid() == driver
+        if not select.select([0], [], [], LOOK_EVERY_S if lives else 0)[0]:
+            if lives:
+                continue
+            return  # what it had told is read by now
         told = os.read(0, 4096)
         if not told:
             return
@@ -85,10 +88,14 @@ def _listen(driver: int, sessions: Sessions) -> None:
             sessions.add(int(line))
 
 
+def ignore_signals() -> None:
+    """For the new process before it becomes the reaper: a batch system tells every process of a job, at any moment."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main(folder: str, driver: int) -> None:
     """Waits for the end of the driver, and clears up."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a batch system tells every process of the job
     sessions = Sessions()
     _listen(driver, sessions)
     deadline = time.monotonic() + ENDS_WITHIN_S

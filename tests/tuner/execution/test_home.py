@@ -59,6 +59,20 @@ def test_it_is_its_users_alone_and_goes(place: Path) -> None:
     assert left(place) == []
 
 
+def test_what_a_driver_told_with_its_last_breath_is_heard() -> None:
+    """It is dead before the reaper reads, and so is the leader of the session; its child is not."""
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL).pid)"
+    leader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = psutil.Process(int(leader.communicate()[0]))
+    told = subprocess.run(
+        [sys.executable, "-I", home.reaper.__file__, "/nonexistent/home", "1"],
+        input=f"{leader.pid}\n", text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert told.returncode == 0
+    psutil.wait_procs([child], timeout=5)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.parametrize("to_group", [False, True])
 def test_nothing_outlives_a_driver_that_is_killed(place: Path, to_group: bool) -> None:
     """Neither processes nor the folder, though nobody could say goodbye; a signal to all of them first does nothing."""
@@ -121,12 +135,14 @@ def test_a_folder_that_cannot_be_written_is_said(place: Path, monkeypatch: pytes
         Home()
 
 
-def test_where_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_TMPDIR", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     assert home.parent() == Path("/tmp")
-    monkeypatch.setenv("TMPDIR", "/scratch")
-    assert home.parent() == Path("/scratch")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    assert home.parent() == Path("/tmp")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert home.parent() == tmp_path
     monkeypatch.setenv("RAY_TMPDIR", "/fast")
     assert home.parent() == Path("/fast")
 
