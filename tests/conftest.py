@@ -25,9 +25,10 @@ from tests.chaos.faults import (  # noqa: F401  the table of faults, wherever th
     pytest_terminal_summary,
 )
 
-# A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background job ignores Ctrl-C, one under `nohup` SIGHUP, and so would every process that a test starts
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # The toys of tests/programs are named by search files that lie elsewhere; and what was allowed is not kept in the home

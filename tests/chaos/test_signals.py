@@ -346,6 +346,22 @@ def test_a_terminal_that_closes(tmp_path: Path, home: Path, shared: Shared, faul
     fault("a terminal that closes")
 
 
+def test_nohup_is_meant(tmp_path: Path, home: Path, fault: Count) -> None:
+    """SIGHUP was ignored when it started: the search goes on to its end."""
+    stage = STAGES["solo steps"]
+    before = signal.signal(HUP, signal.SIG_IGN)
+    try:
+        driver = begin(stage, tmp_path, home, tmp_path / "sign")
+    finally:
+        signal.signal(HUP, before)
+    driver.wait(driving.counting(Kind.EVALUATION, 3))
+    os.killpg(driver.process.pid, HUP)
+    code, _, errors = driver.end()
+    assert code == 0, errors
+    invariants.check(driver.folder, num_trials=stage.trials, exit_code=code, family=driver.family, status=False)
+    fault("a terminal that closes")
+
+
 def drain(terminal: int, closes: threading.Event) -> None:
     """Reads what a terminal shows, until it is to be closed."""
     while not closes.is_set():
