@@ -63,9 +63,9 @@ def test_a_port_that_is_taken(place: Path, fault: Count) -> None:
     fault("a Ray that does not start")
 
 
-@pytest.mark.parametrize("limit", [24, 48, 96])
+@pytest.mark.parametrize("limit", [24, 48])
 def test_a_limit_of_open_files(place: Path, fault: Count, limit: int) -> None:
-    """With 24 not even the driver's own files; the others give out at one place or another of Ray's start."""
+    """They give out at one place or another of Ray's start; 96 are enough."""
     code, errors = search(place, {}, "prlimit", f"--nofile={limit}")
     assert code in (2, -signal.SIGABRT, -signal.SIGSEGV), errors
     if code == 2:
