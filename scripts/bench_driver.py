@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["TUNER_ALLOW_MODULES"] = "tests.programs.toy"
 sys.path.insert(0, str(ROOT))
 
 STEPS = 27

@@ -31,6 +31,7 @@ from tuner.execution.search import run_search
 from tuner.results.ledger import Event, Kind, read_ledger
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["TUNER_ALLOW_MODULES"] = "tests.programs.toy"
 TOY = "tests.programs.toy:Toy"
 SPACE = {"parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}}
 ENTRIES = ("suggest", "lost", "known", "set_up", "evaluated", "ended", "tick", "hanging", "over")

@@ -104,7 +104,8 @@ def find(target: str, *, key: str, where: str, home: Path, permission: Permissio
         raise InputError(f"{key}: got `{target}`", where=where, expected="package.module:name")
     home = home.resolve()
     _refuse_standard(module, home, key, where)
-    entry, files = _found(module, [*_path(), home])
+    # The current folder too, which `python -m` has on the path and the command `tuner` has not
+    entry, files = _found(module, [*_path(), home, Path.cwd()])
     for file in files:
         _refuse_from_a_run(module, file, where)
     named = permission.names(module)

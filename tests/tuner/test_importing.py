@@ -126,6 +126,19 @@ def test_what_is_allowed_is_found_wherever_it_is(folder: Path, monkeypatch: pyte
     assert Permission.given(["mine"]).modules == ("mine", "optuna", "other")
 
 
+def test_what_is_allowed_may_lie_in_the_current_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The program of a run trained again: `train runs/first/best/train.yaml --allow-module spaces`."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(folder))])
+    best = tmp_path / "best"
+    best.mkdir()
+    with pytest.raises(InputError, match="--allow-module spaces if you know"):
+        found(best, "spaces:mine")
+    assert found(best, "spaces:mine", permission=Permission(("spaces",))).folder == folder
+
+
 def test_the_folder_is_looked_in_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in it takes the place of an installed module, whoever imports that later."""
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -47,8 +48,11 @@ def with_remembered(permission: Permission, digest: str) -> Permission:
 
 
 def _place(digest: str) -> Path | None:
+    """Where it is kept; None for what is no digest, as a ledger may say, and where there is no home."""
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        return None
     try:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    except RuntimeError:  # no home
+    except RuntimeError:
         return None
     return Path(state, "tuner", "code", f"{digest}.json")

@@ -103,10 +103,9 @@ def resume_search(
         lock = RunLock(folder.path)
         try:
             record = folder.record()
-            settings = digest_of(folder.resolved) if folder.resolved.is_file() else ""
-            permission = with_remembered(permission or Permission.given(beside=False), settings)
+            permission = with_remembered(permission or Permission.given(beside=False), record.settings_digest)
             read = read_settings(folder, record.settings_digest, permission)
-            remember(settings, read.code.values())
+            remember(record.settings_digest, read.code.values())
             experiment = _with_num_trials(read, record, num_trials)
             place = {
                 "name": folder.name,
