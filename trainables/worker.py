@@ -45,8 +45,9 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
 
 def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE) -> Any:
     """The base, which must know every token id of the rows."""
-    from trainables.models import base, positions
+    from trainables.models import base, gpu, positions
 
+    gpu.require()
     with faults():
         model = base.load(settings.model, group)
     known, highest = model.get_input_embeddings().num_embeddings, preparation.facts.get("max_token_id", 0)

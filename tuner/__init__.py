@@ -13,6 +13,8 @@ config/        what the user wrote, checked
 demo/          the embedded example
 contract.py    what the driver and a program say to each other
 failures.py    what a call raised, as the verdict it stands for
+addresses.py   addresses of Ray clusters, and the way to them past any proxy
+answers.py     what a probe found: yes, no, or that it could not be found out
 apart.py       a program's class methods in a process of their own
 importing.py   which code of a user's own may run
 guest.py       that code in a process of its own

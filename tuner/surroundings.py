@@ -45,6 +45,16 @@ def ray_token_file() -> Path:
     return Path(named) if named else Path.home() / ".ray" / "auth_token"
 
 
+def ray_token() -> str | None:
+    """The token of the clusters that this user reaches; None where there is none, or none that can be read."""
+    if given := os.environ.get("RAY_AUTH_TOKEN"):
+        return given.strip()
+    try:
+        return ray_token_file().read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def private_folder() -> Path:
     """A folder of this user alone below the temporary folder, the same each time, unless somebody else has made it.
 

@@ -116,6 +116,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "a proxy that is silent, before the hub",
         "a hub cache of another user, that cannot be written",
         "a part of a base in the hub's cache",
+        "a proxy that is closed, before a cluster",
+        "a proxy that is silent, before a cluster",
+        "a cluster that asks for a token, and none here",
+        "the address of a cluster that has ended",
     ),
 }
 KNOWN = frozenset(name for names in FAULTS.values() for name in names)

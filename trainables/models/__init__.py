@@ -3,6 +3,7 @@
 folder.py     what a model folder must hold, looked at without torch
 base.py       loading: precision, NF4, device
 positions.py  how many positions a base has, and rows that are longer
+gpu.py        whether torch can use the GPU that this process was given
 resident.py   the base as first loaded, and back to that after every trial
 targets.py    attention, mlp, all-linear or a list, to module names that exist
 adapters.py   LoraConfig from the settings

@@ -22,6 +22,7 @@ from typing import Any
 import click
 
 from tuner import __version__
+from tuner.addresses import go_past_proxies
 from tuner.cli.errors import BrokenPipeBeneathError, InterruptError, exit_code_of
 from tuner.streams import standard_streams
 
@@ -78,6 +79,7 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code; every error has been told by then."""
+    go_past_proxies()
     with standard_streams():
         try:
             result = cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
 import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from tuner.addresses import go_past_proxies
+from tuner.answers import Answer, No, Unknown, Yes
 from tuner.cluster import probe as probing
 from tuner.cluster.findings import HERE, Finding, Level, judge
 from tuner.contract import InputError
@@ -162,24 +167,35 @@ def _auth(dashboard: str | None) -> Finding:
     if dashboard is None:
         text = "without a dashboard it is not known whether the cluster asks for a token"
         return Finding("driver", "ray token", Level.AMBER, text, "start it with RAY_AUTH_MODE=token")
-    try:
-        with urlopen(f"{dashboard}/api/version", timeout=5):  # noqa: S310  the address is Ray's own
-            pass
-    except HTTPError as error:
-        if error.code in (401, 403):
+    match _asks(dashboard):
+        case Yes():
             return Finding("driver", "ray token", Level.GREEN, "the cluster asks for a token")
-    except (URLError, OSError) as error:
-        text = f"{dashboard} does not answer ({getattr(error, 'reason', error)})"
-        return Finding("driver", "ray token", Level.AMBER, text, "look at the head node")
-    text = "the cluster asks for no token: whoever reaches its ports runs code on it"
-    return Finding("driver", "ray token", Level.RED, text, "start it with RAY_AUTH_MODE=token and a token on all nodes")
+        case No():
+            text = "the cluster asks for no token: whoever reaches its ports runs code on it"
+            remedy = "start it with RAY_AUTH_MODE=token and a token on all nodes"
+            return Finding("driver", "ray token", Level.RED, text, remedy)
+        case Unknown(why):
+            text = f"it could not be found out whether the cluster asks for a token: {why}"
+            return Finding("driver", "ray token", Level.AMBER, text, "look at the head node")
+
+
+def _asks(dashboard: str) -> Answer:
+    """Whether a dashboard turns away who comes without a token."""
+    go_past_proxies(urlsplit(dashboard).hostname or "")
+    try:
+        with urlopen(f"{dashboard}/api/version", timeout=5) as answer:  # noqa: S310  the address is Ray's own
+            return No() if "ray_version" in json.load(answer) else Unknown(f"{dashboard} is no Ray dashboard")
+    except HTTPError as error:
+        return Yes() if error.code in (401, 403) else Unknown(f"{dashboard} answers HTTP {error.code}")
+    except (OSError, ValueError, HTTPException) as error:
+        return Unknown(f"{dashboard} does not answer ({getattr(error, 'reason', error)})")
 
 
 def _hub(where: str = HERE) -> Finding:
     """Whether models and data can be fetched by hub id."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return Finding(where, "hub", Level.GREEN, "HF_HUB_OFFLINE: only what is cached, and folders")
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    endpoint = (os.environ.get("HF_ENDPOINT", "").strip() or "https://huggingface.co").rstrip("/")
     remedy = "only folders and what is cached can be used; set HF_HUB_OFFLINE=1 to say so"
     if not endpoint.startswith(("http://", "https://")):
         return Finding(where, "hub", Level.RED, f"HF_ENDPOINT is no address: {endpoint}", "https://...")
@@ -190,10 +206,10 @@ def _hub(where: str = HERE) -> Finding:
         with urlopen(request, timeout=5):  # noqa: S310
             pass
     except HTTPError as error:
-        if error.code in (401, 403):
+        if error.code in (401, 403) and token:
             return Finding(where, "hub", Level.RED, f"{endpoint} does not accept HF_TOKEN", "a token that is valid")
         return Finding(where, "hub", Level.AMBER, f"{endpoint} answers HTTP {error.code}", remedy)
-    except (URLError, OSError) as error:
+    except (OSError, ValueError, HTTPException) as error:  # what answers may be no hub at all
         reason = str(getattr(error, "reason", error))
         return Finding(where, "hub", Level.AMBER, f"{endpoint} does not answer ({reason[:100]})", remedy)
     return Finding(where, "hub", Level.GREEN, f"{endpoint} answers{', and knows the token' if token else ''}")

@@ -123,6 +123,15 @@ def _packages(where: str, facts: Mapping[str, Any], driver: Mapping[str, Any] | 
 def _gpu(where: str, facts: Mapping[str, Any]) -> Finding:
     gpus = facts["gpus"]
     if not gpus:
+        unknown = facts.get("unknown", {}).get("gpus")
+        seen = (facts["torch"] or {}).get("devices")
+        if seen:  # what trains sees them
+            return Finding(
+                where, "gpu", Level.GREEN, f"{len(seen)} × {'; '.join(sorted(set(seen)))}, as torch sees them"
+            )
+        if unknown:
+            text = f"it could not be found out whether there is one: {unknown}"
+            return Finding(where, "gpu", Level.AMBER, text, "run nvidia-smi there, and mend the driver")
         return Finding(where, "gpu", Level.AMBER, "none: trials run on the CPU", "a GPU, for a base of any size")
     names = {f"{gpu['name']}, {gpu['memory']}, driver {gpu['driver']}" for gpu in gpus}
     return Finding(where, "gpu", Level.GREEN, f"{len(gpus)} × {'; '.join(sorted(names))}")
@@ -160,6 +169,11 @@ def _disk(where: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
 def _ports(where: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
     """Ray's ports that other machines reach. With a token they are a cluster's own; without, anybody's computer."""
     found = facts["listening"]
+    if unknown := facts.get("unknown", {}).get("listening"):
+        text = f"not all of Ray's ports could be looked at: {unknown}"
+        yield Finding(where, "ports", Level.AMBER, text, "ask as the user that Ray runs as")
+        if not found:
+            return
     if not found:
         yield Finding(where, "ports", Level.GREEN, "Ray listens on none that other machines reach")
         return

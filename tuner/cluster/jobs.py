@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import socket
 import tempfile
 import time
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tuner.addresses import go_past_proxies
 from tuner.cluster.parcel import Parcel
 from tuner.cluster.payload import Payload, write_zip
 from tuner.contract import InputError
 from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord
-from tuner.surroundings import ray_token_file
+from tuner.surroundings import ray_token
 
 ANSWERS_WITHIN_S = 10
 _EVENT = '{"event":"'
@@ -64,8 +64,9 @@ class Cluster:
     """A cluster's Jobs API at `address`, asked once whether it answers and lets us in."""
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
+        self.address = address.strip().rstrip("/")
         host, port = _place(self.address)
+        go_past_proxies(host)
         _knock(self.address, host, port)
         self.ray_version = self._greet()
         from ray.job_submission import JobSubmissionClient
@@ -202,18 +203,8 @@ def read_search(cluster: Cluster, name: str) -> tuple[SearchRecord, Job]:
     return record, jobs[-1]
 
 
-def token() -> str | None:
-    """The cluster's token, from where Ray itself looks for it."""
-    if given := os.environ.get("RAY_AUTH_TOKEN"):
-        return given.strip()
-    try:
-        return ray_token_file().read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
-
-
 def _headers() -> dict[str, str]:
-    found = token()
+    found = ray_token()
     return {"Authorization": f"Bearer {found}"} if found else {}
 
 

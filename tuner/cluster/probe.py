@@ -44,16 +44,23 @@ print(json.dumps(told))
 
 
 def probe(storage_path: str | None = None, torch: bool = True) -> dict[str, Any]:
-    """Everything about this machine. storage_path: a folder to look at. torch: start it, and try NF4."""
+    """Everything about this machine. storage_path: a folder to look at. torch: start it, and try NF4.
+
+    `unknown` has what could not be found out, by the name of the fact, and why: an empty fact is then no answer.
+    """
+    gpus, gpus_unknown = _gpus()
+    listening, listening_unknown = _listening()
+    unknown = {"gpus": gpus_unknown, "listening": listening_unknown}
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "executable": sys.executable,
         "libraries": {name: _version(name) for name in LIBRARIES},
         "packages": {name: _package(name) for name in PACKAGES},
-        "gpus": _gpus(),
+        "gpus": gpus,
         "torch": _torch() if torch else None,
-        "listening": _listening(),
+        "listening": listening,
+        "unknown": {name: why for name, why in unknown.items() if why},
         "free": {place: _free(place) for place in (tempfile.gettempdir(), "/dev/shm", *_folders(storage_path))},  # noqa: S108
         "auth_mode": os.environ.get("RAY_AUTH_MODE"),
     }
@@ -82,18 +89,22 @@ def _package(name: str) -> dict[str, str] | None:
     return {"origin": str(folder), "version": version, "digest": digest.hexdigest()[:12]}
 
 
-def _gpus() -> list[dict[str, str]]:
-    """What the driver says: name, its version, memory. Empty where there is none."""
+def _gpus() -> tuple[list[dict[str, str]], str]:
+    """What the driver says: name, its version, memory; empty where there is none. And why it could not be asked."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return []
+        loaded = Path("/proc/driver/nvidia/version").exists()
+        return [], "a driver is loaded, and nvidia-smi is not on the PATH" if loaded else ""
     asked = [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
+    except subprocess.CalledProcessError as error:
+        said = (error.stdout + error.stderr).strip().splitlines() or [""]
+        return [], f"nvidia-smi ended with code {error.returncode}: {said[0][:200]}"
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return [], f"nvidia-smi: {error}"[:200]
     rows = [[part.strip() for part in line.split(",")] for line in told.splitlines() if line.count(",") == 2]
-    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
+    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows], ""
 
 
 def _torch() -> dict[str, Any]:
@@ -116,20 +127,24 @@ def _torch() -> dict[str, Any]:
     return told
 
 
-def _listening() -> list[dict[str, Any]]:
-    """Ray's sockets that take connections from other machines: program and port. Linux's tables, no library."""
+def _listening() -> tuple[list[dict[str, Any]], str]:
+    """Ray's sockets that take connections from other machines: program and port. Linux's tables, no library. And why
+    not all of them could be looked at."""
     sockets: dict[str, int] = {}
+    closed: list[str] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
+        except OSError as error:
+            if table == "/proc/net/tcp":  # the other one is missing where IPv6 is off
+                closed.append(f"{table}: {error.strerror}")
             continue
         for fields in (line.split() for line in lines):
             host, port = fields[1].split(":")
             if fields[3] == "0A" and not _is_loopback(host):  # 0A: listening
                 sockets[fields[9]] = int(port, 16)
-    found = {(name, sockets[inode]) for name, inode in _ray_sockets() if inode in sockets}
-    return [{"program": name, "port": port} for name, port in sorted(found)]
+    found = {(name, sockets[inode]) for name, inode in _ray_sockets(closed) if inode in sockets}
+    return [{"program": name, "port": port} for name, port in sorted(found)], "; ".join(closed[:2])
 
 
 def _is_loopback(host: str) -> bool:
@@ -137,10 +152,11 @@ def _is_loopback(host: str) -> bool:
     return host.endswith("7F") if len(host) == 8 else host in ("0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
 
 
-def _ray_sockets() -> list[tuple[str, str]]:
-    """(program, inode) of the sockets of this user's Ray processes."""
+def _ray_sockets(closed: list[str]) -> list[tuple[str, str]]:
+    """(program, inode) of the sockets of Ray's processes. closed: gets those that cannot be looked into."""
     found: list[tuple[str, str]] = []
     for process in Path("/proc").glob("[0-9]*"):
+        name = ""
         try:
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             name = next((n for n in ("gcs_server", "raylet", "dashboard.py", "ray.util.client") if n in words[0]), "")
@@ -151,6 +167,9 @@ def _ray_sockets() -> list[tuple[str, str]]:
                 target = os.readlink(link)  # noqa: PTH115  a socket's link is no path
                 if target.startswith("socket:["):
                     found.append((name.removesuffix(".py"), target[8:-1]))
+        except PermissionError:
+            if name:
+                closed.append(f"{name} runs as another user (process {process.name})")
         except OSError:
             continue
     return found

@@ -2,6 +2,7 @@
 
 plan.py      what would run; starts nothing, imports no ray
 cluster.py   Ray started or joined, and left
+joining.py   what is found out about a cluster before it is joined
 home.py      the folder and the sessions of a Ray that is started here
 reaper.py    the process that ends what is left of it when the driver is gone
 nodes.py     what a cluster's nodes offer, and whether each can work

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -12,10 +12,12 @@ from functools import partialmethod
 from pathlib import Path
 from typing import IO, Any
 
+from tuner.addresses import joins
 from tuner.contract import InputError
 from tuner.execution.home import Home, parent
+from tuner.execution.joining import meet, wants_token
 from tuner.execution.signals import reclaim
-from tuner.execution.token import guard_token, has_token
+from tuner.execution.token import guard_token
 from tuner.importing import added_folders
 from tuner.redaction import LogFile, RedactedStream
 from tuner.streams import tell_log
@@ -35,6 +37,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
     "TOKENIZERS_PARALLELISM": "false",
 }
+_GRPC_PROXY = "RAY_grpc_enable_http_proxy"
+"""Whether Ray's own calls go through http_proxy."""
 
 
 @contextmanager
@@ -56,13 +60,19 @@ def import_ray(address: str | None) -> Any:
     """The module, imported in the environment that it wants (2 s)."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if (joined := joins(address)) and has_token() and _asks_for_token(joined):
-        # Read when ray is imported. A cluster that wants a token turns a client without one away, after 20 s; one that
-        # wants none lets a client with a token in, whose actors are then all cancelled before they start.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    joined = joins(address)
+    if joined is None:
+        os.environ[_GRPC_PROXY] = "0"  # its processes are all on this machine, which no proxy reaches
+    elif not _is_initialized():
+        meet(joined)
     import ray
 
     return ray
+
+
+def _is_initialized() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterator[Mapping[str, float]]:
@@ -71,7 +81,7 @@ def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterat
         yield ray.cluster_resources()
         return
     if joined:
-        _knock(joined)
+        joined = meet(joined)
     else:
         guard_token()
     home = None if joined else _home()
@@ -149,11 +159,6 @@ def _our_way(ray: Any, home: Home | None) -> Iterator[None]:
         params.__init__, utils.set_sigterm_handler = before, answers
 
 
-def joins(address: str | None) -> str | None:
-    """The cluster that a search joins; None where it starts Ray itself."""
-    return address or os.environ.get("RAY_ADDRESS")
-
-
 def dashboard_url() -> str | None:
     """Where the Ray dashboard of this session answers, if it runs."""
     import ray
@@ -210,37 +215,9 @@ def drop_handlers() -> None:
         logger.handlers, logger.propagate = [], True
 
 
-def _asks_for_token(address: str) -> bool:
-    """Whether a cluster turns away who comes without a token; True where it does not say."""
-    import grpc
-
-    try:
-        with grpc.insecure_channel(address.rpartition("://")[2]) as channel:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=5)
-    except (grpc.RpcError, ValueError):
-        return True
-    return False
-
-
-def _knock(address: str) -> None:
-    """Raises InputError where nobody listens at `address`; Ray itself would go on trying for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto", or a name that Ray understands
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError as error:
-        raise _not_started(address, error) from error
-
-
 def _not_started(joined: str | None, error: Exception) -> InputError:
     if joined and "token" in str(error).lower():
-        return InputError(
-            f"the Ray cluster at {joined} asks for a token ({_line(error)})",
-            where="run.address",
-            expected="the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN",
-            remedy="set RAY_AUTH_MODE=token, and copy the token from the head node (ray get-auth-token)",
-        )
+        return wants_token(joined, _line(error))
     if joined:
         return InputError(
             f"no Ray cluster answers at {joined} ({_line(error)})",

@@ -4,6 +4,7 @@ whether any is left, asked while they run."""
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import secrets
 import time
@@ -11,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.addresses import joins
+from tuner.answers import Answer, No, Unknown, Yes
 from tuner.config.paths import storage_uri
 from tuner.contract import PROGRAMS, InputError
-from tuner.execution.cluster import joins
 from tuner.results.storage import try_uri
 from tuner.results.versions import versions
 
@@ -35,7 +37,10 @@ def offered(accelerator_type: str | None = None, *, may_grow: bool = False) -> M
     import ray
 
     now = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    later = list(_groups())
+    try:
+        later, unknown = list(_groups()), ""
+    except Exception as error:  # Ray's own, and gRPC's
+        later, unknown = [], _last_line(error)
     wanted = _TYPE + (accelerator_type or "")
     if accelerator_type is not None:
         types = sorted({name for node in [*now, *later] for name in node if name.startswith(_TYPE)})
@@ -43,7 +48,8 @@ def offered(accelerator_type: str | None = None, *, may_grow: bool = False) -> M
         if not now and not later and not may_grow:
             has = ", ".join(name.removeprefix(_TYPE) for name in types)
             raise InputError(
-                f"no node has or may get a {accelerator_type}",
+                f"no node has or may get a {accelerator_type}"
+                + (f"; what an autoscaler may add could not be found out ({unknown})" if unknown else ""),
                 where="run.accelerator_type",
                 expected=f"one of: {has}" if has else "null: this cluster's nodes name no GPU types",
                 remedy="where an autoscaler adds such nodes, set run.scale_to",
@@ -160,6 +166,13 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
 
+def _any_alive(ray: Any) -> Answer:
+    try:
+        return Yes() if any(node["Alive"] for node in ray.nodes()) else No()
+    except Exception as error:  # its own errors, gRPC's, and those of its C++ side
+        return Unknown(_last_line(error))
+
+
 class RayGone(Exception):
     """The Ray that a search had started has died under it."""
 
@@ -181,8 +194,14 @@ class Nodes:
         import ray
 
         self._looked = now
-        alive = any(node["Alive"] for node in ray.nodes())
-        self._without = 0 if alive else self._without + 1
+        match _any_alive(ray):
+            case Yes():
+                self._without = 0
+                return
+            case Unknown(why):  # Ray's head is away or busy: what it does not say is no death
+                logging.getLogger(__name__).warning("it could not be found out which nodes are alive: %s", why)
+                return
+        self._without += 1
         if self._without != LOOKS:
             return
         if self._joined:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tuner import __version__
+from tuner.addresses import joins
 from tuner.apart import Apart
 from tuner.config import Experiment
 from tuner.contract import Fault, InputError, Preparation, Verdict
 from tuner.disks import is_full
-from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, joins, ray_session
+from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.ending import NOTHING_KEPT, Ending, Outcome, give_back
 from tuner.execution.nodes import RayGone, offered, require_nodes

@@ -13,10 +13,6 @@ from tuner.surroundings import private_folder, ray_token_file
 OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
 
 
-def has_token() -> bool:
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or ray_token_file().is_file()
-
-
 def guard_token() -> str:
     """Sees to it that the token of a local Ray is there and its owner's alone. A sentence for the user, or "".
 

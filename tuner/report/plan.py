@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner.addresses import AUTO, joins
 from tuner.config.paths import near
 from tuner.contract import Budget
 from tuner.report import words
@@ -146,9 +147,10 @@ def _workers(experiment: Any, packed: int | str) -> str:
         gpus += f", {processes} processes with {scheduler.strategy}"
     most = f"at most {run.max_concurrent_trials} at once" if run.max_concurrent_trials else "as many at once as fit"
     most += f", up to {run.scale_to} where the cluster grows" if run.scale_to else ""
-    on = f"the Ray cluster at {run.address}" if run.address else "this machine"
-    if not run.address and os.environ.get("RAY_ADDRESS"):
-        on = f"the Ray cluster at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS)"
+    cluster = joins(run.address)
+    on = f"the Ray cluster at {cluster}" if cluster else "this machine"
+    on = "the Ray cluster that runs on this machine" if cluster == AUTO else on
+    on += "" if run.address or not cluster else " (RAY_ADDRESS)"
     number = "as many packed trials as pay" if packed == "auto" else f"{packed} packed trials"
     who = "a trial" if packed == 1 else f"an engine of {number}"
     return f"{who} takes {cpus} {gpus}; {most}; on {on}"

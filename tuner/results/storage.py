@@ -244,12 +244,21 @@ class Mirror:
 
 
 def _holder(filesystem: Any, path: str) -> str | None:
-    """Who writes a run, as far as it has said so lately."""
+    """Who writes a run, as far as it has said so lately. Raises InputError where that cannot be read."""
     try:
         with filesystem.open_input_stream(f"{path}/{LOCK}") as stream:
             held = json.loads(stream.read())
         return str(held["holder"]) or None if time.time() - held["time"] < HELD_S else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(
+            f"it could not be found out whether another driver writes the run ({_line(error)})",
+            where=f"{path}/{LOCK}",
+            expected="a store that answers, and credentials that may read there",
+            remedy="try again; two drivers must not write one run",
+        ) from error
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests.programs.answering import answering
 from tests.tuner.report import golden
-from tuner.cluster.doctor import requirements
+from tuner.answers import No, Unknown, Yes
+from tuner.cluster.doctor import _asks, requirements
 from tuner.cluster.findings import Finding, Level, judge, worst
-from tuner.cluster.probe import _is_loopback
+from tuner.cluster.probe import _gpus, _is_loopback
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -100,7 +102,33 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         (lambda f: f.update(python="3.12.1"), "python", Level.RED, "and the driver has 3.11.9"),
         (lambda f: f["packages"].update(trainables=None), "trainables", Level.RED, "not to be imported"),
         (lambda f: f["packages"]["tuner"].update(digest="xyz"), "tuner", Level.RED, "the driver has other code (abc)"),
-        (lambda f: f.update(gpus=[]), "gpu", Level.AMBER, "none"),
+        (
+            lambda f: (f.update(gpus=[]), f["torch"].update(devices=[])),
+            "gpu",
+            Level.AMBER,
+            "none: trials run on the CPU",
+        ),
+        (
+            lambda f: (
+                f.update(gpus=[], unknown={"gpus": "nvidia-smi ended with code 9"}),
+                f["torch"].update(devices=[]),
+            ),
+            "gpu",
+            Level.AMBER,
+            "it could not be found out whether there is one: nvidia-smi ended with code 9",
+        ),
+        (
+            lambda f: f.update(gpus=[], unknown={"gpus": "nvidia-smi timed out"}),
+            "gpu",
+            Level.GREEN,
+            "1 × NVIDIA H100, as torch sees them",
+        ),
+        (
+            lambda f: f.update(listening=[], unknown={"listening": "gcs_server runs as another user"}),
+            "ports",
+            Level.AMBER,
+            "not all of Ray's ports could be looked at: gcs_server runs as another user",
+        ),
         (lambda f: f["torch"].update(available=False), "torch", Level.RED, "sees none of the 1 GPUs"),
         (lambda f: f.update(torch={"error": "boom"}), "torch", Level.RED, "does not start: boom"),
         (lambda f: f["torch"].update(nf4_error="no kernel"), "bitsandbytes", Level.RED, "cannot quantize: no kernel"),
@@ -149,3 +177,38 @@ def test_requirements_are_tuner_s_own() -> None:
 )
 def test_loopback_in_the_kernel_s_tables(address: str, loopback: bool) -> None:
     assert _is_loopback(address) is loopback
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (200, '{"ray_version": "2.60.0"}', No),
+        (401, "", Yes),
+        (403, "", Yes),
+        (502, "a proxy's page", Unknown),
+        (200, "<html>Log in</html>", Unknown),
+        (None, "", Unknown),
+    ],
+)
+def test_what_a_dashboard_does_not_say_is_no_answer(status: int | None, body: str, found: type) -> None:
+    with answering(status, body) as url:
+        assert isinstance(_asks(url), found)
+
+
+@pytest.mark.parametrize(
+    ("script", "gpus", "why"),
+    [
+        ("echo NVIDIA H100, 580.1, 81559 MiB", 1, ""),
+        ("true", 0, ""),
+        ("echo no driver to speak to; exit 9", 0, "nvidia-smi ended with code 9: no driver to speak to"),
+    ],
+)
+def test_a_driver_that_fails_is_not_a_machine_without_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, gpus: int, why: str
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found, said = _gpus()
+    assert (len(found), said) == (gpus, why)

@@ -1,0 +1,61 @@
+"""A Ray cluster of one node, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Head:
+    """address: host:port. environment: with which `auto` means this cluster, whatever else runs on the machine."""
+
+    address: str
+    environment: dict[str, str]
+
+
+@contextmanager
+def running(**environment: str) -> Iterator[Head]:
+    """A head node with 3 CPUs; ended by process, not by name. environment: of its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: Ray keeps its sockets there
+    process = subprocess.Popen(
+        [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port", str(port),
+            "--num-cpus", "3", "--include-dashboard", "false", "--temp-dir", f"{temporary}/ray",
+            "--disable-usage-stats",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not Path(temporary, "ray", "ray_current_cluster").exists() and time.monotonic() < deadline:
+        time.sleep(0.3)  # written when all of its processes have started
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    try:
+        yield Head(f"127.0.0.1:{port}", {"RAY_TMPDIR": temporary})
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            for member in family:
+                member.kill()
+            process.wait()
+        shutil.rmtree(temporary, ignore_errors=True)

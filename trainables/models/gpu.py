@@ -1,0 +1,38 @@
+"""Whether torch can use the GPU that this process was given."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from tuner.contract import Fault, Reason
+
+_NONE = ("", "-1")
+_GIVEN = "CUDA_VISIBLE_DEVICES"
+
+
+def require() -> None:
+    """Refuses to go on without the GPU that Ray, or the user, has given to this process.
+
+    torch answers that there is no GPU wherever it cannot use one: with a driver that is too old for it, in a build for
+    the CPU, in a container without the driver. A trial would then train on the CPU, hundreds of times slower, and say
+    nothing. Raises Fault (`config`).
+    """
+    given = os.environ.get(_GIVEN)
+    if given is None or given.strip() in _NONE or torch.cuda.is_available():
+        return
+    raise Fault(
+        Reason.CONFIG,
+        f"this process was given the GPU {given} ({_GIVEN}), and torch cannot use it: {_why()}",
+        "look with: python -m tuner doctor; to train on the CPU, unset CUDA_VISIBLE_DEVICES, or set "
+        "scheduler.gpus_per_trial to 0",
+    )
+
+
+def _why() -> str:
+    try:
+        torch.cuda.init()
+    except Exception as error:  # AssertionError of a build for the CPU, RuntimeError of the driver
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return "it sees none"
