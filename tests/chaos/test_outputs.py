@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from tests.chaos import driving, invariants
 from tests.chaos.driving import ROOT, Driver, Shared
 from tests.chaos.faults import Count
 from tests.integration.conftest import SPACE, TOY
-from tuner.execution.search import Outcome
 from tuner.results.ledger import Event, Kind
 
 pytestmark = pytest.mark.chaos
@@ -178,34 +177,6 @@ def test_events_go_to_the_output_while_the_terminal_has_the_live_view(shared: Sh
     os.close(master)
     assert driver.process.returncode == 0
     assert [Event.from_json(line) for line in output.splitlines()] == driver.events
-
-
-def test_a_listener_that_raises(ray: None, toy: Callable[..., Outcome], fault: Count) -> None:
-    heard: list[Event] = []
-
-    def broken(event: Event) -> None:
-        if event.event is Kind.EVALUATION:
-            raise RuntimeError("nobody is there")
-
-    outcome = toy([broken, heard.append], search__num_trials=3)
-    assert outcome.exit_code == 0 and heard[-1].event is Kind.FINISHED
-    invariants.check(outcome.path, num_trials=3, exit_code=0)
-    fault("a listener that raises")
-
-
-def test_a_row_that_cannot_be_made(
-    ray: None, toy: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, fault: Count
-) -> None:
-    """Ray refuses it: what is in the place of the actor's class is no class."""
-    from tuner.execution import plaques
-
-    monkeypatch.setattr(plaques, "APPEARS_AFTER_S", 0.0)
-    monkeypatch.setattr(plaques, "Trial", lambda: None)
-    outcome = toy(search__num_trials=2, train__pace=0.3)
-    assert outcome.exit_code == 0
-    log = (outcome.path / "logs" / "driver.log").read_text()
-    assert log.count("a row of the Ray dashboard failed") == 1
-    fault("a row of the dashboard that cannot be made")
 
 
 def test_a_tracking_server_that_accepts_and_never_answers(shared: Shared, tmp_path: Path, fault: Count) -> None:
