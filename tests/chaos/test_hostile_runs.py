@@ -98,7 +98,8 @@ def test_a_program_planted_beside_it_is_not_run(
             assert b"code out of the run folder" in done.stderr, done.stderr
 
 
-STRANGERS = ["http.server:test", "pty:spawn", "os:abort", "builtins:breakpoint", "antigravity:fly", "evil:evil", "evil"]
+MORE = ["pty:spawn", "os:abort", "builtins:breakpoint", "antigravity:fly", "this:s", "turtle:mainloop", "evil:evil"]
+STRANGERS = ["http.server:test", "evil", *(pytest.param(code, marks=pytest.mark.chaos) for code in MORE)]
 
 
 @pytest.mark.parametrize("code", STRANGERS)
@@ -111,7 +112,7 @@ def test_a_search_file_from_a_stranger_is_looked_at_and_not_run(
     program = code == "evil"
     named = 'run: {program: "evil:evil"}' if program else f'search: {{space: "{code}"}}'
     (tmp_path / "search.yaml").write_text(f"model: {{model_name_or_path: a/b}}\ndata: {{train: c/d}}\n{named}\n")
-    for words in (["plan"], ["plan", "--json"], ["submit", "--dry-run", "--storage-path", "/shared", "--name", "x"]):
+    for words in (["plan"], ["submit", "--dry-run", "--storage-path", "/shared", "--name", "x"]):
         done = tuner(words[0], "search.yaml", *words[1:], cwd=tmp_path, timeout=30)
         assert done.returncode == (0 if code == "evil:evil" else 2), done.stderr.decode()
         told = (done.stderr + done.stdout).decode()
