@@ -67,6 +67,8 @@ def capture(call: Callable[[], Value], folder: Path | None = None) -> Value | Fa
     - An error of Ray's own (an actor or node that died, an object that was lost): `infrastructure`. One that carries
       another process's exception (RayTaskError) stands for that exception.
 
+    It is not for the driver's main thread, where a KeyboardInterrupt is the user's word.
+
     One exception passes: the SystemExit that Ray raises in the main thread of a worker that is told to end, by a
     SIGTERM for example. The process must go then, and Ray tells who waits for it.
     """

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from trainables import states
 from tuner.config import load_experiment
 from tuner.contract import Reason
-from tuner.execution.search import run_search
+from tuner.execution.search import Outcome, run_search
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
@@ -137,3 +137,25 @@ def _is_engine(process: psutil.Process) -> bool:
         return any("libtorch" in place.path for place in process.memory_maps())
     except psutil.Error:
         return False
+
+
+@pytest.mark.parametrize("trials_per_gpu", [1, 2])
+def test_a_program_that_exits_fails_its_trials_at_once(toy: Callable[..., Outcome], trials_per_gpu: int) -> None:
+    began = time.monotonic()
+    outcome = toy(
+        run__program="tests.programs.quitter:Quitter", search__num_trials=2, scheduler__trials_per_gpu=trials_per_gpu,
+        run__trackers=[],
+    )  # fmt: skip
+    assert [(trial.reason, trial.message) for trial in outcome.record.ended] == [(Reason.ERROR, "SystemExit: 3")] * 2
+    assert outcome.exit_code == 1 and time.monotonic() - began < 60
+
+
+def test_a_program_whose_imports_fail_ends_the_search_and_says_why(toy: Callable[..., Outcome]) -> None:
+    outcome = toy(
+        run__program="tests.programs.quitter:Unwarmed", search__num_trials=2, scheduler__trials_per_gpu=2,
+        run__trackers=[],
+    )  # fmt: skip
+    assert outcome.exit_code == 1 and not outcome.record.trials
+    assert outcome.record.halt_message == "no engine for packed trials: ImportError: libfoo"
+    assert "logs/driver.log" in outcome.record.halt_remedy
+    assert 'raise ImportError("libfoo")' in (outcome.path / "logs" / "driver.log").read_text()

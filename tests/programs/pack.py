@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +29,13 @@ class Pack(Toy):
 
     @classmethod
     def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False) -> Engine:
-        misbehave(settings["in_pack"])
+        match settings["in_pack"]:
+            case "die":
+                os._exit(7)
+            case "sleeps":
+                time.sleep(60)
+            case what:
+                misbehave(what)
         return Engine(settings, preparation)
 
 

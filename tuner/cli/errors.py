@@ -7,10 +7,12 @@ import sys
 
 import click
 
-from tuner.contract import InputError
+from tuner.contract import Fault, InputError
 from tuner.streams import OutputError
 
 USAGE = 2
+FAILED = 1
+"""What a program was asked for it could not do, and it said why."""
 INTERNAL = 70
 """A fault of the tuner itself (EX_SOFTWARE of sysexits.h). Not 1: that says that a search ran and found nothing."""
 INTERRUPTED = 130
@@ -44,6 +46,9 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, InputError):
         _say(f"error: {error}")
         return USAGE
+    if isinstance(error, Fault):  # of a program, in a process of its own: a merge, say
+        _say(f"error: {error.message}" + (f"\n  try: {error.remedy}" if error.remedy else ""))
+        return FAILED
     if isinstance(error, click.ClickException):
         return _usage(error)
     if isinstance(error, InterruptError):

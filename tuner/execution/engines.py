@@ -7,6 +7,7 @@ evaluation for a bounded number of steps, and what it did past a stop is dropped
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -19,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from tuner.contract import Assignment, Evaluation, Preparation, Program, Reason, Setup, Verdict, load_program
 from tuner.execution.carrying import Luggage, arrived, carried
@@ -287,16 +289,54 @@ class Engines:
     preparation: Preparation | None = None
 
     def begin(self, preparation: Preparation, *, heaviest: Mapping[str, Any], measure: bool) -> list[Begun]:
-        """Hands the rows to the engines; returns when they stand. Raises Fault where one cannot."""
+        """Hands the rows to the engines; returns when they stand. Raises Fault as soon as one cannot.
+
+        It waits as long as it takes: a large base loads for half an hour, and nodes may have to come first.
+        """
         asked = Asked(heaviest, measure)
-        begun = []
-        for answer in ray.get([engine.begin.remote(preparation, asked) for engine in self.packed]):
-            if isinstance(answer, Failure):
-                raise answer.fault
-            begun.append(answer)
+        answers = waiting = [engine.begin.remote(preparation, asked) for engine in self.packed]
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=LOOK_S)
+            for answer in ready:
+                _begun(answer)
+        return [_begun(answer) for answer in answers]
+
+    def end(self, number: int) -> None:
+        """Ends the process that trains a trial which hangs; Ray makes it anew, and its neighbours go on in that."""
+        asked = {actor.trials.remote(): actor for actor in (*self.packed, *self.solos)}
+        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERS_WITHIN_S)
+        holds = [answer for answer in answered if number in _numbers(answer)]
+        for answer in holds or silent:  # a call that never returns to Python holds up the answer as well
+            ray.kill(asked[answer], no_restart=False)
+
+
+def _begun(answer: Any) -> Begun:
+    """What an engine settled on. Raises Fault, with words for the user, where it does not stand."""
+    try:
+        begun: Begun | Failure = ray.get(answer)
+    except RayError as error:  # its process died
+        begun = Failure.of(error)
+    if not isinstance(begun, Failure):
         return begun
+    logging.getLogger(__name__).error("no engine stands: %s", begun.traceback)
+    fault = begun.fault
+    if fault.reason in (Reason.ERROR, Reason.INFRASTRUCTURE):
+        fault.message = f"no engine for packed trials: {fault.message}"
+        fault.remedy = fault.remedy or "its traceback is in logs/driver.log; --trials-per-gpu 1 does without engines"
+    raise fault
 
 
+def _numbers(answer: Any) -> set[int]:
+    try:
+        return {number for number, _ in ray.get(answer)}
+    except RayError:
+        return set()
+
+
+LOOK_S = 0.5
+"""Between two looks at which engines stand."""
+ANSWERS_WITHIN_S = 5.0
+"""For an engine to say which trials it has, which it can while it trains."""
 SOLO_SHARE = 0.1
 """Of an engine's GPU and CPUs, what an unpacked trial beside it holds in Ray's books."""
 

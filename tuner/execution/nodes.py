@@ -16,6 +16,7 @@ from tuner.addresses import joins
 from tuner.answers import Answer, No, Unknown, Yes
 from tuner.config.paths import storage_uri
 from tuner.contract import PROGRAMS, InputError
+from tuner.failures import Failure, capture
 from tuner.results.storage import try_uri
 from tuner.results.versions import versions
 
@@ -113,8 +114,10 @@ def _look(folder: str, check: str, node: str, module: str) -> dict[str, Any]:
     """On a node: its versions, and what kept it from working."""
     trouble = ""
     uri = storage_uri(Path(folder))
+    imported = capture(lambda: importlib.import_module(module))
+    if isinstance(imported, Failure):
+        return {"trouble": f"{module} cannot be imported: {imported.verdict.message}", "versions": versions()}
     try:
-        importlib.import_module(module)
         if uri is not None:
             try_uri(uri)
         elif Path(folder, ".check").read_text() != check:
@@ -127,8 +130,6 @@ def _look(folder: str, check: str, node: str, module: str) -> dict[str, Any]:
         trouble = f"{folder}: {error.strerror}"
     except InputError as error:
         trouble = error.what
-    except Exception as error:
-        trouble = f"{module} cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
     return {"trouble": trouble, "versions": versions()}
 
 

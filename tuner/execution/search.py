@@ -14,7 +14,7 @@ from tuner import __version__
 from tuner.addresses import joins
 from tuner.apart import Apart
 from tuner.config import Experiment
-from tuner.contract import Fault, InputError, Preparation, Verdict
+from tuner.contract import Fault, InputError, Preparation, Reason, Verdict
 from tuner.disks import is_full
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, ray_session
 from tuner.execution.disk import Room
@@ -68,7 +68,7 @@ def run_search(
             if outcome.signal is not None and not outcome.record.trials:
                 raise StopRequested(outcome.signal)
             return outcome
-        except (InputError, OSError, KeyboardInterrupt) as error:
+        except (InputError, Fault, OSError, KeyboardInterrupt) as error:
             signals.mute()
             give_back(folder)
             if isinstance(error, OSError) and is_full(error):
@@ -134,6 +134,13 @@ def _with_num_trials(experiment: Experiment, record: SearchRecord, wanted: int |
     return replace(experiment, search=experiment.search.model_copy(update={"num_trials": num_trials}))
 
 
+def _preparation(made: Any) -> Preparation:
+    """What `prepare` returned. Raises Fault where that is something else."""
+    if not isinstance(made, dict) or not {"folder", "facts", "notes"} <= made.keys():
+        raise Fault(Reason.ERROR, f"the program's prepare answered {type(made).__name__}, expected a Preparation")
+    return Preparation(**{**made, "notes": tuple(made["notes"])})
+
+
 class _Search:
     """One session of a search: new or resumed, it is the same. record: what the ledger says, folded under the lock."""
 
@@ -181,7 +188,7 @@ class _Search:
             except KeyboardInterrupt:  # or what Ray's calls make of it
                 self._signals.number = self._signals.number or signal.SIGINT
             except Fault as fault:
-                halt = fault.verdict
+                halt = None if self._signals.comes() else fault.verdict
             except Exception as error:
                 # A second signal may end Ray's own calls in any way; so may one that Ray's processes heard first, or
                 # the one that prepares the rows. What was reported is in the ledger by then.
@@ -225,8 +232,7 @@ class _Search:
             notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
         for note in (*notes, token):
             self._note(note)
-        made = preparing.result()
-        preparation = Preparation(**{**made, "notes": tuple(made["notes"])})
+        preparation = _preparation(preparing.result())
         self._require_same_data(preparation)
         self._mirror.data()
         self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})

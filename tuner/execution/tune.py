@@ -47,8 +47,9 @@ class _Turn(Stopper):
     """The driver's turn in Ray's loop. It ends the search when the books say so; never a single trial, because Ray
     would lose the reason."""
 
-    def __init__(self, books: Books, scheduler: Asha) -> None:
+    def __init__(self, books: Books, scheduler: Asha, engines: Engines | None) -> None:
         self._books: Books | None = books
+        self._engines = engines
         self._scheduler: Asha | None = scheduler
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
@@ -59,13 +60,15 @@ class _Turn(Stopper):
         assert self._books is not None and self._scheduler is not None
         self._books.tick()
         for trial_id in self._books.hanging(self._scheduler.running):
+            if self._engines is not None:
+                self._engines.end(int(self._books.key(trial_id)))
             self._scheduler.kill(trial_id)
         if self._books.paused and not self._books.stopping:
             time.sleep(PAUSED_S)
         return self._books.stopping
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_books": None, "_scheduler": None}
+        return {"_books": None, "_scheduler": None, "_engines": None}
 
 
 def run_trials(
@@ -156,7 +159,7 @@ def run_trials(
             name=f"session-{record.sessions}",
             storage_path=str(folder.tune),
             verbose=0,
-            stop=_Turn(books, scheduler),
+            stop=_Turn(books, scheduler, engines),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial saves its adapter itself
         ),
