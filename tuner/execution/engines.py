@@ -126,8 +126,8 @@ class EngineActor:
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
         if slot is None or self._closed:
             return None
-        self._places[number], self._mail[number], self._luggage[number] = slot, SimpleQueue(), luggage
         self._make(preparation)
+        self._places[number], self._mail[number], self._luggage[number] = slot, SimpleQueue(), luggage
         return checked(self._engine.join(slot, assignment))
 
     def _confirm(self, number: int) -> None:

@@ -218,7 +218,7 @@ class Mirror:
                     self._say()
                     told = time.monotonic()
                 self._push()
-            except OSError:  # the store is away: the run goes on, and so do the tries
+            except Exception:  # the store is away, or answers nonsense: the run goes on, and so do the tries
                 logging.getLogger(__name__).exception("mirroring %s", self._folder)
 
     def _push(self) -> None:

@@ -163,6 +163,15 @@ def test_what_cannot_be_imported_is_the_answer_to_all_who_come(tmp_path: Path) -
         assert answer(lambda: made.start(assignment(tmp_path), PREPARED)).verdict == ENDS_AS["import_error"]
 
 
+def test_an_engine_that_cannot_be_made_anew_is_tried_again_with_the_next_trial(tmp_path: Path) -> None:
+    """One that took the place of one that died is made by the trial that comes first."""
+    with engine(settings("fine", in_pack="raises")) as made:
+        for number in (0, 1):
+            came = answer(lambda number=number: made.start(assignment(tmp_path, number), PREPARED))
+            assert came.verdict == ENDS_AS["raises"]
+            assert made.free() == 2 and made.trials() == []
+
+
 def test_a_slot_that_cannot_be_left_ends_the_engine_and_everybody_hears_of_it(tmp_path: Path) -> None:
     with engine(settings("sticks")) as made:
         for number in (0, 1):
