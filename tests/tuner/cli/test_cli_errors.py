@@ -11,7 +11,7 @@ from tuner.cli import COMMANDS, cli, run
 from tuner.cli.errors import exit_code_of
 from tuner.cli.options import SETTINGS
 from tuner.config import FLAGS
-from tuner.contract import InputError
+from tuner.contract import Fault, InputError, Reason
 
 
 def test_flags_are_the_ones_that_error_messages_name() -> None:
@@ -87,6 +87,11 @@ def test_an_input_error_says_what_where_and_what_to_do(capsys: pytest.CaptureFix
     error = InputError("got 3.5", where="a.yaml:7", expected="a whole number", remedy="write 3 or 4")
     assert exit_code_of(error) == 2
     assert capsys.readouterr().err == "error: a.yaml:7: got 3.5\n  expected: a whole number\n  try: write 3 or 4\n"
+
+
+def test_what_a_program_could_not_do_is_told_in_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(Fault(Reason.OUT_OF_MEMORY, "the base does not fit", "a machine with more memory")) == 1
+    assert capsys.readouterr().err == "error: the base does not fit\n  try: a machine with more memory\n"
 
 
 def test_a_fault_of_the_tuner_is_told_in_a_line_with_the_log(
