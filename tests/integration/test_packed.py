@@ -139,6 +139,7 @@ def _is_engine(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials_per_gpu", [1, 2])
 def test_a_program_that_exits_fails_its_trials_at_once(toy: Callable[..., Outcome], trials_per_gpu: int) -> None:
     began = time.monotonic()
@@ -150,6 +151,7 @@ def test_a_program_that_exits_fails_its_trials_at_once(toy: Callable[..., Outcom
     assert outcome.exit_code == 1 and time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_a_program_whose_imports_fail_ends_the_search_and_says_why(toy: Callable[..., Outcome]) -> None:
     outcome = toy(
         run__program="tests.programs.quitter:Unwarmed", search__num_trials=2, scheduler__trials_per_gpu=2,
