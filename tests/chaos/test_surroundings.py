@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,12 @@ def test_a_user_id_that_nobody_has_named(tmp_path: Path, fault: Count) -> None:
     """As in a container that is started with --user: getpass and the home of the list of users fail."""
     others = tmp_path / "passwd"
     others.write_text("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")
-    alone = f"unshare -m --propagation slave sh -c 'mount --bind {others} /etc/passwd && exec \"$@\"' sh"
-    if subprocess.run(["bash", "-c", f"{alone} true"], capture_output=True).returncode:
+    sources = tmp_path / "nsswitch.conf"
+    sources.write_text("passwd: files\n")  # systemd's own source knows a root without the file
+    binds = f"mount --bind {others} /etc/passwd && mount --bind {sources} /etc/nsswitch.conf"
+    alone = f"unshare -m --propagation slave sh -c '{binds} && exec \"$@\"' sh"
+    nobody = f"{sys.executable} -c 'import os, pwd; pwd.getpwuid(os.getuid())'"
+    if "KeyError" not in subprocess.run(["bash", "-c", f"{alone} {nobody}"], capture_output=True, text=True).stderr:
         pytest.skip("no right to put another /etc/passwd in place")
     nameless = Place(before=alone, unset=("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"))
     done = search(nameless, tmp_path)
