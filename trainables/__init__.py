@@ -3,6 +3,7 @@
 sft.py      the SFT program: TRL's SFTTrainer over a resident base, one adapter after another
 settings/   its sections of the experiment file, and what of them a search may vary; torch-free
 data/       rows to token ids and labels, read, checked, split and tokenized once a search
+fingerprints.py  what a trial is made of, by content; compared on a resume
 models/     the base model and its LoRA adapters: loading, quantization, targets, counting, taking away
 hf/         the Trainer: its arguments, callbacks, guards, and the turn-taking that lets the driver judge
 packed/     several trials on one base, in one forward and backward

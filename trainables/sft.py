@@ -141,6 +141,13 @@ class SFT:
         return packed.load(settings, preparation, slots, record=not beside)  # it needs what recordings would hold
 
     @classmethod
+    def made_of(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Fingerprints of what an adapter is merged into: the base, its tokenizer, the template."""
+        from trainables import fingerprints
+
+        return {fingerprints.MADE_OF: fingerprints.of_model(worker.validated(settings))}
+
+    @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:
         """Merges an adapter into its base and saves a model folder with its tokenizer."""
         from trainables.hf import imports

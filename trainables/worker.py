@@ -44,10 +44,12 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
 
 
 def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE) -> Any:
-    """The base, which must know every token id of the rows."""
+    """The base that was prepared with, which must know every token id of the rows."""
+    from trainables import fingerprints
     from trainables.models import base, gpu, positions
 
     gpu.require()
+    fingerprints.require_same_base(settings.model, preparation.facts)
     with faults():
         model = base.load(settings.model, group)
     known, highest = model.get_input_embeddings().num_embeddings, preparation.facts.get("max_token_id", 0)

@@ -51,6 +51,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "a state file cut off or with a bit flipped",
         "a trial's state cut off or with a bit flipped",
         "state files damaged between a kill and a resume",
+        "a base that changed between a kill and a resume",
+        "a base whose checkpoint lacks a weight",
     ),
     "answered wrongly": (
         "a loss that is NaN",

@@ -273,6 +273,49 @@ def test_merge_gives_a_model_of_its_own(program: Callable[..., SFT], sft_setting
     transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
 
 
+def test_a_merge_of_an_adapter_that_does_not_fit(
+    program: Callable[..., SFT], sft_settings: Make, tmp_path: Path
+) -> None:
+    """PEFT leaves out what finds no place, with a warning."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    curve = run(program(), assignment(tmp_path))
+    settings = sft_settings()
+    fewer = AutoConfig.from_pretrained(settings["model"]["model_name_or_path"], num_hidden_layers=1)
+    AutoModelForCausalLM.from_config(fewer).save_pretrained(tmp_path / "fewer")
+    settings["model"] = {"model_name_or_path": str(tmp_path / "fewer")}
+    with pytest.raises(InputError, match=r"14 of its weights do not belong to this base: .*layers\.1\."):
+        SFT.merge(settings, curve[-1].adapter or "", tmp_path / "merged")
+
+
+def test_a_base_that_is_stored_in_4_bits_trains_and_merges(
+    program: Callable[..., SFT], sft_settings: Make, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Equal to the same base quantized as it is loaded; merged into weights that are expanded."""
+    import shutil
+
+    import torch
+    import transformers
+
+    stored = Path(shutil.copytree(tiny_model, tmp_path / "stored"))
+    (stored / "model.safetensors").unlink()
+    how = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float32"
+    )
+    transformers.AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=how).save_pretrained(stored)
+    nf4 = {"kind": "nf4", "compute_dtype": "float32"}
+    model = {"model_name_or_path": str(stored), "quantization": nf4, "tokenizer_name_or_path": str(tiny_model)}
+    curve = run(program(model=model), assignment(tmp_path))
+    loaded = run(program(model={"quantization": nf4}), assignment(tmp_path, number=1))
+    assert [e.eval_loss for e in curve] == pytest.approx([e.eval_loss for e in loaded], abs=1e-6)
+
+    SFT.merge(sft_settings(model=model), curve[-1].adapter or "", tmp_path / "merged")
+    merged, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert getattr(merged.config, "quantization_config", None) is None
+    assert {p.dtype for p in merged.parameters()} == {torch.float32}
+
+
 def test_a_diverging_trial_is_told_honestly(program: Callable[..., SFT], tmp_path: Path) -> None:
     curve = run(program(train={"max_grad_norm": 0.0}), assignment(tmp_path, {"learning_rate": 10.0}))
     assert len(curve) == 3

@@ -5,6 +5,7 @@ formats.py     which of TRL's formats the rows have, and that every row keeps to
 splitting.py   validation from the training rows, once, from a seed
 tokenizers.py  the tokenizer, its pad and end tokens and its chat template
 tokenizing.py  rows to `input_ids` and `labels`, exactly as SFTTrainer prepares them
+contents.py    files known by their content
 store.py       the tokenized rows on disk, under a fingerprint of all they depend on
 preparing.py   all of it in order: `prepare`
 sources.py     which of what the settings name lies on the hub, and at which commit

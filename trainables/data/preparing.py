@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from trainables.data import formats, reading, splitting, store, tokenizers, tokenizing
+from trainables import fingerprints
+from trainables.data import contents, formats, reading, splitting, store, tokenizers, tokenizing
 from trainables.data.reading import Rows
 from trainables.data.tokenizing import Tokens
 from trainables.models import folder as base_folder
+from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
 from tuner.contract import Fault, InputError, Preparation, Reason
+
+_ROW_IDS = "ids"
 
 
 def prepare(settings: Settings, cache: Path) -> Preparation:
     """Reads, checks and tokenizes the rows once; a second call with the same inputs finds the first one's result."""
-    base_folder.check(settings.model)
-    folder = Path(cache) / store.fingerprint(settings)
+    folder = base_folder.check(settings.model)
+    made_of = {**fingerprints.of_model(settings), **fingerprints.of_rows(settings)}
+    files = made_of[fingerprints.BASE]["files"]
+    inspection = Inspection(settings.model, folder, Path(cache) / "base.json", files)
+    try:
+        preparation = _rows(settings, Path(cache))
+        facts = dict(preparation.facts)
+        facts[fingerprints.MADE_OF] = {**made_of, **fingerprints.of_ids(settings, facts.pop(_ROW_IDS))}
+        return replace(preparation, facts=facts, notes=(*inspection.result(), *preparation.notes))
+    finally:
+        inspection.close()
+
+
+def _rows(settings: Settings, cache: Path) -> Preparation:
+    """The tokenized rows: found, or made."""
+    folder = cache / store.fingerprint(settings)
     found = store.find(folder)
     if found is not None:
         return found
@@ -53,6 +73,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         "chat_template": train_format.conversational,
         "max_token_id": max(max(tokens.input_ids) for tokens in sets.values()),
         "data_fingerprint": folder.name,
+        _ROW_IDS: {name: _fingerprint(tokens) for name, tokens in sets.items()},
     }
     notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
     notes += _beyond_positions(settings, max(_facts(tokens)["max_length"] for tokens in sets.values()))
@@ -61,6 +82,14 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
     store.save(folder, sets, preparation)
     return preparation
+
+
+def _fingerprint(tokens: Tokens) -> str:
+    """Of what trials learn from: equal where another version of a library tokenizes the rows alike."""
+    digest = hashlib.sha256()
+    for values in (tokens.input_ids, tokens.labels, tokens.ends):
+        digest.update(values)
+    return digest.hexdigest()[: contents.DIGITS]
 
 
 def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> None:

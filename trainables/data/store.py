@@ -11,42 +11,41 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trainables.data import contents
 from trainables.data.tokenizing import Tokens
 from trainables.settings import Settings
 from tuner.contract import InputError, Preparation
 
-_LAYOUT = 1
-_HASHED_BYTES = 256 << 20
-"""Files up to this size are known by content (0.2 s at most), larger ones by size and time."""
-_TOKENIZER_FILES = ("token", "vocab", "merges", "special_tokens", "chat_template", "added_tokens", "spiece", "config")
+_LAYOUT = 2
+TOKENIZER_FILES = ("token", "vocab", "merges", "special_tokens", "chat_template", "added_tokens", "spiece", "config")
+"""How the names of files begin that a tokenizer is made of."""
 PREPARATION = "preparation.json"
 
 
 def fingerprint(settings: Settings) -> str:
-    """16 hex digits that change with the rows, the tokenizer, the template, the data settings or the libraries."""
-    digest = hashlib.sha256()
-    data = settings.data
+    """16 hex digits that change with the rows, the tokenizer, the template, the data settings or the libraries.
+
+    What lies on this machine counts by its content: a file that was touched, copied or moved is the same file.
+    """
+    data, model = settings.data, settings.model
+    sources = {"train": data.train, "validation": data.validation, "chat_template": data.chat_template}
+    found = {name: contents.of_path(Path(source)) for name, source in sources.items() if source is not None}
+    folder = Path(model.tokenizer)
+    tokenizer = contents.of_files(folder, TOKENIZER_FILES) if folder.is_dir() else model.tokenizer
     facts = {
         "layout": _LAYOUT,
         "versions": [version(name) for name in ("transformers", "tokenizers", "trl")],
-        "data": data.model_dump(),
-        "tokenizer": [settings.model.tokenizer, settings.model.model_revision, settings.model.tokenizer_revision],
+        "data": data.model_dump(exclude={name for name, files in found.items() if files}),
+        "files": found,
+        "tokenizer": [tokenizer, model.model_revision, model.tokenizer_revision],
     }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    for source in (data.train, data.validation, data.chat_template):
-        _add_path(digest, source)
-    folder = Path(settings.model.tokenizer)
-    if folder.is_dir():
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and file.name.startswith(_TOKENIZER_FILES):
-                _add_path(digest, str(file))
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def find(folder: Path) -> Preparation | None:
@@ -106,15 +105,12 @@ def open_set(preparation: Preparation, name: str) -> Any:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 by file, of large ones (beyond 256 MiB, 0.2 s) the size."""
+    """SHA-256 by file."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != PREPARATION)
     return {p.relative_to(folder).as_posix(): _sum(p) for p in files}
 
 
 def _sum(file: Path) -> str:
-    size = file.stat().st_size
-    if size > _HASHED_BYTES:
-        return f"{size} bytes"
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -136,20 +132,3 @@ def _save_set(folder: Path, tokens: Tokens) -> None:
     }
     table = datasets.table.InMemoryTable(pyarrow.table(columns))
     datasets.Dataset(table).save_to_disk(str(folder))
-
-
-def _add_path(digest: Any, source: str | None) -> None:
-    if source is None:
-        return
-    path = Path(source)
-    files: Iterable[Path] = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in files:
-        if not file.is_file():
-            continue
-        stat = file.stat()
-        digest.update(f"\0{file.name}\0{stat.st_size}\0".encode())
-        if stat.st_size <= _HASHED_BYTES:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        else:
-            digest.update(str(stat.st_mtime_ns).encode())

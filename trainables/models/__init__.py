@@ -1,9 +1,15 @@
 """The base model and its LoRA adapters.
 
 folder.py     what a model folder must hold, looked at without torch
+checkpoint.py its safetensors files, as far as their headers
+samples.py    the fingerprint of weights that may have 100 GB
+wholeness.py  whether a checkpoint has every weight of its model: the one judgement of all loads
+loading.py    loads by transformers with what they report; a load of names and shapes alone
+inspecting.py that load before anything trains, in a process of its own
 base.py       loading: precision, NF4, device
 positions.py  how many positions a base has, and rows that are longer
 gpu.py        whether torch can use the GPU that this process was given
+causality.py  whether a token is predicted from those before it alone
 resident.py   the base as first loaded, and back to that after every trial
 targets.py    attention, mlp, all-linear or a list, to module names that exist
 adapters.py   LoraConfig from the settings

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
-from trainables.models import folder
+from trainables.models import folder, loading
+from trainables.models.causality import require_causal
+from trainables.models.wholeness import require_whole
 from trainables.settings import NF4, ModelSettings
 from tuner.contract import ALONE, Fault, Group, InputError, Reason
 
@@ -50,29 +51,54 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
         raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
                     "set scheduler.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
     waits = group.shares_base and model.quantization.kind == "none"
-    try:
-        base = transformers.AutoModelForCausalLM.from_pretrained(
-            str(place),  # and not the hub id: the libraries would ask the hub, cached or not
+    where, config = model.model_name_or_path, folder.config(model) or {}
+    with loading.told(where):
+        base, found = loading.reported(
+            transformers.AutoModelForCausalLM.from_pretrained,
+            ", ".join(config.get("architectures") or ["causal language model"]),
+            # not the hub id: the libraries would ask the hub, cached or not
+            pretrained_model_name_or_path=str(place),
             dtype=dtype(model),
-            quantization_config=_quantization(model, group),
             device_map=None if waits else {"": str(device())},
             attn_implementation=model.attn_implementation,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
+            **_quantization(model, group),
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        where = model.model_name_or_path
-        raise InputError(message, where=where, expected="a causal language model with safetensors weights") from error
+    require_whole(found, config, where)
+    loading.require_trainable(base, where)
     # PEFT writes this name into adapters: the one that others know the base by
-    base.name_or_path = base.config.name_or_path = model.model_name_or_path
+    base.name_or_path = base.config.name_or_path = where
     base.requires_grad_(False)
-    _keep_4bit_trainable(base)
-    return base.eval()
+    if group.leads:  # the others hold the same
+        _require_finite(base, where)
+    _prepare_4bit(base, model)
+    base.eval()
+    if not waits:
+        require_causal(base, where)
+    return base
 
 
-def _keep_4bit_trainable(base: Model) -> None:
-    """Forbids bitsandbytes to repack 4-bit weights for inference.
+def _require_finite(base: Model, where: str) -> None:
+    """Refuses a base with a weight that is no number, or infinite: every loss would be NaN.
+
+    One pass over the weights without a copy of any. NF4 weights are bytes: their scales are looked at.
+    """
+    for name, parameter in base.named_parameters():
+        state = getattr(parameter, "quant_state", None)
+        values = parameter if state is None else (state.offset if state.nested else state.absmax)
+        if not values.is_floating_point() or not values.numel() or values.element_size() == 1:
+            continue
+        low, high = values.detach().aminmax() if values.dim() else (values, values)
+        if not (torch.isfinite(low) & torch.isfinite(high)):
+            raise InputError(f"the weight {name} has values that are no finite numbers", where=where,
+                             expected="a base whose weights are numbers",
+                             remedy="copy or download it again; trained in float16, it may have overflowed",
+                             )  # fmt: skip
+
+
+def _prepare_4bit(base: Model, model: ModelSettings) -> None:
+    """Sets what a base that is stored in 4 bits may have otherwise, and forbids bitsandbytes to repack its weights.
 
     On CPUs with AVX512-BF16 the first forward in evaluation mode repacks every weight for a kernel without a backward
     pass, and leaves it so: training after the first evaluation would go on without the gradient of all lower layers.
@@ -80,19 +106,24 @@ def _keep_4bit_trainable(base: Model) -> None:
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+        if type(module).__name__ == "Linear4bit" and isinstance(model.quantization, NF4):
+            module.compute_dtype, module.compute_type_is_set = compute_dtype(model.quantization), True
 
 
-def _quantization(model: ModelSettings, group: Group) -> Any:
+def _quantization(model: ModelSettings, group: Group) -> dict[str, Any]:
+    """What is said of quantization. Nothing where it is none: a None would make transformers forget what config.json
+    says of it, and read 8-bit weights without their scales."""
     chosen = model.quantization
     if chosen.kind == "none":
-        return None
+        return {}
     compute = compute_dtype(chosen)
     # FSDP shares out parameters of one floating type; bytes would stay whole on every GPU
     storage = {"bnb_4bit_quant_storage": compute} if group.shares_base else {}
-    return transformers.BitsAndBytesConfig(
+    how = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=chosen.double_quant,
         bnb_4bit_compute_dtype=compute,
         **storage,
     )
+    return {"quantization_config": how}

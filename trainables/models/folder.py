@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainables.data import hub, sources
+from trainables.models import checkpoint
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
 
 
 def check(model: ModelSettings) -> Path:
-    """The folder of the base. Refuses what cannot be one: missing, an adapter, without config or without safetensors
-    weights.
+    """Where the base's files lie. Refuses what cannot be a base: missing, an adapter, without config, without whole
+    safetensors files, or quantized in another way than the settings say.
 
     A base on the hub, and its tokenizer, are fetched first, where this machine does not have them.
     """
@@ -21,7 +23,9 @@ def check(model: ModelSettings) -> Path:
     folder = Path(name)
     if not folder.is_dir() and (folder.exists() or not sources.is_hub_id(name)):
         what = "a file, not a folder" if folder.exists() else "no such folder"
-        raise InputError(what, where=name, expected="a local model folder or a hub id (org/name)")
+        gguf = folder.suffix == ".gguf" and folder.exists()
+        raise InputError(what, where=name, expected="a local model folder or a hub id (org/name)",
+                         remedy=checkpoint.NO_GGUF if gguf else "")  # fmt: skip
     for source in sources.bases(model):
         fetched = hub.fetch(source)
         folder = fetched if source.name == name else folder
@@ -30,13 +34,40 @@ def check(model: ModelSettings) -> Path:
         raise InputError("this is an adapter, not a base model", where=name, expected="the base model's folder",
                          remedy=f"set model.model_name_or_path to its base {base!r}, or merge the adapter first",
                          )  # fmt: skip
+    files = checkpoint.files(folder)
     if not (folder / "config.json").is_file():
         raise InputError("the folder has no config.json", where=name, expected="a model saved by transformers")
-    if not any(folder.glob("*.safetensors")):
-        others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
-        raise InputError(f"no safetensors weights ({others})", where=name, expected="model.safetensors",
-                         remedy="save it again with transformers' save_pretrained")  # fmt: skip
+    for file in files:
+        checkpoint.header(file)
+    _check_quantization(model, _read(folder / "config.json"))
     return folder
+
+
+def stored_quantized(found: Mapping[str, Any]) -> str:
+    """In which quantized form a base is stored, by its config.json: "nf4", "fp4", "int8" of bitsandbytes, or a method
+    by transformers' name; "" for one that is not."""
+    said = found.get("quantization_config")
+    if not isinstance(said, dict):
+        return ""
+    if said.get("load_in_4bit"):
+        return str(said.get("bnb_4bit_quant_type", "fp4"))
+    return "int8" if said.get("load_in_8bit") else str(said.get("quant_method") or "")
+
+
+def _check_quantization(model: ModelSettings, found: Mapping[str, Any]) -> None:
+    stored, wanted = stored_quantized(found), model.quantization.kind
+    if not stored or stored == wanted:
+        return
+    where = model.model_name_or_path
+    if stored == "nf4":
+        raise InputError("the base is stored in 4 bits (bitsandbytes, nf4)", where=where,
+                         expected="model.quantization: nf4", remedy="--set model.quantization=nf4")  # fmt: skip
+    if wanted != "none":
+        raise InputError(
+            f"the base is stored quantized already ({stored}), and cannot be quantized to {wanted}", where=where,
+            expected="a base that is not quantized",
+            remedy=f"take the model that it was made from, with model.quantization {wanted}",
+        )  # fmt: skip
 
 
 def vocabulary(model: ModelSettings) -> int | None:

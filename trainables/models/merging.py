@@ -3,25 +3,69 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from trainables.data import tokenizers
-from trainables.models import base
-from trainables.settings import Settings, Unquantized
+from trainables.models import base, checkpoint, folder
+from trainables.settings import ModelSettings, Settings, Unquantized
 from tuner.contract import InputError
+
+_WEIGHTS = "adapter_model.safetensors"
 
 
 def merge(settings: Settings, adapter: Path, to: Path) -> None:
     """Merges `adapter` into the unquantized base and saves the result with its tokenizer.
 
     An adapter trained over NF4 is merged into the full-precision weights: 4-bit weights cannot take the sum without
-    being rounded again.
+    being rounded again. A base that is stored quantized is expanded first.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
-    if not (adapter / "adapter_model.safetensors").is_file():  # PEFT would go on to unpickle an adapter_model.bin
-        raise InputError("has no adapter_model.safetensors", where=str(adapter), expected="an adapter in safetensors")
-    plain = settings.model.model_copy(update={"quantization": Unquantized()})
-    merged = PeftModel.from_pretrained(base.load(plain), str(adapter)).merge_and_unload()
-    merged.save_pretrained(str(to))
+    if not (adapter / _WEIGHTS).is_file():  # PEFT would go on to unpickle an adapter_model.bin
+        raise InputError(f"has no {_WEIGHTS}", where=str(adapter), expected="an adapter in safetensors")
+    adapted = PeftModel.from_pretrained(_plain(settings.model), str(adapter))
+    _require_all(checkpoint.header(adapter / _WEIGHTS), get_peft_model_state_dict(adapted), adapter)
+    adapted.merge_and_unload().save_pretrained(str(to))
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     tokenizer.save_pretrained(str(to))
+
+
+def _plain(model: ModelSettings) -> Any:
+    """The base in weights that take a sum without being rounded to 4 or 8 bits."""
+    stored = folder.stored_quantized(folder.config(model) or {})
+    if not stored:
+        return base.load(model.model_copy(update={"quantization": Unquantized()}))
+    loaded = base.load(model)
+    if getattr(loaded, "hf_quantizer", None) is None:  # expanded as it was loaded
+        return loaded
+    try:
+        expanded = loaded.dequantize(base.dtype(model))
+    except NotImplementedError:
+        raise InputError(
+            f"the base is stored quantized ({stored}) in a form that cannot be expanded here: nothing merges into it",
+            where=model.model_name_or_path,
+            expected="a base that is not quantized",
+            remedy="export the adapter without --merge",
+        ) from None
+    # Saving goes back through the steps of the load, of which putting 4-bit weights together has no way back
+    expanded._weight_conversions = [step for step in expanded._weight_conversions if _has_way_back(step)]
+    return expanded
+
+
+def _has_way_back(conversion: Any) -> bool:
+    try:
+        conversion.reverse_transform()
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _require_all(saved: dict[str, Any], taken: dict[str, Any], adapter: Path) -> None:
+    """Refuses an adapter of another base: PEFT leaves out what finds no place, and says so in a warning."""
+    lost = sorted(set(saved) ^ set(taken))
+    if lost:
+        raise InputError(
+            f"{len(lost)} of its weights do not belong to this base: {checkpoint.listed(lost)}",
+            where=str(adapter),
+            expected="the base that the adapter was trained on",
+        )

@@ -61,6 +61,9 @@ class ModelSettings(Section):
     attn_implementation: str = "sdpa"
     """Attention kernel, in transformers' words. One of the hub (org/name) is code, and needs trust_remote_code."""
 
+    fingerprint: Literal["sampled", "whole"] = "sampled"
+    """How a resume tells that the base's weights are the same: by samples of every tensor, or by every byte."""
+
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Needs model_revision, so that the code cannot change unseen."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli.options import Command, allow_module_option, json_option, storage_option
+from tuner.cli.options import Command, accept_option, allow_module_option, json_option, storage_option
 
 
 @click.command("export", cls=Command, short_help="Take the best adapter out, or merge it into its base.")
@@ -16,6 +16,7 @@ from tuner.cli.options import Command, allow_module_option, json_option, storage
 @click.option("--program", metavar="PROGRAM", help="With --merge: the search's program, if it is not a shipped one.")
 @click.option("--trust-remote-code", is_flag=True, help="With --merge: run the base model's own code.")
 @allow_module_option
+@accept_option
 @storage_option
 @json_option
 def command(
@@ -25,12 +26,14 @@ def command(
     program: str | None,
     trust_remote_code: bool,
     allow_module: tuple[str, ...],
+    accept_changes: bool,
     storage_path: Path,
     as_json: bool,
 ) -> int:
     """Copies the best adapter of the search NAME to DIR, or merges it into its base with --merge."""
     from tuner.cli.output import answer_json
     from tuner.config.paths import near
+    from tuner.report.lines import clean
     from tuner.report.words import size
     from tuner.results.folder import open_run
 
@@ -39,7 +42,12 @@ def command(
 
     if merge:
         click.echo("merging the adapter into its base ...", err=True)
-    path = export_best(folder, to, merge, program=program, trust_remote_code=trust_remote_code, modules=allow_module)
+    path, notes = export_best(
+        folder, to, merge, program=program, trust_remote_code=trust_remote_code, modules=allow_module,
+        accept_changes=accept_changes,
+    )  # fmt: skip
+    for note in notes:
+        click.echo(f"note: {clean(note)}", err=True)
     total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     what = "merged model" if merge else "adapter"
     click.echo(f"exported the {what} of {folder.name} to {near(path)} ({size(total)})", err=True)

@@ -202,6 +202,11 @@ def storage(text: str | Path) -> Path:
     return storage_folder(text) if is_uri(str(text)) else Path(text)
 
 
+accept_option = click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Go on where base, rows or code are not what they were; a note says so.",
+)
 storage_option = click.option(
     "--storage-path",
     default="runs",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli.options import Command, experiment_options, json_option
+from tuner.cli.options import Command, accept_option, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.execution.search import Outcome
@@ -23,6 +23,7 @@ _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials may give it more trials.")
 @click.option("--or-resume", is_flag=True, help="Go on with the run of this --name if it is there.")
+@accept_option
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @click.option("--events", is_flag=True, help="Every event of the ledger as a line of JSON on standard output.")
 @json_option
@@ -31,6 +32,7 @@ def command(
     overrides: tuple[str, ...],
     resume: str | None,
     or_resume: bool,
+    accept_changes: bool,
     plain: bool,
     events: bool,
     as_json: bool,
@@ -42,7 +44,7 @@ def command(
     on standard error. Exit codes: 0 done, 1 no usable trial, 2 wrong input, 3 done with failed trials.
     """
     if resume is not None:
-        return _resume(resume, file, overrides, plain, events, as_json, values)
+        return _resume(resume, file, overrides, accept_changes, plain, events, as_json, values)
     from tuner.cli.options import load, permitted, settings_given
     from tuner.cli.output import labels_of_program, view
     from tuner.importing import add_folders
@@ -54,11 +56,16 @@ def command(
         run = experiment.run
         named = replace(permission, modules=(*permission.modules, *(own.module for own in experiment.code.values())))
         add_folders(str(own.folder) for own in experiment.code.values())
-        return _go_on(experiment.storage_path, run.name or "", None, run.address, plain, events, as_json, named)
+        return _go_on(
+            experiment.storage_path, run.name or "", None, run.address, accept_changes, plain, events, as_json, named
+        )
     from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
 
     with view(labels_of_program(experiment.run.program), plain) as listener:
-        outcome = run_search(experiment, [listener, *event_lines(events)], partial(leaving, listener, as_json))
+        outcome = run_search(
+            experiment, [listener, *event_lines(events)], partial(leaving, listener, as_json),
+            accept_changes=accept_changes,
+        )  # fmt: skip
     return conclude(outcome, as_json)
 
 
@@ -75,6 +82,7 @@ def _resume(
     name: str,
     file: Path | None,
     overrides: tuple[str, ...],
+    accept_changes: bool,
     plain: bool,
     events: bool,
     as_json: bool,
@@ -91,7 +99,7 @@ def _resume(
         raise InputError(
             f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
             where=f"--resume {name}",
-            expected="at most --num-trials, --address, --storage-path and --allow-module beside it",
+            expected="at most --num-trials, --address, --storage-path, --allow-module and --accept-changes beside it",
             remedy="start a new search under another --name",
         )
     return _go_on(
@@ -99,6 +107,7 @@ def _resume(
         name,
         given.get("search.num_trials"),
         given.get("run.address"),
+        accept_changes,
         plain,
         events,
         as_json,
@@ -111,6 +120,7 @@ def _go_on(
     name: str,
     num_trials: int | None,
     address: str | None,
+    accept_changes: bool,
     plain: bool,
     events: bool,
     as_json: bool,
@@ -130,7 +140,7 @@ def _go_on(
                 line(event)
         outcome = resume_search(
             storage, name, [listener, *lines], num_trials=num_trials, address=address, permission=permission,
-            leaving=partial(leaving, listener, as_json),
+            leaving=partial(leaving, listener, as_json), accept_changes=accept_changes,
         )  # fmt: skip
     return conclude(outcome, as_json)
 

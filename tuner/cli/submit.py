@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli.manifest import manifest_options
-from tuner.cli.options import Command, experiment_options, json_option
+from tuner.cli.options import Command, accept_option, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.cluster.jobs import Cluster, Job
@@ -29,6 +29,7 @@ _LAST_LINES = 30
 @click.command("submit", cls=Command, prints=True, short_help="Run a search on a cluster, from here.")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a search on the cluster.")
+@accept_option
 @click.option(
     "--include", multiple=True, type=click.Path(path_type=Path), metavar="PATH", help="Send a file or folder along."
 )
@@ -41,6 +42,7 @@ def command(
     file: Path | None,
     overrides: tuple[str, ...],
     resume: str | None,
+    accept_changes: bool,
     include: tuple[Path, ...],
     detach: bool,
     dry_run: bool,
@@ -57,13 +59,14 @@ def command(
     from tuner.execution.signals import raised
 
     with raised():
-        return _submit(file, overrides, resume, include, detach, dry_run, plain, as_json, values)
+        return _submit(file, overrides, resume, accept_changes, include, detach, dry_run, plain, as_json, values)
 
 
 def _submit(
     file: Path | None,
     overrides: tuple[str, ...],
     resume: str | None,
+    accept_changes: bool,
     include: tuple[Path, ...],
     detach: bool,
     dry_run: bool,
@@ -75,8 +78,12 @@ def _submit(
 
     from tuner.cli.options import permitted, settings_given
     from tuner.cli.output import answer_json
+    from tuner.contract import InputError
     from tuner.streams import show_output
 
+    if accept_changes and resume is None:
+        raise InputError("is about a search that is gone on with", where="--accept-changes",
+                         expected="--resume NAME beside it")  # fmt: skip
     if values["kuberay"] or values["slurm"]:
         from tuner.cli.manifest import write_manifest
 
@@ -86,7 +93,7 @@ def _submit(
     address = flags.pop("run.address", None) or os.environ.get("RAY_API_SERVER_ADDRESS") or ""
     cluster = None if dry_run else _cluster(address)
     if resume is not None:
-        order = _resumed(resume, file, overrides, include, flags, cluster, values["allow_module"])
+        order = _resumed(resume, file, overrides, include, flags, cluster, values["allow_module"], accept_changes)
     else:
         order = _fresh(file, overrides, include, flags, permission)
     name, parcel, make = order
@@ -223,6 +230,7 @@ def _resumed(
     flags: dict[str, Any],
     cluster: Cluster | None,
     modules: tuple[str, ...],
+    accept_changes: bool,
 ) -> Order:
     """A search that is on the cluster: its settings are there, only code travels."""
     from tuner.cli.options import flag_of
@@ -238,7 +246,7 @@ def _resumed(
         raise InputError(
             f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
             where=f"--resume {name}",
-            expected="at most --num-trials, --storage-path, --allow-module and --include beside it",
+            expected="at most --num-trials, --storage-path, --allow-module, --accept-changes and --include beside it",
         )
     before = cluster.jobs(name) if cluster else []
     known = before[-1].metadata if before else {}
@@ -247,7 +255,8 @@ def _resumed(
     # What the cluster says of the job is no reason to send a module of this machine there
     code = find_allowed(program, f"--resume {name}", modules)
     named = [own.module for own in code]
-    return name, pack_code(code, include), lambda attempt: make_resume(name, storage, program, flags, attempt, named)
+    parcel = pack_code(code, include)
+    return name, parcel, lambda attempt: make_resume(name, storage, program, flags, attempt, named, accept_changes)
 
 
 def _cluster(address: str) -> Cluster:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli.options import Command, experiment_options, json_option
+from tuner.cli.options import Command, accept_option, experiment_options, json_option
 
 if TYPE_CHECKING:
     from tuner.config import Experiment
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 @click.command("train", cls=Command, short_help="Train once with fixed hyperparameters.")
 @experiment_options(one_run=True)
+@accept_option
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @json_option
-def command(file: Path, overrides: tuple[str, ...], plain: bool, as_json: bool, **values: Any) -> int:
+def command(
+    file: Path, overrides: tuple[str, ...], accept_changes: bool, plain: bool, as_json: bool, **values: Any
+) -> int:
     """Trains once with the hyperparameters of FILE: a search of one trial that nothing stops early.
 
     FILE is an experiment file; `best/train.yaml` of a run trains its winner again.
@@ -32,7 +35,7 @@ def command(file: Path, overrides: tuple[str, ...], plain: bool, as_json: bool, 
     from tuner.execution.search import run_search
 
     with view({}, plain) as listener:
-        outcome = run_search(experiment, [listener], partial(leaving, listener, as_json))
+        outcome = run_search(experiment, [listener], partial(leaving, listener, as_json), accept_changes=accept_changes)
     return conclude(outcome, as_json)
 
 

@@ -66,10 +66,12 @@ def make_resume(
     flags: Mapping[str, Any],
     attempt: int,
     modules: Sequence[str] = (),
+    accept_changes: bool = False,
 ) -> Payload:
     """The job that goes on with the search `name`."""
     storage = require_shared(storage_path)
     words = ["--resume", name, "--storage-path", storage, *flag_words(flags), *module_words(modules)]
+    words += ["--accept-changes"] if accept_changes else []
     return _payload(name, storage, [*words, "--address", "auto", "--events"], attempt, program)
 
 

@@ -242,6 +242,13 @@ RunName = Annotated[
 ]
 
 
+class MadeOf(Section):
+    """A part that trials are made of, by its fingerprint."""
+
+    source: str = Field(description="What the settings call it; under another name it is not compared.")
+    fingerprint: str = Field(description="Of its content.")
+
+
 class Run(Section):
     """Where the search runs, on what, and what it keeps."""
 
@@ -277,6 +284,10 @@ class Run(Section):
     trackers: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = Field(
         default=["tensorboard"],
         description="Where else the search is written down: tensorboard, mlflow, wandb, trackio. []: nowhere.",
+    )
+    made_of: dict[str, MadeOf] = Field(
+        default={},
+        description="Base, tokenizer, rows and code as best/train.yaml tells them: others are refused.",
     )
     min_free_mb: int = Field(
         default=256, ge=0, description="MiB free at the start; a search pauses below a quarter of it."

@@ -21,6 +21,7 @@ remote.py    a packed trial's side of its engine
 ranks.py     a trial in several processes
 disk.py      the pause where the run's disk is full
 settings.py  the settings of a search as its folder keeps them
+ingredients.py what trials are made of, then and now
 pinning.py   the commits of what is named on the hub
 permits.py   code of their own that the user let a search run, for a resume
 token.py     Ray's token, its owner's alone

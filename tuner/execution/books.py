@@ -17,6 +17,7 @@ from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resu
 from tuner.execution import retries
 from tuner.execution.carrying import ask_to_leave
 from tuner.execution.disk import Room, StudyOnDisk
+from tuner.execution.ingredients import other_precision
 from tuner.execution.plaques import Plaques
 from tuner.execution.watchdog import Watchdog
 from tuner.execution.worker import Naming, TrialConfig
@@ -196,8 +197,10 @@ class Books:
         del details["details"]
         self._append(Kind.SETUP, trial_id, details={key: value for key, value in details.items() if value != ""})
         self._plaques.set_up(self._attempts[trial_id].number)
-        if setup.note:
-            self._ledger.append(Kind.NOTE, details={"text": setup.note})
+        other = other_precision(self._record, self._attempts[trial_id].number)
+        for note in (setup.note, "" if other in self._record.notes else other):
+            if note:
+                self._ledger.append(Kind.NOTE, details={"text": note})
 
     def repeated(self, trial_id: str) -> None:
         self._watchdog.heard(trial_id)

@@ -135,7 +135,7 @@ class Ending:
             return
         self._mirror.fetch(best.adapter)
         resolved = read_object(self._folder.resolved)
-        train = fixed_experiment(self._experiment, best.params)
+        train = fixed_experiment(self._experiment, best.params, self._record.facts)
         if write_best(self._folder, self._record, train=train, resolved=resolved) is None:
             text = f"the adapter of trial {best.number} is not where it was saved: there is no best/"
             self._ledger.append(Kind.NOTE, details={"text": text})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from tuner.apart import Apart
 from tuner.config import Experiment
 from tuner.contract import Fault, InputError, Preparation, Reason, Verdict
 from tuner.disks import is_full
+from tuner.execution import ingredients
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, ray_session
 from tuner.execution.disk import Room
 from tuner.execution.ending import NOTHING_KEPT, Ending, Outcome, give_back
@@ -34,6 +35,7 @@ from tuner.results.folder import RunFolder, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.lock import RunLock
 from tuner.results.records import SearchRecord
+from tuner.results.sameness import MADE_OF
 from tuner.watch.listeners import Listeners
 from tuner.watch.trackers import CLOSE_S, CUT_S, Tracker, Tracking, load_tracker
 
@@ -43,10 +45,12 @@ Observer = Callable[[Event], None]
 
 
 def run_search(
-    experiment: Experiment, listeners: Sequence[Observer] = (), leaving: Callable[[Outcome], int] | None = None
-) -> Outcome:
+    experiment: Experiment, listeners: Sequence[Observer] = (), leaving: Callable[[Outcome], int] | None = None, *,
+    accept_changes: bool = False,
+) -> Outcome:  # fmt: skip
     """Runs a search in a new run folder. `listeners` hear every event after it is on disk. leaving: tells an outcome
-    where a signal has to end the process without returning from here.
+    where a signal has to end the process without returning from here. accept_changes: what `run.made_of` expects may
+    be another, with a note.
 
     Raises InputError for what the user wrote, and StopRequested for a signal before the first trial; nothing is left
     behind then.
@@ -64,7 +68,8 @@ def run_search(
             plan = replace(plan, experiment=experiment)
             write_settings(folder, experiment)
             remember(digest_of(folder.resolved), experiment.code.values())
-            outcome = _Search(plan, folder, lock, listeners, signals, SearchRecord(), leaving).run()
+            search = _Search(plan, folder, lock, listeners, signals, SearchRecord(), leaving, accept=accept_changes)
+            outcome = search.run()
             if outcome.signal is not None and not outcome.record.trials:
                 raise StopRequested(outcome.signal)
             return outcome
@@ -90,13 +95,15 @@ def resume_search(
     address: str | None = None,
     leaving: Callable[[Outcome], int] | None = None,
     permission: Permission | None = None,
+    accept_changes: bool = False,
 ) -> Outcome:
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
 
     num_trials: a new total; None for the one it had. address: another cluster than before. leaving: as in `run_search`.
-    permission: what of the user's own code may be run, beside what they let this search run on this machine. Raises
-    InputError where there is no such run, where it is being written by another driver, or where num_trials is less than
-    what has run.
+    permission: what of the user's own code may be run, beside what they let this search run on this machine.
+    accept_changes: goes on, with a note, where base, rows or code are not what they were. Raises InputError where there
+    is no such run, where it is being written by another driver, where num_trials is less than what has run, or for such
+    a change.
     """
     with StopSignals() as signals:
         folder = open_run(storage_path, name)
@@ -114,7 +121,9 @@ def resume_search(
                 "address": address or experiment.run.address,
             }
             experiment = replace(experiment, run=experiment.run.model_copy(update=place))
-            search = _Search(make_plan(experiment), folder, lock, listeners, signals, record, leaving)
+            search = _Search(
+                make_plan(experiment), folder, lock, listeners, signals, record, leaving, accept=accept_changes
+            )
         except Exception:
             lock.release()
             raise
@@ -153,7 +162,10 @@ class _Search:
         signals: StopSignals,
         record: SearchRecord,
         leaving: Callable[[Outcome], int] | None,
+        *,
+        accept: bool,
     ) -> None:
+        self._accept = accept
         self._plan, self._experiment, self._folder, self._lock = plan, plan.experiment, folder, lock
         self._record = record
         self._signals = signals
@@ -233,9 +245,9 @@ class _Search:
         for note in (*notes, token):
             self._note(note)
         preparation = _preparation(preparing.result())
-        self._require_same_data(preparation)
+        facts, same = self._compared(preparation.facts)
         self._mirror.data()
-        self._ledger.append(Kind.PREPARED, details={"facts": dict(preparation.facts), "notes": list(preparation.notes)})
+        self._ledger.append(Kind.PREPARED, details={"facts": facts, "notes": [*preparation.notes, *same]})
         with self._signals.whole():
             from tuner.execution.tune import run_trials  # imports ray.tune: only once there is something to run
 
@@ -288,15 +300,15 @@ class _Search:
         stack.callback(lambda: tracking.close(CUT_S if self._signals.requested() else CLOSE_S))
         return tracking
 
-    def _require_same_data(self, preparation: Preparation) -> None:
-        before, now = (facts.get("data_fingerprint") for facts in (self._record.facts, preparation.facts))
-        if self._record.trials and before and before != now:
-            raise InputError(
-                "the data is not what it was when the search began: old and new losses cannot be compared",
-                where=str(self._folder.path),
-                expected=f"the files of the first session (fingerprint {before}, now {now})",
-                remedy="put them back, or start a new search",
-            )
+    def _compared(self, prepared: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The facts with all that trials are made of among them, and notes where that was another before.
+
+        Raises InputError where it was and the user has not said that it may.
+        """
+        made_of = ingredients.made_of(prepared, self._experiment, self._plan.space)
+        facts = {**prepared, MADE_OF: made_of}
+        same = ingredients.require_same(self._record, facts, self._experiment, self._folder, accept=self._accept)
+        return facts, same
 
     def _note(self, text: str) -> None:
         if not text:

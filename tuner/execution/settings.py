@@ -13,6 +13,7 @@ from tuner.config import Experiment, dump_resolved, load_resolved
 from tuner.contract import InputError
 from tuner.importing import Permission
 from tuner.redaction import redact, redacted
+from tuner.results import sameness
 from tuner.results.folder import RunFolder
 from tuner.results.stranger import read_object
 from tuner.results.versions import versions
@@ -20,14 +21,16 @@ from tuner.seeds import derive_seed
 from tuner.space import with_params
 
 
-def fixed_experiment(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The experiment that trains one point again: every setting of the program, and no search."""
+def fixed_experiment(experiment: Experiment, params: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The experiment that trains one point again: every setting of the program, and no search. facts: of the
+    preparation: what it was trained with, by fingerprint, is expected again."""
+    made_of = sameness.digests(sameness.parts(facts))
     settings = with_params(experiment.settings, params, experiment.program_class)
     return {
         **settings.model_dump(mode="json"),
         "search": {"space": {"parameters": {}}, "num_trials": 1, "seed": experiment.search.seed},
         "scheduler": {"kind": "none", **_group(experiment)},
-        "run": {"program": experiment.program},
+        "run": {"program": experiment.program, **({"made_of": made_of} if made_of else {})},
     }
 
 

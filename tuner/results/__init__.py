@@ -9,6 +9,7 @@ requests.py      what people ask of a running driver, and its answers
 adapters.py      which adapters are kept, and best/ at the end
 export.py        the winner, taken out of its run folder
 model_card.py    the README beside it
+sameness.py      what trials are made of, then and now
 versions.py      the versions of the libraries that trained it
 storage.py       runs kept in an object store
 command_line.py  the commands that a message tells a person to run

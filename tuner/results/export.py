@@ -12,6 +12,7 @@ from tuner.apart import Apart
 from tuner.contract import PROGRAMS, InputError
 from tuner.disks import is_full
 from tuner.importing import Permission, add_folders, find
+from tuner.results import sameness
 from tuner.results.adapters import MANIFEST, checked_manifest
 from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
@@ -26,13 +27,16 @@ def export_best(
     program: str | None = None,
     trust_remote_code: bool = False,
     modules: Sequence[str] = (),
-) -> Path:
-    """Copies `best/` to the new folder `to`; with merge, writes the base with the adapter merged into it.
+    accept_changes: bool = False,
+) -> tuple[Path, tuple[str, ...]]:
+    """Copies `best/` to the new folder `to`; with merge, writes the base with the adapter merged into it. Returns the
+    folder, and notes for the user.
 
     Copied is what the manifest names, once each file has been found to be what was written, and nothing that a link
     leads to. A merge runs the search's program: one that is not shipped must be named again as `program`, and a base
     with code of its own wants `trust_remote_code` again, because what a run folder says is not enough to run code.
-    modules: that may be run wherever they are installed.
+    modules: that may be run wherever they are installed. A shipped program merges into the base that the adapter was
+    trained on, unless `accept_changes` says that another will do.
     Raises InputError where the search has no best trial yet, where a file is damaged, or where `to` holds something.
     """
     if not is_plain_file(folder.best / MANIFEST) or inside(folder.path, folder.best) is None:
@@ -46,6 +50,7 @@ def export_best(
     resolved = _mergeable(folder, program, trust_remote_code, modules) if merge else {}
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError("is already there", where=str(to), expected="a new or an empty folder")
+    notes = _require_same_model(folder, resolved, to, accept=accept_changes) if merge else ()
     try:
         to.mkdir(parents=True, exist_ok=True)
         if not merge:
@@ -57,8 +62,8 @@ def export_best(
         told = f"cannot write here ({error.strerror or error})"
         raise InputError(told, where=str(to), expected="a folder to make", remedy=remedy) from error
     if merge:
-        _merge(folder, to, resolved)
-    return to
+        _call(folder, to, resolved, "merge", str(folder.best), str(to))
+    return to, notes
 
 
 def _mergeable(
@@ -88,12 +93,27 @@ def _mergeable(
     return resolved
 
 
-def _merge(folder: RunFolder, to: Path, resolved: Mapping[str, Any]) -> None:
+def _require_same_model(folder: RunFolder, resolved: Mapping[str, Any], to: Path, *, accept: bool) -> tuple[str, ...]:
+    """Refuses a merge into another base than the adapter was trained on, or tells of it with `accept`."""
+    if resolved["run"]["program"] not in PROGRAMS:
+        return ()
+    before = sameness.parts(folder.record().facts)
+    if not before:
+        return ("an earlier version ran this search: whether the base is the one it trained on cannot be told",)
+    now = sameness.parts(_call(folder, to, resolved, "made_of"))
+    again = run_command_line(folder.path, "export", folder.name, "--to", str(to), "--merge", sameness.ACCEPT)
+    return sameness.require_same(
+        list(sameness.changes(before, now, sameness.MODEL)), where=str(folder.path), since="the adapter was trained",
+        accept=accept, remedy=f"put it back, or export without --merge; to merge all the same: {again}",
+    )  # fmt: skip
+
+
+def _call(folder: RunFolder, to: Path, resolved: Mapping[str, Any], method: str, *arguments: str) -> Any:
+    """What a class method of the search's program returns, in a process of its own."""
     settings = {name: resolved[name] for name in resolved if name not in ("search", "scheduler", "run", "about")}
-    program = resolved["run"]["program"]
-    call = Apart(program, "merge", settings, str(folder.best), str(to), log=_log(folder, to))
+    call = Apart(resolved["run"]["program"], method, settings, *arguments, log=_log(folder, to))
     try:
-        call.result()
+        return call.result()
     finally:
         call.close()
 

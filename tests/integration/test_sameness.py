@@ -1,0 +1,78 @@
+"""A search goes on, and a winner is trained again, with what it was made of; or the user says it may be another."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.programs.made import FILE
+from tuner.config import load_experiment
+from tuner.contract import InputError
+from tuner.execution.search import Outcome, resume_search, run_search
+from tuner.results.ledger import Kind, read_ledger
+
+Toy = Callable[..., Outcome]
+MADE = "tests.programs.made:Made"
+
+
+def test_another_base_is_refused_or_accepted(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path / "base"
+    base.write_text("11")
+    monkeypatch.setenv(FILE, str(base))
+    first = toy(run__program=MADE, search__num_trials=2)
+    told = [e.details["facts"]["made_of"] for e in read_ledger(first.path / "trials.jsonl") if e.event is Kind.PREPARED]
+    assert sorted(told[0]) == ["base", "libraries", "program"] and "made.py" in str(told[0]["program"])
+
+    base.write_text("12")
+    with pytest.raises(InputError) as caught:
+        resume_search(tmp_path, "toy", num_trials=3)
+    assert "the base" in caught.value.what and "weights was 11, is 12" in caught.value.what
+    assert "--accept-changes" in caught.value.remedy and "--resume toy" in caught.value.remedy
+    again = resume_search(tmp_path, "toy", num_trials=3, accept_changes=True)
+    assert again.exit_code == 0 and len(again.record.ended) == 3
+    assert any(note.startswith("accepted: the base") for note in again.record.notes)
+    third = resume_search(tmp_path, "toy", num_trials=4)  # what was accepted is known from there on
+    assert third.exit_code == 0
+
+    experiment = load_experiment(third.path / "best" / "train.yaml", (), {"run.storage_path": str(tmp_path)})
+    assert experiment.run.made_of["base"].source == str(base)
+    base.write_text("13")
+    with pytest.raises(InputError, match="changed since these settings were written"):
+        run_search(experiment)
+    assert [place.name for place in tmp_path.iterdir() if place.is_dir()] == ["toy"], "nothing is left of it"
+    accepted = run_search(experiment, accept_changes=True)
+    assert accepted.exit_code == 0 and any(note.startswith("accepted") for note in accepted.record.notes)
+
+
+def test_own_code_counts_and_an_earlier_versions_ledger_is_gone_on_with(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = toy(search__num_trials=2)
+    from tuner.execution import ingredients
+
+    code = ingredients._code
+    monkeypatch.setattr(ingredients, "_code", lambda module: {**code(module), "programs/toy.py": "another"})
+    with pytest.raises(InputError, match=r"the program tests\.programs\.toy:Toy changed .* programs/toy\.py was "):
+        resume_search(tmp_path, "toy", num_trials=3)
+    monkeypatch.undo()
+
+    ledger = first.path / "trials.jsonl"
+    lines = [line for line in ledger.read_text().splitlines() if json.loads(line)["event"] != "prepared"]
+    ledger.write_text("".join(f"{line}\n" for line in lines))
+    again = resume_search(tmp_path, "toy", num_trials=3)
+    assert again.exit_code == 0 and any("an earlier version began this search" in note for note in again.record.notes)
+
+
+def test_precision_that_follows_the_device_is_told() -> None:
+    from tuner.execution.ingredients import other_precision
+    from tuner.results.records import SearchRecord, TrialRecord
+
+    setups = [{"dtype": "bfloat16", "compute_dtype": None}, {"dtype": "bfloat16"}, {"dtype": "float32"}]
+    record = SearchRecord(trials={n: TrialRecord(number=n, setup=dict(setup)) for n, setup in enumerate(setups)})
+    assert other_precision(record, 1) == ""
+    assert "some trials compute in bfloat16, some in float32" in other_precision(record, 2)
+    assert dataclasses.is_dataclass(record)

@@ -1,0 +1,35 @@
+"""Files known by their content: not by their time, nor by where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tuner.contract import InputError
+
+DIGITS = 16
+"""Of SHA-256, in hex: two files that differ have the same with a chance of 1 in 2^64."""
+
+
+def of_file(file: Path) -> str:
+    """The fingerprint of a file's content, in 0.6 s a GB and what the disk takes. Raises InputError where it cannot be
+    read."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:DIGITS]
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=str(file)) from error
+
+
+def of_path(path: Path) -> dict[str, str]:
+    """Fingerprints by name: of the files in a folder, or of the one file, which is called by its suffix alone."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return {file.relative_to(path).as_posix(): of_file(file) for file in files}
+    return {path.suffix: of_file(path)} if path.is_file() else {}
+
+
+def of_files(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Fingerprints of the files in `folder` whose names begin with one of `names`."""
+    files = sorted(file for file in folder.glob("*") if file.is_file() and file.name.startswith(names))
+    return {file.name: of_file(file) for file in files}

@@ -1,0 +1,102 @@
+"""What a trial is made of, by fingerprint: the base, its tokenizer, the template, the rows. Torch-free.
+
+A search writes them down when it begins, and refuses to go on with others. What lies on this machine is known by its
+content, what comes from the hub by its commit and by its files in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.data import contents, hub, sources, store
+from trainables.models import checkpoint, samples
+from trainables.settings import ModelSettings, Settings
+from tuner.contract import Fault, Reason
+
+MADE_OF = "made_of"
+BASE = "base"
+_CONFIGS = ("config.json", "generation_config.json", checkpoint.INDEX)
+
+Part = dict[str, Any]
+"""source: what the settings call it; files: fingerprint by name."""
+
+
+def of_model(settings: Settings) -> dict[str, Part]:
+    """What the settings name that a trained model depends on, the rows left out: a merge is made of the same."""
+    model, template = settings.model, settings.data.chat_template
+    name, places = model.tokenizer, _places(model)
+    own = name != model.model_name_or_path
+    files = tuple(start for start in store.TOKENIZER_FILES if own or start != "config")  # the base's part has that
+    found = {
+        BASE: _whole(model, _part(model.model_name_or_path, model.model_revision, _base(model, places))),
+        "tokenizer": _part(name, _revision(model), contents.of_files(places[name], files)),
+    }
+    return found | ({"chat template": _part(template, None, contents.of_path(Path(template)))} if template else {})
+
+
+def of_rows(settings: Settings) -> dict[str, Part]:
+    """The files of the rows; of a dataset on the hub the commit alone, which its source says."""
+    data = settings.data
+    found = {"training rows": _part(data.train, data.revision, contents.of_path(Path(data.train)))}
+    if data.validation is not None:
+        files = contents.of_path(Path(data.validation))
+        found["validation rows"] = _part(data.validation, data.validation_revision or data.revision, files)
+    return found
+
+
+def of_ids(settings: Settings, files: Mapping[str, str]) -> dict[str, Part]:
+    """The token ids of each set, which follow from all of the settings that its source stands for."""
+    model = settings.model
+    said = [settings.data.model_dump(), model.tokenizer, model.model_revision, model.tokenizer_revision]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+    return {"token ids": _part(f"(settings {digest})", None, files)}
+
+
+def require_same_base(model: ModelSettings, facts: Mapping[str, Any]) -> None:
+    """Raises Fault where the base on this machine is not the one that was prepared with: changed since, or another
+    under the same path on another node."""
+    known = facts.get(MADE_OF, {}).get(BASE)
+    if known is None:
+        return
+    now = _base(model, _places(model))
+    changed = sorted(name for name in {*now, *known["files"]} if now.get(name) != known["files"].get(name))
+    if changed:
+        raise Fault(
+            Reason.CONFIG,
+            f"the base {model.model_name_or_path} on this machine is not the one that the search began with: "
+            f"{checkpoint.listed(changed)} changed",
+            "put the files back, the same on every node",
+        )
+
+
+def _part(source: str, revision: str | None, files: Mapping[str, str]) -> Part:
+    pinned = f"{source}@{revision}" if revision and sources.is_hub_id(source) else source
+    return {"source": pinned, "files": dict(files)}
+
+
+def _whole(model: ModelSettings, part: Part) -> Part:
+    """Fingerprints of every byte are others than those of samples: not to be compared with them."""
+    return {**part, "source": f"{part['source']} (every byte)"} if model.fingerprint == "whole" else part
+
+
+def _places(model: ModelSettings) -> dict[str, Path]:
+    """Where the base and its tokenizer lie, by the names that the settings give them."""
+    fetched = {source.name: hub.fetch(source) for source in sources.bases(model)}
+    return {name: fetched.get(name, Path(name)) for name in (model.model_name_or_path, model.tokenizer)}
+
+
+def _revision(model: ModelSettings) -> str | None:
+    return model.model_revision if model.tokenizer == model.model_name_or_path else model.tokenizer_revision
+
+
+def _base(model: ModelSettings, places: Mapping[str, Path]) -> dict[str, str]:
+    folder = places[model.model_name_or_path]
+    found = {name: contents.of_file(folder / name) for name in _CONFIGS if (folder / name).is_file()}
+    if model.trust_remote_code:
+        found |= {file.name: contents.of_file(file) for file in sorted(folder.glob("*.py"))}
+    whole = model.fingerprint == "whole"
+    return found | {file.name: samples.of_weights(file, whole=whole) for file in checkpoint.files(folder)}

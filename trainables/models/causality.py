@@ -1,0 +1,51 @@
+"""Whether a base predicts a token from those before it alone.
+
+Transformers makes a language model of a BERT as well: its tokens see those after them, and a loss of nearly nothing is
+learned by copying.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tuner.contract import InputError
+
+_TOKENS = 8
+_EQUAL = {torch.float32: 1e-3}
+_EQUAL_LOW = 3e-2
+"""Of the largest logit: what experts that are grouped otherwise may differ by, in float32 and below."""
+
+
+def require_causal(model: Any, where: str) -> None:
+    """Raises InputError where a token's logits change with a later token.
+
+    Asked by a pass over a row of eight tokens, twice, and only of a model whose attention does not say that it is
+    causal. One that cannot be asked is let through.
+    """
+    said = [module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
+    if said and all(said):
+        return
+    try:
+        sees_ahead = _sees_ahead(model)
+    except Exception:
+        return
+    if sees_ahead:
+        raise InputError(
+            f"the base is no causal language model: in a {type(model).__name__} as this config.json has it, tokens see "
+            "those after them, and would learn to copy",
+            where=where,
+            expected="a decoder, which predicts each token from those before it",
+        )
+
+
+def _sees_ahead(model: Any) -> bool:
+    embeddings = model.get_input_embeddings()
+    row = torch.arange(_TOKENS, device=embeddings.weight.device)[None] % (embeddings.num_embeddings - 1)
+    other = row.clone()
+    other[0, -1] = embeddings.num_embeddings - 1
+    with torch.no_grad():
+        before, after = (model(input_ids=ids).logits[0, :-1].float() for ids in (row, other))
+    allowed = _EQUAL.get(model.dtype, _EQUAL_LOW) * before.abs().max()
+    return bool((before - after).abs().max() > allowed)

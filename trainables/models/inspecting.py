@@ -1,0 +1,121 @@
+"""The base looked at before anything trains: in a process of its own, so that preparing rows needs no torch.
+
+Run as `python -m trainables.models.inspecting`, settings as JSON on standard input, the answer as the last line of
+standard output.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trainables.models import folder as base_folder
+from trainables.models.wholeness import require_whole
+from trainables.settings import ModelSettings
+from tuner.contract import InputError
+
+_PR_SET_PDEATHSIG = 1
+"""Linux's prctl: a signal for this process when its parent dies."""
+
+
+class Inspection:
+    """A look at the base under way, beside the rows: whether its checkpoint has every weight of its model."""
+
+    def __init__(self, model: ModelSettings, folder: Path, memory: Path, files: Mapping[str, str]) -> None:
+        """folder: where the base's files lie. memory: a file that keeps what was found, for a resume; files: the
+        fingerprints of the base, with which that holds."""
+        self._model, self._folder, self._memory = model, folder, memory
+        self._key = json.dumps(
+            [files, model.attn_implementation, *(version(name) for name in ("torch", "transformers"))]
+        )
+        self._process: subprocess.Popen[str] | None = None
+        self._notes = self._remembered()
+        if self._notes is not None or "torch" in sys.modules:  # 4 s for nothing
+            return
+        asked = json.dumps({"model": model.model_dump(mode="json"), "folder": str(folder)})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "trainables.models.inspecting"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(asked)
+            self._process.stdin.close()
+
+    def result(self) -> tuple[str, ...]:
+        """Notes for the user. Raises InputError where the base would be trained with weights that are made up."""
+        if self._notes is not None:
+            return self._notes
+        if self._process is None:
+            return self._remember(inspect(self._model, self._folder))
+        assert self._process.stdout is not None
+        said = self._process.stdout.read().splitlines()
+        code = self._process.wait()
+        try:
+            answer: Mapping[str, Any] = json.loads(said[-1])
+        except (IndexError, ValueError):
+            return (f"the base's weights could not be compared with its config beforehand (exit code {code}): each "
+                    "worker does it when it loads them",)  # fmt: skip
+        if "error" in answer:
+            raise InputError(**answer["error"])
+        return self._remember(tuple(answer["notes"]))
+
+    def close(self) -> None:
+        """Ends it, if it still runs. May be called twice."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _remembered(self) -> tuple[str, ...] | None:
+        if not self._memory.is_file():  # a pipe would block
+            return None
+        try:
+            found = json.loads(self._memory.read_text(encoding="utf-8"))
+            return tuple(map(str, found["notes"])) if found["key"] == self._key else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def _remember(self, notes: tuple[str, ...]) -> tuple[str, ...]:
+        beside = self._memory.with_name(f".{self._memory.name}.{uuid.uuid4().hex[:8]}")
+        with suppress(OSError):  # looked at once more, then
+            beside.write_text(json.dumps({"key": self._key, "notes": notes}), encoding="utf-8")
+            beside.replace(self._memory)
+        return notes
+
+
+def inspect(model: ModelSettings, folder: Path) -> tuple[str, ...]:
+    """Compares the checkpoint's tensors, by name and shape, with the model that transformers makes of config.json."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = base_folder.stored_quantized(config)
+    notes = (f"the base is stored quantized ({stored}) and trained as it is",) if stored not in ("", "nf4") else ()
+    if "auto_map" in config:  # code of its own, which only workers run
+        return notes
+    from trainables.models import loading
+
+    return notes + require_whole(loading.of_headers(model, folder), config, model.model_name_or_path)
+
+
+def _main() -> None:
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    asked = json.loads(sys.stdin.read())
+    answer: dict[str, Any]
+    try:
+        answer = {"notes": inspect(ModelSettings.model_validate(asked["model"]), Path(asked["folder"]))}
+    except InputError as error:
+        parts = {"what": error.what, "where": error.where, "expected": error.expected, "remedy": error.remedy}
+        answer = {"error": parts}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,127 @@
+"""Loads by transformers with what it reports of them; and a load that reads names and shapes alone."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from trainables.models import checkpoint
+from trainables.models.wholeness import Loading
+from trainables.settings import ModelSettings
+from tuner.contract import InputError
+
+Model = Any
+
+_ALONE = threading.RLock()
+"""Held by a load: transformers patches its own classes meanwhile, and two threads would leave them patched."""
+
+_DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
+    "U32": torch.uint32, "I32": torch.int32, "U64": torch.uint64, "I64": torch.int64, "F16": torch.float16,
+    "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+}  # fmt: skip
+"""safetensors' words for what it stores."""
+
+_LINE = re.compile(r"^(\S[^|\n]*?)\s*\|[^|\n]*(MISSING|CONVERSION)", re.MULTILINE)
+"""A line of transformers' report on a load: a weight, and what is wrong with it."""
+
+
+def reported(load: Callable[..., Any], name: str, **options: Any) -> tuple[Model, Loading]:
+    """The model that `load`, a `from_pretrained`, makes, and what was missing, unexpected or of another shape.
+
+    name: of the model's class, for where no model comes of it: a weight could not be put together from several tensors.
+    """
+    with _ALONE, _log() as said:
+        try:
+            model, info = load(output_loading_info=True, ignore_mismatched_sizes=True, **options)
+        except RuntimeError:
+            lines = [line for text in said for line in _LINE.findall(text)]
+            missing, unconverted = ([key for key, what in lines if what == kind] for kind in ("MISSING", "CONVERSION"))
+            if not lines:
+                raise
+            return None, Loading(name, 0, missing=missing, unconverted=unconverted)
+    return model, Loading(
+        type(model).__name__,
+        len(model.state_dict()),
+        info["missing_keys"],
+        info["unexpected_keys"],
+        [(key, tuple(has), tuple(wants)) for key, has, wants in info["mismatched_keys"]],
+    )
+
+
+def of_headers(model: ModelSettings, folder: Path) -> Loading:
+    """What a load of the base in `folder` would report: tensors have names, types and shapes, and no values.
+
+    Transformers' own conversions (experts that are fused, weights that are renamed or tied) are applied. 70 GB take as
+    long as 1 GB does. Weights that are stored quantized want their values to be put together: those are left out.
+    """
+    tensors = {
+        name: torch.empty(tensor.shape, dtype=_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
+        for file in checkpoint.files(folder)
+        for name, tensor in checkpoint.header(file).items()
+    }
+    with _ALONE, told(model.model_name_or_path):
+        config = transformers.AutoConfig.from_pretrained(str(folder))
+        with torch.device("meta"):
+            made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
+        shape, loading = reported(
+            type(made).from_pretrained, type(made).__name__, pretrained_model_name_or_path=None, config=config,
+            state_dict=tensors, device_map={"": "meta"}, attn_implementation=model.attn_implementation,
+        )  # fmt: skip
+    require_trainable(shape, model.model_name_or_path)
+    if getattr(config, "quantization_config", None) is None:
+        return loading
+    return replace(loading, missing=set(loading.missing) - set(loading.unconverted), unconverted=())
+
+
+def require_trainable(base: Model, where: str) -> None:
+    """Raises InputError where a base is stored quantized in a form through which transformers passes no gradient."""
+    quantizer = getattr(base, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.is_trainable:
+        raise InputError(
+            f"the base is stored quantized ({quantizer.quantization_config.quant_method}) in a form that is for "
+            "inference alone",
+            where=where,
+            expected="a base that is not quantized",
+            remedy="take the model that it was made from, with model.quantization nf4 if it is large",
+        )
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """What transformers and safetensors have against a base, as the user reads it."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(message, where=where, expected="a causal language model with safetensors weights") from error
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    """What transformers says of a load to its log, taken out of it."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers.modeling_utils")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -1,0 +1,112 @@
+"""What trials are made of besides what their program prepares: own code, and libraries; and whether it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.config import Experiment
+from tuner.contract import PROGRAMS, InputError
+from tuner.results import sameness
+from tuner.results.command_line import resume_command_line
+from tuner.results.folder import RunFolder
+from tuner.results.records import SearchRecord
+from tuner.results.versions import versions
+from tuner.space import FunctionSpace, Space
+
+_SETS = ("train", "validation")
+_PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
+"""Of a set-up's details, and the setting whose `auto` decides it."""
+
+
+def made_of(facts: Mapping[str, Any], experiment: Experiment, space: Space | FunctionSpace) -> dict[str, Any]:
+    """All parts: those that the program tells in its facts, its own code, a space function's, the libraries."""
+    found = {name: sameness.part(part["source"], part["files"]) for name, part in sameness.parts(facts).items()}
+    if experiment.program not in PROGRAMS:
+        found["program"] = sameness.part(experiment.program, _code(experiment.program_class.__module__))
+    if isinstance(space, FunctionSpace):
+        found["space function"] = sameness.part(space.target, _code(space.target.partition(":")[0]))
+    return {**found, sameness.LIBRARIES: sameness.part("", versions())}
+
+
+def require_same(
+    record: SearchRecord, facts: Mapping[str, Any], experiment: Experiment, folder: RunFolder, *, accept: bool
+) -> tuple[str, ...]:
+    """Compares what is prepared with what the search began with, and with what `run.made_of` expects.
+
+    Raises InputError naming what has changed; with `accept` that is told as a note.
+    """
+    now, notes = sameness.parts(facts), list[str]()
+    if expected := experiment.run.made_of:
+        short = sameness.as_parts({name: part.model_dump() for name, part in expected.items()})
+        found = list(sameness.changes(short, sameness.one_each(now)))
+        remedy = f"put it back, give {sameness.ACCEPT}, or take run.made_of out of the file"
+        notes += sameness.require_same(
+            found, where="run.made_of", since="these settings were written", remedy=remedy, accept=accept
+        )
+    if not record.trials:
+        return tuple(notes)
+    before, where = sameness.parts(record.facts), str(folder.path)
+    since, resume = "the search began", f"{resume_command_line(folder.path)} {sameness.ACCEPT}"
+    remedy = f"put it back, or start a new search; to go on all the same: {resume}"
+    if not before:
+        _require_same_counts(record.facts, facts, where, remedy, accept=accept)
+        return (*notes, "an earlier version began this search and did not write down what its trials are made of: "
+                        "whether the base is the same cannot be told")  # fmt: skip
+    found = list(sameness.changes(before, now))
+    return (*notes, *sameness.require_same(found, where=where, since=since, remedy=remedy, accept=accept))
+
+
+def other_precision(record: SearchRecord, number: int) -> str:
+    """A note where trial `number` computes in another precision than the first trial did, as `auto` has it on another
+    kind of device; "" where it does not."""
+    own = record.trials[number].setup
+    first = next((trial.setup for trial in record.trials.values() if trial.setup and trial.number != number), {})
+    for name, setting in _PRECISION.items():
+        before, now = first.get(name), own.get(name)
+        if before and now and before != now:
+            return (f"some trials compute in {before}, some in {now} ({setting} follows the device): losses differ by "
+                    f"that too; a new search with {setting} set has one for all")  # fmt: skip
+    return ""
+
+
+def _require_same_counts(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: str, remedy: str, *, accept: bool
+) -> None:
+    """Of a search that an earlier version began, the counts of rows and tokens are known."""
+    changed = [name for name in _SETS if before.get(name) != now.get(name)]
+    if changed and not accept:
+        raise InputError(f"the {' and '.join(changed)} rows are not those that the search began with: losses before "
+                         "and after cannot be compared", where=where, expected="the same rows",
+                         remedy=remedy)  # fmt: skip
+
+
+def _code(module: str) -> dict[str, str]:
+    """Fingerprints of all Python files of the package that a module is in, or of its own file. Imports nothing."""
+    try:
+        top = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):  # ValueError: of `__main__`
+        top = None
+    if top is None:
+        return {}
+    if top.submodule_search_locations is None:
+        file = Path(top.origin or "")
+        return {file.name: _fingerprint(file)} if file.is_file() else {}
+    folders = [Path(place) for place in top.submodule_search_locations]
+    return {
+        file.relative_to(folder).as_posix(): _fingerprint(file)
+        for folder in folders
+        for file in sorted(folder.rglob("*.py"))
+        if file.is_file()
+    }
+
+
+def _fingerprint(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    except OSError as error:
+        return f"not readable ({error.strerror})"
