@@ -21,5 +21,5 @@ class Sign:
         now = time.monotonic()
         if now - self._left >= _EVERY_S:
             self._left = now
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.parent.mkdir(exist_ok=True)  # and not its parents: a folder that was moved stays moved
             self._file.touch()

@@ -99,7 +99,7 @@ class Pace:
 def save(folder: Path, values: Mapping[str, Any]) -> Path:
     """Saves a state below an attempt's folder; the one that was the newest becomes the one before."""
     place = folder / STATE
-    place.mkdir(parents=True, exist_ok=True)
+    place.mkdir(exist_ok=True)  # and not its parents: a folder that was moved stays moved
     tensors: dict[str, torch.Tensor] = {}
     text = json.dumps(_take_apart(dict(values), tensors), separators=(",", ":"))
     seen: set[int] = set()

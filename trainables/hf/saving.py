@@ -28,6 +28,7 @@ def replace_adapter(folder: Path, write: Callable[[Path], None]) -> Path:
     place, beside, old = folder / "adapter", folder / ".adapter.new", folder / ".adapter.old"
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
+    folder.stat()  # what writes makes folders that are missing, and one that was moved must stay moved
     try:
         write(beside)
     except BaseException:

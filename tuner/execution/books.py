@@ -7,16 +7,17 @@ that a driver that dies between the two has lost nothing: a resume builds the st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
 from typing import Any
 
 from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
+from tuner.disks import is_of_disk
 from tuner.execution import retries
 from tuner.execution.carrying import ask_to_leave
-from tuner.execution.disk import Room, StudyOnDisk
+from tuner.execution.disk import DiskLost, Room, StudyOnDisk
 from tuner.execution.ingredients import other_precision
 from tuner.execution.plaques import Plaques
 from tuner.execution.watchdog import Watchdog
@@ -41,12 +42,14 @@ class Terms:
 
 
 def _undivided(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A second Ctrl-C comes before or after it, and never between the ledger and the study."""
+    """A second Ctrl-C comes before or after it, and never between the ledger and the study. A disk that fails ends the
+    search, and no trial."""
 
     @wraps(method)
     def entry(books: Books, *arguments: Any, **more: Any) -> Any:
-        with books._whole():
+        with books._whole(), books._on_disk():
             return method(books, *arguments, **more)
+        return None
 
     return entry
 
@@ -131,6 +134,9 @@ class Books:
             return None
         try:
             return self._begin(trial_id)
+        except (OSError, DiskLost) as error:
+            self.give_up(self._room.lost(error) or error)
+            return None
         except Exception as error:  # a user's space function, or the study's disk: end the search, then say so
             self.failure = error if isinstance(error, InputError) else _no_suggestion(len(self._record.trials), error)
             return None
@@ -163,8 +169,9 @@ class Books:
 
     def tick(self) -> None:
         """A turn in Ray's loop, several times a second."""
-        for turn in self._turns:
-            turn()
+        with self._on_disk():
+            for turn in self._turns:
+                turn()
 
     def every_turn(self, turn: Callable[[], None]) -> None:
         """Calls `turn` at each tick."""
@@ -211,6 +218,7 @@ class Books:
         if trial is None:
             return
         self._watchdog.heard(trial_id)
+        self._room.require_here()  # else the adapter lies where the folder was, and nobody will find it
         number = trial.number
         losses = [v for v in (trial.best_eval_loss, evaluation.eval_loss) if v is not None and math.isfinite(v)]
         self._append(
@@ -241,6 +249,10 @@ class Books:
         if trial is None or not trial.is_running:
             return
         verdict = self._killed.pop(trial_id, verdict)
+        of_disk = is_of_disk(verdict)
+        if of_disk and not self.stopping:
+            with self._on_disk():
+                self._room.require_writable()
         given = self._attempts[trial_id].fits.get(verdict.device)
         message = retries.again(verdict, trial, given)
         lost = verdict.reason is Reason.INFRASTRUCTURE
@@ -251,6 +263,9 @@ class Books:
         elif message:
             fit = {"device": verdict.device, "fit": asdict(verdict.fit)} if verdict.fit is not None else {}
             self._retry(trial_id, str(verdict.reason), message, **fit)
+        elif of_disk:  # whatever becomes of the disk, the trial is to blame for nothing
+            self._interrupt(trial.number)
+            self.give_up(self._room.given_up(trial.number, verdict))
         else:
             self._end(trial.number, verdict, traceback)
             if verdict.reason.halts_search:
@@ -311,6 +326,17 @@ class Books:
     def give_up(self, error: Exception) -> None:
         """Ends the search with an error that no trial is to blame for."""
         self.failure = self.failure or error
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Where the disk of the run fails in here, the search ends, and a resume goes on from what is written."""
+        try:
+            yield
+        except (OSError, DiskLost) as error:
+            lost = self._room.lost(error)
+            if lost is None:
+                raise
+            self.give_up(lost)
 
     def stop_when(self, requested: Callable[[], bool], whole: Callable[[], AbstractContextManager[None]]) -> None:
         """Consults `requested` (a signal, say) beside the books' own reasons to stop. whole: what is entered where a

@@ -16,7 +16,7 @@ from pathlib import Path
 from tuner.config import Experiment
 from tuner.contract import InputError, Status, Verdict
 from tuner.disks import is_full
-from tuner.execution.disk import Room
+from tuner.execution.disk import DiskLost, Room
 from tuner.execution.settings import fixed_experiment
 from tuner.execution.signals import StopSignals, leave
 from tuner.results import storage
@@ -36,10 +36,15 @@ SEIZE_S = 1.0
 """For the ledger, where a line is just being written to it; a disk that hangs does not give it."""
 
 
+INTERRUPTED = 130
+"""As after a Ctrl-C: the search was cut off from outside, every report is kept, and a resume goes on."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a search ended. exit_code: 0 done, 1 no usable trial or halted, 3 done with failed trials, 128 + signal
-    after a signal. path: the run folder. trouble: what could not be written at the end, and what to do."""
+    after a signal, `INTERRUPTED` where the disk of the run failed or its folder was moved. path: the run folder.
+    trouble: what could not be written at the end, and what to do."""
 
     record: SearchRecord
     path: Path
@@ -69,11 +74,17 @@ class Ending:
         self._writing = threading.Lock()
         self._outcome: Outcome | None = None
 
-    def write(self, halt: Verdict | None = None, failure: Exception | None = None, trouble: str = "") -> Outcome:
+    def write(
+        self,
+        halt: Verdict | None = None,
+        failure: Exception | None = None,
+        trouble: str = "",
+        lost: DiskLost | None = None,
+    ) -> Outcome:
         """Writes it, and says how the search ended. Does not return where the other thread was first: that one ends
         the process."""
         with self._writing:
-            self._outcome = self._written(halt, failure, trouble)
+            self._outcome = self._written(halt, failure, trouble) if lost is None else self._cut_off(lost)
             return self._outcome
 
     def write_alone(self, number: int) -> None:
@@ -120,6 +131,8 @@ class Ending:
                 self._keep_best()
             self._close_books(halt, failure, code)
         except OSError as error:
+            if (lost := self._room.lost(error)) is not None:
+                return self._cut_off(lost)
             if not is_full(error):
                 raise
             trouble = (
@@ -128,6 +141,17 @@ class Ending:
             )
             code = code or 1
         return Outcome(record, self._folder.path, code, stopped, trouble)
+
+    def _cut_off(self, lost: DiskLost) -> Outcome:
+        """The end where the run folder cannot be written, or is elsewhere: what can still be said is, and a resume
+        writes the rest."""
+        stopped = self._signals.number
+        code = INTERRUPTED if stopped is None else 128 + stopped
+        self._room.open = False
+        details = {"outcome": "interrupted", "message": lost.told, "remedy": "", "exit_code": code}
+        with suppress(OSError):
+            self._ledger.append(Kind.FINISHED, details=details)
+        return Outcome(self._record, lost.place, code, stopped, lost.trouble)
 
     def _keep_best(self) -> None:
         best = self._record.best

@@ -15,10 +15,10 @@ from tuner.addresses import joins
 from tuner.apart import Apart
 from tuner.config import Experiment
 from tuner.contract import Fault, InputError, Preparation, Reason, Verdict
-from tuner.disks import is_full
+from tuner.disks import is_of_disk
 from tuner.execution import ingredients
 from tuner.execution.cluster import dashboard_url, drop_handlers, import_ray, ray_session
-from tuner.execution.disk import Room
+from tuner.execution.disk import DiskLost, Room, refused_by_disk
 from tuner.execution.ending import NOTHING_KEPT, Ending, Outcome, give_back
 from tuner.execution.nodes import RayGone, offered, require_nodes
 from tuner.execution.permits import remember, with_remembered
@@ -76,9 +76,8 @@ def run_search(
         except (InputError, Fault, OSError, KeyboardInterrupt) as error:
             signals.mute()
             give_back(folder)
-            if isinstance(error, OSError) and is_full(error):
-                remedy = "make room, or give another --storage-path"
-                raise InputError(f"no room on the disk ({error})", where=str(folder.path), remedy=remedy) from error
+            if isinstance(error, OSError) and (refusal := refused_by_disk(error, folder.path)) is not None:
+                raise refusal from error
             raise
 
 
@@ -124,8 +123,10 @@ def resume_search(
             search = _Search(
                 make_plan(experiment), folder, lock, listeners, signals, record, leaving, accept=accept_changes
             )
-        except Exception:
+        except Exception as error:
             lock.release()
+            if isinstance(error, OSError) and (refusal := refused_by_disk(error, folder.path)) is not None:
+                raise refusal from error
             raise
         return search.run()
 
@@ -192,23 +193,32 @@ class _Search:
             halt: Verdict | None = None
             failure: Exception | None = None
             trouble = ""
+            lost: DiskLost | None = None
             try:
                 halt = self._carry_out(stack)
             except RayGone as gone:
                 self._signals.comes()
                 trouble = f"{gone}; every report before it is kept\n  try: {resume_command_line(self._folder.path)}"
+            except DiskLost as gone:
+                lost = gone
             except KeyboardInterrupt:  # or what Ray's calls make of it
                 self._signals.number = self._signals.number or signal.SIGINT
             except Fault as fault:
-                halt = None if self._signals.comes() else fault.verdict
+                if not self._signals.comes():
+                    halt = fault.verdict
+                    lost = DiskLost(self._folder.path, halt.message) if is_of_disk(halt) else None
             except Exception as error:
                 # A second signal may end Ray's own calls in any way; so may one that Ray's processes heard first, or
                 # the one that prepares the rows. What was reported is in the ledger by then.
-                failure = None if self._signals.comes() else error
+                if not self._signals.comes():
+                    lost = self._room.lost(error)
+                    failure = error if lost is None else None
             self._signals.mute()
+            if lost is not None and self._signals.number is None and not self._record.trials:
+                failure = lost.refusal
             if failure is not None and not self._record.trials:
                 raise failure
-            outcome = self._ending.write(halt, failure, trouble)
+            outcome = self._ending.write(halt, failure, trouble, lost)
             if failure is not None:
                 raise failure
             return outcome

@@ -168,7 +168,10 @@ def run_trials(
     try:
         tuner.fit()
     except Exception as error:
-        if not is_full(error) or not books.complete:
+        lost = room.lost(error)
+        if lost is not None:
+            books.give_up(lost)
+        elif books.failure is None and not (is_full(error) and books.complete):
             raise  # else Ray has no room for its own last snapshot, which nobody reads
     finally:
         books.close()

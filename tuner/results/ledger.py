@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -146,6 +147,7 @@ class Ledger:
         self._size = os.fstat(self._file.fileno()).st_size
         self._synced = -math.inf
         self._now = steady_clock()
+        self._torn = False
         self._turn = threading.RLock()
 
     def seize(self, within: float) -> bool:
@@ -177,6 +179,8 @@ class Ledger:
 
     def _write(self, line: bytes, *, brief: bool) -> None:
         try:
+            if self._torn:
+                self._take_back()
             written = 0
             while written < len(line):  # a disk that fills up takes a part of a line without complaint
                 written += self._file.write(line[written:]) or 0
@@ -185,9 +189,15 @@ class Ledger:
                 os.fsync(self._file.fileno())
                 self._synced = now
         except OSError:
-            self._file.truncate(self._size)
+            self._torn = True
+            with suppress(OSError):  # else before the next line: a disk that comes back must not find two in one
+                self._take_back()
             raise
         self._size += len(line)
+
+    def _take_back(self) -> None:
+        self._file.truncate(self._size)
+        self._torn = False
 
 
 class UnreadableLine(ValueError):
