@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from tuner.contract import Reason, Status, Verdict
 from tuner.redaction import redact
 from tuner.results.records import RECIPE, TrialRecord
-from tuner.results.witness import lost_end
+from tuner.results.stranger import is_plain_file
+from tuner.results.witness import journal_places, lost_end
 from tuner.seeds import derive_seed
 from tuner.study.samplers import make_sampler, window_of
 
@@ -35,9 +37,12 @@ if TYPE_CHECKING:
     import optuna
 
     from tuner.study.distinct import Drawn
+    from tuner.study.journal import FileLock
 
 SUGGESTED_BY = "suggested_by"
 """The attribute of an Optuna trial that somebody added to a running search."""
+
+_OF_TRIAL = re.compile(r"dashboard:(\d{1,15}):")
 
 INFEASIBLE = frozenset({Reason.DIVERGED, Reason.OUT_OF_MEMORY})
 
@@ -73,7 +78,7 @@ class Study:
     ) -> None:
         import optuna
 
-        from tuner.study.journal import OneWriter, Storage, Window
+        from tuner.study.journal import FileLock
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._sampler = space, sampler
@@ -81,22 +86,39 @@ class Study:
         self._recipe = dict(recipe)
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
+        lock = FileLock(path)
+        locked = lock.acquire()  # what others append now would be lost; whoever does not let go is not waited for
+        try:
+            self._build(path, name, records, lock)
+        finally:
+            if locked:
+                lock.release()
+
+    def _build(self, path: Path, name: str, records: list[TrialRecord], lock: FileLock) -> None:
+        """Writes the journal anew from the records, and what others had noted in the old one."""
+        import optuna
+
+        from tuner.study.journal import Journal, Storage, Window
+
         notes = _Notes.read(path, name)
         # Going on from a ledger that has been cut would run again, and forget, what has ended
         if (error := lost_end(path, notes.states, records)) is not None:
             raise error
         fresh = path.with_name(path.name + ".new")
-        size = window_of(sampler)
-        self._storage = Storage(OneWriter(fresh), Window(size) if size else None)
+        size = window_of(self._sampler)
+        self._journal = Journal(fresh)
+        self._storage = Storage(self._journal, Window(size) if size else None)
         self._study = optuna.create_study(storage=self._storage, study_name=name, direction="minimize")
         for key, value in notes.study.items():
             self._storage.set_study_system_attr(self._study._study_id, key, value)
+        for key, value in notes.study_of_users.items():
+            self._storage.set_study_user_attr(self._study._study_id, key, value)
         for record in records:
-            self._restore(record, notes.trials.get(record.number, {}))
+            self._restore(record, notes.trials.get(record.number, {}), notes.trials_of_users.get(record.number, {}))
         self._asked = len(records)
         if not records:
-            self._study.enqueue_trial(space.encode(recipe))
-        fresh.replace(path)
+            self._study.enqueue_trial(self._space.encode(self._recipe))
+        self._journal.publish(path, lock)
 
     @property
     def optuna(self) -> optuna.Study:
@@ -184,7 +206,7 @@ class Study:
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
-    def _restore(self, record: TrialRecord, system_attrs: Mapping[str, Any]) -> None:
+    def _restore(self, record: TrialRecord, system_attrs: Mapping[str, Any], user_attrs: Mapping[str, Any]) -> None:
         import optuna
         from optuna.trial import TrialState
 
@@ -199,8 +221,8 @@ class Study:
         attrs = dict(system_attrs)
         if infeasible:
             attrs["constraints:trainable"] = 1.0
-        user_attrs = {SUGGESTED_BY: record.added_by} if record.added_by else {}
-        user_attrs |= {"ending": record.ending} if record.reason else {}
+        own = {SUGGESTED_BY: record.added_by} if record.added_by else {}
+        own |= {"ending": record.ending} if record.reason else {}
         started = datetime.fromtimestamp(record.started or 0)
         self._study.add_trial(
             optuna.trial.FrozenTrial(
@@ -213,7 +235,7 @@ class Study:
                 datetime_complete=datetime.fromtimestamp(record.ended or 0) if state != "RUNNING" else None,
                 params=params,
                 distributions={name: distributions[name] for name in params},
-                user_attrs=user_attrs,
+                user_attrs={**user_attrs, **own},
                 system_attrs=attrs,
                 intermediate_values={p.resource: p.eval_loss for p in record.points if p.is_finite},
             )
@@ -247,10 +269,13 @@ def _distributions(distributions: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Notes:
-    """What samplers noted in a journal: on the study (the place in a quasi-random sequence), and on its trials."""
+    """What was noted in a journal beside what the ledger knows: by samplers (the place in a quasi-random sequence) and
+    by others, on the study and on the search's own trials."""
 
     study: Mapping[str, Any] = field(default_factory=dict)
+    study_of_users: Mapping[str, Any] = field(default_factory=dict)
     trials: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    trials_of_users: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     states: Mapping[int, str] = field(default_factory=dict)
     """What it says of how each trial ended."""
 
@@ -261,13 +286,31 @@ class _Notes:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        if not path.exists():
+        if not is_plain_file(path):
             return cls()
+        places, states = journal_places(path)
+        numbers = {place: number for number, place in enumerate(places.own)}
         try:
             study = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
-            of_study = study._storage.get_study_system_attrs(study._study_id)
-            trials = study.get_trials(deepcopy=False)
+            noted = study._storage.get_study_system_attrs(study._study_id)
+            of_users = study.user_attrs
+            trials = {numbers[t._trial_id]: t for t in study.get_trials(deepcopy=False) if t._trial_id in numbers}
         except Exception:  # a damaged journal costs a sampler its notes and nothing else: the ledger rebuilds the study
-            return cls()
-        of_trials = {t.number: json.loads(json.dumps(t.system_attrs)) for t in trials}
-        return cls(of_study, of_trials, {t.number: t.state.name for t in trials})
+            return cls(states=states)
+        return cls(
+            {moved: value for key, value in noted.items() if (moved := _moved(key, numbers)) is not None},
+            of_users,
+            {number: json.loads(json.dumps(t.system_attrs)) for number, t in trials.items()},
+            {number: json.loads(json.dumps(t.user_attrs)) for number, t in trials.items()},
+            states,
+        )
+
+
+def _moved(key: str, numbers: Mapping[int, int]) -> str | None:
+    """An attribute's name in the journal that is written anew, where trials have the places of their numbers; None
+    where it is about a trial that is not there. optuna-dashboard keeps its notes on trials with the study."""
+    found = _OF_TRIAL.match(key)
+    if found is None:
+        return key
+    number = numbers.get(int(found[1]))
+    return None if number is None else f"dashboard:{number}:{key[found.end() :]}"

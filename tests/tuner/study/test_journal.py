@@ -20,7 +20,7 @@ from tuner.contract import Reason, Verdict
 from tuner.results.records import Point, TrialRecord
 from tuner.space import load_space
 from tuner.study import samplers
-from tuner.study.journal import BEST, OneWriter, Storage, Window
+from tuner.study.journal import BEST, Journal, Storage, Window
 from tuner.study.study import Study
 
 SPACE = load_space(
@@ -73,7 +73,7 @@ def test_another_program_reads_what_this_one_knows(tmp_path: Path) -> None:
 
 def test_a_line_is_in_the_file_at_once_and_never_read_back(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
-    backend = OneWriter(path)
+    backend = Journal(path)
     backend.append_logs([{"op_code": 1, "worker_id": "a", "x": 0.1 + 0.2}])
     assert len(path.read_text().splitlines()) == 1
     path.write_text("")
@@ -135,7 +135,7 @@ def test_beyond_its_size_a_resume_still_suggests_what_would_have_come(
 
 
 def test_only_the_window_is_shown_while_a_sampler_looks(tmp_path: Path) -> None:
-    storage = Storage(OneWriter(tmp_path / "study.journal"), Window(size=30))
+    storage = Storage(Journal(tmp_path / "study.journal"), Window(size=30))
     study = optuna.create_study(storage=storage)
     for value in range(50):
         study.add_trial(create_trial(value=value))
