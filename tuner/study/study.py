@@ -57,11 +57,11 @@ class Suggestion:
 
 
 class Study:
-    """An Optuna study with one writer, in a journal file.
+    """The Optuna study of a search, in a journal file that others may write to as well.
 
     path: `study.journal` of the run folder. name: the search's, so that studies do not collide in a shared viewer.
     recipe: the parameters of trial 0. records: what the ledger knows (a resume); the journal is then written anew
-    from them, because the ledger is the truth, keeping only what samplers had noted in the old journal.
+    from them, because the ledger is the truth, keeping what samplers and other programs had noted in the old journal.
     """
 
     def __init__(
