@@ -6,11 +6,12 @@ or a disk hangs. Another thread then writes the same end (`Ending.write_alone`).
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.config import Experiment
@@ -130,17 +131,32 @@ class Ending:
             if failure is None or len(record.ended) > self._ended_before:  # else it stays what it was
                 self._keep_best()
             self._close_books(halt, failure, code)
-        except OSError as error:
-            if (lost := self._room.lost(error)) is not None:
-                return self._cut_off(lost)
-            if not is_full(error):
-                raise
-            trouble = (
-                f"no room on the disk of {self._folder.path}: the end could not be written, every report before it is "
-                f"kept\n  try: make room; this writes what is missing: {resume_command_line(self._folder.path)}"
-            )
-            code = code or 1
+        except Exception as error:
+            return self._unwritten(error, code, _cause(halt, failure, trouble))
         return Outcome(record, self._folder.path, code, stopped, trouble)
+
+    def _unwritten(self, error: Exception, code: int, cause: str) -> Outcome:
+        """The outcome where `error` kept the end from being written. cause: what had ended the search, "" for nothing;
+        it is told first, because the error is only what followed from it or came beside it.
+
+        Raises `error` where it is a fault of the tuner's and there is nothing that it could hide.
+        """
+        stopped, resume = self._signals.number, resume_command_line(self._folder.path)
+        if isinstance(error, OSError) and (lost := self._room.lost(error)) is not None:
+            outcome = self._cut_off(lost)
+            return replace(outcome, trouble=_lines(cause, outcome.trouble))
+        if is_full(error):
+            told = (
+                f"no room on the disk of {self._folder.path}: the end could not be written, every report before it is "
+                f"kept\n  try: make room; this writes what is missing: {resume}"
+            )
+        elif cause or stopped is not None:
+            logging.getLogger(__name__).error("the end could not be written", exc_info=error)
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            told = f"the end could not be written ({why}), every report before it is kept\n  try: {resume}"
+        else:
+            raise error
+        return Outcome(self._record, self._folder.path, code or 1, stopped, _lines(cause, told))
 
     def _cut_off(self, lost: DiskLost) -> Outcome:
         """The end where the run folder cannot be written, or is elsewhere: what can still be said is, and a resume
@@ -175,6 +191,17 @@ class Ending:
                 "exit_code": code,
             },
         )
+
+
+def _cause(halt: Verdict | None, failure: Exception | None, trouble: str) -> str:
+    """What ended a search, in words."""
+    if halt is not None:
+        return f"{halt.message or halt.reason}" + (f"\n  try: {halt.remedy}" if halt.remedy else "")
+    return str(failure) if failure is not None else trouble
+
+
+def _lines(*texts: str) -> str:
+    return "\n".join(filter(None, texts))
 
 
 def give_back(folder: RunFolder) -> None:

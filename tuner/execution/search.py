@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -151,6 +152,20 @@ def _preparation(made: Any) -> Preparation:
     return Preparation(**{**made, "notes": tuple(made["notes"])})
 
 
+def _second_to_an_error(close: Callable[[], None]) -> Callable[..., None]:
+    """Calls `close` at the end of an ExitStack. Where an error is under way there already, its own goes to the log."""
+
+    def leave(kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            close()
+        except Exception:
+            if error is None:
+                raise
+            logging.getLogger(__name__).exception("closing failed after an error")
+
+    return leave
+
+
 class _Search:
     """One session of a search: new or resumed, it is the same. record: what the ledger says, folded under the lock."""
 
@@ -188,8 +203,8 @@ class _Search:
     def run(self) -> Outcome:
         with ExitStack() as stack:
             stack.callback(self._lock.release)
-            stack.callback(self._mirror.close)
-            stack.callback(self._ledger.close)
+            stack.push(_second_to_an_error(self._mirror.close))
+            stack.push(_second_to_an_error(self._ledger.close))
             halt: Verdict | None = None
             failure: Exception | None = None
             trouble = ""
