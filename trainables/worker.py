@@ -114,20 +114,25 @@ def device() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the host, had no room for a tensor."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 @contextmanager
 def faults() -> Iterator[None]:
     """Out of memory, as the driver knows it. The frames that hold the tensors are let go at once."""
-    import torch
-
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        message = str(error).split(". ")[0] or "out of memory"
-        traceback.clear_frames(error.__traceback__)
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is the latter
+        if not is_out_of_memory(error):
             raise
-        message = "the host has too little memory"
+        host = "DefaultCPUAllocator" in str(error)
+        message = "the host has too little memory" if host else str(error).split(". ")[0] or "out of memory"
         traceback.clear_frames(error.__traceback__)
     else:
         return

@@ -189,6 +189,16 @@ def _traceback(error: BaseException | None) -> str:
     return "".join(traceback.format_exception(error))
 
 
+class Unpackable(Fault):
+    """Trials cannot share this base, or this trial cannot share it with others; alone they can train."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(Reason.CONFIG, message, remedy)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unpackable, (self.message, self.remedy)
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What a program made once for all trials, and what it learned about data and base while doing so.

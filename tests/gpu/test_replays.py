@@ -137,7 +137,7 @@ def test_where_memory_gives_out_recordings_go_and_the_trials_stay(
     gone: list[bool] = []
     for name in ("plenty", "tight"):
         engine = bench.engine(1)
-        losses = engine._head.losses
+        losses = engine._passes.head.losses
 
         def tight(hidden: Any, batch: Any, engine: Any = engine, losses: Any = losses) -> Any:
             training = torch.is_grad_enabled()
@@ -147,7 +147,7 @@ def test_where_memory_gives_out_recordings_go_and_the_trials_stay(
             return losses(hidden, batch)
 
         if name == "tight":
-            monkeypatch.setattr(engine._head, "losses", tight)
+            monkeypatch.setattr(engine._passes.head, "losses", tight)
         engine.join(0, assignment(tmp_path / name, TRIALS[0], seed=0))
         curves.append({})
         assert drive(engine, curves[-1]) == {}

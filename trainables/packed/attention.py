@@ -23,12 +23,16 @@ class RowAttention:
     def __init__(self, chosen: str) -> None:
         self._attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[chosen]
         self.batch: Batch | None = None
+        self.window: int | None = None
+        """The fewest tokens that a layer wanted to see; here every layer sees its whole row."""
 
     def __call__(
         self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **more: Any
     ) -> tuple[torch.Tensor, None]:
         """query, key, value: [1, heads, tokens, features]; answers [1, tokens, heads, features]."""
         assert self.batch is not None
+        if (window := more.get("sliding_window")) and (self.window is None or window < self.window):
+            self.window = window
         grid, width, tokens = self.batch.grid, self.batch.width, query.shape[2]
         if grid is None:
             query, key, value = (_apart(part, width) for part in (query, key, value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,17 +14,16 @@ import torch
 
 from trainables import states, worker
 from trainables.hf.guards import SAMPLED, Stillness, check_rows
-from trainables.hf.trial import clock, computes_in_bf16
+from trainables.hf.trial import clock
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, bases, choosing, norms, optimizer, replays, resuming, sites
-from trainables.packed.batches import Batch, collate
+from trainables.packed import adapters, bases, choosing, optimizer, probe, resuming, sites
+from trainables.packed.batches import collate
 from trainables.packed.choosing import Choice
 from trainables.packed.copies import Copies
 from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
-from trainables.packed.head import Head
-from trainables.packed.replays import Replays
+from trainables.packed.passes import Passes
 from trainables.packed.rows import Rows
 from trainables.packed.slot import Slot
 from trainables.packed.stack import Stack
@@ -60,22 +59,17 @@ class Engine:
         tokenizer = inputs.tokenizer
         self._pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         self._model = worker.load_base(self._settings, preparation)
-        bases.check(self._model)
         self.device = base.device()
-        self._autocast = self.device.type == "cuda" and computes_in_bf16(self._model)
-        self._head = Head(self._model)
-        self._attention = bases.row_attention(self._model, self._train, self._validation)
-        if self.device.type == "cuda":
-            norms.attach(self._model)
-        self._board = sites.Board()
-        self._sites = sites.attach(self._model, self._board)
+        bases.check(self._model)
+        alone = probe.Alone(self._model, self._train, longest=max(self._train.longest, self._validation.longest))
+        self._passes = Passes(self._model, record=record)
+        self._board, self._replays, self._sites = self._passes.board, self._passes.replays, self._passes.sites
         self._resident = Resident(self._model)
         self._maker = adapters.Maker(self._resident)
         self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
-        show = partial(self._show, training=True)
-        on = record and replays.possible(self.device)
-        self._replays = Replays(self._backbone, show, self._board, self._sites.values(), on=on)
+        self._make_room(probe.SLOTS)
+        probe.require_independent(self._passes, self._stack, alone)
         self._make_room(slots)
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
@@ -126,7 +120,7 @@ class Engine:
     def _make_room(self, slots: int) -> None:
         """Empty slots, and buffers for their adapters."""
         dtype = adapters.state_dtype(self._model)
-        compute = torch.bfloat16 if self._autocast else dtype
+        compute = torch.bfloat16 if self._passes.autocast else dtype
         shapes = {name: site.shape for name, site in self._sites.items()}
         self._replays.forget()
         self._board.dropouts.clear()
@@ -222,8 +216,8 @@ class Engine:
         tokens = sum(trial.tokens for trial in active) - before
         batch = collate(parts, self._train, self._pad, self.device, self._replays.shapes(tokens))
         self._model.train()
-        with self._in_forward(batch, training=True):
-            losses = self._losses_of(batch, self._replays.hidden) / torch.tensor(divisors).to(
+        with self._passes.shown(batch, training=True):
+            losses = self._passes.losses(batch, self._replays.hidden) / torch.tensor(divisors).to(
                 self.device, non_blocking=True
             )
             # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
@@ -254,7 +248,7 @@ class Engine:
             trial.draw()
         losses = evaluate(
             [trial.number for trial in due], self._validation, self._settings.train.per_device_eval_batch_size,
-            self._pad, self.device, self._measure,
+            self._pad, self.device, self._passes.measure,
         )  # fmt: skip
         failed: list[Outcome] = []
         for trial, loss in zip(due, losses, strict=True):
@@ -312,42 +306,14 @@ class Engine:
         """Loss of one validation batch with the adapter minus without it."""
         size = min(len(self._validation), self._settings.train.per_device_eval_batch_size)
         batch = collate([(trial.number, numpy.arange(size))], self._validation, self._pad, self.device)
-        with_adapter = self._measure(batch).sum().item()
+        with_adapter = self._passes.measure(batch).sum().item()
         scales = {name: site.scales[trial.number] for name, site in self._sites.items()}
         for site in self._sites.values():
             site.rescale(trial.number, 0.0)
-        without = self._measure(batch).sum().item()
+        without = self._passes.measure(batch).sum().item()
         for name, site in self._sites.items():
             site.rescale(trial.number, scales[name])
         return with_adapter - without
-
-    def _measure(self, batch: Batch) -> torch.Tensor:
-        with torch.no_grad(), self._in_forward(batch, training=False):
-            return self._losses_of(batch, self._backbone)
-
-    def _losses_of(self, batch: Batch, hidden: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-        """The negative log-likelihood of every part's rows, summed over their targets."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            return self._replays.making_way(lambda: self._head.losses(hidden(batch), batch))
-
-    def _backbone(self, batch: Batch) -> torch.Tensor:
-        """The base's last hidden states, [1, tokens, features]."""
-        outputs = self._model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
-        hidden: torch.Tensor = outputs.last_hidden_state
-        return hidden
-
-    def _show(self, batch: Batch, *, training: bool) -> None:
-        self._board.show(batch, training=training)
-        self._attention.batch = batch
-
-    @contextmanager
-    def _in_forward(self, batch: Batch, *, training: bool) -> Iterator[None]:
-        self._show(batch, training=training)
-        try:
-            yield
-        finally:
-            self._board.segments = ()
-            self._attention.batch = None
 
     def _sample(self, trial: Slot) -> dict[str, torch.Tensor]:
         # As one tensor: what is asked of a sample is asked of all of its tensors alike

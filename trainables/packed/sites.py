@@ -131,6 +131,7 @@ class Site:
         """So many slots, all of them empty."""
         self.scales, self.ranks = [0.0] * slots, [0] * slots
         self.scale = torch.zeros(slots, 1, 1)
+        self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)  # or the stack before would stay
 
     def rescale(self, slot: int, scale: float) -> None:
         """Sets the factor of a slot's adapter on this layer."""

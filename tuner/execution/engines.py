@@ -22,7 +22,17 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from tuner.contract import Assignment, Evaluation, Preparation, Program, Reason, Setup, Verdict, load_program
+from tuner.contract import (
+    Assignment,
+    Evaluation,
+    Preparation,
+    Program,
+    Reason,
+    Setup,
+    Unpackable,
+    Verdict,
+    load_program,
+)
 from tuner.execution.carrying import Luggage, arrived, carried
 from tuner.execution.resources import SLOT_CPUS, Resources
 from tuner.failures import Failure, capture
@@ -61,7 +71,10 @@ class EngineActor:
         """Makes the engine, and settles how many trials it takes."""
 
         def make() -> Begun:
-            self._make(preparation)
+            try:
+                self._make(preparation)
+            except Unpackable as why:
+                return Begun(0, 0, why.message)
             choice = self._engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=self._beside)
             begun = Begun(int(choice.slots), int(choice.fit), str(choice.note))
             self._slots = begun.slots
@@ -271,7 +284,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Begun:
-    """What an engine settled on: slots to use, how many there is room for, and why in words."""
+    """What an engine settled on: slots to use, how many there is room for, and why in words. No slots: trials on this
+    base cannot be packed."""
 
     slots: int
     fit: int
@@ -287,6 +301,11 @@ class Engines:
     packed: tuple[Any, ...]
     solos: tuple[Any, ...] = ()
     preparation: Preparation | None = None
+
+    def close(self) -> None:
+        """Ends their processes. A second call does nothing."""
+        for actor in (*self.packed, *self.solos):
+            ray.kill(actor)
 
     def begin(self, preparation: Preparation, *, heaviest: Mapping[str, Any], measure: bool) -> list[Begun]:
         """Hands the rows to the engines; returns when they stand. Raises Fault as soon as one cannot.
@@ -379,11 +398,11 @@ def engines(
         ).remote(program, settings)
         for _ in range(resources.workers if mixed else 0)
     )
+    found = Engines(program, settings, made, beside)
     try:
-        yield Engines(program, settings, made, beside)
+        yield found
     finally:
-        for actor in (*made, *beside):
-            ray.kill(actor)
+        found.close()
 
 
 def warm_up(program: str) -> None:

@@ -250,14 +250,7 @@ class _Search:
         about |= {"num_trials": str(self._experiment.search.num_trials)}
         stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about))
         self._signals.listen()  # SIGTERM again: Ray's C++ side has taken it
-        resources = decide(
-            self._experiment.run,
-            self._experiment.scheduler,
-            offered(self._experiment.run.accelerator_type, may_grow=bool(self._experiment.run.scale_to)),
-            self._experiment.search.num_trials,
-            self._plan.trials_per_gpu,
-            learns=self._plan.learns,
-        )
+        resources = self._resources(self._plan.trials_per_gpu)
         different = require_nodes(self._folder.path, self._experiment.program)
         packing = self._start_engines(resources, settings, stack)
         self._listeners.add(self._tracking(stack))
@@ -284,6 +277,17 @@ class _Search:
             signals=self._signals, room=self._room, engines=packing,
         )  # fmt: skip
 
+    def _resources(self, trials_per_gpu: int | str) -> Resources:
+        run = self._experiment.run
+        return decide(
+            run,
+            self._experiment.scheduler,
+            offered(run.accelerator_type, may_grow=bool(run.scale_to)),
+            self._experiment.search.num_trials,
+            trials_per_gpu,
+            learns=self._plan.learns,
+        )
+
     def _start_engines(self, resources: Resources, settings: dict[str, Any], stack: ExitStack) -> Any:
         """Engines for packed trials, which import what they need while the rows are still being prepared."""
         if self._plan.trials_per_gpu == 1:
@@ -300,9 +304,15 @@ class _Search:
         return stack.enter_context(made)
 
     def _settle(self, packing: Any, resources: Resources, preparation: Preparation) -> tuple[Any, Resources]:
-        """Makes the engines ready, and takes no more trials than they say."""
+        """Makes the engines ready, and takes no more trials than they say. No engines where the base takes none."""
         wanted, auto = resources.slots, self._plan.trials_per_gpu == "auto"
         begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto)
+        if why := next((engine.note for engine in begun if not engine.slots), ""):
+            if not auto:
+                raise Fault(Reason.CONFIG, why, "set scheduler.trials_per_gpu to 1, or to auto")
+            packing.close()  # their GPUs are needed
+            self._note(f"one trial at a time on a GPU: {why}")
+            return None, self._resources(1)
         resources = resources.settled(min(engine.slots for engine in begun))
         notes = dict.fromkeys(engine.note for engine in begun if engine.note)
         if not auto and resources.slots < wanted and self._experiment.run.strict:

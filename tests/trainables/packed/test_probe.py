@@ -1,0 +1,131 @@
+"""Whether trials on a base would feel each other is asked of the base: leaky ones are refused, sound ones are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from tests.trainables.packed.bases_zoo import GOOD, LEAKY, build
+from tests.trainables.packed.bench import Bench, Make
+from trainables.packed import attention, bases, probe
+from trainables.packed.passes import Passes
+from trainables.packed.rows import Rows
+from trainables.packed.stack import Stack
+from tuner.contract import Reason, Unpackable
+
+LONGEST = 300
+
+
+def rows() -> Rows:
+    ids = numpy.random.default_rng(1).integers(2, 512, size=2000)
+    return Rows(ids, ids.copy(), numpy.array([0, LONGEST, 2000]))
+
+
+def verdict(model: Any) -> str | None:
+    """Why no trials can be packed on it; None where they can."""
+    try:
+        bases.check(model)
+        alone = probe.Alone(model, rows(), LONGEST)
+        way = Passes(model, record=False)
+        shapes = {name: site.shape for name, site in way.sites.items()}
+        for site in way.sites.values():
+            site.make_room(probe.SLOTS)
+        probe.require_independent(way, Stack(shapes, probe.SLOTS, torch.float32, torch.float32, "cpu"), alone)
+    except Unpackable as why:
+        assert why.reason is Reason.CONFIG and type(model).__name__ in why.message
+        return why.message.partition(": ")[2]
+    return None
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_a_sound_base_is_packed(name: str) -> None:
+    assert verdict(build(*GOOD[name])) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("lfm2", "a row of 300 tokens behind one of 17 comes out otherwise than alone"),
+        ("granite hybrid", "a row of 300 tokens behind one of 17 comes out otherwise than alone"),
+        ("mistral beyond its window", "its attention sees 64 tokens, and rows are longer"),
+        ("gpt2", "its own dropout (transformer.drop.p) draws from one stream for all of them"),
+    ],
+)
+def test_a_base_whose_trials_would_feel_each_other(name: str, told: str) -> None:
+    assert str(verdict(build(*LEAKY[name]))).startswith(told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOOD)
+def test_every_sound_base(name: str) -> None:
+    assert verdict(build(*GOOD[name])) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEAKY)
+def test_every_leaky_base(name: str) -> None:
+    assert verdict(build(*LEAKY[name])) is not None
+
+
+class Leak(torch.nn.Module):
+    """Adds a share of the token before, as the first tap of a convolution does."""
+
+    def __init__(self, layer: Any, share: float, *, back: bool = False) -> None:
+        super().__init__()
+        self.layer, self.share, self.back = layer, share, back
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.layer(x)
+        before = torch.nn.functional.pad(out, (0, 0, 1, 0))[:, :-1]
+        # back: only the gradient takes that way, the sum does not
+        return out + self.share * (before - before.detach() if self.back else before)
+
+
+@pytest.mark.parametrize(("share", "back"), [(1e-3, False), (1e-2, True)])
+def test_a_leak_that_is_small_or_in_the_gradient_alone(share: float, back: bool) -> None:
+    model = build(*GOOD["llama"])
+    mlp = model.model.layers[1].mlp
+    mlp.act_fn = Leak(mlp.act_fn, share, back=back)
+    assert "a row of" in str(verdict(model))
+
+
+def test_a_leak_below_rounding_shows_when_neighbours_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in bf16, where a row in a line never comes out to the bit as alone."""
+    monkeypatch.setattr(probe, "_ROUNDING", {"fp32": 0.5, "bf16": 0.5})
+    model = build(*GOOD["llama"])
+    mlp = model.model.layers[1].mlp
+    mlp.act_fn = Leak(mlp.act_fn, 1e-3)
+    assert "feels what the others say" in str(verdict(model))
+
+
+def test_a_path_that_is_wrong_for_a_row_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention that is handed no scale, say."""
+    call = attention.RowAttention.__call__
+    monkeypatch.setattr(
+        attention.RowAttention, "__call__", lambda self, *given, **more: call(self, *given, **{**more, "scaling": 1.0})
+    )
+    assert "by itself in the engine comes out otherwise than alone" in str(verdict(build(*GOOD["qwen2"])))
+
+
+def test_a_base_that_cannot_take_rows_in_a_line() -> None:
+    model = build(*GOOD["llama"])
+    take = model.model.forward
+
+    def forward(input_ids: Any, position_ids: Any = None, **more: Any) -> Any:
+        if position_ids is not None:
+            raise TypeError("'NoneType' object is not subscriptable")
+        return take(input_ids=input_ids, **more)
+
+    model.model.forward = forward
+    assert "its forward pass fails with rows in a line (TypeError: 'NoneType'" in str(verdict(model))
+
+
+def test_over_nf4(sft_settings: Make, tmp_path: Path) -> None:
+    """A sound base in 4 bit stands; its adapters and the base are as if nobody had asked."""
+    bench = Bench(sft_settings(model={"quantization": {"kind": "nf4", "compute_dtype": "float32"}}), tmp_path)
+    engine = bench.engine(2)
+    assert engine.free == [0, 1] and not engine._stack.width

@@ -1,0 +1,73 @@
+"""A batch's way through the base: shown to its attention and to its adapters, then through the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from trainables.hf.trial import computes_in_bf16
+from trainables.models import base
+from trainables.packed import bases, norms, replays, sites
+from trainables.packed.batches import Batch
+from trainables.packed.head import Head
+from trainables.packed.replays import Replays
+
+
+class Passes:
+    """The base, changed to take rows of several slots one behind the other. Raises Unpackable where it cannot be.
+
+    record: on a GPU, training passes are recorded and replayed where that pays, see replays.py.
+    """
+
+    def __init__(self, model: Any, *, record: bool) -> None:
+        self.model = model
+        self.device = base.device()
+        self.autocast = autocast(model)
+        self.head = Head(model)
+        self.attention = bases.row_attention(model)
+        if self.device.type == "cuda":
+            norms.attach(model)
+        self.board = sites.Board()
+        self.sites = sites.attach(model, self.board)
+        on = record and replays.possible(self.device)
+        show = partial(self._show, training=True)
+        self.replays = Replays(self.backbone, show, self.board, self.sites.values(), on=on)
+
+    def losses(self, batch: Batch, hidden: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        """The negative log-likelihood of every part's rows, summed over their targets. The batch must be shown."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.replays.making_way(lambda: self.head.losses(hidden(batch), batch))
+
+    def measure(self, batch: Batch) -> torch.Tensor:
+        """The same of a batch that nothing is learned from."""
+        with torch.no_grad(), self.shown(batch, training=False):
+            return self.losses(batch, self.backbone)
+
+    def backbone(self, batch: Batch) -> torch.Tensor:
+        """The base's last hidden states, [1, tokens, features]."""
+        outputs = self.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+        hidden: torch.Tensor = outputs.last_hidden_state
+        return hidden
+
+    @contextmanager
+    def shown(self, batch: Batch, *, training: bool) -> Iterator[None]:
+        """Meanwhile attention and adapters know where the batch's rows lie; a backward pass needs that too."""
+        self._show(batch, training=training)
+        try:
+            yield
+        finally:
+            self.board.segments = ()
+            self.attention.batch = None
+
+    def _show(self, batch: Batch, *, training: bool) -> None:
+        self.board.show(batch, training=training)
+        self.attention.batch = batch
+
+
+def autocast(model: Any) -> bool:
+    """Whether products are computed in bf16 whatever the weights are, as SFTTrainer does on a GPU."""
+    return base.device().type == "cuda" and computes_in_bf16(model)
