@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.trainables.packed.bases_zoo import LEAKY, build
 from trainables import states
 from tuner.config import load_experiment
 from tuner.contract import Reason
@@ -93,6 +94,42 @@ def test_auto_says_how_many_it_chose_and_why(ray: None, tmp_path: Path) -> None:
     record = search(tmp_path, "auto", SETTINGS, search__num_trials=4, scheduler__trials_per_gpu="auto")
     assert len(record.ended) == 4
     assert any("at a time (steps a second of all trials, by their number: 1:" in note for note in record.notes)
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a search over a base whose convolution looks at the token before, whoever's it is."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("leaky") / "base"
+    build(*LEAKY["lfm2"], vocab_size=2048).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(ROOT / "tuner" / "demo" / "base").save_pretrained(folder)
+    demo = ROOT / "tuner" / "demo"
+    return {
+        **EVERYTHING, "model.model_name_or_path": str(folder), "train.max_steps": 4,
+        "data.train": str(demo / "train.jsonl"), "data.validation": str(demo / "validation.jsonl"),
+    }  # fmt: skip
+
+
+def test_auto_takes_one_trial_at_a_time_where_the_base_cannot_be_packed(
+    ray: None, leaky: dict[str, Any], tmp_path: Path
+) -> None:
+    record = search(tmp_path, "auto", leaky, scheduler__trials_per_gpu="auto")
+    assert {trial.reason for trial in record.ended} == {Reason.BUDGET} and len(record.ended) == 4
+    (note,) = [note for note in record.notes if "cannot be packed" in note]
+    assert note.startswith("one trial at a time on a GPU: trials on Lfm2ForCausalLM cannot be packed: a row of")
+
+
+@pytest.mark.slow
+def test_a_number_is_refused_before_the_first_trial_where_the_base_cannot_be_packed(
+    ray: None, leaky: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**leaky, "run.name": "asked", "run.storage_path": str(tmp_path), "scheduler.trials_per_gpu": 2}
+    outcome = run_search(load_experiment(None, (), settings))
+    assert outcome.exit_code == 1 and not outcome.record.trials
+    halt = read_ledger(tmp_path / "asked" / "trials.jsonl")[-1].details
+    assert "trials on Lfm2ForCausalLM cannot be packed: a row of" in halt["message"]
+    assert "set scheduler.trials_per_gpu to 1, or to auto" in halt["remedy"]
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ class Plan:
     """A search, resolved. budget: a trial's length. unit: what the ladder counts. max_t: the whole budget in that
     unit; None for tokens until the data has been read. rungs, grace, evaluate_at: shares of the budget. recipe: the
     parameters of trial 0. notes: sentences for the user. trials_per_gpu: as asked for, or 1 where the program can pack
-    nothing that the space draws. mixed: it can pack some, and others run beside them. heaviest: the parameters of the
-    trial that takes most memory."""
+    nothing that the space draws. mixed: it can pack some, and others run beside them. unasked: it could pack some, and
+    nobody has asked. heaviest: the parameters of the trial that takes most memory."""
 
     experiment: Experiment
     program: type[Program]
@@ -36,6 +36,7 @@ class Plan:
     notes: tuple[str, ...]
     trials_per_gpu: int | str = 1
     mixed: bool = False
+    unasked: bool = False
     heaviest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -152,6 +153,7 @@ def make_plan(experiment: Experiment) -> Plan:
         ),
         trials_per_gpu=packing.trials_per_gpu,
         mixed=packing.mixed,
+        unasked=packing.unasked,
         heaviest=_heaviest(program, space),
     )
     plan.ladder()
@@ -165,6 +167,7 @@ def make_plan(experiment: Experiment) -> Plan:
 class _Packing:
     trials_per_gpu: int | str
     mixed: bool = False
+    unasked: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -179,9 +182,8 @@ def _packing(program: type[Program], experiment: Experiment, space: Space | Func
     reasons = [(point, packs(experiment.settings, point)) for point in points]
     refused = [(point, why) for point, why in reasons if why]
     if wanted == 1:
-        few = ("several trials could share a base: --trials-per-gpu auto measures how many pay",)
         could = len(refused) < len(points) and experiment.search.num_trials > 1 and experiment.scheduler.processes == 1
-        return _Packing(1, notes=few if could else ())
+        return _Packing(1, unasked=could)
     if not refused:
         return _Packing(wanted)
     if len(refused) == len(points):

@@ -256,6 +256,11 @@ class _Search:
         self._listeners.add(self._tracking(stack))
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = [*self._plan.notes, *different]
+        if self._plan.unasked and resources.gpus:
+            notes.append(
+                "trials may be able to share a GPU: --trials-per-gpu auto finds out whether this base lets them, and how "
+                "many pay"
+            )
         if torn := self._ledger.torn:
             notes.append(f"the last line of the ledger was torn ({torn} bytes, of a driver that died) and is cut off")
         if url := dashboard_url():

@@ -157,13 +157,13 @@ LEAKY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build(kind: str, change: dict[str, Any], seed: int = 0) -> Any:
+def build(kind: str, change: dict[str, Any], **more: Any) -> Any:
     """The base, as `models.base.load` leaves one: frozen, in evaluation mode."""
     import torch
     import transformers
 
-    config = getattr(transformers, f"{kind}Config")(**{**SHAPE, **change})
-    torch.manual_seed(seed)
+    config = getattr(transformers, f"{kind}Config")(**{**SHAPE, **change, **more})
+    torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
