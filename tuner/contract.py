@@ -183,20 +183,17 @@ class Fault(Exception):
         return Verdict(self.reason, self.message, self.remedy, self.device, self.fit)
 
 
+class Unpackable(Fault):
+    """Trials cannot share this base, or this trial cannot share it with others; alone they can train."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unpackable.from_dict, (self.to_dict(),)
+
+
 def _traceback(error: BaseException | None) -> str:
     if error is None or isinstance(error, Elsewhere):
         return "" if error is None else str(error)
     return "".join(traceback.format_exception(error))
-
-
-class Unpackable(Fault):
-    """Trials cannot share this base, or this trial cannot share it with others; alone they can train."""
-
-    def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(Reason.CONFIG, message, remedy)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Unpackable, (self.message, self.remedy)
 
 
 @dataclass(frozen=True)

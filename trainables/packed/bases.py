@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trainables.packed import attention
-from tuner.contract import Unpackable
+from tuner.contract import Reason, Unpackable
 
 
 def check(model: Any) -> None:
@@ -31,7 +31,8 @@ def row_attention(model: Any) -> attention.RowAttention:
 
 def unpackable(model: Any, why: str) -> Unpackable:
     """The fault of a base that takes no packed trials."""
-    return Unpackable(f"trials on {type(model).__name__} cannot be packed: {why}", "set scheduler.trials_per_gpu to 1")
+    what = f"trials on {type(model).__name__} cannot be packed: {why}"
+    return Unpackable(Reason.CONFIG, what, "set scheduler.trials_per_gpu to 1")
 
 
 def _takes_anything(model: Any) -> bool:

@@ -258,8 +258,8 @@ class _Search:
         notes = [*self._plan.notes, *different]
         if self._plan.unasked and resources.gpus:
             notes.append(
-                "trials may be able to share a GPU: --trials-per-gpu auto finds out whether this base lets them, and how "
-                "many pay"
+                "trials may be able to share a GPU: --trials-per-gpu auto finds out whether this base lets them, and "
+                "how many pay"
             )
         if torn := self._ledger.torn:
             notes.append(f"the last line of the ledger was torn ({torn} bytes, of a driver that died) and is cut off")
