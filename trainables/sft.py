@@ -192,7 +192,7 @@ class SFT:
         settings = self._fitted = fitting.fitted(settings, assignment.fits.get(worker.device()))
         # FSDP leaves a base in shares, with hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
-        with self._memory():
+        with self._memory(), worker.drawn(settings, self._settings):
             self._trial = Trial(
                 settings, assignment, self._resident, self._tokenizer, self._train, self._validation, began,
                 self._group,

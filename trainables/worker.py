@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainables.settings import Settings, steps
-from tuner.contract import ALONE, Fault, Group, InputError, Preparation, Reason, Setup
+from tuner.contract import ALONE, Fault, Group, InputError, Preparation, Reason, Setup, Unpackable
 
 if TYPE_CHECKING:
     from trainables.models.counting import Count
@@ -112,6 +112,18 @@ def device() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def drawn(settings: Settings, recipe: Settings) -> Iterator[None]:
+    """A choice of modules that the base has not, and that this trial alone drew, ends this trial and not the search."""
+    try:
+        yield
+    except Fault as fault:
+        chosen = settings.train.target_modules != recipe.train.target_modules
+        if fault.reason is not Reason.CONFIG or isinstance(fault, Unpackable) or not chosen:
+            raise
+        raise Fault(Reason.ERROR, fault.message, fault.remedy) from fault
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -46,6 +46,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "a disk of 3 MB, full at the end of a search",
         "out of memory",
         "out of memory, in a real trial",
+        "out of memory, in packed trials",
     ),
     "damaged": (
         "a state file cut off or with a bit flipped",

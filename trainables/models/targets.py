@@ -21,15 +21,17 @@ _MLP_LEAVES = frozenset(
 def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
     """What PEFT's `target_modules` takes. A name that matches nothing is a fault of the set-up, with the nearest."""
     if wanted == "all-linear":
-        return "all-linear"
-    names = linear_names(model)
+        return _all_linear(model)
+    names, fused = linear_names(model), _fused(model)
     if isinstance(wanted, str):
         found = _group(names, wanted)
+        if wanted == "mlp":
+            found += [name for name in fused if name in _MLP_LEAVES and name not in found]
         if not found:
             raise Fault(Reason.CONFIG, f"target_modules {wanted} matches nothing: the base has {_leaves(names)}",
                         "give the names as a list, or use all-linear")  # fmt: skip
         return found
-    every = [name for name, _ in model.named_modules()]
+    every = [*(name for name, _ in model.named_modules()), *fused]
     for target in wanted:
         if not any(name == target or name.endswith(f".{target}") for name in every):
             near = difflib.get_close_matches(target, {name.rpartition(".")[2] for name in names}, n=1, cutoff=0.4)
@@ -43,10 +45,45 @@ def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
 
 
 def linear_names(model: Any) -> list[str]:
-    """Every linear layer but the output's: what all-linear means, and all that an adapter may sit on."""
-    kinds = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
+    """Every linear layer but the output's: what all-linear means, and all that an adapter may sit on. As PEFT has it, a
+    class that is derived from one of them is one too (Falcon's, and those of 4 and 8 bit)."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
     head = _output_name(model)
-    return [name for name, module in model.named_modules() if type(module).__name__ in kinds and name != head]
+    return [name for name, module in model.named_modules() if isinstance(module, Linear | Conv1D) and name != head]
+
+
+def _all_linear(model: Any) -> str | list[str]:
+    """The word, which PEFT knows; the layers that it takes where it would refuse some of them (`out_proj` of a Mamba,
+    whose kernel reads the weight and would pass the adapter by)."""
+    names = linear_names(model)
+    refused = {name for name in names if _refused(model, name.rpartition(".")[2])}
+    return [name for name in names if name not in refused] if refused else "all-linear"
+
+
+def _refused(model: Any, leaf: str) -> bool:
+    from peft import LoraConfig
+    from peft.tuners import tuners_utils
+
+    check = getattr(tuners_utils, "_check_lora_target_modules_mamba", lambda *_: None)
+    try:
+        check(LoraConfig(), model, leaf)
+    except ValueError:
+        return True
+    return False
+
+
+def _fused(model: Any) -> list[str]:
+    """Names of layers that this base has no more because its experts are one tensor, and that PEFT still takes for
+    parts of it."""
+    from peft.utils import transformers_weight_conversion as conversion
+
+    kinds = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
+    names = getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {})
+    mapped = names.get(kinds.get(getattr(getattr(model, "config", None), "model_type", None))) or {}
+    held = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
+    return sorted(old for old, new in mapped.items() if new in held)
 
 
 def _output_name(model: Any) -> str | None:

@@ -18,7 +18,7 @@ from trainables.models.counting import Count, count
 from trainables.models.resident import Resident
 from trainables.packed.stack import Pair
 from trainables.settings import Settings
-from tuner.contract import Fault, Reason
+from tuner.contract import Reason, Unpackable
 
 _PREFIX = "base_model.model."
 _KEPT_BYTES = 2 << 30
@@ -102,8 +102,8 @@ def _read(model: Any) -> Made:
     return Made(model.peft_config["default"], adapter, scales, count(model))
 
 
-def _unpackable(why: str) -> Fault:
-    return Fault(Reason.CONFIG, f"{why} and cannot be packed", "set scheduler.trials_per_gpu to 1")
+def _unpackable(why: str) -> Unpackable:
+    return Unpackable(Reason.CONFIG, f"{why} and cannot be packed", "set scheduler.trials_per_gpu to 1")
 
 
 def save(made: Made, adapter: Mapping[str, Pair], folder: Path, base: Any) -> Path:

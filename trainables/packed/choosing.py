@@ -70,7 +70,7 @@ def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: b
     for slots in (1, 2):
         torch.cuda.reset_peak_memory_stats()
         try:
-            with engine.launching():  # recordings would hold what the next one needs
+            with engine.rigid(), engine.launching():  # recordings would hold what the next one needs
                 _seconds_a_step(engine, slots, heaviest, steps=1)
         except Fault as fault:
             if fault.reason is not Reason.OUT_OF_MEMORY:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,25 +17,29 @@ from trainables.hf.guards import SAMPLED, Stillness, check_rows
 from trainables.hf.trial import clock
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, bases, choosing, optimizer, probe, resuming, sites
-from trainables.packed.batches import collate
+from trainables.packed import adapters, bases, choosing, evaluating, optimizer, probe, resuming, sites
+from trainables.packed.adapters import Made
+from trainables.packed.batches import Part, collate
 from trainables.packed.choosing import Choice
 from trainables.packed.copies import Copies
 from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
 from trainables.packed.passes import Passes
+from trainables.packed.room import Pieces, Room
 from trainables.packed.rows import Rows
 from trainables.packed.slot import Slot
 from trainables.packed.stack import Stack
 from trainables.packed.writing import Job, Writer
 from trainables.settings import Settings, with_params
-from tuner.contract import Assignment, Evaluation, Fault, InputError, Preparation, Reason, Setup
+from tuner.contract import Assignment, Evaluation, Fault, Preparation, Reason, Setup, Unpackable
 
 Outcome = tuple[int, Evaluation | Fault]
 """A slot, and its measurement or the reason why it cannot go on."""
 
 _WRITERS = 4
 """Threads that write beside a GPU. Beside a CPU it is one: the steps want the cores."""
+
+_ALONE = "run it unpacked: set scheduler.trials_per_gpu to 1"
 
 
 class Engine:
@@ -66,8 +70,11 @@ class Engine:
         self._board, self._replays, self._sites = self._passes.board, self._passes.replays, self._passes.sites
         self._resident = Resident(self._model)
         self._maker = adapters.Maker(self._resident)
+        self._refused: dict[str, str | None] = {}
         self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
+        self._training = Room(recomputes=self._passes.recomputes)
+        self._measuring = Room(evaluating.TOKENS.get(self.device.type, 4096))
         self._make_room(probe.SLOTS)
         probe.require_independent(self._passes, self._stack, alone)
         self._make_room(slots)
@@ -84,16 +91,9 @@ class Engine:
         began = clock()
         self.leave(slot)
         settings = with_params(self._settings, assignment.params)
-        reason = packs(settings)
-        if reason is not None:
-            raise InputError(reason, where="scheduler.trials_per_gpu", remedy="run this trial unpacked")
         memory = torch.cuda.memory_allocated() if self.device.type == "cuda" else None
-        with worker.faults():
-            made = self._maker.make(settings, assignment.seed)
-            outside = sorted(set(made.adapter) - set(self._sites))
-            if outside:
-                raise Fault(Reason.CONFIG, f"{outside[0]} is no linear layer that can be packed",
-                            "leave it out of target_modules")  # fmt: skip
+        with worker.faults(), worker.drawn(settings, self._settings):
+            made = self._made(settings, assignment.seed)
             if settings.train.lora_r > self._stack.rank:
                 self._replays.forget()  # before the larger buffers want memory
                 self._stack.fit(settings.train.lora_r)
@@ -117,6 +117,34 @@ class Engine:
             resumed_step=trial.step, note=states.told(assignment.number, trial.step, notes),
         )  # fmt: skip
 
+    def refuses(self, params: Mapping[str, Any]) -> str | None:
+        """Why a trial with these parameters cannot be packed on this base; None where it can. Raises a Fault that is no
+        Unpackable where it cannot be trained at all."""
+        settings = with_params(self._settings, params)
+        if (reason := packs(settings)) is not None:
+            return reason
+        key = repr(settings.train.target_modules)  # beyond those that it names, all trials are alike
+        if key not in self._refused:
+            try:
+                with worker.faults():
+                    self._made(settings, seed=0)
+                self._refused[key] = None
+            except Unpackable as why:
+                self._refused[key] = why.message
+        return self._refused[key]
+
+    def _made(self, settings: Settings, seed: int) -> Made:
+        """A trial's adapter. Raises Unpackable where it has parts that no site takes."""
+        if (reason := packs(settings)) is not None:
+            raise Unpackable(Reason.CONFIG, reason, _ALONE)
+        made = self._maker.make(settings, seed)
+        if outside := sorted(set(made.adapter) - set(self._sites)):
+            what = (
+                f"the adapter on {outside[0]} cannot be packed: it is no linear layer, and holds several (experts, say)"
+            )
+            raise Unpackable(Reason.CONFIG, what, _ALONE)
+        return made
+
     def _make_room(self, slots: int) -> None:
         """Empty slots, and buffers for their adapters."""
         dtype = adapters.state_dtype(self._model)
@@ -129,6 +157,8 @@ class Engine:
             site.make_room(slots)
         self._slots: list[Slot | None] = [None] * slots
         self._losses = torch.zeros(slots, device=self.device)
+        """Of the windows since each slot's last evaluation, summed; and of the micro-batches of its open window:"""
+        self._window_losses = torch.zeros(slots, device=self.device)
         # A slot's own and not its trial's: a recorded step draws its masks from the one that it was recorded with
         self._streams = [torch.Generator(self.device) for _ in range(slots)]
 
@@ -179,6 +209,10 @@ class Engine:
         """Whether steps are recorded and replayed."""
         return self._replays.on
 
+    def rigid(self) -> AbstractContextManager[None]:
+        """Meanwhile a step that finds no memory raises, where it would go on in smaller passes."""
+        return self._training.rigid()
+
     def launching(self) -> AbstractContextManager[None]:
         """Meanwhile they are not: every kernel is launched."""
         return self._replays.paused()
@@ -207,30 +241,20 @@ class Engine:
 
     def _step(self, active: Sequence[Slot]) -> list[Outcome]:
         parts, divisors = [], []
-        before = sum(trial.tokens for trial in active)
         for trial in active:
             trial.sign.leave()
             indices, targets = trial.next_batch()
             parts.append((trial.number, indices))
             divisors.append(targets)
-        tokens = sum(trial.tokens for trial in active) - before
-        batch = collate(parts, self._train, self._pad, self.device, self._replays.shapes(tokens))
         self._model.train()
-        with self._passes.shown(batch, training=True):
-            losses = self._passes.losses(batch, self._replays.hidden) / torch.tensor(divisors).to(
-                self.device, non_blocking=True
-            )
-            # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
-            try:
-                losses.sum().backward()
-            except torch.OutOfMemoryError:
-                self._replays.forget()  # or whoever comes next meets the same
-                raise
-        numbers = torch.tensor([trial.number for trial in active], device=self.device)
-        self._losses.index_add_(0, numbers, losses.detach())
+        if short := self._training.run(parts, self._train, partial(self._learn, divisors)):
+            return self._short_of_memory(short, active)
         full = [trial for trial in active if not trial.mid_window]
         if not full:
             return []
+        numbers = torch.tensor([trial.number for trial in full], device=self.device)
+        self._losses.index_add_(0, numbers, self._window_losses.index_select(0, numbers))
+        self._window_losses.index_fill_(0, numbers, 0.0)
         norms = optimizer.apply(self._stack, [trial.update() for trial in full])
         failed: list[Outcome] = []
         for trial, norm in zip(full, norms, strict=True):
@@ -240,16 +264,48 @@ class Engine:
                 trial.stillness.stepped(partial(self._sample, trial), last=trial.done)
         return failed
 
+    def _learn(self, divisors: Sequence[int], pieces: Pieces) -> None:
+        """One pass there and back: adds to the gradients and to the losses of the windows."""
+        tokens = sum(self._train.tokens(piece.rows) for piece in pieces)
+        again = self._training.recompute
+        shapes = None if again else self._replays.shapes(tokens)
+        batch = collate([(piece.slot, piece.rows) for piece in pieces], self._train, self._pad, self.device, shapes)
+        by = torch.tensor([divisors[piece.part] for piece in pieces]).to(self.device, non_blocking=True)
+        recomputing = self._passes.recomputing() if again else nullcontext()
+        with self._passes.shown(batch, training=True), recomputing:
+            losses = self._passes.losses(batch, self._passes.backbone if again else self._replays.hidden) / by
+            # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
+            losses.sum().backward()
+        slots = torch.tensor([piece.slot for piece in pieces], device=self.device)
+        self._window_losses.index_add_(0, slots, losses.detach())
+
+    def _short_of_memory(self, short: Pieces, active: Sequence[Slot]) -> list[Outcome]:
+        """Takes the trials back to where their windows began, and makes passes smaller; where they cannot be, the trial
+        whose row has no room fails."""
+        self._replays.forget()  # or whoever comes next meets the same
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        for trial in active:
+            trial.rewind()
+            self._stack.grads[trial.number].zero_()
+            self._window_losses[trial.number] = 0.0
+        if self._training.shrink(short, self._train):
+            return []
+        trial = self._held(short[0].slot)
+        trial.failed = True
+        length = self._train.tokens(short[0].rows)
+        fault = Fault(Reason.OUT_OF_MEMORY, f"out of memory at a single row of {length} tokens",
+                      "lower data.max_length", worker.device())  # fmt: skip
+        return [(trial.number, fault)]
+
     def _evaluate(self, due: Sequence[Slot]) -> list[Outcome]:
         """Measures, and has written what is to be kept; gives those that failed."""
         sums = self._losses.tolist()
         self._model.eval()
         for trial in due:
             trial.draw()
-        losses = evaluate(
-            [trial.number for trial in due], self._validation, self._settings.train.per_device_eval_batch_size,
-            self._pad, self.device, self._passes.measure,
-        )  # fmt: skip
+        batch_size = self._settings.train.per_device_eval_batch_size
+        losses = evaluate([trial.number for trial in due], self._validation, batch_size, self._sums)
         failed: list[Outcome] = []
         for trial, loss in zip(due, losses, strict=True):
             with _failing(trial, failed):
@@ -305,15 +361,33 @@ class Engine:
     def _effect(self, trial: Slot) -> float:
         """Loss of one validation batch with the adapter minus without it."""
         size = min(len(self._validation), self._settings.train.per_device_eval_batch_size)
-        batch = collate([(trial.number, numpy.arange(size))], self._validation, self._pad, self.device)
-        with_adapter = self._passes.measure(batch).sum().item()
+        part = trial.number, numpy.arange(size)
+        with_adapter = self._sums([part]).item()
         scales = {name: site.scales[trial.number] for name, site in self._sites.items()}
         for site in self._sites.values():
             site.rescale(trial.number, 0.0)
-        without = self._passes.measure(batch).sum().item()
+        without = self._sums([part]).item()
         for name, site in self._sites.items():
             site.rescale(trial.number, scales[name])
         return with_adapter - without
+
+    def _sums(self, parts: Sequence[Part]) -> torch.Tensor:
+        """The negative log-likelihood of every part of the validation set, summed over its targets."""
+        sums = torch.zeros(len(parts), device=self.device)
+
+        def one(pieces: Pieces) -> None:
+            batch = collate([(piece.slot, piece.rows) for piece in pieces], self._validation, self._pad, self.device)
+            numbers = torch.tensor([piece.part for piece in pieces], device=self.device)
+            sums.index_add_(0, numbers, self._passes.measure(batch))
+
+        while short := self._measuring.run(parts, self._validation, one):
+            self._replays.forget()
+            if not self._measuring.shrink(short, self._validation):
+                length = self._validation.tokens(short[0].rows)
+                raise Fault(Reason.OUT_OF_MEMORY, f"at an evaluation: out of memory at a single row of {length} tokens",
+                            "lower data.max_length", worker.device())  # fmt: skip
+            sums.zero_()
+        return sums
 
     def _sample(self, trial: Slot) -> dict[str, torch.Tensor]:
         # As one tensor: what is asked of a sample is asked of all of its tensors alike

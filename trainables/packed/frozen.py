@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from trainables.packed.stack import Shape
-from tuner.contract import Fault, Reason
+from tuner.contract import Reason, Unpackable
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,15 @@ class Frozen:
 
 def freeze(name: str, module: Any) -> Frozen:
     """The layer's part in a backward pass, for the kinds of linear layers a base is loaded with."""
-    kind = type(module).__name__
-    if kind == "Linear":
-        return Frozen(Shape(module.in_features, module.out_features), partial(_back_linear, module))
-    if kind == "Linear4bit":
-        return Frozen(Shape(module.in_features, module.out_features), partial(_back_4bit, module))
-    if kind == "Conv1D":  # transformers' own: a linear layer with its weight the other way round
+    if isinstance(module, Conv1D):  # transformers' own: a linear layer with its weight the other way round
         inputs, outputs = module.weight.shape
         return Frozen(Shape(inputs, outputs), partial(_back_conv1d, module))
-    raise Fault(Reason.CONFIG, f"{name} is a {kind}: no trials can be packed on it",
-                "set scheduler.trials_per_gpu to 1")  # fmt: skip
+    if getattr(module.weight, "quant_state", None) is not None:
+        return Frozen(Shape(module.in_features, module.out_features), partial(_back_4bit, module))
+    if module.weight.is_floating_point():  # whether it is no more than that the probe finds out
+        return Frozen(Shape(module.in_features, module.out_features), partial(_back_linear, module))
+    raise Unpackable(Reason.CONFIG, f"{name} is a {type(module).__name__}: no trials can be packed on it",
+                     "set scheduler.trials_per_gpu to 1")  # fmt: skip
 
 
 def _back_linear(module: Any, grad: torch.Tensor) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from trainables.hf.trial import computes_in_bf16
 from trainables.models import base
@@ -62,6 +63,49 @@ class Passes:
         finally:
             self.board.segments = ()
             self.attention.batch = None
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the base's layers can compute their activations twice, and not keep them."""
+        return bool(getattr(self.model, "supports_gradient_checkpointing", False))
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Meanwhile they do, with the dropout masks that they drew the first time. For this pass alone: what PEFT makes
+        of a base depends on whether it is set."""
+        again = partial(checkpoint, use_reentrant=False, context_fn=self._drawing_alike)
+        self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=again)
+        try:
+            yield
+        finally:
+            self.model._set_gradient_checkpointing(enable=False)
+
+    def _drawing_alike(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """What a layer runs in, and what it runs in again."""
+        began: list[torch.Tensor] = []
+
+        @contextmanager
+        def first() -> Iterator[None]:
+            began.extend(stream.get_state() for stream in self._streams())
+            yield
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            now = [stream.get_state() for stream in self._streams()]
+            self._set_streams(began)
+            try:
+                yield
+            finally:
+                self._set_streams(now)
+
+        return first(), again()
+
+    def _streams(self) -> list[torch.Generator]:
+        return [dropout.stream for dropout in self.board.dropouts.values()]
+
+    def _set_streams(self, states: Sequence[torch.Tensor]) -> None:
+        for stream, state in zip(self._streams(), states, strict=True):
+            stream.set_state(state)
 
     def _show(self, batch: Batch, *, training: bool) -> None:
         self.board.show(batch, training=training)

@@ -46,6 +46,7 @@ class Slot:
         self._windows = windows(rows, shape.micro, shape.accumulation, assignment.seed)
         self._waiting: deque[Indices] = deque()
         self._window: Window | None = None
+        self._before: tuple[int, torch.Tensor | None] = 0, None
         self._began = began
         self._best = math.inf
         self._evaluated = 0
@@ -116,11 +117,21 @@ class Slot:
             self._waiting.extend(self._window.batches)
             if self._window.opens_epoch:
                 self.draw()
+            self._before = self.tokens, self.stream.get_state() if self.settings.train.lora_dropout else None
         assert self._window is not None
         batch = self._waiting.popleft()
         self.tokens += self._rows.tokens(batch)
         self.mid_window = bool(self._waiting)
         return batch, max(1, self._window.targets)
+
+    def rewind(self) -> None:
+        """Back to where the window began, dropout's stream too: it is taken again from its first micro-batch."""
+        assert self._window is not None
+        self._waiting = deque(self._window.batches)
+        self.tokens, state = self._before
+        if state is not None:
+            self.stream.set_state(state)
+        self.mid_window = False
 
     def draw(self) -> None:
         """What a solo run's loaders draw whenever one begins; after it come the same dropout masks."""

@@ -58,8 +58,9 @@ class ModelSettings(Section):
     quantization: Quantization = Unquantized()
     """`none`, or `nf4` for QLoRA."""
 
-    attn_implementation: str = "sdpa"
-    """Attention kernel, in transformers' words. One of the hub (org/name) is code, and needs trust_remote_code."""
+    attn_implementation: str | None = None
+    """Attention kernel, in transformers' words; null: what it takes for this base, `sdpa` where the base has it. One of
+    the hub (org/name) is code, and needs trust_remote_code."""
 
     fingerprint: Literal["sampled", "whole"] = "sampled"
     """How a resume tells that the base's weights are the same: by samples of every tensor, or by every byte."""
@@ -75,7 +76,7 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _kernel_is_trusted(self) -> ModelSettings:
-        if "/" in self.attn_implementation and not self.trust_remote_code:
+        if "/" in (self.attn_implementation or "") and not self.trust_remote_code:
             raise ValueError("attn_implementation names code on the hub: it needs trust_remote_code")
         return self
 

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,8 +75,13 @@ class EngineActor:
                 self._make(preparation)
             except Unpackable as why:
                 return Begun(0, 0, why.message)
+            refuses = getattr(self._engine, "refuses", lambda _: None)
+            reasons = [refuses(point) for point in asked.points]
+            if reasons and all(reasons):
+                return Begun(0, 0, str(reasons[0]))
+            refused = next((str(why) for why in reasons if why), "")
             choice = self._engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=self._beside)
-            begun = Begun(int(choice.slots), int(choice.fit), str(choice.note))
+            begun = Begun(int(choice.slots), int(choice.fit), str(choice.note), refused)
             self._slots = begun.slots
             return begun
 
@@ -103,7 +108,7 @@ class EngineActor:
         self._closed = True
         return self.trials()
 
-    def start(self, assignment: Assignment, preparation: Preparation) -> Setup | Failure | None:
+    def start(self, assignment: Assignment, preparation: Preparation) -> Setup | Refused | Failure | None:
         """Brings a trial; answers with its set-up, or None where every slot is taken."""
         luggage = capture(lambda: Luggage(assignment))  # here and not in the loop: its neighbours train on
         if isinstance(luggage, Failure):
@@ -133,7 +138,9 @@ class EngineActor:
             made: Any = load_program(self._program)
             self._engine = made.pack(self._settings, arrived(preparation), self._slots, beside=self._beside)
 
-    def _join(self, assignment: Assignment, preparation: Preparation, luggage: Luggage) -> Setup | Evaluation | None:
+    def _join(
+        self, assignment: Assignment, preparation: Preparation, luggage: Luggage
+    ) -> Setup | Evaluation | Refused | None:
         number = assignment.number
         self._leave(number)  # an attempt whose actor was lost did not say goodbye
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
@@ -141,7 +148,11 @@ class EngineActor:
             return None
         self._make(preparation)
         self._places[number], self._mail[number], self._luggage[number] = slot, SimpleQueue(), luggage
-        return checked(self._engine.join(slot, assignment))
+        try:
+            return checked(self._engine.join(slot, assignment))
+        except Unpackable as why:
+            self._leave(number)
+            return Refused(why.message)
 
     def _confirm(self, number: int) -> None:
         if (slot := self._places.get(number)) is not None:  # else the engine failed; the trial's mail says how
@@ -276,20 +287,30 @@ class SoloActor:
 
 @dataclass(frozen=True)
 class Asked:
-    """heaviest: parameters of the trial that takes most memory. measure: whether to find out how many trials pay."""
+    """heaviest: parameters of the trial that takes most memory. measure: whether to find out how many trials pay.
+    points: parameters of trials as different as the space has them, to be asked whether they can be packed."""
 
     heaviest: Mapping[str, Any]
     measure: bool
+    points: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Begun:
     """What an engine settled on: slots to use, how many there is room for, and why in words. No slots: trials on this
-    base cannot be packed."""
+    base cannot be packed. refused: why some of the space's cannot, "" where all can."""
 
     slots: int
     fit: int
     note: str
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An engine's answer to a trial that it cannot pack, and that may be trained beside it."""
+
+    why: str
 
 
 @dataclass(frozen=True)
@@ -307,12 +328,19 @@ class Engines:
         for actor in (*self.packed, *self.solos):
             ray.kill(actor)
 
-    def begin(self, preparation: Preparation, *, heaviest: Mapping[str, Any], measure: bool) -> list[Begun]:
+    def begin(
+        self,
+        preparation: Preparation,
+        *,
+        heaviest: Mapping[str, Any],
+        measure: bool,
+        points: Sequence[Mapping[str, Any]],
+    ) -> list[Begun]:
         """Hands the rows to the engines; returns when they stand. Raises Fault as soon as one cannot.
 
         It waits as long as it takes: a large base loads for half an hour, and nodes may have to come first.
         """
-        asked = Asked(heaviest, measure)
+        asked = Asked(heaviest, measure, points)
         answers = waiting = [engine.begin.remote(preparation, asked) for engine in self.packed]
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=LOOK_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ class Plan:
     unit; None for tokens until the data has been read. rungs, grace, evaluate_at: shares of the budget. recipe: the
     parameters of trial 0. notes: sentences for the user. trials_per_gpu: as asked for, or 1 where the program can pack
     nothing that the space draws. mixed: it can pack some, and others run beside them. unasked: it could pack some, and
-    nobody has asked. heaviest: the parameters of the trial that takes most memory."""
+    nobody has asked. heaviest: the parameters of the trial that takes most memory. points: parameters of trials as
+    different as the space has them."""
 
     experiment: Experiment
     program: type[Program]
@@ -38,6 +39,7 @@ class Plan:
     mixed: bool = False
     unasked: bool = False
     heaviest: Mapping[str, Any] = field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] = ()
 
     @property
     def memory(self) -> Mapping[str, int] | None:
@@ -155,6 +157,7 @@ def make_plan(experiment: Experiment) -> Plan:
         mixed=packing.mixed,
         unasked=packing.unasked,
         heaviest=_heaviest(program, space),
+        points=_extremes(space),
     )
     plan.ladder()
     for point in _extremes(space):

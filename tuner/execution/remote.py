@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from tuner.contract import Assignment, Evaluation, Fault, Reason, Setup, load_program
-from tuner.execution.engines import Engines
+from tuner.execution.engines import Engines, Refused
 from tuner.failures import Failure
 
 ANSWERS_WITHIN_S = 5.0
@@ -49,9 +49,18 @@ class RemoteProgram:
             for place in sorted((place for place in free if free[place]), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
                 setup = self._answer(self._call("start", "set up").remote(assignment, self._all.preparation))
+                if isinstance(setup, Refused):
+                    self._go_beside(setup)
+                    break
                 if setup is not None:
                     return setup
             time.sleep(0.05 if free else 1.0)
+
+    def _go_beside(self, refused: Refused) -> None:
+        """Looks for a place beside an engine from now on. A trial for which there is none ends, and no other."""
+        if not self._all.solos or self._engines is self._all.solos:
+            raise Fault(Reason.ERROR, refused.why, "set scheduler.trials_per_gpu to 1")
+        self._engines = self._all.solos
 
     def step(self) -> Evaluation:
         return self._answer(self._call("step", "in its slot").remote(self._number))

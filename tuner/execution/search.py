@@ -252,7 +252,7 @@ class _Search:
         self._signals.listen()  # SIGTERM again: Ray's C++ side has taken it
         resources = self._resources(self._plan.trials_per_gpu)
         different = require_nodes(self._folder.path, self._experiment.program)
-        packing = self._start_engines(resources, settings, stack)
+        packing = self._start_engines(resources, settings, stack, mixed=self._plan.mixed)
         self._listeners.add(self._tracking(stack))
         self._ledger.append(Kind.SEARCH, details=self._opening(resources))
         notes = [*self._plan.notes, *different]
@@ -276,7 +276,7 @@ class _Search:
 
         drop_handlers()
         if packing is not None:
-            packing, resources = self._settle(packing, resources, preparation)
+            packing, resources = self._settle(packing, resources, preparation, stack)
         return run_trials(
             self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
             signals=self._signals, room=self._room, engines=packing,
@@ -293,7 +293,7 @@ class _Search:
             learns=self._plan.learns,
         )
 
-    def _start_engines(self, resources: Resources, settings: dict[str, Any], stack: ExitStack) -> Any:
+    def _start_engines(self, resources: Resources, settings: dict[str, Any], stack: ExitStack, *, mixed: bool) -> Any:
         """Engines for packed trials, which import what they need while the rows are still being prepared."""
         if self._plan.trials_per_gpu == 1:
             return None
@@ -303,21 +303,29 @@ class _Search:
             resources,
             program=self._experiment.program,
             settings=settings,
-            mixed=self._plan.mixed,
+            mixed=mixed,
             accelerator_type=self._experiment.run.accelerator_type,
         )
         return stack.enter_context(made)
 
-    def _settle(self, packing: Any, resources: Resources, preparation: Preparation) -> tuple[Any, Resources]:
+    def _settle(
+        self, packing: Any, resources: Resources, preparation: Preparation, stack: ExitStack
+    ) -> tuple[Any, Resources]:
         """Makes the engines ready, and takes no more trials than they say. No engines where the base takes none."""
         wanted, auto = resources.slots, self._plan.trials_per_gpu == "auto"
-        begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto)
+        begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto, points=self._plan.points)
         if why := next((engine.note for engine in begun if not engine.slots), ""):
             if not auto:
                 raise Fault(Reason.CONFIG, why, "set scheduler.trials_per_gpu to 1, or to auto")
             packing.close()  # their GPUs are needed
             self._note(f"one trial at a time on a GPU: {why}")
             return None, self._resources(1)
+        if (why := next((engine.refused for engine in begun if engine.refused), "")) and not packing.solos:
+            # Only the base could tell: the engines are made anew, with a place beside each
+            packing.close()
+            self._note(f"a trial that cannot be packed runs alone, beside the packed ones: {why}")
+            packing = self._start_engines(resources, dict(packing.settings), stack, mixed=True)
+            begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto, points=())
         resources = resources.settled(min(engine.slots for engine in begun))
         notes = dict.fromkeys(engine.note for engine in begun if engine.note)
         if not auto and resources.slots < wanted and self._experiment.run.strict:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.trainables.packed.bench import Bench, assert_same, assignment, drive, take
-from tuner.contract import Evaluation, Fault, InputError, Reason
+from tuner.contract import Evaluation, Fault, InputError, Reason, Unpackable
 
 PARAMS: list[dict[str, Any]] = [
     {"max_steps": 6},
@@ -183,7 +183,7 @@ def test_an_adapter_without_effect_is_frozen(bench: Bench, tmp_path: Path) -> No
 )
 def test_what_cannot_be_packed(bench: Bench, tmp_path: Path, params: dict[str, Any], told: str) -> None:
     engine = bench.engine(1)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises((InputError, Unpackable), match=told):
         engine.join(0, assignment(tmp_path, params, seed=0))
     assert engine.free == [0]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
-from trainables.packed import batches, delta, engine, evaluating
+from trainables.packed import batches, delta, engine
 from trainables.packed.batches import Shapes
 from trainables.packed.replays import Replays
 from tuner.contract import Evaluation
@@ -67,7 +67,7 @@ def test_filler_is_no_part_of_a_trial(
     cpu, gpu = torch.device("cpu"), SimpleNamespace(type="cuda")
     to = batches._to
     monkeypatch.setattr(batches, "_to", lambda _, arrays: to(cpu, arrays))
-    for module in (engine, evaluating):
+    for module in (engine,):
         monkeypatch.setattr(
             module, "collate", lambda parts, rows, pad, _, *more: batches.collate(parts, rows, pad, gpu, *more)
         )
