@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.trainables.packed.bases_zoo import LEAKY, build
+from tests.trainables.packed.architectures import LEAKY, build
 from trainables import states
 from tuner.config import load_experiment
 from tuner.contract import Reason

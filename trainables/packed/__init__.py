@@ -1,7 +1,8 @@
 """Packed trials: one resident base, several LoRA trials in one forward and backward, each exactly its solo run.
 
 eligible.py    which settings can be packed, and why others cannot; torch-free
-bases.py       which bases trials can be packed on
+bases.py       which bases trials can be packed on, as far as their code says it
+probe.py       the same, asked of the base: do rows feel their neighbours
 rows.py        rows as flat arrays, and the order a solo run reads them in
 batches.py     micro-batches of several slots as one, and the few shapes that they are brought to
 attention.py   attention over rows that lie one behind the other, so that nothing else sees padding
@@ -14,6 +15,8 @@ optimizer.py   AdamW and clipping, every slot with its own rate, decay and step 
 adapters.py    a slot's adapter as PEFT makes it under the trial's seed, and as PEFT's files
 slot.py        one trial: its rows, its schedule, where it stands, what it is waiting for
 replays.py     the base's pass over batches of fixed shapes, recorded as CUDA graphs
+passes.py      a batch's way through the base: attention, adapters, head
+room.py        a step in as many passes as memory takes
 head.py        the loss of a batch, by the head that SFTTrainer uses
 evaluating.py  the validation loss of several slots at once
 resuming.py    a slot's state on disk, to go on from elsewhere

@@ -280,16 +280,17 @@ class Engine:
         self._window_losses.index_add_(0, slots, losses.detach())
 
     def _short_of_memory(self, short: Pieces, active: Sequence[Slot]) -> list[Outcome]:
-        """Takes the trials back to where their windows began, and makes passes smaller; where they cannot be, the trial
-        whose row has no room fails."""
-        self._replays.forget()  # or whoever comes next meets the same
+        """Takes the trials back to where their windows began, and makes passes smaller, unless it was recordings that
+        held the memory; where they cannot be smaller, the trial whose row has no room fails."""
+        recorded = self._replays.hold
+        self._replays.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         for trial in active:
             trial.rewind()
             self._stack.grads[trial.number].zero_()
             self._window_losses[trial.number] = 0.0
-        if self._training.shrink(short, self._train):
+        if recorded or self._training.shrink(short, self._train):
             return []
         trial = self._held(short[0].slot)
         trial.failed = True

@@ -122,6 +122,11 @@ class Replays:
         self.forget()
         return run()
 
+    @property
+    def hold(self) -> bool:
+        """Whether recordings hold memory."""
+        return bool(self._recorded)
+
     def forget(self) -> None:
         """Drops what is recorded: the adapters that it reads are about to lie elsewhere, or memory gave out."""
         self._give_back()

@@ -82,3 +82,40 @@ def test_a_group_the_model_has_not() -> None:
 def test_the_output_layer_is_refused() -> None:
     with pytest.raises(Fault, match="output layer 'lm_head'"):
         targets.resolve(build("llama"), ["q_proj", "lm_head"])
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "mlp"),
+    [
+        ("qwen3_moe", {"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}),
+        ("falcon", {"query_key_value", "dense"}, {"dense_h_to_4h", "dense_4h_to_h"}),
+    ],
+)
+def test_layers_that_are_not_called_linear(name: str, attention: set[str], mlp: set[str]) -> None:
+    """Experts that are one tensor, by the names that PEFT takes for parts of it; Falcon's own class."""
+    from peft import LoraConfig, get_peft_model
+
+    model = base_of(name)
+    assert set(targets.resolve(model, "attention")) == attention
+    assert set(targets.resolve(model, "mlp")) == mlp
+    assert set(targets.resolve(model, sorted(mlp))) == mlp
+    before = {parameter.requires_grad for parameter in model.parameters()}
+    adapted = get_peft_model(model, LoraConfig(target_modules=targets.resolve(model, "mlp"), task_type="CAUSAL_LM"))
+    assert before and any("lora_B" in part for part, own in adapted.named_parameters() if own.requires_grad)
+
+
+@pytest.mark.parametrize("name", ["falcon_h1", "mamba"])
+def test_all_linear_leaves_out_what_peft_refuses(name: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = base_of(name)
+    found = targets.resolve(model, "all-linear")
+    assert isinstance(found, list) and found and not any(layer.endswith(("out_proj", "conv1d")) for layer in found)
+    adapted = get_peft_model(model, LoraConfig(target_modules=found, task_type="CAUSAL_LM"))
+    assert any("lora_B" in part for part, own in adapted.named_parameters() if own.requires_grad)
+
+
+def base_of(name: str) -> Any:
+    from tests.trainables.packed.architectures import LEAKY, OTHER, build
+
+    return build(*{**LEAKY, **OTHER}[name])

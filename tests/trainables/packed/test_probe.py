@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from tests.trainables.packed.bases_zoo import GOOD, LEAKY, build
+from tests.trainables.packed.architectures import GOOD, LEAKY, build
 from tests.trainables.packed.bench import Bench, Make
 from trainables.packed import attention, bases, probe
 from trainables.packed.passes import Passes
@@ -34,7 +34,8 @@ def verdict(model: Any) -> str | None:
         shapes = {name: site.shape for name, site in way.sites.items()}
         for site in way.sites.values():
             site.make_room(probe.SLOTS)
-        probe.require_independent(way, Stack(shapes, probe.SLOTS, torch.float32, torch.float32, "cpu"), alone)
+        compute = torch.bfloat16 if way.autocast else torch.float32
+        probe.require_independent(way, Stack(shapes, probe.SLOTS, torch.float32, compute, way.device), alone)
     except Unpackable as why:
         assert why.reason is Reason.CONFIG and type(model).__name__ in why.message
         return why.message.partition(": ")[2]

@@ -156,6 +156,22 @@ LEAKY: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", {"n_positions": 1024}),
 }
 
+OTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "falcon": ("Falcon", {"new_decoder_architecture": False}),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "head_dim": 16,
+            "router_aux_loss_coef": 0.0,
+        },
+    ),
+    "gemma2": ("Gemma2", {"head_dim": 16}),
+}
+"""Bases whose modules are not what others have."""
+
 
 def build(kind: str, change: dict[str, Any], **more: Any) -> Any:
     """The base, as `models.base.load` leaves one: frozen, in evaluation mode."""
