@@ -349,12 +349,16 @@ def test_a_missing_loss_is_none(program: Callable[..., SFT], tmp_path: Path) -> 
 
 
 def test_targets_that_match_nothing(program: Callable[..., SFT], tmp_path: Path) -> None:
-    trials = program()
-    with pytest.raises(Fault, match="matches nothing") as caught:
-        trials.start(assignment(tmp_path, {"target_modules": ["query"]}))
-    assert caught.value.reason is Reason.CONFIG
-    trials.stop()
-    assert len(run(trials, assignment(tmp_path, number=1))) == 3
+    """Set for all trials it is a fault of the set-up; drawn by one it ends that one."""
+    for own, params, reason in (("all-linear", {"target_modules": ["query"]}, Reason.ERROR),
+                                (["query"], {}, Reason.CONFIG)):  # fmt: skip
+        trials = program(train={"target_modules": own})
+        with pytest.raises(Fault, match="matches nothing") as caught:
+            trials.start(assignment(tmp_path, params))
+        assert caught.value.reason is reason
+        trials.stop()
+        if reason is Reason.ERROR:
+            assert len(run(trials, assignment(tmp_path, number=1))) == 3
 
 
 def test_out_of_memory_is_a_fault_and_the_worker_goes_on(program: Callable[..., SFT], tmp_path: Path) -> None:

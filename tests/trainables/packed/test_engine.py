@@ -188,19 +188,31 @@ def test_what_cannot_be_packed(bench: Bench, tmp_path: Path, params: dict[str, A
     assert engine.free == [0]
 
 
-@pytest.mark.parametrize("target", ["embed_tokens", "query"])
-def test_targets_that_are_no_linear_layer(bench: Bench, tmp_path: Path, target: str) -> None:
-    """The base is whole afterwards."""
+@pytest.mark.parametrize(("target", "kind"), [("embed_tokens", Unpackable), ("query", Fault)])
+def test_targets_that_are_no_linear_layer(bench: Bench, tmp_path: Path, target: str, kind: type[Fault]) -> None:
+    """One that may train unpacked, and one that the base has not and this trial alone drew. The base is whole
+    afterwards."""
     engine = bench.engine(1)
     checksum, tree = engine.checksum(), engine._resident.tree()
     with pytest.raises(Fault) as caught:
         engine.join(0, assignment(tmp_path / "bad", {"target_modules": [target]}, seed=0))
-    assert caught.value.reason is Reason.CONFIG
+    assert type(caught.value) is kind and caught.value.reason is (Reason.CONFIG if kind is Unpackable else Reason.ERROR)
     assert (engine.checksum(), engine._resident.tree(), engine.free) == (checksum, tree, [0])
     engine.join(0, assignment(tmp_path / "good", {"max_steps": 3}, seed=9))
     curves: dict[int, list[Evaluation]] = {}
     drive(engine, curves)
     assert_same(curves[0], bench.solo({"max_steps": 3}, seed=9))
+
+
+def test_what_the_space_may_draw_is_asked_before_the_first_trial(bench: Bench) -> None:
+    """Parameters that differ in their modules; one that the base has not is told as a fault of the set-up."""
+    engine = bench.engine(1)
+    assert engine.refuses({}) is None and engine.refuses({"target_modules": "mlp", "lora_r": 64}) is None
+    assert "use_dora" in engine.refuses({"use_dora": True})
+    assert "cannot be packed" in engine.refuses({"target_modules": ["embed_tokens"]})
+    with pytest.raises(Fault, match="'query' matches nothing") as caught:
+        engine.refuses({"target_modules": ["query"]})
+    assert caught.value.reason is Reason.CONFIG
 
 
 @pytest.mark.parametrize(
