@@ -44,8 +44,9 @@ windows and chunks of a scan in use (64 to 256). Rows of the data are never long
 _SCORED = 64
 """Targets of a row, its last: logits of all tokens would be 2 GB for a row of 4,096 and 150,000 words."""
 
-_ROUNDING = {"fp32": 1e-4, "bf16": 3e-2}
-"""Least tolerance, of a token's size: 32 layers in bf16 (2^-8 each time) come to 1e-2 at the worst token."""
+_ROUNDING = {"fp32": 1e-4, "bf16": 1e-1}
+"""Least tolerance, of a token's size. In bf16 (2^-8 each time) 32 layers, other tilings and the fused norms come to
+1e-2, and to several times that at the worst token; what hides below it shows by the other comparison."""
 _UNCHANGED = {"fp32": 1e-5, "bf16": 4e-3}
 """The same for numbers that should not change at all; experts get other batches from other neighbours, and round."""
 _NOISE = 4.0
@@ -84,8 +85,9 @@ class Alone:
             lengths.append(longest)
         self.rows = _rows(rows, lengths)
         self.numbers = [self._one(row, back=row < self.short) for row in range(len(lengths))]
-        self._require_still()
         low = "bf16" if _low_precision(model) else "fp32"
+        self.rounding = _ROUNDING[low]
+        self._require_still()
         noise = self._noise(max(range(self.short), key=lengths.__getitem__))
         self.rounding = max(_ROUNDING[low], _NOISE * noise)
         self.unchanged = max(_UNCHANGED[low], _NOISE * noise)
@@ -133,7 +135,7 @@ class Alone:
     def _require_still(self) -> None:
         """Two passes in training must agree: what draws at random draws for all slots from one stream."""
         again = self._one(0, back=True)
-        if _difference(again, self.numbers[0]) > _UNCHANGED["bf16" if _low_precision(self._model) else "fp32"]:
+        if _difference(again, self.numbers[0], gradients=False) > self.rounding:
             where = next(iter(bases.dropouts(self._model)), "something in it")
             raise bases.unpackable(self._model, f"its own dropout ({where}) draws from one stream for all of them")
 

@@ -60,6 +60,14 @@ def test_what_several_processes_cannot_train_is_said_before_anything_starts() ->
     assert "batch_size 5 is no multiple of 2" in str(plan.spreads({"batch_size": 5}))
 
 
+def test_packing_is_proposed_by_nobody_who_does_not_know_of_a_gpu() -> None:
+    """A plan knows that trials might be packed; a search says so where trials have GPUs."""
+    plan = make_plan(load_experiment(None, (), {}))
+    assert plan.unasked and not [note for note in plan.notes if "per-gpu" in note]
+    asked = {"train.use_dora": True}, {"scheduler.trials_per_gpu": "auto"}, {"search.num_trials": 1}
+    assert not any(make_plan(load_experiment(None, (), flags)).unasked for flags in asked)
+
+
 def test_the_heaviest_trial_has_the_most_of_all_that_takes_memory() -> None:
     """Rank, batch, and dropout, whose masks are kept for the way back."""
     plan = make_plan(load_experiment(None, (), {"search.space": "qlora"}))
