@@ -34,11 +34,14 @@ class Room:
     """What has been found out about the memory of passes: the tokens that they may have, and whether activations are
     kept. It holds for all that come later.
 
-    tokens: at most so many a pass, None without a limit. recomputes: whether activations can be computed twice.
+    together: tokens of a pass of several parts at most, None without a limit. recomputes: whether activations can be
+    computed twice.
     """
 
-    def __init__(self, tokens: int | None = None, *, recomputes: bool = False) -> None:
-        self.tokens = tokens
+    def __init__(self, together: int | None = None, *, recomputes: bool = False) -> None:
+        self.together = together
+        self.apart: int | None = None
+        """Tokens of a part beyond which it goes in several passes."""
         self.recompute = False
         self.shrunk = False
         self._recomputes = recomputes
@@ -46,7 +49,7 @@ class Room:
 
     def run(self, parts: Sequence[Part], rows: Rows, one: Callable[[Pieces], None]) -> Pieces:
         """Runs `one` for every pass; gives the pieces that found no memory, or none where all did."""
-        for pieces in divided(parts, rows, self.tokens):
+        for pieces in divided(parts, rows, self.together, self.apart):
             try:
                 one(pieces)
             except (MemoryError, RuntimeError) as error:
@@ -58,10 +61,13 @@ class Room:
 
     def shrink(self, pieces: Pieces, rows: Rows) -> bool:
         """Makes passes smaller than `pieces`, which had no memory. False where they are as small as can be."""
-        if sum(len(piece.rows) for piece in pieces) > 1:
-            self.tokens = max(1, sum(rows.tokens(piece.rows) for piece in pieces) // 2)
+        sizes = [rows.tokens(piece.rows) for piece in pieces]
+        if len(pieces) > 1:
+            self.together = max(sum(sizes) // 2, *sizes)  # no part is cut as long as passes have several
+        elif len(pieces[0].rows) > 1:
+            self.together = self.apart = sizes[0] // 2
         elif self._recomputes and not self.recompute:
-            self.recompute, self.tokens = True, None
+            self.recompute, self.together, self.apart = True, None, None
         else:
             return False
         self.shrunk = True
@@ -78,19 +84,19 @@ class Room:
             self._rigid = False
 
     def __str__(self) -> str:
-        told = f"a pass has {self.tokens} tokens at most" if self.tokens else "a pass has all rows of a step"
+        told = f"a pass has {self.together} tokens at most" if self.together else "a pass has all rows of a step"
         return told + (", activations are computed twice" if self.recompute else "")
 
 
-def divided(parts: Sequence[Part], rows: Rows, tokens: int | None) -> Iterator[Pieces]:
-    """The parts in passes of at most `tokens` tokens: a part stays whole where it fits, and a row always does.
+def divided(parts: Sequence[Part], rows: Rows, together: int | None, apart: int | None) -> Iterator[Pieces]:
+    """The parts in passes: several make at most `together` tokens, and one of more than `apart` is cut between rows.
 
     Pieces of one slot stand together."""
     passing: Pieces = []
     filled = 0
-    for piece in _pieces(parts, rows, tokens):
+    for piece in _pieces(parts, rows, apart):
         more = rows.tokens(piece.rows)
-        if passing and tokens is not None and filled + more > tokens:
+        if passing and together is not None and filled + more > together:
             yield sorted(passing, key=lambda piece: piece.slot)
             passing, filled = [], 0
         passing.append(piece)
@@ -99,12 +105,12 @@ def divided(parts: Sequence[Part], rows: Rows, tokens: int | None) -> Iterator[P
         yield sorted(passing, key=lambda piece: piece.slot)
 
 
-def _pieces(parts: Sequence[Part], rows: Rows, tokens: int | None) -> Iterator[Piece]:
+def _pieces(parts: Sequence[Part], rows: Rows, apart: int | None) -> Iterator[Piece]:
     for number, (slot, indices) in enumerate(parts):
         begin, filled = 0, 0
-        if tokens is not None:
+        if apart is not None:
             for at, length in enumerate(rows.lengths(indices).tolist()):
-                if at > begin and filled + length > tokens:
+                if at > begin and filled + length > apart:
                     yield Piece(number, slot, indices[begin:at])
                     begin, filled = at, 0
                 filled += length

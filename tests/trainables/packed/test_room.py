@@ -31,24 +31,27 @@ ERROR = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
 @pytest.mark.parametrize(
-    ("lengths", "tokens", "expected"),
+    ("lengths", "together", "apart", "expected"),
     [
-        ([[2, 3], [4]], None, [[(0, [0, 1]), (1, [2])]]),
-        ([[2, 3], [4]], 9, [[(0, [0, 1]), (1, [2])]]),
-        ([[2, 3], [4]], 8, [[(0, [0, 1])], [(1, [2])]]),
-        ([[2, 3], [4]], 4, [[(0, [0])], [(0, [1])], [(1, [2])]]),
-        ([[1, 1, 1, 1], [1]], 3, [[(0, [0, 1, 2])], [(0, [3]), (1, [4])]]),
-        ([[5, 5]], 1, [[(0, [0])], [(0, [1])]]),
+        ([[2, 3], [4]], None, None, [[(0, [0, 1]), (1, [2])]]),
+        ([[2, 3], [4]], 9, None, [[(0, [0, 1]), (1, [2])]]),
+        ([[2, 3], [4]], 8, None, [[(0, [0, 1])], [(1, [2])]]),
+        ([[2, 3], [4]], 4, None, [[(0, [0, 1])], [(1, [2])]]),
+        ([[2, 3], [4]], 4, 4, [[(0, [0])], [(0, [1])], [(1, [2])]]),
+        ([[1, 1, 1, 1], [1]], 3, 3, [[(0, [0, 1, 2])], [(0, [3]), (1, [4])]]),
+        ([[5, 5]], 1, 1, [[(0, [0])], [(0, [1])]]),
     ],
 )
-def test_parts_in_passes(lengths: list[list[int]], tokens: int | None, expected: Any) -> None:
+def test_parts_in_passes(lengths: list[list[int]], together: int | None, apart: int | None, expected: Any) -> None:
     """Part by part while they fit; within one, row by row; never less than a row."""
     every = [length for own in lengths for length in own]
     starts = numpy.cumsum([0, *every])
     rows = Rows(numpy.zeros(starts[-1]), numpy.zeros(starts[-1]), starts)
     numbers = iter(range(len(every)))
     parts = [(slot, numpy.array([next(numbers) for _ in own])) for slot, own in enumerate(lengths)]
-    found = [[(piece.part, piece.rows.tolist()) for piece in pieces] for pieces in room.divided(parts, rows, tokens)]
+    found = [
+        [(piece.part, piece.rows.tolist()) for piece in pieces] for pieces in room.divided(parts, rows, together, apart)
+    ]
     assert found == expected
 
 
@@ -108,9 +111,9 @@ def test_trials_that_do_not_fit_go_on_in_smaller_passes_with_the_same_losses(
     assert str(engine._training).startswith(told) and not engine._training.recompute
     engine.leave(0)
     engine.join(0, assignment(tmp_path / "next", {"max_steps": 3}, seed=9))
-    before = engine._training.tokens
+    before = engine._training.together
     drive(engine, {})
-    assert engine._training.tokens == before, "what was found out holds for the next trial"
+    assert engine._training.together == before, "what was found out holds for the next trial"
     fault("out of memory, in packed trials")
 
 
@@ -213,7 +216,7 @@ curves = {}
 faults = drive(engine, curves)
 print(json.dumps({
     "losses": {slot: [e.eval_loss for e in curve] for slot, curve in curves.items()},
-    "faults": [str(fault) for fault in faults.values()], "tokens": engine._training.tokens,
+    "faults": [str(fault) for fault in faults.values()], "tokens": engine._training.together,
 }))
 """
 
