@@ -101,7 +101,7 @@ class Engine:
             self._stack.put(slot, made.adapter, settings.train.lora_r)
         for name, site in self._sites.items():
             site.rescale(slot, made.scales.get(name, 0.0))
-        self._losses[slot] = 0.0
+        self._losses[slot] = self._window_losses[slot] = 0.0
         stream = self._streams[slot].manual_seed(assignment.seed)
         trial = Slot(slot, settings, assignment, made, self._train, began, stream)
         if settings.train.lora_dropout > 0:

@@ -27,10 +27,11 @@ def freeze(name: str, module: Any) -> Frozen:
     if isinstance(module, Conv1D):  # transformers' own: a linear layer with its weight the other way round
         inputs, outputs = module.weight.shape
         return Frozen(Shape(inputs, outputs), partial(_back_conv1d, module))
-    if getattr(module.weight, "quant_state", None) is not None:
-        return Frozen(Shape(module.in_features, module.out_features), partial(_back_4bit, module))
-    if module.weight.is_floating_point():  # whether it is no more than that the probe finds out
-        return Frozen(Shape(module.in_features, module.out_features), partial(_back_linear, module))
+    if isinstance(module, torch.nn.Linear):
+        if getattr(module.weight, "quant_state", None) is not None:
+            return Frozen(Shape(module.in_features, module.out_features), partial(_back_4bit, module))
+        if module.weight.is_floating_point():  # whether it is no more than that the probe finds out
+            return Frozen(Shape(module.in_features, module.out_features), partial(_back_linear, module))
     raise Unpackable(Reason.CONFIG, f"{name} is a {type(module).__name__}: no trials can be packed on it",
                      "set scheduler.trials_per_gpu to 1")  # fmt: skip
 
