@@ -111,6 +111,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_auto_takes_one_trial_at_a_time_where_the_base_cannot_be_packed(
     ray: None, leaky: dict[str, Any], tmp_path: Path
 ) -> None:
