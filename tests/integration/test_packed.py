@@ -128,7 +128,7 @@ def test_a_number_is_refused_before_the_first_trial_where_the_base_cannot_be_pac
     settings = {**leaky, "run.name": "asked", "run.storage_path": str(tmp_path), "scheduler.trials_per_gpu": 2}
     outcome = run_search(load_experiment(None, (), settings))
     assert outcome.exit_code == 1 and not outcome.record.trials
-    halt = read_ledger(tmp_path / "asked" / "trials.jsonl")[-1].details
+    halt = list(read_ledger(tmp_path / "asked" / "trials.jsonl"))[-1].details
     assert "trials on Lfm2ForCausalLM cannot be packed: a row of" in halt["message"]
     assert "set scheduler.trials_per_gpu to 1, or to auto" in halt["remedy"]
 
