@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.chaos import driving
-from tests.integration.test_cluster import free_port
+from tests.programs.answering import free_port
 from tuner.results.records import SearchRecord
 
 pytestmark = pytest.mark.slow  # nodes that come one after another

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import SPACE, TOY
-from tests.integration.test_cluster import free_port
+from tests.programs.answering import free_port
 from tuner.results.folder import RunFolder
 from tuner.results.records import SearchRecord
 from tuner.results.requests import ask

@@ -63,8 +63,13 @@ def answering(status: int | None, body: str = "") -> Iterator[str]:
         yield listener.url
 
 
-def closed_port() -> str:
-    """host:port where nobody listens."""
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+        return int(free.getsockname()[1])
+
+
+def closed_port() -> str:
+    """host:port where nobody listens."""
+    return f"127.0.0.1:{free_port()}"

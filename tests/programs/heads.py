@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from tests.programs.answering import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,9 +32,7 @@ class Head:
 @contextmanager
 def running(**environment: str) -> Iterator[Head]:
     """A head node with 3 CPUs; ended by process, not by name. environment: of its processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: Ray keeps its sockets there
     process = subprocess.Popen(
         [
