@@ -136,6 +136,8 @@ def _shutdown(ray: Any, home: Home | None) -> None:
         node.kill_all_processes = heard
     try:
         ray.shutdown()
+    except Exception:  # it ends with this process all the same, and must not hide what ended the search
+        logging.getLogger(__name__).exception("Ray did not end in order")
     finally:
         reclaim()
         if home is not None:

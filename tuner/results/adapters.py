@@ -34,14 +34,17 @@ def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int 
     """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search.
 
     ended: the trial that has just ended; it alone, or the one it pushed out of the best, can have become surplus. None
-    looks through the whole folder.
+    looks through the whole folder, also for states that could not be deleted when their trials ended.
     """
     best = [t.number for t in islice((t for t in record.ranked if t.adapter), keep + 1)]
     kept, next_best = set(best[:keep]), best[keep:]
     if ended is None:
         names = os.listdir(folder.adapters) if folder.adapters.is_dir() else []  # noqa: PTH208
         have = [record.trials.get(int(name)) for name in names if name.isascii() and name.isdigit()]
-        surplus = [t.number for t in have if t is not None and t.has_ended and t.number not in kept]
+        over = [t.number for t in have if t is not None and t.has_ended]
+        surplus = [number for number in over if number not in kept]
+        for number in kept.intersection(over):
+            drop_state(folder, number)
     else:
         surplus = next_best if ended in kept else [ended]
     for number in surplus:

@@ -91,10 +91,13 @@ def test_what_a_driver_that_vanished_left_over_is_dropped_by_a_look_at_the_folde
     folder, record = RunFolder(tmp_path), SearchRecord.fold(events(3))
     for number in [*record.trials, 999]:
         (folder.trial(number) / "adapter").mkdir(parents=True)
+        (folder.attempt(number, 2) / "state").mkdir(parents=True)
     drop_surplus(folder, record, 2)
     best = [t.number for t in record.ranked if t.adapter][:2]
     kept = {*best, *(t.number for t in record.trials.values() if not t.has_ended), 999}
     assert {int(place.name) for place in folder.adapters.iterdir()} == kept
+    states = {int(place.parents[1].name) for place in folder.adapters.glob("*/attempt-*/state")}
+    assert states == kept - set(best), "who has ended needs none"
 
 
 @pytest.mark.parametrize(
