@@ -12,7 +12,7 @@ search: $(VENV)/.installed      ## run the embedded default search
 test: $(VENV)/.dev              ## run the tests
 	$(BIN)/python -m pytest
 
-chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, at most 25 minutes
+chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, most of an hour
 	TUNER_CHAOS=whole TUNER_FUZZ=300 $(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/data/test_cached.py \
 	  tests/trainables/test_fitting.py tests/integration/test_signals.py
 
