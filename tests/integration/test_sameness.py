@@ -48,6 +48,7 @@ def test_another_base_is_refused_or_accepted(toy: Toy, tmp_path: Path, monkeypat
     assert accepted.exit_code == 0 and any(note.startswith("accepted") for note in accepted.record.notes)
 
 
+@pytest.mark.slow
 def test_own_code_counts_and_an_earlier_versions_ledger_is_gone_on_with(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
