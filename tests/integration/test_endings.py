@@ -219,7 +219,7 @@ def broken_space(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def test_a_space_function_that_fails_ends_the_search_with_what_it_had(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="drawing trial 2 failed: KeyError: 'forgotten'"):
+    with pytest.raises(InputError, match="broken_space raised KeyError: 'forgotten'"):
         toy(search__space="tests.integration.test_endings:broken_space", run__max_concurrent_trials=1)
     record = SearchRecord.fold(read_ledger(tmp_path / "toy" / "trials.jsonl"))
     assert record.finished and len(record.ended) == 2

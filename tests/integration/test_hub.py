@@ -29,10 +29,12 @@ def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def search(url: str, folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def search(
+    url: str, folder: Path, *arguments: str, model: str = "org/base", name: str = "hub", **env: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            sys.executable, "-m", "tuner", "search", "--model", "org/base", "--data", "org/rows", "--name", "hub",
+            sys.executable, "-m", "tuner", "search", "--model", model, "--data", "org/rows", "--name", name,
             "--num-trials", "1", "--set", "train.max_steps=2", "--set", "data.max_length=64", *arguments,
         ],
         env={
@@ -61,27 +63,28 @@ def test_a_search_keeps_to_the_commits_that_it_began_with(served: Hub, tmp_path:
     # Named by commit, nothing is asked for again, by the driver or a worker: a proxy that never answers hears of it
     pins = ("--set", f"model.model_revision={BASE}", "--set", f"data.revision={ROWS}")
     with listening() as proxy:
-        again = search("http://hub.invalid", tmp_path, "--name", "again", *pins, http_proxy=proxy.url)
+        again = search("http://hub.invalid", tmp_path, *pins, name="again", http_proxy=proxy.url)
         assert again.returncode == 0, again.stderr
         assert proxy.met == []
 
 
 @pytest.mark.parametrize(
-    ("url", "arguments", "told"),
+    ("url", "model", "arguments", "told"),
     [
-        (None, ("--set", "model.model_revision=v9"), "org/base: the hub has no revision 'v9' of it"),
-        (None, ("--model", "org/none"), "org/none: no such folder, and the hub has no model of this name"),
+        (None, "org/base", ("--set", "model.model_revision=v9"), "org/base: the hub has no revision 'v9' of it"),
+        (None, "org/none", (), "org/none: no such folder, and the hub has no model of this name"),
         (
             "http://127.0.0.1:9",
+            "org/base",
             (),
             "org/base: no such folder, and as a hub id it is not in the cache; and the hub does not answer",
         ),
     ],
 )
 def test_what_the_hub_does_not_give_is_said_and_nothing_is_left(
-    served: Hub, tmp_path: Path, url: str | None, arguments: tuple[str, ...], told: str
+    served: Hub, tmp_path: Path, url: str | None, model: str, arguments: tuple[str, ...], told: str
 ) -> None:
-    done = search(url or served.url, tmp_path, *arguments)
+    done = search(url or served.url, tmp_path, *arguments, model=model)
     assert done.returncode == 2, done.stderr
     assert told in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs" / "hub").exists()
