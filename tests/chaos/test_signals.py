@@ -264,7 +264,8 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    folder = tempfile.mkdtemp(prefix="tc", dir="/tmp")
+    folder = tempfile.mkdtemp(prefix="tc", dir="/tmp")  # short: Ray keeps its sockets there
+    shutil.rmtree(folder)
     script = ROOT / "scripts" / "start_cluster.sh"
     own = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "TUNER_CLUSTER_DIR": folder}
     try:

@@ -105,8 +105,9 @@ class Ending:
         except Exception as error:  # whatever keeps the end from being written: a resume finds what there is
             trouble = f"the end could not be written ({type(error).__name__}: {error})"
             outcome = Outcome(self._record, self._folder.path, 128 + number, number, trouble)
-        self._tell(outcome or Outcome(self._record, self._folder.path, 128 + number, number))
-        leave(number)
+        outcome = outcome or Outcome(self._record, self._folder.path, 128 + number, number)
+        self._tell(outcome)
+        leave(number, code=outcome.exit_code)
 
     def _tell(self, outcome: Outcome) -> None:
         """Like the main thread after its last line, with the outputs as they were before they went to a log."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from functools import cache
 
-from tuner.addresses import AUTO, ENVIRONMENT, go_past_proxies, place
+from tuner.addresses import AUTO, ENVIRONMENT, go_past_proxies, joins, place
 from tuner.answers import Answer, No, Unknown, Yes
 from tuner.contract import InputError
 from tuner.surroundings import ray_token
@@ -28,7 +28,7 @@ def meet(address: str) -> str:
 
     Raises InputError where nobody answers, where a token is wanted and there is none, or where that cannot be told.
     """
-    found = _running_here() if address == AUTO else address
+    found = _automatic() if address == AUTO else address
     go_past_proxies(place(found)[0])
     if isinstance(silent := listens(found), Unknown | No):
         raise _no_answer(address, found, silent.why)
@@ -82,9 +82,15 @@ def asks_for_token(address: str) -> Answer:
     return Unknown(why)
 
 
+def _automatic() -> str:
+    """What Ray takes `auto` for: the cluster that RAY_ADDRESS names (a job's own, say), or else one on this machine."""
+    named = joins(None)
+    return named if named not in (None, AUTO) else _running_here()
+
+
 @cache
 def _running_here() -> str:
-    """What Ray takes `auto` for. Asked in a process of its own: Ray is not to be imported here yet."""
+    """The cluster that Ray finds on this machine. Asked in a process of its own: Ray is not to be imported here yet."""
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     try:
         done = subprocess.run(

@@ -219,10 +219,13 @@ def raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def leave(number: int, text: str = "") -> None:
-    """Ends the process at once, with a last word. What it has started and not ended, ends with it (`reaper.py`)."""
+def leave(number: int, text: str = "", *, code: int | None = None) -> None:
+    """Ends the process at once, with a last word. What it has started and not ended, ends with it (`reaper.py`).
+
+    code: the exit code, where it is not that of the signal `number`: a search may have been done before the signal.
+    """
     last_word(text)
-    os._exit(128 + number)
+    os._exit(128 + number if code is None else code)
 
 
 def disarm() -> None:

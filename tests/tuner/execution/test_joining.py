@@ -41,6 +41,14 @@ def test_who_does_not_speak_is_not_taken_for_one_that_wants_a_token(
         assert joining.meet(stranger.place) == stranger.place
 
 
+def test_auto_in_a_job_is_the_jobs_own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever other Ray runs on the machine: a job has RAY_ADDRESS from its cluster."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with listening() as cluster:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.place)
+        assert joining.meet("auto") == cluster.place
+
+
 def test_nobody_there() -> None:
     place = closed_port()
     with pytest.raises(InputError, match=f"no Ray cluster answers at {place}"):
