@@ -146,6 +146,8 @@ def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> in
             with view(labels, record=record) as live:
                 _read(cluster, payload, record, rest, None, live.say)
     except KeyboardInterrupt as stop:
+        # A second signal may interrupt the end of the stream, and Python would print a complaint of its generator's
+        sys.unraisablehook = lambda unraisable: None
         number = getattr(stop, "number", signal.SIGINT)
         click.echo(f"\ndetached: {payload.name} goes on", err=True)
         click.echo(f"status    {_status_line(payload.name, cluster)}", err=True)
