@@ -148,7 +148,8 @@ def _with_num_trials(experiment: Experiment, record: SearchRecord, wanted: int |
 def _preparation(made: Any) -> Preparation:
     """What `prepare` returned. Raises Fault where that is something else."""
     if not isinstance(made, dict) or not {"folder", "facts", "notes"} <= made.keys():
-        raise Fault(Reason.ERROR, f"the program's prepare answered {type(made).__name__}, expected a Preparation")
+        told = f"the program's prepare answered {type(made).__name__}, expected a Preparation"
+        raise Fault(Reason.ERROR, told, "mend the program: prepare returns a tuner.contract.Preparation")
     return Preparation(**{**made, "notes": tuple(made["notes"])})
 
 
