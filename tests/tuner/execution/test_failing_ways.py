@@ -104,7 +104,7 @@ def in_a_group(behaviour: str, folder: Path) -> Ending:
 
 def while_an_engine_is_made(behaviour: str, folder: Path) -> Ending:
     with engine(settings("fine", in_pack=behaviour)) as made:
-        begun = answer(lambda: made.begin(PREPARED, Asked({}, measure=False)))
+        begun = answer(lambda: made.begin(PREPARED, Asked({}, measure=False, points=())))
         assert isinstance(begun, Failure)
         return begun.verdict, begun.traceback
 
@@ -157,7 +157,7 @@ def test_a_step_that_fails_is_one_of_all_trials_in_it_and_the_engine_goes_on(tmp
 def test_what_cannot_be_imported_is_the_answer_to_all_who_come(tmp_path: Path) -> None:
     with engine(settings("fine"), program="tests.programs.pack:Warm") as made:
         for _ in range(2):
-            begun = answer(lambda: made.begin(PREPARED, Asked({}, measure=False)))
+            begun = answer(lambda: made.begin(PREPARED, Asked({}, measure=False, points=())))
             assert begun.verdict == ENDS_AS["import_error"] and "misbehave" in begun.traceback
         assert made.free() == 2, "a trial that comes is told, and does not wait for a slot"
         assert answer(lambda: made.start(assignment(tmp_path), PREPARED)).verdict == ENDS_AS["import_error"]
@@ -196,7 +196,7 @@ def test_an_engine_that_does_not_take_a_verdict_says_so_and_nobody_waits(tmp_pat
 def test_an_engine_that_chooses_nonsense_is_the_answer(tmp_path: Path) -> None:
     with engine(settings("fine"), slots=1) as made:
         made._slots = None  # type: ignore[assignment]  what the toy then chooses is no number
-        begun = answer(lambda: made.begin(PREPARED, Asked({}, measure=False)))
+        begun = answer(lambda: made.begin(PREPARED, Asked({}, measure=False, points=())))
         assert isinstance(begun, Failure) and begun.verdict.reason is Reason.ERROR
         made._slots = 1
-        assert answer(lambda: made.begin(PREPARED, Asked({}, measure=False))) == Begun(1, 1, "")
+        assert answer(lambda: made.begin(PREPARED, Asked({}, measure=False, points=()))) == Begun(1, 1, "")
