@@ -68,7 +68,7 @@ def experiment(job: dict[str, Any], storage: Path) -> dict[str, Any]:
 def configurations(job: dict[str, Any]) -> list[dict[str, Any]]:
     """The trials that tuner's random sampler will draw, drawn ahead with its own study."""
     from tuner.config import load_experiment
-    from tuner.execution.plan import make_plan
+    from tuner.driver.plan import make_plan
     from tuner.study.study import Study
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ Prints, each with its bound:
 
 report   the driver's work for one evaluation: curve, ledger with fsync, record, study, watchdog (5 ms)
 state    one state of the embedded example's trial on disk, and the share of the trial that its pace allows (2%)
-search   the share of a whole search of the embedded example that the driver spends on its books (2%)
+search   the share of a whole search of the embedded example that the driver spends on its trial manager (2%)
 resume   a search of 1,000 trials, from the command to the first step of the next, less a new search's (15 s)
 """
 
@@ -26,8 +26,8 @@ from typing import Any
 
 from tuner.config import load_experiment
 from tuner.contract import Assignment
-from tuner.execution import books
-from tuner.execution.search import run_search
+from tuner.driver import trial_manager as manager
+from tuner.driver.session import run_search
 from tuner.results.ledger import Event, Kind, read_ledger
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,8 +39,8 @@ ENTRIES = ("suggest", "lost", "known", "set_up", "evaluated", "ended", "tick", "
 
 @contextmanager
 def timed(spent: dict[str, list[float]]) -> Iterator[None]:
-    """Every entry into the books is timed; an entry within another counts once."""
-    kept = {name: books.Books.__dict__[name] for name in ENTRIES}
+    """Every entry into the trial manager is timed; an entry within another counts once."""
+    kept = {name: manager.TrialManager.__dict__[name] for name in ENTRIES}
     depth = 0
 
     def around(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,12 +60,12 @@ def timed(spent: dict[str, list[float]]) -> Iterator[None]:
 
     for name, method in kept.items():
         made: Any = property(around(name, method.fget)) if isinstance(method, property) else around(name, method)
-        setattr(books.Books, name, made)
+        setattr(manager.TrialManager, name, made)
     try:
         yield
     finally:
         for name, method in kept.items():
-            setattr(books.Books, name, method)
+            setattr(manager.TrialManager, name, method)
 
 
 def bench_report(folder: Path) -> str:
@@ -87,7 +87,7 @@ def bench_search(folder: Path) -> str:
     with timed(spent):
         run_search(load_experiment(None, (), flags))
     wall, own = time.perf_counter() - began, sum(map(sum, spent.values()))
-    return f"search   {own:6.2f} s of {wall:.1f} s on the driver's books, {own / wall:.2%} (2%)"
+    return f"search   {own:6.2f} s of {wall:.1f} s on the driver's trial manager, {own / wall:.2%} (2%)"
 
 
 def bench_state(folder: Path) -> str:

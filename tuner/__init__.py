@@ -1,8 +1,10 @@
-"""The search, on the driver: config -> space -> study, scheduling, results -> execution -> report -> cli.
+"""The search, on the driver: config -> space -> study, scheduling, results -> driver -> report -> cli.
 
 cli/           the commands
 report/        what people see, from records alone
-execution/     a search carried out
+driver/        a search carried out
+worker/        what runs in Ray's workers
+ray_cluster/   Ray started or joined, and its nodes
 cluster/       a search from a laptop to a cluster
 study/         the Optuna study
 scheduling/    when a trial ends before its budget
@@ -11,16 +13,17 @@ watch/         a search seen from outside: metrics, trackers, dashboards
 space/         what a trial may vary
 config/        what the user wrote, checked
 demo/          the embedded example
-contract.py    what the driver and a program say to each other
+contract/      what the driver and a program say to each other
 failures.py    what a call raised, as the verdict it stands for
 addresses.py   addresses of Ray clusters, and the way to them past any proxy
 answers.py     what a probe found: yes, no, or that it could not be found out
-apart.py       a program's class methods in a process of their own
+subprocess_call.py  a program's class methods in a process of their own
 importing.py   which code of a user's own may run
 guest.py       that code in a process of its own
 blame.py       what it did wrong, with its author's file and line
 redaction.py   secrets taken out of what is written
 disks.py       what an error of a disk means
+signals.py     SIGINT, SIGTERM, SIGHUP and SIGQUIT as a request to stop
 streams.py     standard input, output and error, whatever they lead to
 surroundings.py  home, user, current folder, and Python's warnings
 seeds.py       one seed, split by purpose

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import invariants
 from tests.integration.conftest import toy  # noqa: F401  a fixture
-from tuner.execution.cluster import ray_session
+from tuner.ray_cluster.session import ray_session
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,8 +18,8 @@ import yaml
 
 from tests.chaos.invariants import name_of
 from tests.integration.conftest import SPACE, TOY
-from tuner.execution.cluster import import_ray
-from tuner.execution.token import guard_token
+from tuner.ray_cluster.session import import_ray
+from tuner.ray_cluster.token import guard_token
 from tuner.results.ledger import Event, Kind, read_ledger
 
 ROOT = Path(__file__).resolve().parents[2]

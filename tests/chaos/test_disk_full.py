@@ -24,8 +24,8 @@ from trainables.data.tokenizing import Tokens
 from tuner.config import load_experiment
 from tuner.contract import InputError, Preparation, Reason, Status
 from tuner.disks import trouble_of
-from tuner.execution.cluster import ray_session
-from tuner.execution.search import resume_search, run_search
+from tuner.driver.session import resume_search, run_search
+from tuner.ray_cluster.session import ray_session
 from tuner.results.adapters import checked_manifest, write_best
 from tuner.results.export import export_best
 from tuner.results.folder import RunFolder

@@ -21,7 +21,7 @@ from tests.chaos import driving, invariants
 from tests.chaos.driving import Driver, Shared
 from tests.chaos.faults import Count
 from tuner.contract import Status
-from tuner.execution.ending import INTERRUPTED
+from tuner.driver.ending import INTERRUPTED
 from tuner.results.ledger import Kind, read_ledger
 from tuner.results.records import SearchRecord
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos import invariants
 from tests.chaos.faults import Count
-from tuner.execution.search import Outcome
+from tuner.driver.session import Outcome
 from tuner.results.ledger import Event, Kind
 
 pytestmark = pytest.mark.chaos
@@ -31,10 +31,10 @@ def test_a_row_that_cannot_be_made(
     ray: None, toy: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, fault: Count
 ) -> None:
     """Ray refuses it: what is in the place of the actor's class is no class."""
-    from tuner.execution import plaques
+    from tuner.watch import dashboard_rows
 
-    monkeypatch.setattr(plaques, "APPEARS_AFTER_S", 0.0)
-    monkeypatch.setattr(plaques, "Trial", lambda: None)
+    monkeypatch.setattr(dashboard_rows, "APPEARS_AFTER_S", 0.0)
+    monkeypatch.setattr(dashboard_rows, "TrialRow", lambda: None)
     outcome = toy(search__num_trials=2, train__pace=0.3)
     assert outcome.exit_code == 0
     log = (outcome.path / "logs" / "driver.log").read_text()

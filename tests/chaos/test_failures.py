@@ -14,10 +14,10 @@ from tests.chaos import driving, invariants
 from tests.chaos.faults import Count
 from tests.integration.conftest import SPACE
 from tests.programs.misbehaving import ENDS_AS
-from tuner.apart import Apart
 from tuner.contract import Fault, InputError, Reason, Verdict
-from tuner.execution.search import Outcome
+from tuner.driver.session import Outcome
 from tuner.results.ledger import Kind, read_ledger
+from tuner.subprocess_call import SubprocessProgram
 
 Toy = Callable[..., Outcome]
 PACK = "tests.programs.pack:Pack"
@@ -89,7 +89,7 @@ def test_what_the_user_wrote_ends_the_search_in_every_way(toy: Toy, way: str) ->
 @pytest.mark.chaos
 @pytest.mark.parametrize("behaviour", ENDS_AS)
 def test_a_misbehaviour_while_rows_are_prepared(tmp_path: Path, fault: Count, behaviour: str) -> None:
-    call = Apart(PACK, "prepare", {"unprepared": behaviour}, str(tmp_path), log=tmp_path / "log")
+    call = SubprocessProgram(PACK, "prepare", {"unprepared": behaviour}, str(tmp_path), log=tmp_path / "log")
     with pytest.raises((Fault, InputError)) as caught:
         call.result()
     call.close()

@@ -19,7 +19,7 @@ from trainables.sft import SFT
 from tuner.cli import run
 from tuner.config import Tpe
 from tuner.contract import InputError, Preparation
-from tuner.execution.settings import read_settings
+from tuner.driver.resolved_settings import read_settings
 from tuner.importing import Permission
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import read_ledger

@@ -25,7 +25,7 @@ from trainables.sft import SFT
 from tuner.cli import run
 from tuner.config import demo_path, shipped_spaces
 from tuner.contract import Fault, InputError
-from tuner.results import strict
+from tuner.results import untrusted_json as strict
 from tuner.results.ledger import EVENT_FIELDS
 
 EXAMPLES = int(os.environ.get("TUNER_FUZZ", "40"))

@@ -12,7 +12,7 @@ import pytest
 from tests.chaos import driving, invariants
 from tests.chaos.faults import Count
 from tuner.contract import Fit, Reason
-from tuner.execution.search import Outcome
+from tuner.driver.session import Outcome
 from tuner.results.ledger import Kind, read_ledger
 
 Toy = Callable[..., Outcome]

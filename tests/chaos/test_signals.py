@@ -30,7 +30,7 @@ from tests.chaos.driving import Driver, Shared
 from tests.chaos.faults import WHOLE, Count
 from tests.integration.conftest import SPACE, TOY
 from tests.programs.patient import SIGN, STAYS
-from tuner.execution.ending import NOTHING_KEPT
+from tuner.driver.ending import NOTHING_KEPT
 from tuner.results.ledger import Kind, read_ledger
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -43,14 +43,14 @@ IMPORTS = """
 import importlib.abc, pathlib, sys, time
 class Slow(importlib.abc.MetaPathFinder):  # the command's own imports take a while
     def find_spec(self, name, path, target=None):
-        if name == "tuner.execution.search":
+        if name == "tuner.driver.session":
             pathlib.Path({sign!r}).touch()
             time.sleep(30)
 sys.meta_path.insert(0, Slow())
 """
 END = """
 import pathlib, time
-import tuner.execution.ending as ending
+import tuner.driver.ending as ending
 write_best = ending.write_best
 def slow(*arguments, **more):  # a disk that is slow, or hangs
     pathlib.Path({sign!r}).touch()

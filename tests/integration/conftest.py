@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tuner.config import load_experiment
-from tuner.execution.cluster import ray_session
-from tuner.execution.search import Outcome, run_search
+from tuner.driver.session import Outcome, run_search
+from tuner.ray_cluster.session import ray_session
 
 TOY = "tests.programs.toy:Toy"
 SPACE = {"parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.test_endings import assert_consistent, study_of
 from tuner.contract import InputError, Reason, Status
-from tuner.execution.search import Outcome, resume_search
+from tuner.driver.session import Outcome, resume_search
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Event, Kind
 from tuner.results.requests import ask

@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from tuner.contract import InputError, Reason, Status
-from tuner.execution.search import Outcome, resume_search
+from tuner.driver.session import Outcome, resume_search
 from tuner.report.summary import is_interrupted
 from tuner.results.ledger import Event, Kind, read_ledger
 from tuner.results.records import SearchRecord

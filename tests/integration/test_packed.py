@@ -17,7 +17,7 @@ from tests.trainables.packed.architectures import LEAKY, build
 from trainables import states
 from tuner.config import load_experiment
 from tuner.contract import Reason
-from tuner.execution.search import Outcome, run_search
+from tuner.driver.session import Outcome, run_search
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 

@@ -16,7 +16,7 @@ import pytest
 
 from trainables import states
 from tuner.contract import Assignment, Evaluation, Reason, Status
-from tuner.execution.search import Outcome
+from tuner.driver.session import Outcome
 from tuner.results.ledger import Event, Kind, read_ledger
 from tuner.results.records import SearchRecord
 

@@ -12,7 +12,7 @@ import pytest
 from tests.programs.made import FILE
 from tuner.config import load_experiment
 from tuner.contract import InputError
-from tuner.execution.search import Outcome, resume_search, run_search
+from tuner.driver.session import Outcome, resume_search, run_search
 from tuner.results.ledger import Kind, read_ledger
 
 Toy = Callable[..., Outcome]
@@ -53,7 +53,7 @@ def test_own_code_counts_and_an_earlier_versions_ledger_is_gone_on_with(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = toy(search__num_trials=2)
-    from tuner.execution import ingredients
+    from tuner.driver import ingredients
 
     code = ingredients._code
     monkeypatch.setattr(ingredients, "_code", lambda module: {**code(module), "programs/toy.py": "another"})
@@ -69,7 +69,7 @@ def test_own_code_counts_and_an_earlier_versions_ledger_is_gone_on_with(
 
 
 def test_precision_that_follows_the_device_is_told() -> None:
-    from tuner.execution.ingredients import other_precision
+    from tuner.driver.ingredients import other_precision
     from tuner.results.records import SearchRecord, TrialRecord
 
     setups = [{"dtype": "bfloat16", "compute_dtype": None}, {"dtype": "bfloat16"}, {"dtype": "float32"}]

@@ -97,8 +97,8 @@ def test_a_sigterm_while_ray_ends_kills_nothing(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from tuner.execution.cluster import import_ray, ray_session
-from tuner.execution.signals import StopSignals
+from tuner.ray_cluster.session import import_ray, ray_session
+from tuner.signals import StopSignals
 ray = import_ray(None)
 with StopSignals() as signals:
     with ray_session(None, Path(sys.argv[1])):

@@ -24,11 +24,11 @@ from tuner.cli import run
 from tuner.config import load_experiment
 from tuner.config.paths import storage_folder, storage_uri
 from tuner.contract import Assignment, InputError, Preparation, Resume
-from tuner.execution.carrying import arrived, carried
-from tuner.execution.search import resume_search, run_search
+from tuner.driver.session import resume_search, run_search
 from tuner.results import storage
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
+from tuner.worker.store_sync import arrived, synced
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_rows_come_to_a_node_and_adapters_go_from_it(bucket: Path, uri: str, tmp
 
     preparation = arrived(Preparation(str(run_folder / "data")))
     assert (run_folder / "data" / "rows.arrow").read_bytes() == b"rows"
-    program = carried(Toy({"train": {"max_steps": 9}, "unprepared": ""}, preparation), preparation)
+    program = synced(Toy({"train": {"max_steps": 9}, "unprepared": ""}, preparation), preparation)
     place = run_folder / "adapters" / "0003"
     assignment = Assignment(3, {"learning_rate": 1e-2}, 0, (0.5, 1.0), str(place))
     program.start(assignment)

@@ -63,7 +63,7 @@ def _from_inside(address: str, storage_path: str) -> Iterable[Finding]:
     import tempfile
 
     from tuner.cluster.doctor import examine_cluster
-    from tuner.execution.cluster import dashboard_url, ray_session
+    from tuner.ray_cluster.session import dashboard_url, ray_session
 
     with tempfile.TemporaryDirectory(prefix="tuner-") as folder, ray_session(address, Path(folder, "driver.log")):
         return list(examine_cluster(storage_path, dashboard_url()))

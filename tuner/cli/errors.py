@@ -65,8 +65,8 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def _interrupted(error: BaseException | None) -> int:
-    from tuner.execution.ending import NOTHING_KEPT
-    from tuner.execution.signals import StopRequested
+    from tuner.driver.ending import NOTHING_KEPT
+    from tuner.signals import StopRequested
 
     if isinstance(error, StopRequested):
         _say(NOTHING_KEPT)

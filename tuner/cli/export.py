@@ -33,8 +33,8 @@ def command(
     """Copies the best adapter of the search NAME to DIR, or merges it into its base with --merge."""
     from tuner.cli.output import answer_json
     from tuner.config.paths import near
+    from tuner.report.formatting import size
     from tuner.report.lines import clean
-    from tuner.report.words import size
     from tuner.results.folder import open_run
 
     folder = open_run(storage_path, name)

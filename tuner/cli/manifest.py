@@ -42,7 +42,7 @@ def write_manifest(
     """The text of the manifest. The search is checked as far as that goes from here."""
     from tuner.cli.options import load, permitted, settings_given
     from tuner.contract import InputError
-    from tuner.execution.plan import make_plan
+    from tuner.driver.plan import make_plan
 
     if resume is not None or (values["kuberay"] and values["slurm"]):
         raise InputError(

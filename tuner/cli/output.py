@@ -92,7 +92,7 @@ def labels_of_program(program: str) -> dict[str, str]:
 def labels_of_run(folder: RunFolder) -> dict[str, str]:
     """Column headings as the search wrote them down. A program that a run folder names is not imported to ask it."""
     from tuner.contract import PROGRAMS, InputError
-    from tuner.results.stranger import read_object
+    from tuner.results.untrusted_read import read_object
 
     try:
         resolved = read_object(folder.resolved)

@@ -33,7 +33,7 @@ def command(file: Path | None, overrides: tuple[str, ...], as_json: bool, schema
         answer_schema(experiment_schema(program))
         return 0
     experiment = load(file, overrides, flags, permission=permission)
-    from tuner.execution.plan import make_plan
+    from tuner.driver.plan import make_plan
 
     plan = make_plan(experiment)
     if as_json:

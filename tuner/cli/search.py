@@ -12,7 +12,7 @@ import click
 from tuner.cli.options import Command, accept_option, experiment_options, json_option
 
 if TYPE_CHECKING:
-    from tuner.execution.search import Outcome
+    from tuner.driver.session import Outcome
     from tuner.importing import Permission
     from tuner.report.machine import EventLines
 
@@ -59,7 +59,7 @@ def command(
         return _go_on(
             experiment.storage_path, run.name or "", None, run.address, accept_changes, plain, events, as_json, named
         )
-    from tuner.execution.search import run_search  # before the view, which hides the cursor and must show it again
+    from tuner.driver.session import run_search  # before the view, which hides the cursor and must show it again
 
     with view(labels_of_program(experiment.run.program), plain) as listener:
         outcome = run_search(
@@ -131,7 +131,7 @@ def _go_on(
     from tuner.results.ledger import read_ledger
 
     folder = open_run(storage, name)
-    from tuner.execution.search import resume_search
+    from tuner.driver.session import resume_search
 
     with view(labels_of_run(folder), plain, folder.record()) as listener:
         lines = event_lines(events)

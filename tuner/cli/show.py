@@ -59,7 +59,7 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
 
 def _adapter(folder: RunFolder, is_winner: bool, own: str | None) -> str | None:
     """Where a trial's adapter can be found now: only the best few are kept, the winner's in `best/`."""
-    from tuner.results.stranger import inside
+    from tuner.results.untrusted_read import inside
 
     if is_winner and (folder.best / "manifest.json").is_file():
         return str(folder.best)

@@ -28,9 +28,9 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
     from tuner.report.machine import status_json
     from tuner.report.summary import summary
     from tuner.results.folder import open_run
+    from tuner.results.journal_check import journal_states, lost_end
     from tuner.results.lock import is_held
     from tuner.results.storage import is_written
-    from tuner.results.witness import journal_states, lost_end
 
     path: Path | str
     damaged = None

@@ -56,7 +56,7 @@ def command(
     comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Relative paths are files of this machine and
     travel with the job; absolute ones are the cluster's. Ctrl-C detaches: the search goes on.
     """
-    from tuner.execution.signals import raised
+    from tuner.signals import raised
 
     with raised():
         return _submit(file, overrides, resume, accept_changes, include, detach, dry_run, plain, as_json, values)
@@ -209,7 +209,7 @@ def _fresh(
     from tuner.cli.options import load
     from tuner.cluster.parcel import pack
     from tuner.cluster.payload import make_payload, require_shared
-    from tuner.execution.plan import make_plan
+    from tuner.driver.plan import make_plan
     from tuner.results.folder import default_name
 
     experiment = load(file, overrides, flags, elsewhere=True, permission=permission)
@@ -289,7 +289,7 @@ def _require_free(name: str, jobs: list[Job], cluster: Cluster) -> None:
 
 def _tell_parcel(parcel: Parcel) -> None:
     from tuner.cluster.payload import contents
-    from tuner.report.words import size
+    from tuner.report.formatting import size
 
     told = contents(parcel)
     places = ", ".join(f"{place} {size(count)}" for place, count in told["places"].items())

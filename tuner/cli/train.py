@@ -32,7 +32,7 @@ def command(
     from tuner.cli.search import conclude, leaving
 
     experiment = one_trial(file, overrides, settings_given(values), permitted(values, runs=True))
-    from tuner.execution.search import run_search
+    from tuner.driver.session import run_search
 
     with view({}, plain) as listener:
         outcome = run_search(experiment, [listener], partial(leaving, listener, as_json), accept_changes=accept_changes)

@@ -1,6 +1,6 @@
 """What people see, made from records alone: no ray, no torch, and rich only where a terminal is written to.
 
-words     numbers as short words           lines    styled text, plain or in colour
+formatting numbers as short words          lines    styled text, plain or in colour
 curve     sparklines and the text plot     table    the leaderboard
 progress  share done and time left         standing the best against the recipe, in a sentence
 live      the live view                    plain    one line an event, where there is no terminal

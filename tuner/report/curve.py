@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tuner.report import words
+from tuner.report import formatting as words
 from tuner.report.lines import Line, line
 from tuner.results.records import Point, SearchRecord, TrialRecord
 

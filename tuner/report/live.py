@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
-from tuner.report import standing, words
+from tuner.report import formatting as words
+from tuner.report import standing
 from tuner.report.lines import Line, Span, clean, crop, for_stream, labelled, line, line_width, shorten, title, to_rich
 from tuner.report.progress import estimate
 from tuner.report.table import leaderboard, progress_bar

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import IO
 
 from tuner.contract import METRIC
-from tuner.report import standing, words
+from tuner.report import formatting as words
+from tuner.report import standing
 from tuner.report.lines import clean, for_stream, line, plain
 from tuner.report.table import label_of, mark_of
 from tuner.results.ledger import Event, Kind

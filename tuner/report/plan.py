@@ -10,13 +10,13 @@ from typing import Any
 from tuner.addresses import AUTO, joins
 from tuner.config.paths import near
 from tuner.contract import Budget
-from tuner.report import words
+from tuner.report import formatting as words
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of, wrap
 from tuner.space.parameters import shown
 
 
 def plan_report(plan: Any, width: int) -> list[Line]:
-    """The text of `tuner.execution.plan.Plan`, also of one whose data has not been read."""
+    """The text of `tuner.driver.plan.Plan`, also of one whose data has not been read."""
     experiment = plan.experiment
     out = _headline(experiment, width)
     for name, section in _sections(experiment.settings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.contract import Reason, Status
-from tuner.report import words
+from tuner.report import formatting as words
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 
 

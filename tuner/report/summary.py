@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuner.contract import Reason, Status
-from tuner.report import standing, words
+from tuner.report import formatting as words
+from tuner.report import standing
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, title
 from tuner.report.table import leaderboard
 from tuner.results.command_line import DEFAULT_STORAGE, command_line

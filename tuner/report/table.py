@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.contract import Reason, Status
-from tuner.report import words
+from tuner.report import formatting as words
 from tuner.report.curve import WIDTH, Scale, sparkline
 from tuner.report.lines import Line, Span, clean, crop, folded, line, pad, shorten, width_of
 from tuner.report.standing import place

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tuner.contract import Status
-from tuner.report import standing, words
+from tuner.report import formatting as words
+from tuner.report import standing
 from tuner.report.curve import plot
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of
 from tuner.report.plain import trainable_text

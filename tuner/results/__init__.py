@@ -13,7 +13,7 @@ sameness.py      what trials are made of, then and now
 versions.py      the versions of the libraries that trained it
 storage.py       runs kept in an object store
 command_line.py  the commands that a message tells a person to run
-strict.py        what a line of the ledger must be like
-stranger.py      a file out of a folder that others may write
-witness.py       what the study's journal says of the ledger
+untrusted_json.py  what a line of the ledger must be like
+untrusted_read.py  a file out of a folder that others may write
+journal_check.py   what the study's journal says of the ledger
 """

@@ -18,7 +18,7 @@ from tuner.results.command_line import command_line
 from tuner.results.folder import RunFolder
 from tuner.results.model_card import model_card
 from tuner.results.records import SearchRecord
-from tuner.results.stranger import inside, is_plain_file, read_object
+from tuner.results.untrusted_read import inside, is_plain_file, read_object
 
 MANIFEST = "manifest.json"
 """Written last: where it is, `best/` is whole."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.apart import Apart
 from tuner.contract import PROGRAMS, InputError
 from tuner.disks import is_full
 from tuner.importing import Permission, add_folders, find
@@ -16,7 +15,8 @@ from tuner.results import sameness
 from tuner.results.adapters import MANIFEST, checked_manifest
 from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
-from tuner.results.stranger import inside, is_plain_file, read_object
+from tuner.results.untrusted_read import inside, is_plain_file, read_object
+from tuner.subprocess_call import SubprocessProgram
 
 
 def export_best(
@@ -111,7 +111,7 @@ def _require_same_model(folder: RunFolder, resolved: Mapping[str, Any], to: Path
 def _call(folder: RunFolder, to: Path, resolved: Mapping[str, Any], method: str, *arguments: str) -> Any:
     """What a class method of the search's program returns, in a process of its own."""
     settings = {name: resolved[name] for name in resolved if name not in ("search", "scheduler", "run", "about")}
-    call = Apart(resolved["run"]["program"], method, settings, *arguments, log=_log(folder, to))
+    call = SubprocessProgram(resolved["run"]["program"], method, settings, *arguments, log=_log(folder, to))
     try:
         return call.result()
     finally:

@@ -29,7 +29,7 @@ from tuner.results import lock, storage
 from tuner.results.command_line import resume_command_line
 from tuner.results.ledger import UnreadableLine, read_numbered
 from tuner.results.records import SearchRecord
-from tuner.results.stranger import is_plain_file
+from tuner.results.untrusted_read import is_plain_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NEEDED_BYTES = 256 * 2**20

@@ -24,7 +24,7 @@ from typing import Any
 from tuner.contract import Reason, Status
 from tuner.disks import is_full
 from tuner.redaction import redacted
-from tuner.results import strict
+from tuner.results import untrusted_json as strict
 
 
 class Kind(StrEnum):

@@ -23,7 +23,7 @@ from tuner.contract import InputError
 from tuner.results.command_line import resume_command_line, run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.lock import is_held
-from tuner.results.stranger import read_object
+from tuner.results.untrusted_read import read_object
 
 WAIT_S = 10.0
 """A driver reads several times a second; one that is silent for so long is starting, or busy for a long moment."""

@@ -28,7 +28,7 @@ from typing import IO, Any
 from tuner.config.paths import storage_uri
 from tuner.contract import InputError
 from tuner.results.lock import is_held
-from tuner.results.stranger import inside, plain_files
+from tuner.results.untrusted_read import inside, plain_files
 
 EVERY_S = 2.0
 """Seconds between two writes of the driver's files: each is a whole ledger."""

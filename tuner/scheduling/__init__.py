@@ -3,5 +3,4 @@
 rules/    one file a rule: curve in, verdict out, no Ray
 ladder.py where the rungs lie and where trials are evaluated
 wire.py   how a report travels in a Ray result
-asha.py   the Ray Tune scheduler that asks them at every evaluation
 """

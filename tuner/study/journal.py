@@ -27,7 +27,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.results.witness import Places
+from tuner.results.journal_check import Places
 
 BEST = 25
 """As many trials as TPE, past 250 finished ones, takes for good; Optuna's default gamma."""

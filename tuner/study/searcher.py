@@ -1,4 +1,4 @@
-"""The Ray Tune Searcher: hands Ray the points that the search's books hand out."""
+"""The Ray Tune Searcher: hands Ray the points that the trial manager hands out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.contract import METRIC
 
 
 class Source(Protocol):
-    """Where trials come from and where their loss is noted; the driver's books."""
+    """Where trials come from and where their loss is noted; the driver's trial manager."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The configuration of a new trial; None: not now, or, when `over`, never."""
@@ -50,4 +50,4 @@ class StudySearcher(Searcher):
         raise NotImplementedError("a search resumes from its ledger, not from Ray's snapshot")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_source": None}  # Ray pickles its tuner; the books hold open files
+        return {**self.__dict__, "_source": None}  # Ray pickles its tuner; the trial manager holds open files

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.contract import Reason, Status, Verdict
 from tuner.redaction import redact
+from tuner.results.journal_check import journal_places, lost_end
 from tuner.results.records import RECIPE, TrialRecord
-from tuner.results.stranger import is_plain_file
-from tuner.results.witness import journal_places, lost_end
+from tuner.results.untrusted_read import is_plain_file
 from tuner.seeds import derive_seed
 from tuner.study.samplers import make_sampler, window_of
 

@@ -73,7 +73,7 @@ def test_a_running_search_is_as_old_as_it_is_whatever_the_clock_says(
     """Its events are of years ago, as after a clock that was set; its ledger was written a moment ago."""
     import time
 
-    from tuner.report import words
+    from tuner.report import formatting as words
 
     record = searches.running().record
     assert record.updated and record.updated < time.time() - 86_400

@@ -15,7 +15,7 @@ import yaml
 
 from tuner.config import demo_path, load_experiment
 from tuner.demo import folder
-from tuner.execution.plan import make_plan
+from tuner.driver.plan import make_plan
 
 SPLITS = ("train", "validation", "test")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tuner.report import words
+from tuner.report import formatting as words
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 
 from tests.tuner.report import searches
 from tuner.contract import InputError
-from tuner.results import strict
+from tuner.results import untrusted_json as strict
 from tuner.results.folder import RunFolder, create_run, open_run
+from tuner.results.journal_check import journal_states, lost_end
 from tuner.results.ledger import Event, Kind
-from tuner.results.witness import journal_states, lost_end
 
 
 @pytest.mark.parametrize(

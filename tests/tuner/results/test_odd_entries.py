@@ -15,7 +15,7 @@ from tuner.redaction import LogFile, open_log
 from tuner.results.adapters import checked_manifest, drop_surplus, write_best
 from tuner.results.folder import RunFolder, create_run, open_run
 from tuner.results.storage import _files
-from tuner.results.stranger import plain_files, read_object
+from tuner.results.untrusted_read import plain_files, read_object
 
 
 def a_folder(place: Path) -> None:

@@ -24,8 +24,8 @@ from tests.chaos.faults import Count
 from tests.tuner.study.test_journal import make
 from tuner.config import Tpe
 from tuner.contract import Reason, Verdict
+from tuner.results.journal_check import journal_states, lost_end
 from tuner.results.records import Point, TrialRecord
-from tuner.results.witness import journal_states, lost_end
 from tuner.study.journal import FileLock
 from tuner.study.study import Study
 

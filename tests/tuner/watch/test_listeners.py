@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.report import searches
-from tuner.execution.signals import StopRequested
 from tuner.results.ledger import Event, Ledger
+from tuner.signals import StopRequested
 from tuner.watch.listeners import Dropped, Listeners
 
 

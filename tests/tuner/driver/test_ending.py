@@ -1,0 +1,77 @@
+"""An end that cannot be written hides nothing: what ended the search is told first."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tuner.config import demo_path, load_experiment
+from tuner.contract import InputError, Reason, Verdict
+from tuner.driver.disk_guard import DiskGuard
+from tuner.driver.ending import Ending
+from tuner.driver.session import _second_to_an_error
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger
+from tuner.results.records import SearchRecord
+from tuner.results.storage import Mirror
+from tuner.signals import StopSignals
+
+HALT = Verdict(Reason.DATA, "all labels are masked", "look at data.format")
+
+
+@pytest.fixture
+def ending(tmp_path: Path) -> Ending:
+    """Of a search with one usable trial, whose settings are no longer to be read: best/ cannot be made."""
+    folder, record = RunFolder(tmp_path / "run"), SearchRecord()
+    folder.path.mkdir()
+    disk = DiskGuard(folder.path, 0, say=lambda text: None, note=lambda text: None, stopping=lambda: False)
+    ledger = Ledger(folder.ledger, [record.apply], full=disk.full)
+    experiment = load_experiment(demo_path())
+    made = Ending(experiment, folder, record, ledger, Mirror(folder.path), disk, StopSignals(), None)
+    ledger.append(Kind.SEARCH, details={"name": "run", "num_trials": 2})
+    ledger.append(Kind.STARTED, trial="a", number=0, attempt=1, params={})
+    ledger.append(Kind.EVALUATION, trial="a", number=0, attempt=1, step=5, eval_loss=1.0, best_eval_loss=1.0)
+    reason = Reason.BUDGET
+    ledger.append(Kind.ENDED, trial="a", number=0, attempt=1, status=str(reason.status), reason=str(reason))
+    folder.resolved.write_text("{", encoding="utf-8")
+    return made
+
+
+def test_what_halted_the_search_is_told_first(ending: Ending) -> None:
+    outcome = ending.write(HALT)
+    first, *rest = outcome.trouble.splitlines()
+    assert first == HALT.message and rest[0] == f"  try: {HALT.remedy}"
+    assert "the end could not be written" in rest[1] and "resolved.json" in rest[1]
+    assert "search --resume run" in rest[2] and outcome.exit_code == 1
+
+
+def test_a_lost_cluster_is_told_first(ending: Ending) -> None:
+    trouble = ending.write(None, None, "Ray is gone").trouble
+    assert trouble.startswith("Ray is gone\nthe end could not be written")
+
+
+def test_a_failure_stays_for_who_raised_it(ending: Ending) -> None:
+    assert ending.write(None, InputError("the space draws nothing")).trouble.startswith("the space draws nothing\n")
+
+
+def test_an_interruption_keeps_its_code_and_its_line(ending: Ending) -> None:
+    ending._signals.number = signal.SIGTERM
+    outcome = ending.write()
+    assert outcome.exit_code == 128 + signal.SIGTERM and "search --resume run" in outcome.trouble
+
+
+def test_alone_it_is_an_error_of_its_own(ending: Ending) -> None:
+    with pytest.raises(InputError, match=r"resolved\.json"):
+        ending.write()
+
+
+def test_what_closes_raises_only_where_nothing_else_did() -> None:
+    def close() -> None:
+        raise InputError("the store is gone")
+
+    leave = _second_to_an_error(close)
+    leave(ValueError, ValueError("first"), None)
+    with pytest.raises(InputError, match="the store is gone"):
+        leave(None, None, None)

@@ -1,0 +1,172 @@
+"""The driver's manager without Ray: a real ledger, a real study, and the order in which things may go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos import invariants
+from tuner.config import load_experiment
+from tuner.contract import LEAVE, STATE, Evaluation, Fit, Reason, Setup, Verdict
+from tuner.driver.disk_guard import DiskGuard
+from tuner.driver.plan import make_plan
+from tuner.driver.retries import IN_A_ROW, Streak, again
+from tuner.driver.trial_manager import Terms, TrialManager
+from tuner.driver.watchdog import Watchdog
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger, read_ledger
+from tuner.results.records import SearchRecord, TrialRecord
+from tuner.study.study import Study
+from tuner.watch.dashboard_rows import DashboardRows
+from tuner.watch.naming import Naming
+
+SPACE = {"parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}}
+LOST = Verdict(Reason.INFRASTRUCTURE, "its worker died")
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[], tuple[TrialManager, SearchRecord]]]:
+    """Opens the manager of one run folder, as often as a driver would."""
+    flags = {"run.program": "tests.programs.toy:Toy", "search.space": SPACE, "run.storage_path": str(tmp_path)}
+    plan = make_plan(load_experiment(None, (), flags))
+    ledgers: list[Ledger] = []
+
+    def make() -> tuple[TrialManager, SearchRecord]:
+        folder = RunFolder(tmp_path)
+        record = folder.record()
+        ledger = Ledger(folder.ledger, [record.apply])
+        ledgers.append(ledger)
+        ledger.append(Kind.SEARCH, details={"name": "run", "num_trials": 3})
+
+        def study() -> Study:
+            return Study(
+                folder.study, name="run", space=plan.space, sampler=plan.experiment.search.sampler, num_trials=3,
+                seed=0, recipe=plan.recipe, records=record.trials.values(),
+            )  # fmt: skip
+
+        disk = DiskGuard(folder.path, 0, say=lambda text: None, note=lambda text: None, stopping=lambda: False)
+        terms = Terms(seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3)
+        manager = TrialManager(
+            folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=Naming(),
+            dashboard=DashboardRows(), disk=disk, watchdog=Watchdog(None),
+        )  # fmt: skip
+        manager.settle()
+        return manager, record
+
+    yield make
+    for ledger in ledgers:
+        ledger.close()
+
+
+def begun(manager: TrialManager, name: str) -> Any:
+    config = manager.suggest(name)
+    assert config is not None
+    return config["trial"].assignment
+
+
+def lines(folder: Path) -> int:
+    return len(list(read_ledger(folder / "trials.jsonl")))
+
+
+def test_a_trial_leaves_its_node_as_often_as_it_must(opened: Any, tmp_path: Path) -> None:
+    """More often than a trial may be lost; each attempt is asked for a state, and none counts as lost."""
+    manager, record = opened()
+    for attempt in range(1, 6):
+        assignment = begun(manager, f"a{attempt}")
+        assert (assignment.number, assignment.attempt) == (0, attempt)
+        assert not manager.leaves(f"a{attempt}")
+        manager.set_up(f"a{attempt}", Setup(27, 10, 1000, resumed_step=attempt - 1))
+        manager.leave(f"a{attempt}")
+        assert Path(assignment.folder, STATE, LEAVE).exists() and record.trials[0].is_running
+        manager.evaluated(f"a{attempt}", Evaluation(attempt, 27, 3.0), attempt, None)
+        assert manager.leaves(f"a{attempt}")
+        manager.ended(f"a{attempt}", LOST)  # its worker was ended, which Ray takes for a loss
+        assert record.trials[0].losses == {"drained": attempt} and not record.trials[0].has_ended
+    assert [point.step for point in record.trials[0].points] == [1, 2, 3, 4, 5]
+    assert begun(manager, "b").resume.step == 5
+
+
+def test_an_attempt_that_was_replaced_counts_for_nothing(opened: Any, tmp_path: Path) -> None:
+    manager, record = opened()
+    first = begun(manager, "a")
+    manager.set_up("a", Setup(27, 10, 1000))
+    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, None)
+    manager.ended("a", LOST)
+    second = begun(manager, "b")
+    assert (second.number, second.attempt, second.resume.step, second.resume.folders) == (0, 2, 14, (first.folder,))
+    assert second.folder != first.folder
+    before = lines(tmp_path)
+    manager.set_up("a", Setup(27, 10, 1000))
+    manager.evaluated("a", Evaluation(20, 27, 0.1), 20, None)
+    manager.ended("a", Verdict(Reason.BUDGET, "budget"))
+    manager.lost("a", error=True)
+    assert lines(tmp_path) == before and record.trials[0].curve == [3.0]
+    manager.set_up("b", Setup(27, 10, 1000, resumed_step=14))
+    manager.evaluated("b", Evaluation(27, 27, 2.0), 27, Verdict(Reason.BUDGET, "budget"))
+    assert record.trials[0].curve == [3.0, 2.0] and record.trials[0].reason is Reason.BUDGET
+    invariants.check_ledger(tmp_path)
+
+
+def test_a_verdict_outlives_the_driver_that_could_not_write_the_ending(opened: Any, tmp_path: Path) -> None:
+    manager, record = opened()
+    begun(manager, "a")
+    manager.set_up("a", Setup(27, 10, 1000))
+    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, Verdict(Reason.RUNG, "rung 1 (3.000, needed 2.000)"))
+    ledger = tmp_path / "trials.jsonl"
+    whole = ledger.read_text().splitlines(keepends=True)
+    assert '"event":"ended"' in whole[-1]
+    ledger.write_text("".join(whole[:-1]))
+    manager, record = opened()
+    trial = record.trials[0]
+    assert (trial.reason, trial.message, trial.attempt) == (Reason.RUNG, "rung 1 (3.000, needed 2.000)", 1)
+    assert begun(manager, "b").number == 1
+    invariants.check_ledger(tmp_path)
+
+
+def test_it_is_over_only_when_nobody_runs(opened: Any) -> None:
+    manager, _ = opened()
+    for name in "abc":
+        begun(manager, name)
+    assert manager.suggest("d") is None and not manager.over, "one of the three may be lost yet"
+    manager.ended("a", LOST)
+    assert begun(manager, "d").number == 0
+    for name in "dbc":
+        manager.ended(name, Verdict(Reason.BUDGET, "budget"))
+    assert manager.suggest("e") is None and manager.over
+
+
+@pytest.mark.parametrize(
+    ("verdict", "losses", "given", "tried"),
+    [
+        (LOST, {}, None, True),
+        (LOST, {"infrastructure": 2}, None, True),
+        (LOST, {"infrastructure": 3}, None, False),
+        (LOST, {"hung": 3}, None, True),
+        (Verdict(Reason.HUNG), {}, None, True),
+        (Verdict(Reason.HUNG), {"hung": 1}, None, False),
+        (Verdict(Reason.ERROR, "boom"), {}, None, False),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {"out_of_memory": 9}, None, True),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {}, Fit(8), True),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {}, Fit(4), False),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x", fit=Fit(4)), {}, Fit(2), False),
+        (Verdict(Reason.OUT_OF_MEMORY, device="x"), {}, None, False),
+    ],
+)
+def test_what_is_tried_again(verdict: Verdict, losses: dict[str, int], given: Fit | None, tried: bool) -> None:
+    assert bool(again(verdict, TrialRecord(0, losses=losses), given)) is tried
+
+
+def test_a_streak_is_of_one_cause_and_broken_by_any_other_ending() -> None:
+    def last(*messages: str) -> Verdict | None:
+        streak = Streak()
+        endings = [Verdict(Reason.ERROR, m) if m else Verdict(Reason.RUNG) for m in messages]
+        return [streak.ended(number, verdict) for number, verdict in enumerate(endings)][-1]
+
+    assert IN_A_ROW == 3
+    found = last("ValueError at 0x7f01", "ValueError at 0x7f02", "ValueError at 0x7f03")
+    assert found and found.message.startswith("trials 0, 1 and 2 failed one after another")
+    assert last("KeyError: a", "KeyError: a", "KeyError: b") is None
+    assert last("KeyError: a", "KeyError: a", "", "KeyError: a") is None

@@ -1,0 +1,115 @@
+"""What people ask of a running search, carried out in the driver's loop: stop, add, pause, resume.
+
+Ray's loop gives the driver a turn several times a second; each turn looks into the run folder for requests. Everything
+done here is written into the ledger before it is answered; the trial manager reads it from the record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tuner.contract import InputError
+from tuner.driver.plan import Plan
+from tuner.driver.trial_manager import TrialManager
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger
+from tuner.results.records import SearchRecord
+from tuner.results.requests import Inbox, Request
+from tuner.space.own import own_point
+from tuner.space.parameters import shown
+
+EVERY_S = 0.2
+"""Between two looks into the folder."""
+BY = "user"
+
+
+class Control:
+    """Answers the requests of one session of a search. `turn` is called from the driver's loop."""
+
+    def __init__(
+        self, folder: RunFolder, manager: TrialManager, ledger: Ledger, record: SearchRecord, plan: Plan
+    ) -> None:
+        self._folder, self._manager, self._ledger, self._record, self._plan = folder, manager, ledger, record, plan
+        self._looked = 0.0
+        self._actions: Mapping[str, Callable[[Request], str]] = {
+            "stop": self._stop,
+            "add": self._add,
+            "pause": self._pause,
+            "resume": self._resume,
+        }
+        self._inbox = Inbox(folder, self._note)
+        self._inbox.clear()
+
+    def turn(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < EVERY_S:
+            return
+        self._looked = now
+        for request in self._inbox.take():
+            try:
+                self._inbox.answer(request.name, message=self._carry_out(request))
+            except InputError as error:
+                self._inbox.answer(request.name, error=error)
+
+    def _note(self, text: str) -> None:
+        self._ledger.append(Kind.NOTE, details={"text": text})
+
+    def _carry_out(self, request: Request) -> str:
+        action = self._actions.get(request.action)
+        if action is None:
+            raise InputError(f"no action {request.action!r}", expected=f"one of {', '.join(self._actions)}")
+        if self._manager.stopping:
+            raise InputError(f"the search {self._folder.name!r} is ending", where=str(self._folder.path))
+        return action(request)
+
+    def _stop(self, request: Request) -> str:
+        number = request.values.get("trial")
+        if number is None:
+            running = self._running()
+            self._ledger.append(Kind.STOPPED, details={"by": BY})
+            return f"{self._folder.name} ends: {running} stopped, the best kept"
+        trial = self._trial(number)
+        if not trial.is_running:
+            raise InputError(f"trial {number} has ended ({trial.ending})", where=f"trial {number}")
+        self._manager.stop_trial(trial.number)
+        at = f" at step {trial.step}" if trial.step else ""
+        return f"trial {number} is stopped{at}; its worker is free when the step it is in is over"
+
+    def _add(self, request: Request) -> str:
+        given, like = request.values.get("params"), request.values.get("like")
+        if not isinstance(given, Mapping) or not (given or like is not None):
+            raise InputError("nothing to add", expected="--set parameter=value, or --like NUMBER")
+        before = {} if like is None else self._trial(like).params
+        plan = self._plan
+        point = own_point(plan.space, given, before, plan.experiment.settings, plan.program)
+        self._ledger.append(Kind.ADDED, params=point, details={"name": request.name, "by": BY})
+        told = ", ".join(f"{name}={shown(value)}" for name, value in point.items())
+        rest = [name for name in plan.space.parameters if name not in point]
+        drawn = "; the sampler draws the rest" if rest else ""
+        return f"added: {told}{drawn}; it starts when a worker is free"
+
+    def _pause(self, request: Request) -> str:
+        if self._record.paused:
+            return f"{self._folder.name} is paused already ({self._record.paused})"
+        self._ledger.append(Kind.PAUSED, details={"why": "by you"})
+        return f"{self._folder.name} is paused: {self._running()} waiting from the next evaluation on, none starts"
+
+    def _resume(self, request: Request) -> str:
+        if not self._record.paused:
+            return f"{self._folder.name} was not paused"
+        self._ledger.append(Kind.RESUMED)
+        return f"{self._folder.name} goes on"
+
+    def _running(self) -> str:
+        running = len(self._record.running)
+        return f"{running} running trial{'' if running == 1 else 's'}"
+
+    def _trial(self, number: Any) -> Any:
+        trial = self._record.trials.get(number) if isinstance(number, int) else None
+        if trial is None:
+            last = max(self._record.trials, default=None)
+            expected = f"0 to {last}" if last is not None else "none has started yet"
+            raise InputError(f"there is no trial {number}", where=self._folder.name, expected=expected)
+        return trial

@@ -1,0 +1,216 @@
+"""The disk of a run: a search pauses where it runs out of room, and ends where its folder fails or is gone.
+
+Two signs of a full disk: little is left (looked at once a second), and something could not be written. The driver then
+stands still in the place where it notices. Nobody reports to it meanwhile: a trial trains to its next evaluation and
+waits. A disk that fails, or a folder that is no longer where it was, ends the session like an interruption: nothing is
+wrong with any trial, and a resume goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.contract import InputError, Verdict
+from tuner.disks import Trouble, ask, is_full, trouble_of
+from tuner.results.command_line import resume_command_line
+
+if TYPE_CHECKING:
+    from tuner.study.study import Study
+
+CHECK_S = 1.0
+LEAST_BYTES = 64 * 1024
+"""Pause below this whatever the settings say: the line of one ending with its traceback has about as much."""
+SHARE = 4
+"""A running search pauses below a quarter of what it asked for at its start, and goes on at half of it."""
+
+
+class DiskLost(Exception):
+    """The run folder cannot be written any more. place: where it is, as far as anybody can say. told: what is wrong."""
+
+    def __init__(self, place: Path, told: str) -> None:
+        self.place, self.told = place, told
+        super().__init__(told)
+
+    @property
+    def trouble(self) -> str:
+        """What the user is told at the end: what, where, and how to go on."""
+        return f"{self.told}; every report before it is kept\n  try: {resume_command_line(self.place)}"
+
+    @property
+    def refusal(self) -> InputError:
+        """The same before any trial has run, when there is nothing to go on with."""
+        return InputError(self.told, remedy="look after the disk, or give another --storage-path")
+
+
+class DiskGuard:
+    """Watches the disk under `path`, and that the run folder stays there.
+
+    wanted: bytes that a search asks for at its start. say: shows a sentence while the driver stands still, "" when it
+    goes on. note: writes a sentence into the ledger. stopping: whether the wait is to be given up.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        wanted: int,
+        *,
+        say: Callable[[str], None],
+        note: Callable[[str], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._path, self._say, self._note, self._stopping = path, say, note, stopping
+        self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """The folder itself, wherever it is moved to."""
+        weakref.finalize(self, os.close, self._folder)
+        self._low, self._enough = max(LEAST_BYTES, wanted // SHARE), max(2 * LEAST_BYTES, 2 * wanted // SHARE)
+        self._looked = 0.0
+        self._full_since: float | None = None
+        self.open = True
+        """False: a write that fails fails, and nobody waits. For the end of a search, when signals are muted."""
+
+    def tick(self) -> None:
+        """A turn in the driver's loop: stands still here while there is too little disk. Raises DiskLost."""
+        now = time.monotonic()
+        if now - self._looked < CHECK_S or not self.open:
+            return
+        self._looked = now
+        self.require_here()
+        if self._full_since is not None:  # a write failed and has succeeded since
+            self._tell_the_end(self._full_since)
+            self._full_since = None
+        free = self._free()
+        if free >= self._low:
+            return
+        self._note(
+            f"paused: only {_mib(free)} are free on the disk of {self._path}; no trial starts or goes on before there "
+            f"are {_mib(self._enough)}"
+        )
+        self._say("paused: no room on the disk")
+        while self._free() < self._enough and not self._stopping():
+            self.require_here()
+            time.sleep(CHECK_S / 2)
+        if not self._stopping():
+            self._tell_the_end(now)
+
+    def require_here(self) -> None:
+        """Raises DiskLost where the run folder is no longer where it was. What was opened in it can still be written;
+        what has a path, such as a trial's adapter, would be made anew at the old place."""
+        try:
+            here = os.stat(self._path)  # noqa: PTH116  it may be anything by now
+            if os.path.samestat(here, os.fstat(self._folder)):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise self._lost(Trouble(error.errno or 0, str(self._path))) from error
+        place, gone = self._moved_to()
+        told = f"the run folder {self._path} was removed while the search ran" if gone else (
+            f"the run folder {self._path} was moved while the search ran; it is {place} now"
+        )  # fmt: skip
+        raise DiskLost(place, told)
+
+    def require_writable(self) -> None:
+        """Raises DiskLost where the run folder takes no file, for another reason than that it is full."""
+        self.require_here()
+        trouble = ask(self._path)
+        if trouble is not None and not trouble.is_full:
+            raise self._lost(trouble)
+
+    def lost(self, error: BaseException) -> DiskLost | None:
+        """What an error means, where it means that the run folder cannot be written any more."""
+        if isinstance(error, DiskLost):
+            return error
+        try:
+            self.require_here()
+        except DiskLost as lost:
+            return lost
+        trouble = trouble_of(error, None if isinstance(error, InputError) else self._path)
+        return None if trouble is None or trouble.is_full else self._lost(trouble)
+
+    def given_up(self, number: int, verdict: Verdict) -> DiskLost:
+        """The end of the search where a trial's workers could not write, one after another."""
+        return DiskLost(self._path, f"trial {number} was lost again and again, and is not to blame: {verdict.message}")
+
+    def _lost(self, trouble: Trouble) -> DiskLost:
+        return DiskLost(self._path, f"the run folder {self._path} cannot be written or read ({trouble.told})")
+
+    def _moved_to(self) -> tuple[Path, bool]:
+        """Where the folder is now, and whether it is nowhere."""
+        try:
+            now = os.readlink(f"/proc/self/fd/{self._folder}")  # noqa: PTH115
+        except OSError:
+            return self._path, os.fstat(self._folder).st_nlink == 0
+        return (self._path, True) if now.endswith(" (deleted)") else (Path(now), False)
+
+    def full(self, error: OSError) -> None:
+        """Something could not be written: waits until it is worth another try. Raises the error where that is over."""
+        if not self.open or self._stopping():
+            raise error
+        if self._full_since is None:
+            self._full_since = time.monotonic()
+            self._say(f"paused: no room on the disk of {self._path}; make room, or press Ctrl-C and resume later")
+        time.sleep(CHECK_S)  # at least: a quota that is used up does not show in what is free
+        while self._free() < LEAST_BYTES and not self._stopping():
+            time.sleep(CHECK_S / 2)
+
+    def patient(self, write: Callable[[], None]) -> None:
+        """Calls `write`, and again where the disk was full."""
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self.full(error)
+
+    def _tell_the_end(self, since: float) -> None:
+        self._say("")
+        waited = time.monotonic() - since
+        self._note(f"room again ({_mib(self._free())} free): the search goes on after {waited:.0f} s")
+
+    def _free(self) -> int:
+        about = os.fstatvfs(self._folder)
+        return about.f_bavail * about.f_frsize
+
+
+class StudyOnDisk:
+    """A study whose disk may fill up: once there is room it is made anew from the ledger, which has every fact."""
+
+    def __init__(self, make: Callable[[], Study], disk: DiskGuard) -> None:
+        self._make, self._disk = make, disk
+        self._study = make()
+
+    def call(self, what: Callable[[Study], Any], again: bool = False) -> Any:
+        """Calls the study. again: also one that was made anew, because the ledger does not have what is asked."""
+        made_anew = False
+        while True:
+            try:
+                if made_anew:
+                    self._study = self._make()
+                return what(self._study) if again or not made_anew else None
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._disk.full(error)
+                made_anew = True
+
+
+def refused_by_disk(error: OSError, folder: Path) -> InputError | None:
+    """What is to be said of an error before anything has run, where it is the disk's under `folder`."""
+    trouble = trouble_of(error, folder)
+    if trouble is None:
+        return None
+    if trouble.is_full:
+        told, remedy = f"no room on the disk ({error})", "make room, or give another --storage-path"
+    else:
+        told, remedy = f"cannot be written or read ({trouble.told})", "mend the disk, or give another --storage-path"
+    return InputError(told, where=str(folder), remedy=remedy)
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,58 @@
+"""Which code of their own a user let a search run, kept on this machine, so that a resume need not be told again.
+
+A run folder alone is no reason to run code: it may be a stranger's. What is kept is found by the SHA-256 of the
+settings, so a folder with any other settings, at the same place or elsewhere, gets nothing from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tuner.contract import InputError
+from tuner.importing import Own, Permission, add_folders
+from tuner.results.untrusted_read import read_object
+
+
+def remember(digest: str, code: Iterable[Own]) -> None:
+    """Keeps the modules and where they were found. Without a home to keep it in, a resume asks for `--allow-module`."""
+    kept = [{"module": own.module, "folder": str(own.folder)} for own in code]
+    place = _place(digest)
+    if not kept or place is None:
+        return
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = place.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump({"code": kept}, file)
+        beside.replace(place)
+
+
+def with_remembered(permission: Permission, digest: str) -> Permission:
+    """The permission, and what was kept for settings with this digest. The modules' folders are looked in again."""
+    place = _place(digest)
+    if place is None:
+        return permission
+    try:
+        kept = read_object(place)["code"]
+        code = [(str(one["module"]), str(one["folder"])) for one in kept]
+    except (InputError, KeyError, TypeError):
+        return permission
+    add_folders(folder for _, folder in code)
+    return replace(permission, modules=tuple(dict.fromkeys((*permission.modules, *(module for module, _ in code)))))
+
+
+def _place(digest: str) -> Path | None:
+    """Where it is kept; None for what is no digest, as a ledger may say, and where there is no home."""
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        return None
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None
+    return Path(state, "tuner", "code", f"{digest}.json")

@@ -1,0 +1,196 @@
+"""The part of a search that Ray Tune carries out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ray import tune
+from ray.tune import Stopper
+from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
+
+from tuner.contract import Preparation, Verdict
+from tuner.disks import is_full
+from tuner.driver.control import Control
+from tuner.driver.disk_guard import DiskGuard
+from tuner.driver.draining import Draining
+from tuner.driver.plan import Plan
+from tuner.driver.scheduler import Asha
+from tuner.driver.trial_manager import Terms, TrialManager, readings
+from tuner.driver.watchdog import Watchdog
+from tuner.ray_cluster.nodes import Nodes
+from tuner.ray_cluster.resources import SLOT_CPUS, Resources
+from tuner.results.command_line import run_command_line
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger
+from tuner.results.records import SearchRecord
+from tuner.scheduling.rules import make_rules
+from tuner.seeds import derive_seed
+from tuner.signals import StopSignals
+from tuner.space import with_params
+from tuner.study.searcher import StudySearcher
+from tuner.study.study import Study
+from tuner.watch.dashboard_rows import DashboardRows
+from tuner.watch.gauges import Gauges
+from tuner.watch.listeners import Dropped
+from tuner.watch.naming import Naming
+from tuner.worker.config import WorkerConfig, trial_name
+from tuner.worker.engine_pool import EnginePool
+from tuner.worker.trial_actor import TrialActor
+
+PAUSED_S = 0.1
+"""Ray's loop waits for events of trials, and with none under way it would turn without a rest."""
+
+
+class _Turn(Stopper):
+    """The driver's turn in Ray's loop.
+
+    It ends the search when the trial manager says so; never a single trial, because Ray would lose the reason.
+    """
+
+    def __init__(self, manager: TrialManager, scheduler: Asha, engines: EnginePool | None) -> None:
+        self._manager: TrialManager | None = manager
+        self._engines = engines
+        self._scheduler: Asha | None = scheduler
+
+    def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Ray asks several times a second; it is the one place in its loop where the driver gets a turn."""
+        assert self._manager is not None and self._scheduler is not None
+        self._manager.tick()
+        for trial_id in self._manager.hanging(self._scheduler.running):
+            if self._engines is not None:
+                self._engines.end(int(self._manager.key(trial_id)))
+            self._scheduler.kill(trial_id)
+        if self._manager.paused and not self._manager.stopping:
+            time.sleep(PAUSED_S)
+        return self._manager.stopping
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_manager": None, "_scheduler": None, "_engines": None}
+
+
+def run_trials(
+    plan: Plan,
+    resources: Resources,
+    preparation: Preparation,
+    *,
+    folder: RunFolder,
+    ledger: Ledger,
+    record: SearchRecord,
+    signals: StopSignals,
+    disk: DiskGuard,
+    engines: EnginePool | None,
+) -> Verdict | None:
+    """Runs what is left of a search; returns the verdict that halted it, if one did. engines: where trials are packed.
+
+    Raises whatever kept the study from suggesting (a space function of the user's, say).
+    """
+    experiment = plan.experiment
+    ladder = plan.ladder(preparation.tokens)
+
+    def make_study() -> Study:
+        return Study(
+            folder.study,
+            name=folder.name,
+            space=plan.space,
+            sampler=experiment.search.sampler,
+            num_trials=experiment.search.num_trials,
+            seed=experiment.search.seed,
+            recipe=plan.recipe,
+            records=record.trials.values(),
+        )
+
+    terms = Terms(
+        seed=derive_seed(experiment.search.seed, "trial"),
+        evaluate_at=ladder.evaluate_at,
+        keep_adapters=experiment.run.keep_adapters,
+        check=partial(_check, plan),
+    )
+    dashboard = DashboardRows(
+        [f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"]
+    )
+    naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
+    manager = TrialManager(
+        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, dashboard=dashboard,
+        disk=disk, watchdog=Watchdog(experiment.run.hang_timeout),
+    )  # fmt: skip
+    manager.stop_when(signals.requested, signals.whole)
+    manager.settle()
+    manager.every_turn(Control(folder, manager, ledger, record, plan).turn)
+    manager.every_turn(Dropped("the gauges", Gauges(record).turn))
+    note = partial(_note, ledger)
+    manager.every_turn(Nodes(experiment.run.address, manager.give_up, note).turn)
+    before, after = make_rules(experiment.scheduler, ladder.max_t)
+    scheduler = Asha(
+        ladder,
+        before=before,
+        after=after,
+        listener=manager,
+        history=[(str(t.number), readings(t)) for t in record.trials.values()],
+    )
+    if record.num_trials <= record.num_ended:
+        return None
+    manager.every_turn(Draining(manager, scheduler, note, engines).turn)
+    settings = experiment.settings.model_dump(mode="json")
+    worker = WorkerConfig(
+        experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus,
+        accelerator_type=experiment.run.accelerator_type, processes=resources.processes,
+        strategy=experiment.scheduler.strategy,
+    )  # fmt: skip
+    if engines is not None:
+        worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0, accelerator_type=None)
+        # For PyTorch Lightning's sake (ray#28197) Tune gives its actors a variable in an environment of their own, and
+        # Ray starts what has one twice: before the worker's interpreter comes one that imports Ray to set it up. It is
+        # 0.5 s of CPU, and here every slot has such an actor
+        DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)
+    tuner = tune.Tuner(
+        TrialActor,
+        param_space={"worker": worker},
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(manager),
+            scheduler=scheduler,
+            num_samples=-1,  # the trial manager says when there are no more: trials are tried again, and may be added
+            max_concurrent_trials=resources.trials,
+            reuse_actors=True,
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"session-{record.sessions}",
+            storage_path=str(folder.tune),
+            verbose=0,
+            stop=_Turn(manager, scheduler, engines),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial saves its adapter itself
+        ),
+    )
+    signals.defer()
+    try:
+        tuner.fit()
+    except Exception as error:
+        lost = disk.lost(error)
+        if lost is not None:
+            manager.give_up(lost)
+        elif manager.failure is None and not (is_full(error) and manager.complete):
+            raise  # else Ray has no room for its own last snapshot, which nobody reads
+    finally:
+        manager.close()
+    if manager.failure is not None:
+        raise manager.failure
+    return manager.halt
+
+
+def _note(ledger: Ledger, text: str) -> None:
+    ledger.append(Kind.NOTE, details={"text": text})
+
+
+def _check(plan: Plan, params: Mapping[str, Any]) -> None:
+    with_params(plan.experiment.settings, params, plan.program)
+    if why := plan.spreads(params):
+        raise why

@@ -1,0 +1,242 @@
+"""Ray, started here or joined, and left as it was found."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partialmethod
+from pathlib import Path
+from typing import IO, Any
+
+from tuner.addresses import joins
+from tuner.contract import InputError
+from tuner.importing import added_folders
+from tuner.ray_cluster.home import Home, parent
+from tuner.ray_cluster.joining import meet, wants_token
+from tuner.ray_cluster.token import guard_token
+from tuner.redaction import LogFile, RedactedStream
+from tuner.signals import reclaim
+from tuner.streams import tell_log
+
+# Read by Ray when its modules are imported, or when a search starts.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they import torch on the driver (3.3 s); the ledger is our log
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals.py answers; Ray's would end the search with exit code 0
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots that nobody reads: a resume reads the ledger
+    "TUNE_MAX_LEN_IDENTIFIER": "40",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A child that a trial's program leaves behind ends with its worker, however that ends. Not by Ray's other way: that
+    # makes a subreaper of every process, this one too, SIGCHLD is ignored, and all subprocesses end with code 0
+    "RAY_process_group_cleanup_enabled": "true",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_GRPC_PROXY = "RAY_grpc_enable_http_proxy"
+"""Whether Ray's own calls go through http_proxy."""
+
+
+@contextmanager
+def ray_session(
+    address: str | None, log: Path, metadata: Mapping[str, str] | None = None
+) -> Iterator[Mapping[str, float]]:
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine; yields the cluster's resources.
+
+    A Ray that was running in this process before is used and left running. Ray's own words go to `log`.
+    metadata: what the job is about, for the dashboard and the jobs API. Raises InputError where the address does not
+    answer.
+    """
+    ray = import_ray(address)
+    with _hushed(log):
+        yield from _joined(ray, joins(address), metadata or {})
+
+
+def import_ray(address: str | None) -> Any:
+    """The module, imported in the environment that it wants (2 s)."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    joined = joins(address)
+    if joined is None:
+        os.environ[_GRPC_PROXY] = "0"  # its processes are all on this machine, which no proxy reaches
+    elif not _is_initialized():
+        meet(joined)
+    import ray
+
+    return ray
+
+
+def _is_initialized() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterator[Mapping[str, float]]:
+    drop_handlers()
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    if joined:
+        joined = meet(joined)
+    else:
+        guard_token()
+    home = None if joined else _home()
+    try:
+        _init(ray, joined, home, metadata)
+        yield ray.cluster_resources()
+    finally:
+        _shutdown(ray, home)
+
+
+def _home() -> Home:
+    try:
+        return Home()
+    except OSError as error:
+        raise _not_started(None, error) from error
+
+
+def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str, str]) -> None:
+    """`ray.init`. Raises InputError for whatever keeps Ray from starting: it raises plain `Exception` where a node does
+    not answer in time, errors of the system where there is no process or port to be had, and others."""
+    local = {"dashboard_host": "127.0.0.1", "_temp_dir": str(home.ray)} if home else {}
+    try:
+        with _our_way(ray, home):
+            ray.init(
+                address=joined or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                # Ray's own list of what workers look in for modules; it adds the current folder by itself
+                job_config=ray.job_config.JobConfig(metadata=dict(metadata), _py_driver_sys_path=added_folders()),
+                **local,
+            )
+    except Exception as error:
+        raise _not_started(joined, error) from error
+
+
+def _shutdown(ray: Any, home: Home | None) -> None:
+    """Ends Ray with SIGTERM still what it was here. Ray's C++ side gives it its default back when it stops, and the
+    processes take a moment more: a second SIGTERM would end the driver before its last words.
+
+    What `home` holds is killed and not asked: every report is on disk, and Ray would take a second for each process.
+    """
+    node = ray._private.worker._global_node
+    if node is not None and home is not None:
+        stop = node.kill_all_processes
+
+        def heard(*arguments: Any, **more: Any) -> None:
+            reclaim()
+            home.clear()
+            stop(*arguments, **more)  # finds them dead, and takes them down
+
+        node.kill_all_processes = heard
+    try:
+        ray.shutdown()
+    except Exception:  # it ends with this process all the same, and must not hide what ended the search
+        logging.getLogger(__name__).exception("Ray did not end in order")
+    finally:
+        reclaim()
+        if home is not None:
+            home.clear()
+
+
+@contextmanager
+def _our_way(ray: Any, home: Home | None) -> Iterator[None]:
+    """`ray.init` with what it has no arguments for: any free port for the node's agent, because of two Rays on one
+    machine the second one's finds its fixed port (52365) taken and serves no logs to the dashboard; processes that live
+    in `home`; and SIGTERM left to us."""
+    params, utils = ray._private.parameter.RayParams, ray._private.utils
+    before, answers = params.__init__, utils.set_sigterm_handler
+    session = {"session_name": home.session} if home else {}
+    params.__init__ = partialmethod(before, dashboard_agent_listen_port=0, **session)
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        with home.starting(ray._private.services) if home else nullcontext():
+            yield
+    finally:
+        params.__init__, utils.set_sigterm_handler = before, answers
+
+
+def dashboard_url() -> str | None:
+    """Where the Ray dashboard of this session answers, if it runs."""
+    import ray
+
+    context = getattr(ray, "_private", None)
+    url = context.worker.get_dashboard_url() if context else None
+    return f"http://{url}" if url else None
+
+
+@contextmanager
+def _hushed(log: Path) -> Iterator[None]:
+    """Sends what the libraries beneath say to a file, and nothing of it to the terminal.
+
+    Ray prints the deaths of workers to standard output, where `--json` puts its one object, and clears its own log
+    handlers at `ray.init`, after which Python's last resort would print every warning. A library's own thread that dies
+    (TensorBoard's writer on a full disk) would have Python print its traceback.
+    """
+    handler = LogFile(log)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    before, threading.excepthook = threading.excepthook, _log_dead_thread
+    tell_log()
+    try:
+        with _opened(log) as file:
+            output = RedactedStream(file)
+            with redirect_stdout(output):  # type: ignore[type-var]
+                yield
+            output.flush()
+    finally:
+        threading.excepthook = before
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _opened(log: Path) -> IO[bytes]:
+    """The log, or nothing that is kept where it cannot be opened: a log is not worth a search."""
+    try:
+        return log.open("ab", buffering=0)
+    except OSError:
+        return Path(os.devnull).open("ab", buffering=0)
+
+
+def _log_dead_thread(dead: threading.ExceptHookArgs) -> None:
+    name = dead.thread.name if dead.thread else "?"
+    told = (dead.exc_type, dead.exc_value or dead.exc_type(), dead.exc_traceback)
+    logging.getLogger(__name__).error("the thread %s died", name, exc_info=told)
+
+
+def drop_handlers() -> None:
+    """Takes away the log handlers that ray.tune gave itself when it was imported; the session's stays."""
+    for name in [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]:
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+
+
+def _not_started(joined: str | None, error: Exception) -> InputError:
+    if joined and "token" in str(error).lower():
+        return wants_token(joined, _line(error))
+    if joined:
+        return InputError(
+            f"no Ray cluster answers at {joined} ({_line(error)})",
+            where="run.address",
+            expected="the address of a running cluster, such as 10.0.0.1:6379, or nothing for this machine",
+            remedy="start one with: ray start --head; if it asks for a token, put that into RAY_AUTH_TOKEN",
+        )
+    why, remedy = _line(error), "start it again; where the machine is busy, when it is less so"
+    if isinstance(error, BlockingIOError | MemoryError) or "start new thread" in str(error):
+        remedy = "raise the limit of processes (ulimit -u), or end others of yours: Ray takes about 300 threads"
+    return InputError(
+        f"Ray does not start on this machine ({why})",
+        expected="room for its processes and threads (ulimit -u), free ports, /dev/shm, and a temporary folder "
+        f"({parent()})",
+        remedy=f"{remedy}; RAY_TMPDIR names another temporary folder",
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,125 @@
+"""A program's class methods called in a process of their own, so that the driver never imports torch.
+
+Run as `python -m tuner.subprocess_call REQUEST ANSWER`; both are JSON files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.contract import Fault, InputError, Reason, load_program
+from tuner.failures import Failure, capture
+from tuner.importing import add_folders, added_folders
+from tuner.redaction import RedactedStream, open_log
+
+
+class SubprocessProgram:
+    """A call under way. arguments: JSON values. log: a file that takes what the process prints."""
+
+    def __init__(self, program: str, method: str, *arguments: Any, log: Path) -> None:
+        self._log, self._method = log, method
+        # In the run's folder: a driver that is killed leaves nothing in the temporary folder of the machine
+        self._folder = tempfile.TemporaryDirectory(prefix=".call-", dir=log.parent)
+        request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
+        asked = {"program": program, "method": method, "arguments": arguments, "folders": added_folders()}
+        request.write_text(json.dumps(asked))
+        with open_log(log) as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tuner.subprocess_call", str(request), str(self._answer)],
+                stdin=subprocess.PIPE,  # its end says that the driver is gone
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a signal to the driver's group is for the driver to answer
+            )
+
+    def result(self) -> Any:
+        """Waits, and returns what the method returned, a dataclass as a dict.
+
+        Raises InputError as the method did, and a Fault for anything else: what failures.py makes of it. Where it is
+        silent on what to do, that names the log.
+        """
+        self._process.wait()
+        if not self._answer.exists():
+            died = f"the process that was to {self._method} ended with code {self._process.returncode}"
+            raise Fault(Reason.INFRASTRUCTURE, died, f"see {self._log}")
+        answer = self._answer.read_text()
+        self.close()
+        return read(answer, self._log)
+
+    def close(self) -> None:
+        """Ends the process if it still runs, and clears up. May be called twice."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._folder.cleanup()
+
+
+def _main(request_file: str, answer_file: str) -> None:
+    _end_with_the_driver()
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)  # type: ignore[assignment]
+    request = json.loads(Path(request_file).read_text())
+    add_folders(request.get("folders", ()))
+    answer = carry_out(request)
+    beside = Path(answer_file + ".new")
+    beside.write_text(answer)
+    beside.replace(answer_file)
+
+
+def carry_out(request: Mapping[str, Any]) -> str:
+    """Calls what is asked for; the answer as JSON, whatever the call did. A traceback goes to standard error."""
+    answer = capture(lambda: _answer(request))
+    if isinstance(answer, Failure):
+        sys.stderr.write(answer.traceback)
+        return json.dumps({"kind": "fault", "value": answer.fault.to_dict()})
+    return answer
+
+
+def read(answer: str, log: Path) -> Any:
+    """The value in an answer. Raises what it says was raised; see `SubprocessProgram.result`."""
+    told = json.loads(answer)
+    if told["kind"] == "value":
+        return told["value"]
+    if told["kind"] == "input_error":
+        raise InputError.from_dict(told["value"])
+    fault = Fault.from_dict(told["value"])
+    fault.remedy = fault.remedy or f"see {log}"
+    raise fault
+
+
+def _answer(request: Mapping[str, Any]) -> str:
+    """What the method returned, as JSON. An InputError stays one: no trial is to blame for what the user wrote."""
+    try:
+        value = getattr(load_program(request["program"]), request["method"])(*request["arguments"])
+    except InputError as error:
+        return json.dumps({"kind": "input_error", "value": error.to_dict()})
+    return json.dumps({"kind": "value", "value": asdict(value) if is_dataclass(value) else value})  # type: ignore[arg-type]
+
+
+def _end_with_the_driver() -> None:
+    """Ends this process, and all that it has started, as soon as the pipe from the driver has an end."""
+    pipe = os.dup(0)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

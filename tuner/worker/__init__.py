@@ -1,0 +1,11 @@
+"""What runs in Ray's workers: a trial, alone, in a slot of an engine, or in several processes.
+
+trial_actor.py    the Ray trainable: one program, one trial after another
+config.py         what travels to a worker and back
+engine_actor.py   packed trials: an engine a GPU, whose slots they take
+engine_pool.py    the engines of a search: made, handed the rows, ended
+solo_actor.py     an unpacked trial beside an engine
+engine_client.py  a packed trial's side of its engine
+process_group.py  a trial in several processes: Ray Train's group, and the trial's side of it
+store_sync.py     rows to a node and adapters from it, where runs are kept in an object store
+"""

@@ -1,0 +1,67 @@
+"""An unpacked trial beside an engine, on the same GPU with a base of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuner.contract import Assignment, Evaluation, Preparation, Program, Reason, Setup, Verdict, load_program
+from tuner.failures import Failure, capture
+from tuner.scheduling.wire import checked
+from tuner.worker.store_sync import arrived, synced
+
+
+class SoloActor:
+    """A program beside an engine, on the same GPU with a base of its own, for trials that cannot be packed: one at a
+    time. It loads nothing before the first of them comes."""
+
+    def __init__(self, program: str, settings: dict[str, Any]) -> None:
+        self._making = lambda preparation: synced(load_program(program)(settings, arrived(preparation)), preparation)
+        self._program: Program | None = None
+        self._number: int | None = None
+        self._attempt = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return "unpacked beside an engine"
+
+    def free(self) -> int:
+        """1 where a trial may come."""
+        return int(self._number is None and not self._closed)
+
+    def trials(self) -> list[tuple[int, int]]:
+        """As an engine's."""
+        return [] if self._number is None else [(self._number, self._attempt)]
+
+    def close(self) -> list[tuple[int, int]]:
+        """As an engine's."""
+        self._closed = True
+        return self.trials()
+
+    def start(self, assignment: Assignment, preparation: Preparation) -> Setup | Evaluation | Failure | None:
+        """Brings a trial; answers with its set-up, or None where another is here."""
+        if self._number is not None or self._closed:
+            return None
+        self._number, self._attempt = assignment.number, assignment.attempt
+
+        def begin() -> Setup | Evaluation:
+            self._program = self._program or self._making(preparation)
+            return checked(self._program.start(assignment))
+
+        return capture(begin)
+
+    def step(self, number: int) -> Setup | Evaluation | Failure:
+        """The next evaluation of the trial that is here."""
+        program = self._program
+        if program is None or self._number != number:  # it was in this actor's predecessor
+            return Failure(Verdict(Reason.INFRASTRUCTURE, "its process died"))
+        return capture(lambda: checked(program.step()))
+
+    def stop(self, number: int) -> Failure | None:
+        """Takes trial `number` away. Where that fails the next trial gets a program of its own."""
+        if self._number != number:
+            return None
+        stopped = capture(self._program.stop) if self._program is not None else None
+        if isinstance(stopped, Failure):
+            self._program = None
+        self._number = None
+        return stopped

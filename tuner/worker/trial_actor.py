@@ -1,0 +1,132 @@
+"""The Ray Tune trainable: one process that runs one trial after another.
+
+The actor outlives its trials: imports and the base are paid for once. A trial arrives as a `TrialConfig`, and each
+call of `step` answers with one report: the trial's set-up first, then an evaluation a call. Whatever goes wrong is
+reported in words; only a process that dies leaves Ray to find out.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from tuner.contract import Evaluation, Program, Setup, load_program
+from tuner.failures import Failure, capture
+from tuner.ray_cluster.resources import SLOT_CPUS, of_type
+from tuner.redaction import LogFile
+from tuner.scheduling.wire import checked, to_result
+from tuner.worker.config import TrialConfig, WorkerConfig
+from tuner.worker.store_sync import arrived, synced
+
+
+class TrialActor(tune.Trainable):
+    """Runs trials. Its config is {"worker": WorkerConfig, "trial": TrialConfig}."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Resources from the config; `tune.with_resources` would rename the class in the dashboard."""
+        worker: WorkerConfig = config["worker"]
+        if worker.processes > 1:
+            return tune.PlacementGroupFactory([{"CPU": SLOT_CPUS}])
+        bundle = {
+            "CPU": worker.cpus,
+            **({"GPU": worker.gpus} if worker.gpus else {}),
+            **of_type(worker.accelerator_type),
+        }
+        return tune.PlacementGroupFactory([bundle])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handler raises SystemExit, in the middle of a step, and this trial would look like one that
+            # called sys.exit. A batch system that signals every process of a job takes the worker, and not the trial
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._program: Program | None = None
+        self._running = False
+        self._log: logging.Handler | None = None
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Ends the trial that was here and takes the next; the base stays."""
+        self._leave()
+        self._take(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One report: the set-up, an evaluation, or the verdict on a fault."""
+        report = capture(lambda: to_result(checked(self._advance())), Path(self._trial.assignment.folder))
+        return to_result(report.verdict, report.traceback) if isinstance(report, Failure) else report
+
+    def cleanup(self) -> None:
+        self._leave()
+        self._close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save: a trial's adapter is written to the run folder when its loss improves."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load; see `save_checkpoint`."""
+
+    def __repr__(self) -> str:
+        """Not the trial's title: Ray asks once, and this process outlives the trial. See watch/dashboard_rows.py."""
+        return self._worker.title
+
+    def _take(self, config: Mapping[str, Any]) -> None:
+        self._worker: WorkerConfig = config["worker"]
+        self._trial: TrialConfig = config["trial"]
+
+    def _advance(self) -> Setup | Evaluation:
+        if self._running:
+            assert self._program is not None
+            return self._program.step()
+        self._listen()
+        if self._program is None:
+            self._program = self._make_program()
+        self._running = True
+        return self._program.start(self._trial.assignment)
+
+    def _make_program(self) -> Any:
+        if self._worker.engines is not None:
+            from tuner.worker.engine_client import EngineClient
+
+            return EngineClient(self._worker.engines)
+        if self._worker.processes > 1:
+            from tuner.worker.process_group import process_group
+
+            return process_group(self._worker, lambda: self._trial.log)
+        program = load_program(self._worker.program)(self._worker.settings, arrived(self._worker.preparation))
+        return synced(program, self._worker.preparation)
+
+    def _leave(self) -> None:
+        if self._running and self._program is not None:
+            self._running = False
+            stopped = capture(self._program.stop)
+            if isinstance(stopped, Failure):
+                # What could not be taken away must not meet the next trial: it gets a program of its own.
+                logging.getLogger(__name__).error("ending %s: %s", self._trial.title, stopped.traceback)
+                self._close()
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+            self._log = None
+
+    def _close(self) -> None:
+        """Lets go of the program, and of the processes that it has elsewhere."""
+        program: Any = self._program
+        self._program = None
+        if program is not None and self._worker.processes > 1:
+            closed = capture(program.close)
+            if isinstance(closed, Failure):
+                logging.getLogger(__name__).error("ending a group: %s", closed.traceback)
+
+    def _listen(self) -> None:
+        """Sends what the libraries beneath say while this trial runs to its own file."""
+        logging.captureWarnings(True)
+        Path(self._trial.log).parent.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
+        self._log = LogFile(self._trial.log)
+        logging.getLogger().addHandler(self._log)
