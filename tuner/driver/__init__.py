@@ -4,7 +4,10 @@ plan.py              what would run; starts nothing, imports no ray
 session.py           all of it in order: a new search or a resume, and its end
 resolved_settings.py the settings of a search as its folder keeps them
 ray_tune.py          the part that Ray Tune carries out
-trial_manager.py     what is asked of the study and written into the ledger, while Ray runs
+trial_manager.py     what happens to an attempt: written into the ledger, then told to the study, while Ray runs
+dispatch.py          which trial runs next: suggested, begun
+attempts.py          the attempts of a session, and the state that each is in
+stopping.py          why a search is to stop while Ray runs it
 scheduler.py         Ray's scheduler: what every evaluation is judged by
 retries.py           what becomes of a trial whose attempt came to nothing
 watchdog.py          which running trial hangs

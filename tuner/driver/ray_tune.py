@@ -16,10 +16,12 @@ from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
 from tuner.driver.control import Control
 from tuner.driver.disk_guard import DiskGuard
+from tuner.driver.dispatch import Terms
 from tuner.driver.draining import Draining
 from tuner.driver.plan import Plan
 from tuner.driver.scheduler import Asha
-from tuner.driver.trial_manager import Terms, TrialManager, readings
+from tuner.driver.stopping import Stopping
+from tuner.driver.trial_manager import TrialManager, readings
 from tuner.driver.watchdog import Watchdog
 from tuner.ray_cluster.nodes import Nodes
 from tuner.ray_cluster.resources import SLOT_CPUS, Resources
@@ -116,16 +118,16 @@ def run_trials(
         [f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"]
     )
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
+    stop = Stopping(record, disk, signals.requested, signals.whole)
     manager = TrialManager(
         folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, dashboard=dashboard,
-        disk=disk, watchdog=Watchdog(experiment.run.hang_timeout),
+        disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,
     )  # fmt: skip
-    manager.stop_when(signals.requested, signals.whole)
-    manager.settle()
+    manager.write_pending_endings()
     manager.every_turn(Control(folder, manager, ledger, record, plan).turn)
     manager.every_turn(Dropped("the gauges", Gauges(record).turn))
     note = partial(_note, ledger)
-    manager.every_turn(Nodes(experiment.run.address, manager.give_up, note).turn)
+    manager.every_turn(Nodes(experiment.run.address, stop.fail_with, note).turn)
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,
@@ -176,14 +178,14 @@ def run_trials(
     except Exception as error:
         lost = disk.lost(error)
         if lost is not None:
-            manager.give_up(lost)
-        elif manager.failure is None and not (is_full(error) and manager.complete):
+            stop.fail_with(lost)
+        elif stop.failure is None and not (is_full(error) and manager.complete):
             raise  # else Ray has no room for its own last snapshot, which nobody reads
     finally:
         manager.close()
-    if manager.failure is not None:
-        raise manager.failure
-    return manager.halt
+    if stop.failure is not None:
+        raise stop.failure
+    return stop.halt
 
 
 def _note(ledger: Ledger, text: str) -> None:

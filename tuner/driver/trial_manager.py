@@ -1,23 +1,27 @@
-"""The driver's manager: what is asked of the study and written into the ledger while Ray runs.
+"""The driver's manager of trials: takes in what happens to an attempt, and writes it into the ledger, then the study.
 
 Ray's searcher and scheduler are thin; both end here. Every fact goes into the ledger first, then into the study, so
-that a driver that dies between the two has lost nothing: a resume builds the study from the ledger.
+that a driver that dies between the two has lost nothing: a resume builds the study from the ledger. Which trial begins
+next is `dispatch.py`'s; what state an attempt is in, `attempts.py`'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict
 from functools import partial, wraps
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, Fit, InputError, Reason, Resume, Setup, Verdict
+from tuner.contract import Evaluation, InputError, Reason, Setup, Verdict
 from tuner.disks import is_of_disk
 from tuner.driver import retries
+from tuner.driver.attempts import Attempt, Attempts, State
 from tuner.driver.disk_guard import DiskGuard, DiskLost, StudyOnDisk
+from tuner.driver.dispatch import Dispatcher, Terms
 from tuner.driver.ingredients import other_precision
+from tuner.driver.stopping import Stopping
 from tuner.driver.watchdog import Watchdog
 from tuner.results.adapters import drop_state, drop_surplus
 from tuner.results.folder import RunFolder
@@ -27,47 +31,25 @@ from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
 from tuner.watch.dashboard_rows import DashboardRows
 from tuner.watch.naming import Naming
-from tuner.worker.config import TrialConfig
 from tuner.worker.store_sync import ask_to_leave
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What holds for every trial of a search."""
-
-    seed: int
-    evaluate_at: tuple[float, ...]
-    keep_adapters: int
-    check: Callable[[Mapping[str, Any]], Any] = dict
-    """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
-
-
 def _undivided(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A second Ctrl-C comes before or after it, and never between the ledger and the study. A disk that fails ends the
-    search, and no trial."""
+    """Runs a method with signals deferred: one comes before or after it, never between the ledger and the study."""
 
     @wraps(method)
     def entry(manager: TrialManager, *arguments: Any, **more: Any) -> Any:
-        with manager._whole(), manager._on_disk():
+        with manager.stop.undivided():
             return method(manager, *arguments, **more)
         return None
 
     return entry
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """One attempt at a trial, by Ray's id. fits: what it was told of devices' memory."""
-
-    number: int
-    attempt: int
-    fits: Mapping[str, Fit]
-
-
 class TrialManager:
     """Source of Ray's searcher and listener of its scheduler.
 
-    What comes from an attempt that has been replaced counts for nothing: every entry asks `_current` first.
+    What comes from an attempt that has ended or been given up counts for nothing: `Attempts.counting` knows which do.
     """
 
     def __init__(
@@ -82,22 +64,25 @@ class TrialManager:
         dashboard: DashboardRows,
         disk: DiskGuard,
         watchdog: Watchdog,
+        stop: Stopping,
     ) -> None:
+        self.stop = stop
         self._folder, self._ledger, self._record = folder, ledger, record
         self._study = StudyOnDisk(study, disk)
-        self._terms, self._naming, self._dashboard = terms, naming, dashboard
-        self._disk, self._watchdog = disk, watchdog
-        self._attempts: dict[str, _Attempt] = {}
+        self._keep_adapters = terms.keep_adapters
+        self._dashboard, self._disk, self._watchdog = dashboard, disk, watchdog
+        self._attempts = Attempts()
+        self._dispatch = Dispatcher(
+            folder=folder, ledger=ledger, record=record, study=self._study, terms=terms, attempts=self._attempts,
+            naming=naming, dashboard=dashboard, disk=disk, watchdog=watchdog,
+        )  # fmt: skip
         self._streak = retries.Streak()
-        self._used_up = False
-        self._killed: dict[str, Verdict] = {}
-        self._stop_requested: Callable[[], bool] = lambda: False
-        self._whole: Callable[[], AbstractContextManager[None]] = nullcontext
         self._turns: list[Callable[[], None]] = [dashboard.tick, disk.tick]
-        self._stopped: set[str] = set()
-        self._leaving: set[str] = set()
-        self.halt: Verdict | None = None
-        self.failure: Exception | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether Ray should end the search now."""
+        return self.stop.now
 
     # Source
 
@@ -107,8 +92,8 @@ class TrialManager:
         return self._record.num_ended >= self._record.num_trials
 
     @_undivided
-    def settle(self) -> None:
-        """Writes the endings that a driver had judged and died before it could write."""
+    def write_pending_endings(self) -> None:
+        """Writes the endings that an earlier driver had judged, and died before it could write."""
         for trial in self._record.cut_off:
             if trial.judged is not None:
                 self._end(trial.number, trial.judged)
@@ -118,39 +103,33 @@ class TrialManager:
         """Whether no trial will be suggested any more. One that runs may yet be lost and have to be tried again, and
         while it runs, or in a pause, another may be added."""
         waits = self._record.num_ended < len(self._record.trials)
-        return self.stopping or not (waits or self.paused or self._has_more)
-
-    @property
-    def _has_more(self) -> bool:
-        """Whether there are trials that have not begun: planned ones, unless a grid is used up, or added ones."""
-        record = self._record
-        return len(record.trials) < record.num_trials and (not self._used_up or bool(record.additions))
+        return self.stopping or not (waits or self.paused or self._dispatch.has_more)
 
     @_undivided
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial: first those that were cut off, as they were, then those that were added, then new ones. None:
-        not now, or, when `over`, never."""
+        """The configuration of the next trial. None: not now, or, when `over`, never."""
         self.tick()  # while no trial runs, Ray's loop stands still in here
         if self.stopping or self.paused:
             return None
         try:
-            return self._begin(trial_id)
+            return self._dispatch.begin(trial_id)
         except (OSError, DiskLost) as error:
-            self.give_up(self._disk.lost(error) or error)
+            self.stop.fail_with(self._disk.lost(error) or error)
             return None
         except Exception as error:  # a user's space function, or the study's disk: end the search, then say so
-            self.failure = error if isinstance(error, InputError) else _no_suggestion(len(self._record.trials), error)
+            known = isinstance(error, InputError)
+            self.stop.fail_with(error if known else _no_suggestion(len(self._record.trials), error))
             return None
 
     @_undivided
     def lost(self, trial_id: str, error: bool) -> None:
-        trial = self._current(trial_id)
-        if trial is None or not trial.is_running:
+        attempt = self._attempts.counting(trial_id)
+        if attempt is None:
             return
         if self._record.stopped:
-            self._end(trial.number, Verdict(Reason.USER))
+            self._end(attempt.number, Verdict(Reason.USER))
         elif self.stopping:
-            self._interrupt(trial.number)
+            self._interrupt(attempt.number)
         else:
             self.ended(trial_id, Verdict(Reason.INFRASTRUCTURE, "Ray dropped the trial"))
 
@@ -165,12 +144,12 @@ class TrialManager:
                 self._interrupt(trial.number)
         for trial in self._record.cut_off:
             self._study.call(partial(Study.abandon, number=trial.number), again=True)
-        drop_surplus(self._folder, self._record, self._terms.keep_adapters)
+        drop_surplus(self._folder, self._record, self._keep_adapters)
         self._dashboard.clear()
 
     def tick(self) -> None:
         """A turn in Ray's loop, several times a second."""
-        with self._on_disk():
+        with self.stop.on_disk():
             for turn in self._turns:
                 turn()
 
@@ -180,12 +159,17 @@ class TrialManager:
 
     def hanging(self, running: Callable[[], Iterable[str]]) -> list[str]:
         """Those of the trials that Ray runs that show no progress: to be killed, which their end then says."""
-        found = [(trial_id, silence) for trial_id, silence in self._watchdog.hanging(running)]
-        for trial_id, silence in found:
+        killed = []
+        for trial_id, silence in self._watchdog.hanging(running):
+            attempt = self._attempts.counting(trial_id)
+            if attempt is None:
+                continue
             message = f"no progress for {silence:.0f} s, killed (run.hang_timeout: {self._watchdog.timeout:.0f} s)"
-            self._killed[trial_id] = Verdict(Reason.HUNG, message, "look at its log, or set run.hang_timeout")
+            attempt.move(State.HUNG)
+            attempt.verdict = Verdict(Reason.HUNG, message, "look at its log, or set run.hang_timeout")
             self._watchdog.end(trial_id)
-        return [trial_id for trial_id, _ in found]
+            killed.append(trial_id)
+        return killed
 
     # Listener
 
@@ -198,14 +182,15 @@ class TrialManager:
 
     @_undivided
     def set_up(self, trial_id: str, setup: Setup) -> None:
-        if self._current(trial_id) is None:
+        attempt = self._attempts.counting(trial_id)
+        if attempt is None:
             return
         self._watchdog.heard(trial_id)
         details = {**asdict(setup), **setup.details}
         del details["details"]
-        self._append(Kind.SETUP, trial_id, details={key: value for key, value in details.items() if value != ""})
-        self._dashboard.set_up(self._attempts[trial_id].number)
-        other = other_precision(self._record, self._attempts[trial_id].number)
+        self._append(Kind.SETUP, attempt, details={key: value for key, value in details.items() if value != ""})
+        self._dashboard.set_up(attempt.number)
+        other = other_precision(self._record, attempt.number)
         for note in (setup.note, "" if other in self._record.notes else other):
             if note:
                 self._ledger.append(Kind.NOTE, details={"text": note})
@@ -215,16 +200,17 @@ class TrialManager:
 
     @_undivided
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
-        trial = self._current(trial_id)
-        if trial is None:
+        attempt = self._attempts.counting(trial_id)
+        if attempt is None:
             return
         self._watchdog.heard(trial_id)
         self._disk.require_here()  # else the adapter lies where the folder was, and nobody will find it
-        number = trial.number
+        number = attempt.number
+        trial = self._record.trials[number]
         losses = [v for v in (trial.best_eval_loss, evaluation.eval_loss) if v is not None and math.isfinite(v)]
         self._append(
             Kind.EVALUATION,
-            trial_id,
+            attempt,
             step=evaluation.step,
             tokens=evaluation.tokens,
             eval_loss=evaluation.eval_loss,
@@ -246,16 +232,15 @@ class TrialManager:
 
     @_undivided
     def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None:
-        trial = self._current(trial_id)
-        if trial is None or not trial.is_running:
+        attempt = self._attempts.counting(trial_id)
+        if attempt is None:
             return
-        verdict = self._killed.pop(trial_id, verdict)
+        trial, verdict = self._record.trials[attempt.number], attempt.verdict or verdict
         of_disk = is_of_disk(verdict)
         if of_disk and not self.stopping:
-            with self._on_disk():
+            with self.stop.on_disk():
                 self._disk.require_writable()
-        given = self._attempts[trial_id].fits.get(verdict.device)
-        message = retries.again(verdict, trial, given)
+        message = retries.again(verdict, trial, attempt.fits.get(verdict.device))
         lost = verdict.reason is Reason.INFRASTRUCTURE
         if self._record.stopped and (message or lost):
             self._end(trial.number, Verdict(Reason.USER))
@@ -263,14 +248,14 @@ class TrialManager:
             self._interrupt(trial.number)  # its worker may have been ended by the same signal
         elif message:
             fit = {"device": verdict.device, "fit": asdict(verdict.fit)} if verdict.fit is not None else {}
-            self._retry(trial_id, str(verdict.reason), message, **fit)
+            self._retry(attempt, State.OVER, str(verdict.reason), message, **fit)
         elif of_disk:  # whatever becomes of the disk, the trial is to blame for nothing
             self._interrupt(trial.number)
-            self.give_up(self._disk.given_up(trial.number, verdict))
+            self.stop.fail_with(self._disk.given_up(trial.number, verdict))
         else:
             self._end(trial.number, verdict, traceback)
             if verdict.reason.halts_search:
-                self.halt = self.halt or verdict
+                self.stop.halt_with(verdict)
 
     def spares(self, trial_id: str) -> bool:
         """Trial 0 runs its whole budget: an unfinished recipe would make the winner look better than it is."""
@@ -278,7 +263,7 @@ class TrialManager:
 
     def was_stopped(self, trial_id: str) -> bool:
         """Whether the trial has its ending and Ray's scheduler did not hear of it in a report."""
-        return trial_id in self._stopped
+        return self._attempts.state(trial_id) is State.STOPPED
 
     # Asked of a running search
 
@@ -290,138 +275,61 @@ class TrialManager:
     @_undivided
     def stop_trial(self, number: int) -> None:
         """Ends one running trial; the scheduler takes it from Ray at its next turn."""
-        self._stopped.add(self._record.trials[number].trial)
-        self._end(number, Verdict(Reason.USER))
+        self._end(number, Verdict(Reason.USER), state=State.STOPPED)
 
     # Leaving a node
 
     def running_as(self, number: int, attempt: int) -> str | None:
-        """Ray's id of an attempt at a trial, if it is the one that runs."""
-        trial = self._record.trials.get(number)
-        return trial.trial if trial and trial.is_running and trial.attempt == attempt else None
+        """Ray's id of an attempt at a trial, if it is the one that counts."""
+        found = self._attempts.of(number)
+        return found.trial_id if found and found.attempt == attempt else None
 
     def leave(self, trial_id: str) -> None:
         """The trial's node is about to go: it keeps a state with its next report, and leaves with that."""
-        known = self._attempts.get(trial_id)
-        if known is None or trial_id in self._leaving or self._current(trial_id) is None:
+        if self._attempts.state(trial_id) is not State.RUNNING:
             return
-        self._leaving.add(trial_id)
+        attempt = self._attempts[trial_id]
+        attempt.move(State.LEAVING)
         with suppress(OSError):  # else it goes on from the state that it has
-            ask_to_leave(self._folder.attempt(known.number, known.attempt))
+            ask_to_leave(self._folder.attempt(attempt.number, attempt.attempt))
 
     def leaves(self, trial_id: str) -> bool:
-        if trial_id in self._leaving:
+        if self._attempts.state(trial_id) is State.LEAVING:
             self.leave_now(trial_id)
-        return trial_id in self._leaving
+        return self._attempts.state(trial_id) in (State.LEAVING, State.LEFT)
 
     @_undivided
     def leave_now(self, trial_id: str) -> None:
         """Gives the attempt up: the next one begins on another node. It counts as no loss: `retries` has no say."""
-        self._leaving.add(trial_id)
-        trial = self._current(trial_id)
-        if trial is not None and trial.is_running and not self.stopping:
-            self._retry(trial_id, "drained", "its node is about to go")
+        attempt = self._attempts.counting(trial_id)
+        if attempt is not None and not self.stopping:
+            self._retry(attempt, State.LEFT, "drained", "its node is about to go")
 
-    # Stopping
-
-    def give_up(self, error: Exception) -> None:
-        """Ends the search with an error that no trial is to blame for."""
-        self.failure = self.failure or error
-
-    @contextmanager
-    def _on_disk(self) -> Iterator[None]:
-        """Where the disk of the run fails in here, the search ends, and a resume goes on from what is written."""
-        try:
-            yield
-        except (OSError, DiskLost) as error:
-            lost = self._disk.lost(error)
-            if lost is None:
-                raise
-            self.give_up(lost)
-
-    def stop_when(self, requested: Callable[[], bool], whole: Callable[[], AbstractContextManager[None]]) -> None:
-        """Consults `requested` (a signal, say) beside the manager' own reasons to stop. whole: what is entered where a
-        signal must not come between."""
-        self._stop_requested, self._whole = requested, whole
-
-    @property
-    def stopping(self) -> bool:
-        """Whether Ray should end the search now."""
-        asked = self._stop_requested() or bool(self._record.stopped)
-        return asked or self.halt is not None or self.failure is not None
-
-    def _begin(self, trial_id: str) -> dict[str, Any] | None:
-        record, more, resume = self._record, dict[str, Any](), None
-        cut_off = next(iter(record.cut_off), None)
-        # The recipe stays trial 0, whatever was added before it began.
-        added = next(iter(record.additions.values()), None) if record.trials else None
-        if cut_off is not None:
-            number, attempt, params = cut_off.number, cut_off.attempt + 1, cut_off.params
-            distributions: Mapping[str, str] = cut_off.distributions
-            more = {"by": cut_off.added_by} if cut_off.added_by else {}
-            folders = tuple(str(self._folder.attempt(number, earlier)) for earlier in range(cut_off.attempt, 0, -1))
-            resume = Resume(cut_off.step, cut_off.best_eval_loss, folders)
-        elif self._has_more:
-            given = (added.params, added.by) if added else ()
-            suggestion = self._study.call(lambda study: study.ask(*given), again=True)
-            if suggestion is None:
-                self._used_up = True
-                return None
-            number, attempt, params = suggestion.number, 1, dict(suggestion.params)
-            distributions = suggestion.distributions
-            more = {"by": added.by, "addition": added.name} if added else {}
-            self._terms.check(params)
-        else:
-            return None
-        self._attempts[trial_id] = _Attempt(number, attempt, dict(self._record.fits))
-        self._ledger.append(
-            Kind.STARTED,
-            trial=trial_id,
-            number=number,
-            attempt=attempt,
-            params=params,
-            details={"distributions": dict(distributions), **more},
-        )
-        place = self._folder.attempt(number, attempt)
-        self._disk.patient(lambda: place.mkdir(parents=True, exist_ok=True))
-        assignment = Assignment(
-            number=number,
-            params=params,
-            seed=self._terms.seed,
-            evaluate_at=self._terms.evaluate_at,
-            folder=str(place),
-            attempt=attempt,
-            resume=resume,
-            fits=self._attempts[trial_id].fits,
-        )
-        title, log = self._naming.title(number, params), str(self._folder.log(number))
-        self._dashboard.begin(number, title, log)
-        self._watchdog.begin(trial_id, assignment.folder)
-        return {"trial": TrialConfig(assignment, title, log)}
-
-    def _current(self, trial_id: str) -> TrialRecord | None:
-        """The trial, if this is the attempt at it that counts."""
-        known = self._attempts.get(trial_id)
-        trial = self._record.trials.get(known.number) if known else None
-        return trial if known and trial and trial.attempt == known.attempt else None
+    # Written into the ledger, then told to the study
 
     def _interrupt(self, number: int) -> None:
         self._dashboard.end(number)
         trial = self._record.trials[number]
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
+        self._over(number)
         self._study.call(lambda study: study.abandon(number), again=True)
 
-    def _retry(self, trial_id: str, reason: str, message: str, **more: Any) -> None:
+    def _retry(self, attempt: Attempt, state: State, reason: str, message: str, **more: Any) -> None:
         """Ends an attempt; the trial itself goes on in the next one. The study hears nothing: it runs."""
-        self._dashboard.end(self._attempts[trial_id].number)
-        self._watchdog.end(trial_id)
-        self._append(Kind.RETRY, trial_id, reason=reason, details={"message": message, **more})
+        self._dashboard.end(attempt.number)
+        self._watchdog.end(attempt.trial_id)
+        self._append(Kind.RETRY, attempt, reason=reason, details={"message": message, **more})
+        attempt.move(state)
 
-    def _append(self, kind: Kind, trial_id: str, **values: Any) -> None:
-        known = self._attempts[trial_id]
-        self._ledger.append(kind, trial=trial_id, number=known.number, attempt=known.attempt, **values)
+    def _append(self, kind: Kind, attempt: Attempt, **values: Any) -> None:
+        self._ledger.append(kind, trial=attempt.trial_id, number=attempt.number, attempt=attempt.attempt, **values)
 
-    def _end(self, number: int, verdict: Verdict, traceback: str = "") -> None:
+    def _over(self, number: int, state: State = State.OVER) -> None:
+        """Notes that the attempt at a trial, if this session has made one, is over."""
+        if (attempt := self._attempts.of(number)) is not None:
+            attempt.move(state)
+
+    def _end(self, number: int, verdict: Verdict, traceback: str = "", state: State = State.OVER) -> None:
         self._dashboard.end(number)
         trial = self._record.trials[number]
         self._watchdog.end(trial.trial)
@@ -439,10 +347,11 @@ class TrialManager:
             reason=str(verdict.reason),
             details={key: value for key, value in details.items() if value},
         )
+        self._over(number, state)
         self._study.call(lambda study: study.tell(number, verdict, trial.best_eval_loss))
         drop_state(self._folder, number)
-        drop_surplus(self._folder, self._record, self._terms.keep_adapters, ended=number)
-        self.halt = self.halt or self._streak.ended(number, verdict)
+        drop_surplus(self._folder, self._record, self._keep_adapters, ended=number)
+        self.stop.halt_with(self._streak.ended(number, verdict))
 
 
 def readings(trial: TrialRecord) -> list[Reading]:

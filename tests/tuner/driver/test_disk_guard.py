@@ -102,7 +102,7 @@ def test_what_was_reported_after_a_move_is_not_taken(opened: Any, tmp_path: Path
     new = tmp_path.with_name(tmp_path.name + "-moved")
     tmp_path.rename(new)
     manager.evaluated("a", Evaluation(18, 27, 2.0, adapter=str(tmp_path / "adapters" / "0000" / "adapter")), 18, None)
-    assert manager.stopping and isinstance(manager.failure, DiskLost) and manager.failure.place == new
+    assert manager.stopping and isinstance(manager.stop.failure, DiskLost) and manager.stop.failure.place == new
     assert record.trials[0].curve == [3.0] and events(new) == before
     manager.close()
     assert events(new) == [*before, Kind.INTERRUPTED]
@@ -128,7 +128,7 @@ def test_a_disk_that_fails_ends_the_search_and_no_trial(entry: str, opened: Any,
     with files_no_larger_than(len(whole) + 10):
         assert calls[entry]() is None
         manager.close()
-    assert isinstance(manager.failure, DiskLost) and "File too large" in manager.failure.told
+    assert isinstance(manager.stop.failure, DiskLost) and "File too large" in manager.stop.failure.told
     assert (tmp_path / "trials.jsonl").read_bytes() == whole
     assert not record.trials[0].has_ended
     manager, record = opened()
@@ -145,7 +145,7 @@ def test_a_trial_that_its_disk_loses_again_and_again_does_not_fail(number: int, 
         manager.set_up(f"a{attempt}", Setup(27, 10, 1000))
         assert not manager.stopping
         manager.ended(f"a{attempt}", verdict)
-    assert isinstance(manager.failure, DiskLost) and os.strerror(number) in manager.failure.told
+    assert isinstance(manager.stop.failure, DiskLost) and os.strerror(number) in manager.stop.failure.told
     assert not record.trials[0].has_ended and record.trials[0] in record.cut_off
 
 
@@ -155,7 +155,7 @@ def test_a_workers_word_has_the_driver_look_at_the_folder(opened: Any, tmp_path:
     new = tmp_path.with_name(tmp_path.name + "-moved")
     tmp_path.rename(new)
     manager.ended("a", Trouble(errno.ENOENT, str(tmp_path)).verdict)
-    assert isinstance(manager.failure, DiskLost) and "moved" in manager.failure.told
+    assert isinstance(manager.stop.failure, DiskLost) and "moved" in manager.stop.failure.told
     assert events(new)[-1] is Kind.INTERRUPTED and not record.trials[0].has_ended
     new.rename(tmp_path)
 

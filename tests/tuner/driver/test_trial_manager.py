@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from tests.chaos import invariants
 from tuner.config import load_experiment
 from tuner.contract import LEAVE, STATE, Evaluation, Fit, Reason, Setup, Verdict
 from tuner.driver.disk_guard import DiskGuard
+from tuner.driver.dispatch import Terms
 from tuner.driver.plan import make_plan
 from tuner.driver.retries import IN_A_ROW, Streak, again
-from tuner.driver.trial_manager import Terms, TrialManager
+from tuner.driver.stopping import Stopping
+from tuner.driver.trial_manager import TrialManager
 from tuner.driver.watchdog import Watchdog
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger, read_ledger
@@ -28,13 +31,13 @@ LOST = Verdict(Reason.INFRASTRUCTURE, "its worker died")
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[[], tuple[TrialManager, SearchRecord]]]:
+def opened(tmp_path: Path) -> Iterator[Callable[..., tuple[TrialManager, SearchRecord]]]:
     """Opens the manager of one run folder, as often as a driver would."""
     flags = {"run.program": "tests.programs.toy:Toy", "search.space": SPACE, "run.storage_path": str(tmp_path)}
     plan = make_plan(load_experiment(None, (), flags))
     ledgers: list[Ledger] = []
 
-    def make() -> tuple[TrialManager, SearchRecord]:
+    def make(watchdog: Watchdog | None = None) -> tuple[TrialManager, SearchRecord]:
         folder = RunFolder(tmp_path)
         record = folder.record()
         ledger = Ledger(folder.ledger, [record.apply])
@@ -51,9 +54,9 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], tuple[TrialManager, SearchRe
         terms = Terms(seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3)
         manager = TrialManager(
             folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=Naming(),
-            dashboard=DashboardRows(), disk=disk, watchdog=Watchdog(None),
+            dashboard=DashboardRows(), disk=disk, watchdog=watchdog or Watchdog(None), stop=Stopping(record, disk),
         )  # fmt: skip
-        manager.settle()
+        manager.write_pending_endings()
         return manager, record
 
     yield make
@@ -124,6 +127,43 @@ def test_a_verdict_outlives_the_driver_that_could_not_write_the_ending(opened: A
     assert (trial.reason, trial.message, trial.attempt) == (Reason.RUNG, "rung 1 (3.000, needed 2.000)", 1)
     assert begun(manager, "b").number == 1
     invariants.check_ledger(tmp_path)
+
+
+def test_a_trial_that_a_person_stops_is_over_before_ray_hears_of_it(opened: Any, tmp_path: Path) -> None:
+    manager, record = opened()
+    begun(manager, "a")
+    assert not manager.was_stopped("a")
+    manager.stop_trial(0)
+    assert manager.was_stopped("a") and record.trials[0].reason is Reason.USER
+    before = lines(tmp_path)
+    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, None)
+    manager.ended("a", LOST)
+    manager.lost("a", error=False)
+    assert lines(tmp_path) == before and manager.was_stopped("a")
+
+
+def test_a_trial_that_hung_is_called_so_when_its_killed_worker_ends(opened: Any) -> None:
+    manager, record = opened(Watchdog(0.001))
+    begun(manager, "a")
+    time.sleep(0.01)
+    assert manager.hanging(lambda: ["a"]) == ["a"]
+    assert record.trials[0].is_running, "Ray has still to find its worker dead"
+    manager.leave("a")
+    assert not manager.leaves("a"), "it will report nothing to leave with"
+    manager.ended("a", LOST)
+    assert record.trials[0].losses == {"hung": 1}
+    assert begun(manager, "b").attempt == 2
+
+
+def test_in_a_search_that_stops_nobody_begins_again_for_a_node_that_goes(opened: Any) -> None:
+    manager, record = opened()
+    begun(manager, "a")
+    manager.leave("a")
+    manager.stop.halt_with(Verdict(Reason.DATA, "no rows"))
+    assert manager.leaves("a")
+    manager.ended("a", LOST)
+    assert record.trials[0].interrupted and not record.trials[0].losses
+    assert manager.suggest("b") is None and manager.over
 
 
 def test_it_is_over_only_when_nobody_runs(opened: Any) -> None:

@@ -1,0 +1,134 @@
+"""Which trial runs next: first those that were cut off, as they were, then those that were added, then new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.contract import Assignment, Resume
+from tuner.driver.attempts import Attempts
+from tuner.driver.disk_guard import DiskGuard, StudyOnDisk
+from tuner.driver.watchdog import Watchdog
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Kind, Ledger
+from tuner.results.records import Addition, SearchRecord, TrialRecord
+from tuner.watch.dashboard_rows import DashboardRows
+from tuner.watch.naming import Naming
+from tuner.worker.config import TrialConfig
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for every trial of a search."""
+
+    seed: int
+    evaluate_at: tuple[float, ...]
+    """The shares of a trial at which it is evaluated."""
+    keep_adapters: int
+    check: Callable[[Mapping[str, Any]], Any] = dict
+    """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
+
+
+@dataclass(frozen=True)
+class _Next:
+    """The trial that is to begin."""
+
+    number: int
+    attempt: int
+    params: Mapping[str, Any]
+    distributions: Mapping[str, str]
+    details: Mapping[str, Any]
+    """What its `started` event says beside that."""
+    resume: Resume | None = None
+
+
+@dataclass
+class Dispatcher:
+    """Begins attempts at trials: asks the study, writes `started`, and makes the assignment."""
+
+    folder: RunFolder
+    ledger: Ledger
+    record: SearchRecord
+    study: StudyOnDisk
+    terms: Terms
+    attempts: Attempts
+    naming: Naming
+    dashboard: DashboardRows
+    disk: DiskGuard
+    watchdog: Watchdog
+    _used_up: bool = field(default=False, init=False)
+    """Whether the study has no further point, as where a grid has an end."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are trials that have not begun: planned ones, unless the space is used up, or added ones."""
+        record = self.record
+        return len(record.trials) < record.num_trials and (not self._used_up or bool(record.additions))
+
+    def begin(self, trial_id: str) -> dict[str, Any] | None:
+        """What Ray gives the worker of the next trial; None where none can begin now.
+
+        Raises whatever the study, the user's space or the disk raises.
+        """
+        trial = self._next()
+        if trial is None:
+            return None
+        attempt = self.attempts.begin(trial_id, trial.number, trial.attempt, self.record.fits)
+        self.ledger.append(
+            Kind.STARTED,
+            trial=trial_id,
+            number=trial.number,
+            attempt=trial.attempt,
+            params=dict(trial.params),
+            details={"distributions": dict(trial.distributions), **trial.details},
+        )
+        place = self.folder.attempt(trial.number, trial.attempt)
+        self.disk.patient(lambda: place.mkdir(parents=True, exist_ok=True))
+        assignment = Assignment(
+            number=trial.number,
+            params=trial.params,
+            seed=self.terms.seed,
+            evaluate_at=self.terms.evaluate_at,
+            folder=str(place),
+            attempt=trial.attempt,
+            resume=trial.resume,
+            fits=attempt.fits,
+        )
+        title, log = self.naming.title(trial.number, trial.params), str(self.folder.log(trial.number))
+        self.dashboard.begin(trial.number, title, log)
+        self.watchdog.begin(trial_id, assignment.folder)
+        return {"trial": TrialConfig(assignment, title, log)}
+
+    def _next(self) -> _Next | None:
+        cut_off = next(iter(self.record.cut_off), None)
+        if cut_off is not None:
+            return self._again(cut_off)
+        if not self.has_more:
+            return None
+        # The recipe stays trial 0, whatever was added before it began
+        return self._new(next(iter(self.record.additions.values()), None) if self.record.trials else None)
+
+    def _again(self, trial: TrialRecord) -> _Next:
+        """The next attempt at a trial, from the newest state that an earlier one has left."""
+        folders = tuple(str(self.folder.attempt(trial.number, earlier)) for earlier in range(trial.attempt, 0, -1))
+        return _Next(
+            trial.number,
+            trial.attempt + 1,
+            trial.params,
+            trial.distributions,
+            {"by": trial.added_by} if trial.added_by else {},
+            Resume(trial.step, trial.best_eval_loss, folders),
+        )
+
+    def _new(self, added: Addition | None) -> _Next | None:
+        """A trial that has not begun before; None where the study has no further point."""
+        given = (added.params, added.by) if added else ()
+        suggestion = self.study.call(lambda study: study.ask(*given), again=True)
+        if suggestion is None:
+            self._used_up = True
+            return None
+        params = dict(suggestion.params)
+        self.terms.check(params)
+        details = {"by": added.by, "addition": added.name} if added else {}
+        return _Next(suggestion.number, 1, params, suggestion.distributions, details)
