@@ -13,7 +13,7 @@ test: $(VENV)/.dev              ## run the tests
 	$(BIN)/python -m pytest
 
 chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, most of an hour
-	TUNER_CHAOS=whole TUNER_FUZZ=300 $(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/data/test_cached.py \
+	TUNER_CHAOS=whole TUNER_FUZZ=300 $(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/hub/test_local_cache.py \
 	  tests/trainables/test_fitting.py tests/integration/test_signals.py
 
 slow: $(VENV)/.dev              ## the tests that the default run leaves out: clusters, longer searches, and Slurm where it answers

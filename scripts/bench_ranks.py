@@ -80,7 +80,7 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
         import torch
         from torch import distributed
 
-        from trainables.hf.trial import collect
+        from trainables.hf.solo_trial import collect
 
         torch.set_num_threads(job["threads"])
         if job["gpu"]:

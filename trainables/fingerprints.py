@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.data import contents, hub, sources, store
+from trainables.data import contents, store
+from trainables.hub import client, sources
 from trainables.models import checkpoint, samples
 from trainables.settings import ModelSettings, Settings
 from tuner.contract import Fault, Reason
@@ -85,7 +86,7 @@ def _whole(model: ModelSettings, part: Part) -> Part:
 
 def _places(model: ModelSettings) -> dict[str, Path]:
     """Where the base and its tokenizer lie, by the names that the settings give them."""
-    fetched = {source.name: hub.fetch(source) for source in sources.bases(model)}
+    fetched = {source.name: client.fetch(source) for source in sources.bases(model)}
     return {name: fetched.get(name, Path(name)) for name in (model.model_name_or_path, model.tokenizer)}
 
 

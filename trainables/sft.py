@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainables import fitting, worker
+from trainables import fitting, runtime
+from trainables.out_of_memory import out_of_memory_faults
 from trainables.settings import PARAMETERS, REFUSED, Settings, with_params
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import (
@@ -31,7 +33,7 @@ from tuner.contract import (
 )
 
 if TYPE_CHECKING:
-    from trainables.hf.trial import Trial
+    from trainables.hf.solo_trial import Trial
     from trainables.models.resident import Resident
 
 CHECK_BASE = "TUNER_CHECK_BASE"
@@ -50,7 +52,7 @@ class SFT:
     @classmethod
     def budget(cls, settings: Any) -> Budget:
         """A trial's length as the recipe has it."""
-        train = worker.validated(settings).train
+        train = runtime.validated(settings).train
         return Budget(steps=train.max_steps, epochs=train.num_train_epochs)
 
     @classmethod
@@ -58,7 +60,7 @@ class SFT:
         """What a person should know of these settings before anything runs. varied: names that the space searches."""
         from trainables.settings.unused import unused
 
-        found = worker.validated(settings)
+        found = runtime.validated(settings)
         model = found.model
         told = f"{model.model_name_or_path} at revision {model.model_revision}"
         remote = f"model.trust_remote_code: code that comes with {told} runs in every worker"
@@ -67,47 +69,47 @@ class SFT:
     @classmethod
     def unpinned(cls, settings: Any) -> bool:
         """Whether the settings name anything on the hub without saying which commit of it."""
-        from trainables.data import sources
+        from trainables.hub import sources
 
-        return bool(sources.unpinned(worker.validated(settings)))
+        return bool(sources.unpinned(runtime.validated(settings)))
 
     @classmethod
     def pin(cls, settings: Mapping[str, Any]) -> dict[str, str]:
         """The commits that those stand for now, by setting."""
-        from trainables.data import hub, sources
+        from trainables.hub import client, sources
 
-        return {source.setting: hub.commit(source) for source in sources.unpinned(worker.validated(settings))}
+        return {source.setting: client.commit(source) for source in sources.unpinned(runtime.validated(settings))}
 
     @classmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
         """Reads, checks and tokenizes the rows, once for all trials."""
-        from trainables.data.preparing import prepare
-        from trainables.hf import quiet
+        from trainables import quiet
+        from trainables.preparing import prepare
 
         quiet.before_imports()
-        return prepare(worker.validated(settings), Path(cache))
+        return prepare(runtime.validated(settings), Path(cache))
 
     @classmethod
     def packs(cls, settings: Any, params: Mapping[str, Any]) -> str | None:
         """Why a trial with these parameters cannot be packed with others; None where it can."""
-        from trainables.packed.eligible import packs
+        from trainables.packed.packing_rules import packs
 
-        return packs(with_params(worker.validated(settings), params))
+        return packs(with_params(runtime.validated(settings), params))
 
     @classmethod
     def spreads(cls, settings: Any, params: Mapping[str, Any], group: Group) -> str | None:
         """Why a trial with these parameters cannot be trained by several processes; None where it can."""
         from trainables.settings.spreading import spreads
 
-        return spreads(with_params(worker.validated(settings), params), group)
+        return spreads(with_params(runtime.validated(settings), params), group)
 
     @classmethod
     def warm(cls) -> None:
         """Imports what a trial needs (10 to 20 s in a fresh process), while others still prepare the rows."""
-        from trainables.hf import imports
+        from trainables import imports
 
         with imports.heavy():
-            import trainables.hf.trial
+            import trainables.hf.solo_trial
             import trainables.packed.engine  # noqa: F401
 
     @classmethod
@@ -117,11 +119,11 @@ class SFT:
         """Bytes that a trial with these parameters takes at its peak on a GPU, or `slots` of them packed, with rows of
         `data.max_length` tokens: by what they are for, and `total`. None where the base's config is not at hand.
         group: the processes that train it, a GPU each."""
-        from trainables.models import folder, memory
+        from trainables.models import base_folder, memory
         from trainables.settings import steps
 
-        found = with_params(worker.validated(settings), params)
-        shape = memory.shape_of(folder.config(found.model) or {})
+        found = with_params(runtime.validated(settings), params)
+        shape = memory.shape_of(base_folder.config(found.model) or {})
         if shape is None:
             return None
         micro = steps.share(found.train, group.size).micro
@@ -145,27 +147,27 @@ class SFT:
         """Fingerprints of what an adapter is merged into: the base, its tokenizer, the template."""
         from trainables import fingerprints
 
-        return {fingerprints.MADE_OF: fingerprints.of_model(worker.validated(settings))}
+        return {fingerprints.MADE_OF: fingerprints.of_model(runtime.validated(settings))}
 
     @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:
         """Merges an adapter into its base and saves a model folder with its tokenizer."""
-        from trainables.hf import imports
+        from trainables import imports
 
         with imports.heavy():
             from trainables.models.merging import merge
-        merge(worker.validated(settings), Path(adapter_folder), Path(to))
+        merge(runtime.validated(settings), Path(adapter_folder), Path(to))
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group = ALONE) -> None:
         """group: the processes that train together, of which this is one; all of them get the same calls."""
-        from trainables.hf import imports
+        from trainables import imports
 
         with imports.heavy():
-            from trainables.hf import trial  # noqa: F401  paid once a worker
-        self._settings = worker.validated(settings)
+            import trainables.hf.solo_trial  # noqa: F401  paid once a worker
+        self._settings = runtime.validated(settings)
         self._preparation = preparation
         self._group = group
-        inputs = worker.open_inputs(self._settings, preparation)
+        inputs = runtime.open_inputs(self._settings, preparation)
         self._tokenizer, self._train, self._validation = inputs.tokenizer, inputs.train, inputs.validation
         self._trial: Trial | None = None
         self._resident: Resident | None = None
@@ -180,19 +182,19 @@ class SFT:
 
     def start(self, assignment: Assignment) -> Setup:
         """Brings a trial: adapter, optimizer, schedule. Nothing is trained yet."""
-        from trainables.hf.trial import Trial, clock
+        from trainables.hf.solo_trial import Trial
 
-        began = clock()
+        began = time.monotonic()
         if self._trial is not None:
             self.stop()
         if self._resident is None:
             self._load_base()
         assert self._resident is not None
         settings = with_params(self._settings, assignment.params)
-        settings = self._fitted = fitting.fitted(settings, assignment.fits.get(worker.device()))
+        settings = self._fitted = fitting.fitted(settings, assignment.fits.get(runtime.device()))
         # FSDP leaves a base in shares, with hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
-        with self._memory(), worker.drawn(settings, self._settings):
+        with self._memory(), runtime.drawn(settings, self._settings):
             self._trial = Trial(
                 settings, assignment, self._resident, self._tokenizer, self._train, self._validation, began,
                 self._group,
@@ -208,7 +210,7 @@ class SFT:
 
     def stop(self) -> None:
         """Ends the trial, wherever it is, and leaves the base as it was first loaded. A second call does nothing."""
-        from trainables.hf.trial import collect
+        from trainables.hf.solo_trial import collect
 
         trial, self._trial = self._trial, None
         if trial is not None:
@@ -228,21 +230,21 @@ class SFT:
         """Out of memory, with the next smaller arrangement. At an evaluation there is none: its batches are as they
         are for all trials, or their losses could not be compared."""
         try:
-            with worker.faults():
+            with out_of_memory_faults():
                 yield
         except Fault as fault:
             if fault.reason is not Reason.OUT_OF_MEMORY:
                 raise
             if self._trial is not None and self._trial.trainer.measuring:
                 remedy = "lower train.per_device_eval_batch_size or data.max_length"
-                raise Fault(fault.reason, f"at an evaluation: {fault.message}", remedy, worker.device()) from fault
+                raise Fault(fault.reason, f"at an evaluation: {fault.message}", remedy, runtime.device()) from fault
             smaller = fitting.smaller(self._fitted, self._group.size)
-            raise Fault(fault.reason, fault.message, fault.remedy, worker.device(), smaller) from fault
+            raise Fault(fault.reason, fault.message, fault.remedy, runtime.device(), smaller) from fault
 
     def _load_base(self) -> None:
         from trainables.models.resident import Resident
 
-        self._resident = Resident(worker.load_base(self._settings, self._preparation, self._group))
+        self._resident = Resident(runtime.load_base(self._settings, self._preparation, self._group))
         if os.environ.get(CHECK_BASE) == "1":
             self._checksum = self._resident.checksum()
 
@@ -253,7 +255,7 @@ class SFT:
     def _setup(self, settings: Settings, trial: Trial) -> Setup:
         from trainables import states
 
-        return worker.setup(
+        return runtime.setup(
             settings,
             max_steps=trial.max_steps,
             rows=len(self._train),

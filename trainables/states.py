@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tuner.contract import LEAVE, STATE, Assignment, Evaluation
+from tuner.contract import CHECKPOINT_REQUEST, STATE, Assignment, Evaluation
 
 SHARE = 0.02
 """Of a trial's time that saving its state may take."""
@@ -73,7 +73,7 @@ class Pace:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._leave = folder / STATE / LEAVE
+        self._leave = folder / STATE / CHECKPOINT_REQUEST
         self._cost = 0.0
         self._last = clock()
         every = os.environ.get(EVERY)
@@ -118,10 +118,10 @@ def save(folder: Path, values: Mapping[str, Any]) -> Path:
     return newest
 
 
-def find(folders: Iterable[str], belongs: Callable[[Mapping[str, Any]], bool]) -> tuple[Found | None, list[str]]:
-    """The newest whole state of a trial's attempts, newest attempt first, and a sentence for each that is not.
+def find(folders: Iterable[str], trial: Mapping[str, Any]) -> tuple[Found | None, list[str]]:
+    """The newest usable state of a trial's attempts, and a sentence for each that cannot be used.
 
-    belongs: whether a state is this trial's.
+    folders: of the attempts, the newest first. trial: its `identity`.
     """
     notes = []
     for folder in folders:
@@ -134,7 +134,7 @@ def find(folders: Iterable[str], belongs: Callable[[Mapping[str, Any]], bool]) -
             except Damaged as damage:
                 notes.append(f"the state {path} is damaged ({damage})")
                 continue
-            if belongs(values):
+            if values.get("trial") == trial:
                 return Found(values, path), notes
             notes.append(f"the state {path} is another trial's")
     return None, notes

@@ -124,7 +124,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_one_before(disk: Path, fault: C
     import torch
     from safetensors.torch import save_file
 
-    from trainables.hf.saving import replace_adapter
+    from trainables.models.adapter_files import replace_adapter
 
     def write(folder: Path) -> None:
         folder.mkdir()

@@ -27,7 +27,7 @@ def test_draws_are_valid_lora_and_sft_configs(name: str, base: Any, tmp_path: Pa
     from trl import SFTConfig
 
     from trainables.hf.arguments import sft_config
-    from trainables.models.adapters import lora_config
+    from trainables.models.lora import lora_config
 
     space, settings = space_and_settings(name)
     for point in points(space, 200):
@@ -47,7 +47,7 @@ def test_draws_are_valid_lora_and_sft_configs(name: str, base: Any, tmp_path: Pa
 def test_extreme_draws_make_adapters_that_peft_puts_on_a_base(name: str, base: Any) -> None:
     from peft import get_peft_model
 
-    from trainables.models.adapters import lora_config
+    from trainables.models.lora import lora_config
 
     space, settings = space_and_settings(name)
     every = {

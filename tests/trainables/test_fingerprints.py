@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import completion_rows, write_jsonl
-from trainables import fingerprints, worker
+from trainables import fingerprints, runtime
 from trainables.data import store
 from trainables.models import samples
 from trainables.settings import Settings
@@ -137,10 +137,10 @@ def test_a_worker_refuses_another_base_than_was_prepared_with(
     settings = copied(sft_settings, tmp_path, tiny_model)
     preparation = SFT.prepare(settings, tmp_path / "cache")
     typed = Settings.model_validate(settings)
-    worker.load_base(typed, preparation)
+    runtime.load_base(typed, preparation)
     poke(tmp_path / "base" / "model.safetensors", -3, b"\x3f")
     with pytest.raises(Fault, match=r"not the one that the search began with: model\.safetensors changed") as caught:
-        worker.load_base(typed, preparation)
+        runtime.load_base(typed, preparation)
     assert caught.value.reason.halts_search
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.faults import Count
-from trainables import fitting, states, worker
+from trainables import fitting, runtime, states
 from trainables.sft import SFT
 from tuner.contract import Assignment, Evaluation, Fault, Fit, Reason, Resume
 
@@ -49,7 +49,7 @@ def test_what_is_smaller(sft_settings: Make, effective: int, cap: int, checkpoin
         "per_device_train_batch_size": cap,
         "gradient_checkpointing": checkpointing,
     }
-    settings = worker.validated(sft_settings(train=train))
+    settings = runtime.validated(sft_settings(train=train))
     assert fitting.smaller(settings) == expected
     if expected is not None:
         assert fitting.smaller(fitting.fitted(settings, expected)) != expected

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.trainables.group import Script, Seen, Trial, play
-from trainables import worker
+from trainables import runtime
 from trainables.hf.arguments import sft_config
-from trainables.hf.sharing import Hand
+from trainables.hf.process_batches import Hand
 from trainables.settings import steps
 from trainables.sft import SFT
 from tuner.contract import Assignment, Evaluation, Group, Preparation, Reason, Resume
@@ -153,7 +153,7 @@ def test_what_is_shared_out_in_bf16_is_given_out_and_added_up_in_fp32(sft_settin
     from accelerate.utils import FullyShardedDataParallelPlugin
 
     arguments = sft_config(
-        worker.validated(sft_settings()), 4, 0, str(folder), gpu=False, bf16=True, group=Group(0, 2, "fsdp")
+        runtime.validated(sft_settings()), 4, 0, str(folder), gpu=False, bf16=True, group=Group(0, 2, "fsdp")
     )
     plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
     plugin.set_mixed_precision("bf16")
@@ -211,7 +211,7 @@ def test_every_batch_is_dealt_once_and_all_processes_have_as_many(batches: int) 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_share_a_batch_and_take_as_many_steps(sft_settings: Make, processes: int) -> None:
     for rows in (1, 7, 8, 9, 100):
-        train = worker.validated(sft_settings(train={"per_device_train_batch_size": 3})).train
+        train = runtime.validated(sft_settings(train={"per_device_train_batch_size": 3})).train
         shape = steps.share(train, processes)
         assert shape.micro * shape.accumulation * processes == train.effective_batch_size
         dealt = -(-rows // shape.micro)

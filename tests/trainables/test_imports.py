@@ -16,7 +16,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "ray", "datasets", "bitsandbyte
 
 @pytest.mark.parametrize(
     "statement",
-    ["import trainables.sft", "import trainables.settings", "import trainables.data.preparing", "import trainables.hf"],
+    ["import trainables.sft", "import trainables.settings", "import trainables.preparing", "import trainables.hf"],
 )
 def test_nothing_heavy_until_it_starts(statement: str) -> None:
     code = f"import sys; {statement}; print([name for name in {HEAVY!r} if name in sys.modules])"

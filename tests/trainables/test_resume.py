@@ -14,7 +14,7 @@ import pytest
 from tests.chaos.faults import Count
 from trainables import states
 from trainables.sft import SFT
-from tuner.contract import ALIVE, LEAVE, STATE, Assignment, Evaluation, Resume, Setup
+from tuner.contract import ALIVE, CHECKPOINT_REQUEST, STATE, Assignment, Evaluation, Resume, Setup
 
 Make = Callable[..., dict[str, Any]]
 POINTS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -195,7 +195,7 @@ def test_a_state_is_due_when_the_node_is_about_to_go(tmp_path: Path, monkeypatch
     pace = states.Pace(tmp_path)
     assert not pace.due
     (tmp_path / STATE).mkdir()
-    (tmp_path / STATE / LEAVE).touch()
+    (tmp_path / STATE / CHECKPOINT_REQUEST).touch()
     assert pace.due
 
 

@@ -7,11 +7,7 @@ tokenizers.py  the tokenizer, its pad and end tokens and its chat template
 tokenizing.py  rows to `input_ids` and `labels`, exactly as SFTTrainer prepares them
 contents.py    files known by their content
 store.py       the tokenized rows on disk, under a fingerprint of all they depend on
-preparing.py   all of it in order: `prepare`
-sources.py     which of what the settings name lies on the hub, and at which commit
-hub.py         the hub asked: is it there, which commit, and files brought into the cache
-cached.py      what the cache holds, read without a lock and without a question to the hub
-refusals.py    what the hub, the way to it or its cache refuse, in words
 
+`trainables.preparing` does all of it in order.
 Nothing here imports torch, unless the tokenizer is one that only transformers' AutoTokenizer can load.
 """

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainables.data import cached, hub, refusals, sources
-from trainables.data.sources import SUFFIXES, Source
+from trainables.hub import client, local_cache, refusals, sources
+from trainables.hub.sources import SUFFIXES, Source
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
@@ -178,9 +178,9 @@ def _hub(source: Source, data: DataSettings) -> Rows:
     datasets.disable_progress_bars()
     why = ""
     try:
-        found = cached.rows(source, data.name, data.split)
+        found = local_cache.rows(source, data.name, data.split)
         if found is None:
-            why = hub.offline_if_unreachable()
+            why = client.offline_if_unreachable()
             if why and source.is_pinned:  # offline, `datasets` would take whatever commit it read last
                 raise refusals.out_of_reach(source, why)
             found = datasets.load_dataset(source.name, data.name, split=data.split, revision=source.revision)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trainables.data import hub, sources
+from trainables.hub import client, sources
 from trainables.settings import DataSettings, ModelSettings
 from tuner.contract import InputError
 
@@ -24,7 +24,7 @@ def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, t
     """The tokenizer with a pad token and, with `data`, the chat template asked for; and notes for the user."""
     name = model.tokenizer
     source = sources.tokenizer_of(model)
-    folder = Path(name) if source is None else hub.fetch(source)
+    folder = Path(name) if source is None else client.fetch(source)
     _check_folder(name, folder)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

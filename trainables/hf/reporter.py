@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,34 +9,31 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from trainables.alive import Sign
-from trainables.hf.saving import save_adapter
-from trainables.hf.together import whole_adapter
+from trainables.heartbeat import Sign
+from trainables.hf.collectives import whole_adapter
+from trainables.models.adapter_files import save_adapter
+from trainables.progress import AttemptProgress
 from tuner.contract import ALONE, METRIC, Evaluation, Group
 
 
 class Reporter(TrainerCallback):
     """Hands an Evaluation to the driver at each of `points` and goes on, or ends, as the driver says.
 
-    known: the last step that the driver has heard of, with the best loss up to there, from an earlier attempt; what is
-    measured up to there is not handed over again, and its adapter stays that of the best loss. keep: saves the trial's
-    state, when that is due. group: the processes that train together; the first writes.
+    progress: of the trial over all attempts; an evaluation that it knows is not handed over again. keep: saves the
+    trial's state, when that is due. group: the processes that train together; the first writes.
     """
 
     def __init__(
         self,
         points: tuple[int, ...],
         folder: Path,
-        began: float,
-        known: tuple[int, float | None] = (0, None),
+        progress: AttemptProgress,
         group: Group = ALONE,
     ) -> None:
         self._group = group
         self._points = frozenset(points)
         self._folder = folder
-        self._began = began
-        self._known, best = known
-        self._best = math.inf if best is None else best
+        self._progress = progress
         self._train_loss: float | None = None
         self._tokens = 0
         # The others wait for the first at every step, and it for them: its sign is that of all
@@ -51,12 +46,6 @@ class Reporter(TrainerCallback):
             return save_adapter(model, self._folder)
         adapter = whole_adapter(model)
         return save_adapter(model, self._folder, adapter) if self._group.leads else self._folder / "adapter"
-
-    def heard_of(self, evaluation: Evaluation) -> None:
-        """An evaluation of an earlier attempt that the driver may not have heard of, but this trial went on from."""
-        if evaluation.eval_loss is not None and evaluation.eval_loss < self._best:
-            self._best = evaluation.eval_loss
-        self._began -= evaluation.seconds
 
     def _leave_sign(self) -> None:
         if self._sign is not None:
@@ -87,19 +76,16 @@ class Reporter(TrainerCallback):
     ) -> Any:
         """Saves the adapter if this loss is its best, then waits for the driver's word."""
         loss = (metrics or {}).get(METRIC)
-        if state.global_step <= self._known:
+        if self._progress.knows(state.global_step):
             return control
-        adapter = None
-        if loss is not None and loss < self._best:  # a NaN is never below
-            self._best = loss
-            adapter = str(self._save(model))
+        adapter = str(self._save(model)) if self._progress.improves(loss) else None
         evaluation = Evaluation(
             step=state.global_step,
             max_steps=state.max_steps,
             eval_loss=loss,
             tokens=self._tokens,
             train_loss=self._train_loss,
-            seconds=time.monotonic() - self._began,
+            seconds=self._progress.seconds,
             memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             adapter=adapter,
         )

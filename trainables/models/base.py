@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import transformers
 
-from trainables.models import folder, loading
+from trainables.models import base_folder, loading
 from trainables.models.causality import require_causal
-from trainables.models.wholeness import require_whole
+from trainables.models.completeness import require_whole
 from trainables.settings import NF4, ModelSettings
 from tuner.contract import ALONE, Fault, Group, InputError, Reason
 
@@ -40,18 +40,25 @@ def compute_dtype(quantization: NF4) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def computes_in_bf16(model: Model) -> bool:
+    """Whether a trial on a GPU trains under bf16 autocast."""
+    quantized = getattr(model.config, "quantization_config", None)
+    compute = getattr(quantized, "bnb_4bit_compute_dtype", None)
+    return compute is torch.bfloat16 or (quantized is None and model.dtype is torch.bfloat16)
+
+
 def load(model: ModelSettings, group: Group = ALONE) -> Model:
     """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if asked for.
 
     group: the processes that train on it; each loads its own. Where they are to share it out, it waits in the host's
     memory and goes to the GPU a layer at a time; NF4 has a quarter of the size and is made where it is used.
     """
-    place = folder.check(model)
+    place = base_folder.check(model)
     if torch.cuda.device_count() > 1 and group.size == 1:
         raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
                     "set scheduler.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
     waits = group.shares_base and model.quantization.kind == "none"
-    where, config = model.model_name_or_path, folder.config(model) or {}
+    where, config = model.model_name_or_path, base_folder.config(model) or {}
     with loading.told(where):
         base, found = loading.reported(
             transformers.AutoModelForCausalLM.from_pretrained,

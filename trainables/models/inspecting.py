@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from trainables.models import folder as base_folder
-from trainables.models.wholeness import require_whole
+from trainables.models import base_folder
+from trainables.models.completeness import require_whole
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
 

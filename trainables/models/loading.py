@@ -16,7 +16,7 @@ import transformers
 from safetensors import SafetensorError
 
 from trainables.models import checkpoint
-from trainables.models.wholeness import Loading
+from trainables.models.completeness import Loading
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
 

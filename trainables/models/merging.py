@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data import tokenizers
-from trainables.models import base, checkpoint, folder
+from trainables.models import base, base_folder, checkpoint
 from trainables.settings import ModelSettings, Settings, Unquantized
 from tuner.contract import InputError
 
@@ -32,7 +32,7 @@ def merge(settings: Settings, adapter: Path, to: Path) -> None:
 
 def _plain(model: ModelSettings) -> Any:
     """The base in weights that take a sum without being rounded to 4 or 8 bits."""
-    stored = folder.stored_quantized(folder.config(model) or {})
+    stored = base_folder.stored_quantized(base_folder.config(model) or {})
     if not stored:
         return base.load(model.model_copy(update={"quantization": Unquantized()}))
     loaded = base.load(model)

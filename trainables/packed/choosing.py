@@ -5,18 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from tuner.contract import Assignment, Fault, Reason
-
-if TYPE_CHECKING:
-    from trainables.packed.engine import Engine
 
 _PAYS = 1.1
 """More slots must bring so many times the trials' steps a second, or fewer are as good: fewer tell the sampler more."""
@@ -41,7 +39,34 @@ class Choice:
     note: str
 
 
-def choose(engine: Engine, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
+class TrialRunner(Protocol):
+    """What is asked of an engine in order to find out how many trials it takes."""
+
+    device: torch.device
+
+    @property
+    def records(self) -> bool:
+        """Whether steps are captured as CUDA graphs."""
+
+    def join(self, slot: int, assignment: Assignment) -> Any:
+        """Brings a trial into a slot."""
+
+    def leave(self, slot: int) -> None:
+        """Empties a slot."""
+
+    def advance(self, limit: int | None = None) -> Sequence[Any]:
+        """Trains `limit` steps."""
+
+    def rigid(self) -> AbstractContextManager[None]:
+        """A step that finds no memory raises."""
+
+    def launching(self) -> AbstractContextManager[None]:
+        """No step is captured."""
+
+
+def choose(
+    engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False
+) -> Choice:
     """Tries how many of `wanted` slots fit, and with `measure` how many of those pay.
 
     heaviest: the parameters of the trial that takes most memory. beside: leaves room for an unpacked one on this GPU.
@@ -62,7 +87,7 @@ def choose(engine: Engine, wanted: int, heaviest: Mapping[str, Any], *, measure:
     return Choice(best, fit, speeds, f"{packed} at a time (steps a second of all trials, by their number: {told})")
 
 
-def _fitting(engine: Engine, wanted: int, heaviest: Mapping[str, Any], beside: bool) -> int:
+def _fitting(engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], beside: bool) -> int:
     """Slots for which the heaviest trials have room; on a CPU all that are wanted."""
     if engine.device.type != "cuda" or wanted == 1:
         return wanted
@@ -90,7 +115,7 @@ def room_for(wanted: int, peaks: tuple[float, float], memory: float, beside: boo
     return max(1, min(wanted, int((room - (peaks[0] - each)) / each)))
 
 
-def _seconds_a_step(engine: Engine, slots: int, params: Mapping[str, Any], *, steps: int = _STEPS) -> float:
+def _seconds_a_step(engine: TrialRunner, slots: int, params: Mapping[str, Any], *, steps: int = _STEPS) -> float:
     """Joins so many trials of these parameters, takes some steps, leaves."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     try:
@@ -107,13 +132,13 @@ def _seconds_a_step(engine: Engine, slots: int, params: Mapping[str, Any], *, st
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _timed(engine: Engine, steps: int) -> float:
+def _timed(engine: TrialRunner, steps: int) -> float:
     start = time.perf_counter()
     engine.advance(limit=steps)
     _wait(engine)
     return time.perf_counter() - start
 
 
-def _wait(engine: Engine) -> None:
+def _wait(engine: TrialRunner) -> None:
     if engine.device.type == "cuda":
         torch.cuda.synchronize()

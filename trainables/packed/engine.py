@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -12,22 +13,23 @@ from typing import Any
 import numpy
 import torch
 
-from trainables import states, worker
-from trainables.hf.guards import SAMPLED, Stillness, check_rows
-from trainables.hf.trial import clock
+from trainables import runtime, states
+from trainables.guards import SAMPLED, Stillness, check_rows
 from trainables.models import base
 from trainables.models.resident import Resident
-from trainables.packed import adapters, bases, choosing, evaluating, optimizer, probe, resuming, sites
-from trainables.packed.adapters import Made
+from trainables.out_of_memory import out_of_memory_faults
+from trainables.packed import adapted_layers, bases, choosing, evaluating, optimizer, peft_adapters, probe, trial_state
 from trainables.packed.batches import Part, collate
 from trainables.packed.choosing import Choice
+from trainables.packed.chunking import Pieces, Room
 from trainables.packed.copies import Copies
-from trainables.packed.eligible import packs
 from trainables.packed.evaluating import evaluate
-from trainables.packed.passes import Passes
-from trainables.packed.room import Pieces, Room
+from trainables.packed.layer_context import Dropout
+from trainables.packed.packed_model import Passes
+from trainables.packed.packed_trial import Slot
+from trainables.packed.packing_rules import packs
+from trainables.packed.peft_adapters import Made
 from trainables.packed.rows import Rows
-from trainables.packed.slot import Slot
 from trainables.packed.stack import Stack
 from trainables.packed.writing import Job, Writer
 from trainables.settings import Settings, with_params
@@ -54,22 +56,22 @@ class Engine:
         self, settings: Settings | Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *,
         record: bool = True,
     ) -> None:  # fmt: skip
-        self._settings = worker.validated(settings)
-        inputs = worker.open_inputs(self._settings, preparation)
+        self._settings = runtime.validated(settings)
+        inputs = runtime.open_inputs(self._settings, preparation)
         check_rows("training", inputs.train)
         check_rows("validation", inputs.validation)
         self._train, self._validation = Rows.of(inputs.train), Rows.of(inputs.validation)
         self._run_ahead = run_ahead
         tokenizer = inputs.tokenizer
         self._pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-        self._model = worker.load_base(self._settings, preparation)
+        self._model = runtime.load_base(self._settings, preparation)
         self.device = base.device()
         bases.check(self._model)
         alone = probe.Alone(self._model, self._train, longest=max(self._train.longest, self._validation.longest))
         self._passes = Passes(self._model, record=record)
         self._board, self._replays, self._sites = self._passes.board, self._passes.replays, self._passes.sites
         self._resident = Resident(self._model)
-        self._maker = adapters.Maker(self._resident)
+        self._maker = peft_adapters.Maker(self._resident)
         self._refused: dict[str, str | None] = {}
         self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
@@ -88,16 +90,16 @@ class Engine:
 
     def join(self, slot: int, assignment: Assignment) -> Setup:
         """Brings a trial into a slot, between two steps of its neighbours. Whoever was there leaves."""
-        began = clock()
+        began = time.monotonic()
         self.leave(slot)
         settings = with_params(self._settings, assignment.params)
         memory = torch.cuda.memory_allocated() if self.device.type == "cuda" else None
-        with worker.faults(), worker.drawn(settings, self._settings):
+        with out_of_memory_faults(), runtime.drawn(settings, self._settings):
             made = self._made(settings, assignment.seed)
             if settings.train.lora_r > self._stack.rank:
                 self._replays.forget()  # before the larger buffers want memory
                 self._stack.fit(settings.train.lora_r)
-                sites.bind(self._sites, self._stack)
+                adapted_layers.bind(self._sites, self._stack)
             self._stack.put(slot, made.adapter, settings.train.lora_r)
         for name, site in self._sites.items():
             site.rescale(slot, made.scales.get(name, 0.0))
@@ -105,13 +107,13 @@ class Engine:
         stream = self._streams[slot].manual_seed(assignment.seed)
         trial = Slot(slot, settings, assignment, made, self._train, began, stream)
         if settings.train.lora_dropout > 0:
-            self._board.dropouts[slot] = sites.Dropout(settings.train.lora_dropout, trial.stream)
-        found, notes = resuming.find(trial)
+            self._board.dropouts[slot] = Dropout(settings.train.lora_dropout, trial.stream)
+        found, notes = trial_state.find(trial)
         if found is not None:
-            resuming.take_up(trial, self._stack, found)
+            trial_state.take_up(trial, self._stack, found)
         trial.stillness = Stillness(self._sample(trial))
         self._slots[slot] = trial
-        return worker.setup(
+        return runtime.setup(
             settings, max_steps=trial.max_steps, rows=len(self._train), count=made.count,
             lora_alpha=made.config.lora_alpha, adapted_modules=len(made.adapter), memory_before=memory,
             resumed_step=trial.step, note=states.told(assignment.number, trial.step, notes),
@@ -126,7 +128,7 @@ class Engine:
         key = repr(settings.train.target_modules)  # beyond those that it names, all trials are alike
         if key not in self._refused:
             try:
-                with worker.faults():
+                with out_of_memory_faults():
                     self._made(settings, seed=0)
                 self._refused[key] = None
             except Unpackable as why:
@@ -147,7 +149,7 @@ class Engine:
 
     def _make_room(self, slots: int) -> None:
         """Empty slots, and buffers for their adapters."""
-        dtype = adapters.state_dtype(self._model)
+        dtype = peft_adapters.state_dtype(self._model)
         compute = torch.bfloat16 if self._passes.autocast else dtype
         shapes = {name: site.shape for name, site in self._sites.items()}
         self._replays.forget()
@@ -184,11 +186,10 @@ class Engine:
         An engine step is one micro-batch of every slot that may train. All slots due at the same one are measured
         together, and go on while their adapters are written.
         """
-        with worker.faults():
+        with out_of_memory_faults():
             for step in itertools.count():
                 trials = [trial for trial in self._slots if trial is not None]
-                unheard: list[Outcome] = [(t.number, t.take_unheard()) for t in trials if t.unheard]
-                if unheard:
+                if unheard := [(t.number, found) for t in trials if (found := t.progress.take_unheard()) is not None]:
                     return unheard
                 if written := self._writer.written():
                     return written
@@ -226,7 +227,7 @@ class Engine:
     def busy(self) -> bool:
         """Whether `advance` has anything to do."""
         trials = [trial for trial in self._slots if trial is not None]
-        moves = any(trial.unheard or trial.due or trial.may_train(self._run_ahead) for trial in trials)
+        moves = any(trial.progress.unheard or trial.due or trial.may_train(self._run_ahead) for trial in trials)
         return moves or bool(self._writer)
 
     def checksum(self) -> str:
@@ -296,7 +297,7 @@ class Engine:
         trial.failed = True
         length = self._train.tokens(short[0].rows)
         fault = Fault(Reason.OUT_OF_MEMORY, f"out of memory at a single row of {length} tokens",
-                      "lower data.max_length", worker.device())  # fmt: skip
+                      "lower data.max_length", runtime.device())  # fmt: skip
         return [(trial.number, fault)]
 
     def _evaluate(self, due: Sequence[Slot]) -> list[Outcome]:
@@ -326,24 +327,24 @@ class Engine:
         due = trial.pace.due
         if not (better or due):
             return lambda: evaluation
-        buffers = resuming.buffers(self._stack)
+        buffers = trial_state.buffers(self._stack)
         wanted = list(buffers) if due else ["weights"]
         copy = self._copies.of([buffers[name][trial.number] for name in wanted])
         parts = {
             name: self._stack.parts(row, trial.number, trial.made.adapter)
             for name, row in zip(wanted, copy.values, strict=True)
         }
-        state = resuming.state(trial, parts) if due else None
+        state = trial_state.state(trial, parts) if due else None
 
         def keep() -> Evaluation:
             copy.wait()
             told = evaluation
             if better:
                 told = replace(
-                    told, adapter=str(adapters.save(trial.made, parts["weights"], trial.folder, self._model))
+                    told, adapter=str(peft_adapters.save(trial.made, parts["weights"], trial.folder, self._model))
                 )
             if state is not None:
-                resuming.keep(trial, state, told)
+                trial_state.keep(trial, state, told)
             return told
 
         return keep
@@ -355,7 +356,7 @@ class Engine:
             eval_loss=loss,
             tokens=trial.tokens,
             train_loss=losses / trial.since_evaluation,
-            seconds=trial.seconds,
+            seconds=trial.progress.seconds,
             memory=torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None,
         )
 
@@ -386,7 +387,7 @@ class Engine:
             if not self._measuring.shrink(short, self._validation):
                 length = self._validation.tokens(short[0].rows)
                 raise Fault(Reason.OUT_OF_MEMORY, f"at an evaluation: out of memory at a single row of {length} tokens",
-                            "lower data.max_length", worker.device())  # fmt: skip
+                            "lower data.max_length", runtime.device())  # fmt: skip
             sums.zero_()
         return sums
 

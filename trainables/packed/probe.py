@@ -25,12 +25,12 @@ from typing import Any
 import numpy
 import torch
 
-from trainables import worker
 from trainables.data.tokenizing import IGNORED
 from trainables.models import base
-from trainables.packed import bases, passes, sites
+from trainables.out_of_memory import is_out_of_memory
+from trainables.packed import adapted_layers, bases, packed_model
 from trainables.packed.batches import Batch, Shapes, collate
-from trainables.packed.passes import Passes
+from trainables.packed.packed_model import Passes
 from trainables.packed.rows import Rows
 from trainables.packed.stack import Stack
 
@@ -113,7 +113,7 @@ class Alone:
         ids = torch.stack([torch.from_numpy(self.rows.ids[self._span(row)].copy()) for row in rows]).to(device)
         scored = min(_SCORED, ids.shape[1] - 1)
         few = {"logits_to_keep": scored + 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-        computing = torch.autocast(device.type, torch.bfloat16, enabled=passes.autocast(model))
+        computing = torch.autocast(device.type, torch.bfloat16, enabled=packed_model.autocast(model))
         with _seen(model) as seen, computing, torch.set_grad_enabled(back):
             logits = model(input_ids=ids, use_cache=False, **few).logits[:, -scored - 1 : -1].float()
             losses = -logits.log_softmax(-1).gather(-1, ids[:, -scored:].unsqueeze(-1)).sum((1, 2))
@@ -154,7 +154,7 @@ def require_independent(way: Passes, stack: Stack, alone: Alone) -> None:
     try:
         finding = next(_findings(way, stack, alone), None)
     except Exception as error:
-        if worker.is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
         finding = f"its forward pass fails with rows in a line ({type(error).__name__}: {error})".splitlines()[0]
@@ -295,13 +295,13 @@ def _adapt(way: Passes, stack: Stack) -> None:
         stack.put(slot, adapter, _RANK)
         for site in way.sites.values():
             site.rescale(slot, 1.0)
-    sites.bind(way.sites, stack)
+    adapted_layers.bind(way.sites, stack)
 
 
 def _low_precision(model: Any) -> bool:
     """Whether anything in the base is computed with fewer digits than fp32 has."""
     low = (torch.bfloat16, torch.float16)
-    return passes.autocast(model) or any(
+    return packed_model.autocast(model) or any(
         parameter.dtype in low or getattr(parameter, "quant_state", None) is not None
         for parameter in model.parameters()
     )

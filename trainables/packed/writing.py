@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
 
+from trainables.packed.packed_trial import Slot
 from tuner.contract import Evaluation
-
-if TYPE_CHECKING:
-    from trainables.packed.slot import Slot
 
 Job = Callable[[], Evaluation]
 """Writes, and gives the evaluation that may be told then."""

@@ -13,7 +13,7 @@ from tuner.contract.errors import Elsewhere, Fault, InputError, Unpackable
 from tuner.contract.facts import (
     ALIVE,
     ALONE,
-    LEAVE,
+    CHECKPOINT_REQUEST,
     STATE,
     Assignment,
     Budget,
@@ -36,7 +36,7 @@ METRIC = "eval_loss"
 __all__ = [
     "ALIVE",
     "ALONE",
-    "LEAVE",
+    "CHECKPOINT_REQUEST",
     "METRIC",
     "PROGRAMS",
     "STATE",

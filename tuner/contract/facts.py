@@ -130,7 +130,7 @@ ALIVE = "alive"
 """A file in that folder. A program that touches it between two evaluations is not taken for hung, however far apart the
 evaluations are."""
 
-LEAVE = "leave"
+CHECKPOINT_REQUEST = "leave"
 """Another one, which the driver puts there: the trial's node is about to go. A program that finds it keeps a state with
 its next evaluation, however young the last one is."""
 

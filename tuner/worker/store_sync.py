@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.config.paths import storage_uri
-from tuner.contract import LEAVE, STATE, Assignment, Evaluation, Preparation, Setup
+from tuner.contract import CHECKPOINT_REQUEST, STATE, Assignment, Evaluation, Preparation, Setup
 from tuner.results.storage import pull, push
 
 
@@ -27,7 +27,7 @@ def arrived(preparation: Preparation) -> Preparation:
 
 def ask_to_leave(folder: Path) -> None:
     """Leaves the sign in an attempt's folder that it is to keep a state with its next evaluation."""
-    sign = folder / STATE / LEAVE
+    sign = folder / STATE / CHECKPOINT_REQUEST
     sign.parent.mkdir(parents=True, exist_ok=True)
     sign.touch()
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import chat_completion_rows, completion_rows, message_rows, text_rows, write_jsonl
-from trainables.data import preparing, store
+from trainables import preparing
+from trainables.data import store
 from trainables.settings import Settings
 
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainables.models import base, folder, inspecting
+from trainables.models import base, base_folder, inspecting
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
 
@@ -68,7 +68,7 @@ def alarms(place: Path) -> list[str]:
     """What the look beforehand and the load have against a base."""
     settings = ModelSettings(model_name_or_path=str(place), attn_implementation="eager")
     found = []
-    for look in (lambda: inspecting.inspect(settings, folder.check(settings)), lambda: base.load(settings)):
+    for look in (lambda: inspecting.inspect(settings, base_folder.check(settings)), lambda: base.load(settings)):
         try:
             look()
         except InputError as error:

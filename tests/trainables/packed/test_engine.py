@@ -95,16 +95,16 @@ def test_the_adapter_is_that_of_the_evaluation(bench: Bench, tmp_path: Path) -> 
 
 def test_nothing_is_written_for_who_has_left(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does anybody hear of it; and what cannot be written is told by the next call."""
-    from trainables.packed import adapters
+    from trainables.packed import peft_adapters
 
-    save, begun, go_on = adapters.save, threading.Event(), threading.Event()
+    save, begun, go_on = peft_adapters.save, threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> Path:
         begun.set()
         assert go_on.wait(20)
         return save(*arguments)
 
-    monkeypatch.setattr(adapters, "save", slow)
+    monkeypatch.setattr(peft_adapters, "save", slow)
     engine = bench.engine(2)
     for slot in range(2):
         engine.join(slot, assignment(tmp_path / str(slot), {"max_steps": 8}, seed=slot))
@@ -119,7 +119,7 @@ def test_nothing_is_written_for_who_has_left(bench: Bench, tmp_path: Path, monke
     def full(*arguments: Any) -> Path:
         raise OSError(errno.ENOSPC, "no room")
 
-    monkeypatch.setattr(adapters, "save", full)
+    monkeypatch.setattr(peft_adapters, "save", full)
     engine.join(0, assignment(tmp_path / "full", {"max_steps": 8}, seed=0))
     with pytest.raises(OSError, match="no room"):
         engine.advance()

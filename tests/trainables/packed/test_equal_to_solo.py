@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
-from trainables.packed import batches, delta, engine
+from trainables.packed import batches, engine, multi_lora
 from trainables.packed.batches import Shapes
-from trainables.packed.replays import Replays
+from trainables.packed.cuda_graphs import Replays
 from tuner.contract import Evaluation
 
 NEIGHBOURS: list[dict[str, Any]] = [
@@ -78,7 +78,7 @@ def test_filler_is_no_part_of_a_trial(
         forms[chosen] += 1
         return chosen
 
-    monkeypatch.setattr(delta, "form", form)
+    monkeypatch.setattr(multi_lora, "form", form)
     chosen = {
         0: {"effective_batch_size": 4, "learning_rate": 1e-3},
         1: {"effective_batch_size": 4, "lora_dropout": 0.5, "max_steps": 6},

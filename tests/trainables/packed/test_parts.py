@@ -11,13 +11,14 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers.pytorch_utils import Conv1D
 
-from trainables.packed import attention, batches, delta, optimizer
+from trainables.packed import attention, batches, multi_lora, optimizer
+from trainables.packed.adapted_layers import bind
 from trainables.packed.batches import Batch, Segment, Shapes, collate
 from trainables.packed.copies import Copies
-from trainables.packed.frozen import freeze
+from trainables.packed.frozen_linear import freeze
+from trainables.packed.layer_context import Board, Dropout, Site
 from trainables.packed.optimizer import Update
 from trainables.packed.rows import Rows
-from trainables.packed.sites import Board, Dropout, Site, bind
 from trainables.packed.stack import Shape, Stack
 from tuner.contract import Fault
 
@@ -42,7 +43,7 @@ def stacked(dtype: torch.dtype, ranks: list[int], seed: int = 0) -> tuple[Stack,
 @pytest.mark.parametrize("form", ["each", "batched"])
 def test_delta_is_the_sum_of_the_slots_own(slots: tuple[int, ...], form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and all three gradients, both forms, against autograd; slot 1 leaves this layer out."""
-    monkeypatch.setattr(delta, "form", lambda board, like: form)
+    monkeypatch.setattr(multi_lora, "form", lambda board, like: form)
     stack, site = stacked(torch.float64, [4, 3, 9, 1])
     stack.put(1, {}, 3)
     site.rescale(1, 0.0)
@@ -50,7 +51,7 @@ def test_delta_is_the_sum_of_the_slots_own(slots: tuple[int, ...], form: str, mo
     site.board.show(shown(segments), training=True)
     x, direction = (torch.randn(1, 7 * len(slots), n, dtype=torch.float64) for n in (6, 5))
     x.requires_grad_()
-    (delta.Delta.apply(x, site.anchor, site) * direction).sum().backward()
+    (multi_lora.Delta.apply(x, site.anchor, site) * direction).sum().backward()
 
     weights = {slot: [part.clone().requires_grad_() for part in stack.get(slot, ["x"])["x"]] for slot in slots}
     plain = x.detach().clone().requires_grad_()

@@ -12,7 +12,7 @@ import torch
 from tests.trainables.packed.architectures import GOOD, LEAKY, build
 from tests.trainables.packed.bench import Bench, Make
 from trainables.packed import attention, bases, probe
-from trainables.packed.passes import Passes
+from trainables.packed.packed_model import Passes
 from trainables.packed.rows import Rows
 from trainables.packed.stack import Stack
 from tuner.contract import Reason, Unpackable

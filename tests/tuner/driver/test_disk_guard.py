@@ -191,8 +191,8 @@ class _CannotTruncate:
 
 
 def test_an_adapter_is_not_written_where_the_folder_was(tmp_path: Path) -> None:
-    from trainables.alive import Sign
-    from trainables.hf.saving import replace_adapter
+    from trainables.heartbeat import Sign
+    from trainables.models.adapter_files import replace_adapter
 
     folder = tmp_path / "run" / "adapters" / "0000"
     folder.mkdir(parents=True)

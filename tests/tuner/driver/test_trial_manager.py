@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos import invariants
 from tuner.config import load_experiment
-from tuner.contract import LEAVE, STATE, Evaluation, Fit, Reason, Setup, Verdict
+from tuner.contract import CHECKPOINT_REQUEST, STATE, Evaluation, Fit, Reason, Setup, Verdict
 from tuner.driver.disk_guard import DiskGuard
 from tuner.driver.dispatch import Terms
 from tuner.driver.plan import make_plan
@@ -83,7 +83,7 @@ def test_a_trial_leaves_its_node_as_often_as_it_must(opened: Any, tmp_path: Path
         assert not manager.leaves(f"a{attempt}")
         manager.set_up(f"a{attempt}", Setup(27, 10, 1000, resumed_step=attempt - 1))
         manager.leave(f"a{attempt}")
-        assert Path(assignment.folder, STATE, LEAVE).exists() and record.trials[0].is_running
+        assert Path(assignment.folder, STATE, CHECKPOINT_REQUEST).exists() and record.trials[0].is_running
         manager.evaluated(f"a{attempt}", Evaluation(attempt, 27, 3.0), attempt, None)
         assert manager.leaves(f"a{attempt}")
         manager.ended(f"a{attempt}", LOST)  # its worker was ended, which Ray takes for a loss

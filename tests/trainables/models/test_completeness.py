@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from trainables.models import base, checkpoint, folder, inspecting
-from trainables.models.wholeness import Loading, require_whole
+from trainables.models import base, base_folder, checkpoint, inspecting
+from trainables.models.completeness import Loading, require_whole
 from trainables.settings import ModelSettings
 from trainables.sft import SFT
 from tuner.contract import InputError
@@ -58,7 +58,7 @@ def both(place: Path, **model: Any) -> list[InputError | None]:
     """What the look before the first trial says, and what the load itself says."""
     settings = ModelSettings(model_name_or_path=str(place), **model)
     found: list[InputError | None] = []
-    for look in (lambda: inspecting.inspect(settings, folder.check(settings)), lambda: base.load(settings)):
+    for look in (lambda: inspecting.inspect(settings, base_folder.check(settings)), lambda: base.load(settings)):
         try:
             look()
             found.append(None)
@@ -295,7 +295,7 @@ def test_other_kinds_of_weights_get_words(llama: Path, tmp_path: Path, name: str
     shutil.copy(llama / "config.json", tmp_path)
     (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(InputError) as caught:
-        folder.check(ModelSettings(model_name_or_path=str(tmp_path)))
+        base_folder.check(ModelSettings(model_name_or_path=str(tmp_path)))
     assert "no safetensors weights" in caught.value.what
     import re
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import text_rows, write_jsonl
 from tests.programs.hub import Hub, serving
 from tests.trainables.hub_calls import end, pinned, settings_for, start
-from trainables.data import sources
+from trainables.hub import sources
 from trainables.sft import SFT
 from tuner.contract import Preparation
 

@@ -16,12 +16,11 @@ grouped  one grouped product at the padded rank, for bf16 on a GPU
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from trainables.packed.sites import Board, Site
+from trainables.packed.layer_context import Board, Site
 
 Hidden = list[torch.Tensor]
 """What a form keeps of its forward pass: scale * x A^T, or x A^T by segments."""

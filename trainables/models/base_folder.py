@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.data import hub, sources
+from trainables.hub import client, sources
 from trainables.models import checkpoint
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
@@ -27,7 +27,7 @@ def check(model: ModelSettings) -> Path:
         raise InputError(what, where=name, expected="a local model folder or a hub id (org/name)",
                          remedy=checkpoint.NO_GGUF if gguf else "")  # fmt: skip
     for source in sources.bases(model):
-        fetched = hub.fetch(source)
+        fetched = client.fetch(source)
         folder = fetched if source.name == name else folder
     if (folder / "adapter_config.json").is_file():
         base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
@@ -82,7 +82,7 @@ def vocabulary(model: ModelSettings) -> int | None:
 def config(model: ModelSettings) -> dict[str, Any] | None:
     """What config.json says of a base, or None where there is none at hand."""
     source = sources.base_of(model)
-    path = Path(model.model_name_or_path) / "config.json" if source is None else hub.at_hand(source, "config.json")
+    path = Path(model.model_name_or_path) / "config.json" if source is None else client.at_hand(source, "config.json")
     return _read(path) if path is not None and path.is_file() else None
 
 

@@ -5,12 +5,12 @@ Importing this module costs no torch.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainables.out_of_memory import out_of_memory_faults
 from trainables.settings import Settings, steps
 from tuner.contract import ALONE, Fault, Group, InputError, Preparation, Reason, Setup, Unpackable
 
@@ -34,11 +34,12 @@ def validated(settings: Any) -> Settings:
 
 def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
     """The tokenizer and both sets. What comes from the hub is on this machine from here on."""
-    from trainables.data import hub, sources, store, tokenizers
+    from trainables.data import store, tokenizers
+    from trainables.hub import client, sources
 
-    folders = [hub.fetch(source) for source in sources.bases(settings.model)]
-    if folders and not any(hub.names_other_code(folder) for folder in folders):
-        hub.go_offline()
+    folders = [client.fetch(source) for source in sources.bases(settings.model)]
+    if folders and not any(client.names_other_code(folder) for folder in folders):
+        client.go_offline()
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))
 
@@ -50,7 +51,7 @@ def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE
 
     gpu.require()
     fingerprints.require_same_base(settings.model, preparation.facts)
-    with faults():
+    with out_of_memory_faults():
         model = base.load(settings.model, group)
     known, highest = model.get_input_embeddings().num_embeddings, preparation.facts.get("max_token_id", 0)
     if highest >= known:
@@ -124,32 +125,3 @@ def drawn(settings: Settings, recipe: Settings) -> Iterator[None]:
         if fault.reason is not Reason.CONFIG or isinstance(fault, Unpackable) or not chosen:
             raise
         raise Fault(Reason.ERROR, fault.message, fault.remedy) from fault
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host, had no room for a tensor."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
-@contextmanager
-def faults() -> Iterator[None]:
-    """Out of memory, as the driver knows it. The frames that hold the tensors are let go at once."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is the latter
-        if not is_out_of_memory(error):
-            raise
-        host = "DefaultCPUAllocator" in str(error)
-        message = "the host has too little memory" if host else str(error).split(". ")[0] or "out of memory"
-        traceback.clear_frames(error.__traceback__)
-    else:
-        return
-    raise Fault(
-        Reason.OUT_OF_MEMORY,
-        message,
-        "lower train.per_device_train_batch_size or data.max_length, or set train.gradient_checkpointing",
-    )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trainables.hf import quiet
+from trainables import quiet
 
 
 @contextmanager

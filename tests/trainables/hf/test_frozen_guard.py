@@ -39,7 +39,7 @@ def build(tiny_model: Path, tmp_path: Path) -> Build:
         from transformers import AutoTokenizer
         from trl import SFTConfig, SFTTrainer
 
-        from trainables.hf.guards import FrozenGuard
+        from trainables.hf.frozen_guard import FrozenGuard
 
         rows = datasets.Dataset.from_list(completion_rows(16))
         settings = {

@@ -12,7 +12,7 @@ from trainables import fingerprints
 from trainables.data import contents, formats, reading, splitting, store, tokenizers, tokenizing
 from trainables.data.reading import Rows
 from trainables.data.tokenizing import Tokens
-from trainables.models import folder as base_folder
+from trainables.models import base_folder
 from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
 from tuner.contract import Fault, InputError, Preparation, Reason

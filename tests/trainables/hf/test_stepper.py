@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from trainables.hf.turns import Ended, Turns
+from trainables.hf.stepper import Ended, Turns
 
 HandOver = Callable[[int], bool]
 

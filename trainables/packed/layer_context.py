@@ -1,20 +1,16 @@
-"""The linear layers of the base that an adapter may sit on, and how a batch's slots find their part of the stack."""
+"""What the adapted layers of the base look at during a pass: the batch's segments, each slot's adapter and dropout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 
-from trainables.models import targets
 from trainables.packed.batches import Batch, Segment
-from trainables.packed.delta import Delta
-from trainables.packed.frozen import Frozen, freeze
-from trainables.packed.stack import Shape, Stack
-from tuner.contract import Fault, Reason
+from trainables.packed.frozen_linear import Frozen
+from trainables.packed.stack import Shape
 
 
 @dataclass(frozen=True)
@@ -138,37 +134,3 @@ class Site:
         if self.scales[slot] != scale:
             self.scales[slot] = scale
             self.scale[slot] = scale
-
-
-def attach(model: Any, board: Board) -> dict[str, Site]:
-    """Puts a site on every linear layer but the output's, by replacing `forward`.
-
-    The module tree stays as it is, so that PEFT finds the base it knows.
-    """
-    sites = {}
-    for name in targets.linear_names(model):
-        module = model.get_submodule(name)
-        sites[name] = site = Site(name, freeze(name, module), board)
-        site.base = module.forward
-        module.forward = partial(_forward, site)
-    return sites
-
-
-def bind(sites: Mapping[str, Site], stack: Stack) -> None:
-    """Gives every site its views of the stack's buffers."""
-    weights, grads = stack.views(stack.cast), stack.views(stack.grads)
-    for name, site in sites.items():
-        site.a, site.b = weights[name]
-        site.grad_a, site.grad_b = grads[name]
-        site.ranks = stack.ranks
-        site.scale = torch.tensor(site.scales, dtype=stack.compute).view(-1, 1, 1).to(stack.device)
-
-
-def _forward(site: Site, x: torch.Tensor) -> torch.Tensor:
-    board = site.board
-    if not board.segments or not any(site.scales[segment.slot] for segment in board.segments):
-        return site.base(x)
-    if x.numel() != board.tokens * site.shape.inputs:
-        raise Fault(Reason.CONFIG, f"{site.name} sees {x.numel() // site.shape.inputs} of the batch's {board.tokens} "
-                    "tokens: its trials cannot be told apart", "set scheduler.trials_per_gpu to 1")  # fmt: skip
-    return Delta.apply(x, site.anchor, site)

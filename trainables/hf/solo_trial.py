@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,16 @@ from transformers import PrinterCallback, set_seed
 
 from trainables import states
 from trainables.hf.arguments import sft_config
-from trainables.hf.guards import FrozenGuard
+from trainables.hf.collectives import agreed
+from trainables.hf.frozen_guard import FrozenGuard
 from trainables.hf.reporter import Reporter
-from trainables.hf.resuming import ResumableTrainer
-from trainables.hf.together import agreed
-from trainables.hf.turns import Turns
-from trainables.models.adapters import lora_config
+from trainables.hf.resumable_trainer import ResumableTrainer
+from trainables.hf.stepper import Turns
+from trainables.models import base
 from trainables.models.counting import Count, count
+from trainables.models.lora import lora_config
 from trainables.models.resident import Resident
+from trainables.progress import AttemptProgress
 from trainables.settings import Settings, steps
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import ALONE, Assignment, Evaluation, Group
@@ -52,7 +52,7 @@ class Trial:
             torch.cuda.reset_peak_memory_stats()
         args = sft_config(
             settings, self.max_steps, assignment.seed, assignment.folder,
-            gpu=gpu, bf16=computes_in_bf16(resident.model), group=group,
+            gpu=gpu, bf16=base.computes_in_bf16(resident.model), group=group,
         )  # fmt: skip
         self._device = args.device  # asked for early: this is when accelerate learns of the other processes
         self.config = lora_config(settings, resident.model)
@@ -61,8 +61,10 @@ class Trial:
         self._assignment = assignment
         resume = assignment.resume
         found, self.notes = self._find(resume.folders) if resume else (None, [])
-        known = (resume.step, resume.best_eval_loss) if resume and found else (0, None)
-        self.reporter = Reporter(points, Path(assignment.folder), began, known, group)
+        self.progress = AttemptProgress(began)
+        if resume is not None and found is not None:
+            self.progress.resume(resume, found.evaluation)
+        self.reporter = Reporter(points, Path(assignment.folder), self.progress, group)
         self.pace = states.Pace(Path(assignment.folder))
         self.trainer = ResumableTrainer(
             model=resident.model,
@@ -88,13 +90,15 @@ class Trial:
         self.turns: Turns[Evaluation] = Turns(self._train)
         self.reporter.keep = self._keep
         self.resumed_step = 0
-        self._again: Evaluation | None = None
         if found is not None:
-            self._take_up(found, known[0])
+            self.guard.seen_before = found.values["guard"]
+            self.trainer.saved = found.values
+            self.resumed_step = found.evaluation.step
 
     def _train(self, hand_over: Any) -> None:
         self.reporter.hand_over = hand_over
-        if self._again is not None and (not hand_over(self._again) or self._again.done):
+        unheard = self.progress.take_unheard()
+        if unheard is not None and (not hand_over(unheard) or unheard.done):
             return
         if torch.cuda.is_available():
             torch.cuda.set_device(self._device)  # a thread begins on the first that it sees
@@ -110,14 +114,11 @@ class Trial:
         """What a state must have been saved by in order to be gone on from."""
         return states.identity(self._assignment, self.max_steps, format=2, processes=self.group.size)
 
-    def _belongs(self, state: Mapping[str, Any]) -> bool:
-        return state.get("trial") == self._identity()
-
     def _find(self, folders: tuple[str, ...]) -> tuple[states.Found | None, list[str]]:
         """The state to go on from: the one that the first process finds, for all of them."""
         if self.group.size == 1:
-            return states.find(folders, self._belongs)
-        found, notes = states.find(folders, self._belongs) if self.group.leads else (None, [])
+            return states.find(folders, self._identity())
+        found, notes = states.find(folders, self._identity()) if self.group.leads else (None, [])
         path, notes = agreed((found and found.path, notes))
         if path is not None and found is None:
             found = states.Found(states.load(path), path)
@@ -133,16 +134,6 @@ class Trial:
             }
             if self.group.leads:
                 self.pace.save(Path(self._assignment.folder), state)
-
-    def _take_up(self, found: states.Found, known: int) -> None:
-        """Goes on from a state. One evaluation past what is `known` is handed over first: nobody heard of it."""
-        state, evaluation = found.values, found.evaluation
-        self.reporter.heard_of(evaluation)
-        self.guard.seen_before = state["guard"]
-        self.trainer.saved = state
-        self.resumed_step = evaluation.step
-        if evaluation.step > known or evaluation.done:
-            self._again = evaluation
 
     def adapted_modules(self) -> int:
         """How many modules of the base the adapter sits on."""
@@ -172,15 +163,3 @@ def collect() -> None:
         # 65 MiB on an H200, held from the first matrix product on
         getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
         torch.cuda.empty_cache()
-
-
-def computes_in_bf16(model: Any) -> bool:
-    """Whether a trial on a GPU trains under bf16 autocast."""
-    quantized = getattr(model.config, "quantization_config", None)
-    compute = getattr(quantized, "bnb_4bit_compute_dtype", None)
-    return compute is torch.bfloat16 or (quantized is None and model.dtype is torch.bfloat16)
-
-
-def clock() -> float:
-    """Seconds, for `Evaluation.seconds`."""
-    return time.monotonic()

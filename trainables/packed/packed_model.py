@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from trainables.hf.trial import computes_in_bf16
 from trainables.models import base
-from trainables.packed import bases, norms, replays, sites
+from trainables.packed import adapted_layers, bases, cuda_graphs, norms
 from trainables.packed.batches import Batch
+from trainables.packed.cuda_graphs import Replays
 from trainables.packed.head import Head
-from trainables.packed.replays import Replays
+from trainables.packed.layer_context import Board
 
 
 class Passes:
@@ -32,9 +32,9 @@ class Passes:
         self.attention = bases.row_attention(model)
         if self.device.type == "cuda":
             norms.attach(model)
-        self.board = sites.Board()
-        self.sites = sites.attach(model, self.board)
-        on = record and replays.possible(self.device)
+        self.board = Board()
+        self.sites = adapted_layers.attach(model, self.board)
+        on = record and cuda_graphs.possible(self.device)
         show = partial(self._show, training=True)
         self.replays = Replays(self.backbone, show, self.board, self.sites.values(), on=on)
 
@@ -114,4 +114,4 @@ class Passes:
 
 def autocast(model: Any) -> bool:
     """Whether products are computed in bf16 whatever the weights are, as SFTTrainer does on a GPU."""
-    return base.device().type == "cuda" and computes_in_bf16(model)
+    return base.device().type == "cuda" and base.computes_in_bf16(model)

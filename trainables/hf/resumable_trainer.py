@@ -24,8 +24,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
-from trainables.hf.sharing import dealt
-from trainables.hf.together import all_of, each, is_moment, like, whole, whole_adapter
+from trainables.hf.collectives import all_of, each, is_moment, like, whole, whole_adapter
+from trainables.hf.process_batches import dealt
 from tuner.contract import METRIC, Group
 
 State = dict[str, Any]

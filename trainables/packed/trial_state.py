@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from trainables import states
+from trainables.packed.packed_trial import Slot
 from trainables.packed.stack import Pair, Stack
 from tuner.contract import Evaluation
-
-if TYPE_CHECKING:
-    from trainables.packed.slot import Slot
 
 
 def find(slot: Slot) -> tuple[states.Found | None, list[str]]:
     """The newest whole state of the trial's earlier attempts, and a sentence for each that is not."""
     resume = slot.assignment.resume
-    return states.find(resume.folders, lambda state: state.get("trial") == _identity(slot)) if resume else (None, [])
+    return states.find(resume.folders, _identity(slot)) if resume else (None, [])
 
 
 def buffers(stack: Stack) -> dict[str, torch.Tensor]:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trainables.data import cached, refusals
-from trainables.data.refusals import endpoint, told
-from trainables.data.sources import LEFT_OUT, Source, wanted
+from trainables.hub import local_cache, refusals
+from trainables.hub.refusals import endpoint, told
+from trainables.hub.sources import LEFT_OUT, Source, wanted
 
 _CONNECTS_WITHIN_S = 3.0
 _ANSWERS_WITHIN_S = 10.0
@@ -32,7 +32,7 @@ def commit(source: Source) -> str:
     why = why_unreachable()
     with told(source):
         if why:
-            held = cached.cached_commit(source)
+            held = local_cache.cached_commit(source)
             if held is None:
                 raise refusals.out_of_reach(source, why)
             return held
@@ -46,7 +46,7 @@ def fetch(source: Source) -> Path:
     """The folder of a base or a tokenizer in this machine's cache; what is missing is fetched, by one process at a
     time. A commit that the cache holds is neither asked for nor locked."""
     with told(source):
-        held = cached.look(source)
+        held = local_cache.look(source)
         if held is not None and held.is_whole and held.is_listed and source.is_pinned:
             return held.folder
         if why := why_unreachable():
@@ -61,7 +61,7 @@ def _download(source: Source) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
-    held = cached.look(source)
+    held = local_cache.look(source)
     if held is not None and held.is_whole and held.is_listed and source.is_pinned:
         return held.folder  # fetched by the process that this one has waited for
     for file in (held.folder / name for name in held.missing) if held is not None and held.is_listed else ():
@@ -80,7 +80,7 @@ def _download(source: Source) -> Path:
 def _one_at_a_time(source: Source) -> Iterator[None]:
     """Lets others wait who fetch the same. Where no lock can be had, because the cache cannot be written or the lock's
     file is another user's, nobody waits: the library keeps single files apart by itself."""
-    file = cached.cache_folder() / ".locks" / f"tuner--{source.name.replace('/', '--')}"
+    file = local_cache.cache_folder() / ".locks" / f"tuner--{source.name.replace('/', '--')}"
     descriptor = None
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def _one_at_a_time(source: Source) -> Iterator[None]:
 def names_other_code(folder: Path) -> bool:
     """Whether classes of a base or a tokenizer are in another repository (`org/name--module.Class`), which is fetched
     when it is first imported."""
-    configurations = (cached.read_json(file) for file in folder.glob("*config.json"))
+    configurations = (local_cache.read_json(file) for file in folder.glob("*config.json"))
     return any("--" in str(found["auto_map"]) for found in configurations if "auto_map" in found)
 
 

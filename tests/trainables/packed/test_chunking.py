@@ -16,7 +16,7 @@ import torch
 
 from tests.chaos.faults import Count
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive
-from trainables.packed import room
+from trainables.packed import chunking
 from trainables.packed.rows import Rows
 from tuner.contract import Evaluation, Fault, Reason
 
@@ -50,7 +50,8 @@ def test_parts_in_passes(lengths: list[list[int]], together: int | None, apart: 
     numbers = iter(range(len(every)))
     parts = [(slot, numpy.array([next(numbers) for _ in own])) for slot, own in enumerate(lengths)]
     found = [
-        [(piece.part, piece.rows.tolist()) for piece in pieces] for pieces in room.divided(parts, rows, together, apart)
+        [(piece.part, piece.rows.tolist()) for piece in pieces]
+        for pieces in chunking.divided(parts, rows, together, apart)
     ]
     assert found == expected
 

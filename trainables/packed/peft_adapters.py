@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from trainables.hf.saving import replace_adapter
-from trainables.models.adapters import lora_config
+from trainables.models.adapter_files import replace_adapter
 from trainables.models.counting import Count, count
+from trainables.models.lora import lora_config
 from trainables.models.resident import Resident
 from trainables.packed.stack import Pair
 from trainables.settings import Settings

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from trainables import worker
+from trainables.out_of_memory import is_out_of_memory
 from trainables.packed.batches import Part
 from trainables.packed.rows import Indices, Rows
 
@@ -53,7 +53,7 @@ class Room:
             try:
                 one(pieces)
             except (MemoryError, RuntimeError) as error:
-                if self._rigid or not worker.is_out_of_memory(error):
+                if self._rigid or not is_out_of_memory(error):
                     raise
                 traceback.clear_frames(error.__traceback__)
                 return pieces

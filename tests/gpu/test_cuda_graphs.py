@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
-from trainables.packed import replays
-from trainables.packed.replays import Replays
+from trainables.packed import cuda_graphs
+from trainables.packed.cuda_graphs import Replays
 from tuner.contract import Evaluation
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -51,9 +51,9 @@ def test_a_replayed_step_is_the_step(bench: Bench, tmp_path: Path, monkeypatch: 
     """Losses and adapters as with the same batches one by one, dropout's masks among it, and losses as with batches
     that are brought to no shapes; up to what differs from run to run."""
     replayed = []
-    kept = replays._Replay.forward
+    kept = cuda_graphs._Replay.forward
     monkeypatch.setattr(
-        replays._Replay, "forward", staticmethod(lambda ctx, *rest: (replayed.append(1), kept(ctx, *rest))[1])
+        cuda_graphs._Replay, "forward", staticmethod(lambda ctx, *rest: (replayed.append(1), kept(ctx, *rest))[1])
     )
     engine, ours, moved = run(bench, tmp_path / "recorded", record=True)
     assert engine.records and engine._replays._recorded and len(replayed) >= 12, len(replayed)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trainables.data.sources import Source
+from trainables.hub.sources import Source
 from tuner.contract import InputError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

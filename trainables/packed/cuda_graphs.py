@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 
 from trainables.packed.batches import Batch, Shapes
-from trainables.packed.sites import Board, Site
+from trainables.packed.layer_context import Board, Site
 
 _PAYS = 2.5e13
 """Tokens of a step times weights, below which launches take longer than the GPU: 0.25 s of it at 400 TFLOP/s."""

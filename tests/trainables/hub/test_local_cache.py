@@ -19,8 +19,8 @@ from tests.conftest import text_rows, write_jsonl
 from tests.programs.answering import Listener, answering, closed_port, listening
 from tests.programs.hub import Hub, serving
 from tests.trainables.hub_calls import end, pinned, settings_for, start
-from trainables.data import refusals
-from trainables.data.sources import Source
+from trainables.hub import refusals
+from trainables.hub.sources import Source
 from tuner.contract import Preparation
 
 BASE, ROWS = "a" * 40, "c" * 40

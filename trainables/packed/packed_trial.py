@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +11,12 @@ import torch
 from transformers import get_scheduler
 
 from trainables import states
-from trainables.alive import Sign
-from trainables.hf.guards import Stillness
-from trainables.packed.adapters import Made
+from trainables.guards import Stillness
+from trainables.heartbeat import Sign
 from trainables.packed.optimizer import Update
+from trainables.packed.peft_adapters import Made
 from trainables.packed.rows import Indices, Rows, Window, windows
+from trainables.progress import AttemptProgress
 from trainables.settings import Settings, steps
 from tuner.contract import Assignment, Evaluation
 
@@ -47,16 +46,11 @@ class Slot:
         self._waiting: deque[Indices] = deque()
         self._window: Window | None = None
         self._before: tuple[int, torch.Tensor | None] = 0, None
-        self._began = began
-        self._best = math.inf
         self._evaluated = 0
         self._unconfirmed = False
         self.sign = Sign(self.folder)
         self.pace = states.Pace(self.folder)
-        self.known = 0
-        """The last step that the driver has heard of from an earlier attempt that this one goes on from."""
-        self.unheard: Evaluation | None = None
-        """What that attempt measured last, if nobody heard of it."""
+        self.progress = AttemptProgress(began)
         self.stream = stream
         """Dropout's random numbers."""
 
@@ -71,20 +65,9 @@ class Slot:
             next(self._windows)
         self.step = self._evaluated = evaluation.step
         self.tokens = tokens
-        self._began -= evaluation.seconds
-        resume = self.assignment.resume
-        assert resume is not None
-        self.known = resume.step
-        losses = [loss for loss in (resume.best_eval_loss, evaluation.eval_loss) if loss is not None and loss == loss]
-        self._best = min(losses, default=math.inf)
-        if evaluation.step > resume.step or evaluation.done:
-            self.unheard, self._unconfirmed = evaluation, not evaluation.done
-
-    def take_unheard(self) -> Evaluation:
-        """Hands over what an earlier attempt had measured."""
-        assert self.unheard is not None
-        evaluation, self.unheard = self.unheard, None
-        return evaluation
+        assert self.assignment.resume is not None
+        self.progress.resume(self.assignment.resume, evaluation)
+        self._unconfirmed = self.progress.unheard is not None and not evaluation.done
 
     @property
     def due(self) -> bool:
@@ -104,7 +87,7 @@ class Slot:
     @property
     def heard_of(self) -> bool:
         """Whether the driver knows of this evaluation from an earlier attempt."""
-        return self._evaluated <= self.known
+        return self.progress.knows(self._evaluated)
 
     def confirm(self) -> None:
         """The word on the last evaluation: go on."""
@@ -149,11 +132,7 @@ class Slot:
         """Notes that this step is measured. True where the loss is the trial's best."""
         self._evaluated = self.step
         self._unconfirmed = not self.done
-        better = loss is not None and loss < self._best  # a NaN is never below
-        if better:
-            assert loss is not None
-            self._best = loss
-        return better
+        return self.progress.improves(loss)
 
     def last_norm(self) -> float | None:
         """Norm of the gradient of the last step, before clipping."""
@@ -163,11 +142,6 @@ class Slot:
     def since_evaluation(self) -> int:
         """Optimizer steps since the evaluation before."""
         return self.step - self._evaluated
-
-    @property
-    def seconds(self) -> float:
-        """Since it joined, set-up included."""
-        return time.monotonic() - self._began
 
 
 def _rates(settings: Settings, max_steps: int) -> Callable[[int], float]:

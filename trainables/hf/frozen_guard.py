@@ -1,0 +1,107 @@
+"""Callback: raises a Fault where an SFTTrainer would run without learning.
+
+It works on any SFTTrainer: `trainer.add_callback(FrozenGuard(trainer))`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from trainables.guards import REMEDY, SAMPLED, Sample, Stillness, check_rows
+from trainables.hf.collectives import whole
+from tuner.contract import METRIC, Fault, Reason
+
+
+class FrozenGuard(TrainerCallback):
+    """Raises a Fault where a trainer would run without learning."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._stillness = Stillness({})
+        self._grad_norm: float | None = None
+        self.seen_before: Mapping[str, Any] | None = None
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        return self._stillness.seen
+
+    def check_setup(self) -> None:
+        """What can be known before an optimizer exists: data, labels, trainable parameters."""
+        trainer = self._trainer
+        check_rows("training", trainer.train_dataset)
+        check_rows("validation", trainer.eval_dataset)
+        if not _trainable(trainer.model):
+            raise Fault(Reason.FROZEN, f"nothing to train: of {_total(trainer.model)} parameters none is trainable",
+                        REMEDY)  # fmt: skip
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Every trainable parameter must be in the optimizer; remembers where the adapter starts."""
+        self.check_setup()
+        trainable = _trainable(self._trainer.model)
+        held = {id(p) for group in self._trainer.optimizer.param_groups for p in group["params"]}
+        missing = [name for name, parameter in trainable.items() if id(parameter) not in held]
+        if missing:
+            raise Fault(
+                Reason.FROZEN,
+                f"{len(missing)} of {len(trainable)} trainable tensors are not in the optimizer, e.g. {missing[0]}",
+                "let SFTTrainer create the optimizer",
+            )
+        self._stillness = Stillness(sample(trainable))
+        if self.seen_before is not None:
+            self._stillness.remember(self.seen_before)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Notes the learning rate of the step about to be taken."""
+        self._stillness.stepping(max(group["lr"] for group in self._trainer.optimizer.param_groups))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the first steps with a learning rate above zero, weights must have moved."""
+        self._stillness.stepped(self._now, last=state.global_step >= state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Keeps the last gradient norm."""
+        self._grad_norm = (logs or {}).get("grad_norm", self._grad_norm)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
+        """Two validation losses equal to the last digit, with learning in between: looks closer."""
+        self._stillness.evaluated((metrics or {}).get(METRIC), self._now(), self._effect, lambda: self._grad_norm)
+
+    def _now(self) -> Sample:
+        return sample(_trainable(self._trainer.model))
+
+    def _effect(self) -> float:
+        """Loss of one validation batch with the adapter minus without it; NaN where it cannot be switched off."""
+        trainer = self._trainer
+        if not hasattr(trainer.model, "disable_adapter"):
+            return math.nan
+        size = min(len(trainer.eval_dataset), trainer.args.per_device_eval_batch_size)
+        rows = [{key: trainer.eval_dataset[i][key] for key in ("input_ids", "labels")} for i in range(size)]
+        was_training = trainer.model.training
+        trainer.model.eval()
+        try:
+            batch = trainer.data_collator(rows)
+            with_adapter = trainer.prediction_step(trainer.model, dict(batch), True)[0].item()
+            with trainer.model.disable_adapter():
+                without = trainer.prediction_step(trainer.model, dict(batch), True)[0].item()
+        finally:
+            trainer.model.train(was_training)
+            trainer._metrics["eval"].clear()
+        return with_adapter - without
+
+
+def _trainable(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _total(model: Any) -> int:
+    return sum(1 for _ in model.parameters())
+
+
+def sample(parameters: Mapping[str, torch.Tensor]) -> Sample:
+    """The first elements of every tensor, as they are now."""
+    return {name: whole(tensor.detach()).reshape(-1)[:SAMPLED].clone() for name, tensor in parameters.items()}
