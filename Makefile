@@ -30,7 +30,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 golden: $(VENV)/.dev            ## write the golden files anew: read the diff before you commit it
-	TUNER_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -m "not slow" tests/tuner
+	TUNER_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -m "not slow" tests/tuner tests/test_documents.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
