@@ -7,6 +7,7 @@ ray_tune.py          the part that Ray Tune carries out
 trial_manager.py     what happens to an attempt: written into the ledger, then told to the study, while Ray runs
 dispatch.py          which trial runs next: suggested, begun
 attempts.py          the attempts of a session, and the state that each is in
+periodic.py          what the driver's loop does now and then
 stopping.py          why a search is to stop while Ray runs it
 scheduler.py         Ray's scheduler: what every evaluation is judged by
 retries.py           what becomes of a trial whose attempt came to nothing

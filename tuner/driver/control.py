@@ -6,7 +6,6 @@ done here is written into the ledger before it is answered; the trial manager re
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,13 +25,12 @@ BY = "user"
 
 
 class Control:
-    """Answers the requests of one session of a search. `turn` is called from the driver's loop."""
+    """Answers the requests of one session of a search; the driver's loop calls `turn` every `EVERY_S` seconds."""
 
     def __init__(
         self, folder: RunFolder, manager: TrialManager, ledger: Ledger, record: SearchRecord, plan: Plan
     ) -> None:
         self._folder, self._manager, self._ledger, self._record, self._plan = folder, manager, ledger, record, plan
-        self._looked = 0.0
         self._actions: Mapping[str, Callable[[Request], str]] = {
             "stop": self._stop,
             "add": self._add,
@@ -43,10 +41,6 @@ class Control:
         self._inbox.clear()
 
     def turn(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < EVERY_S:
-            return
-        self._looked = now
         for request in self._inbox.take():
             try:
                 self._inbox.answer(request.name, message=self._carry_out(request))

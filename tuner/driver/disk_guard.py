@@ -68,17 +68,15 @@ class DiskGuard:
         """The folder itself, wherever it is moved to."""
         weakref.finalize(self, os.close, self._folder)
         self._low, self._enough = max(LEAST_BYTES, wanted // SHARE), max(2 * LEAST_BYTES, 2 * wanted // SHARE)
-        self._looked = 0.0
         self._full_since: float | None = None
         self.open = True
         """False: a write that fails fails, and nobody waits. For the end of a search, when signals are muted."""
 
     def tick(self) -> None:
-        """A turn in the driver's loop: stands still here while there is too little disk. Raises DiskLost."""
-        now = time.monotonic()
-        if now - self._looked < CHECK_S or not self.open:
+        """Called every `CHECK_S` seconds: stands still here while there is too little disk. Raises DiskLost."""
+        if not self.open:
             return
-        self._looked = now
+        now = time.monotonic()
         self.require_here()
         if self._full_since is not None:  # a write failed and has succeeded since
             self._tell_the_end(self._full_since)

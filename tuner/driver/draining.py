@@ -23,8 +23,10 @@ word; starting a worker elsewhere takes longer than this, and nothing is gained 
 
 
 class Draining:
-    """Has the trials leave in time; `turn` is called from the driver's loop. nodes: those that are drained, with the
-    time (s) that each has until, 0: no end is known."""
+    """Has the trials leave in time; `turn` is called from the driver's loop, every `EVERY_S` seconds.
+
+    nodes: those that are drained, with the time (s) that each has until, 0: no end is known.
+    """
 
     def __init__(
         self,
@@ -37,14 +39,9 @@ class Draining:
         self._manager, self._scheduler, self._note = manager, scheduler, note
         self._engines = (*engines.packed, *engines.solos) if engines else ()
         self._nodes = nodes or draining
-        self._looked = 0.0
         self._told: set[str] = set()
 
     def turn(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < EVERY_S:
-            return
-        self._looked = now
         ends = self._nodes()
         if not ends:
             return

@@ -14,16 +14,15 @@ from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
 from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
-from tuner.driver.control import Control
+from tuner.driver import control, draining
 from tuner.driver.disk_guard import DiskGuard
 from tuner.driver.dispatch import Terms
-from tuner.driver.draining import Draining
 from tuner.driver.plan import Plan
 from tuner.driver.scheduler import Asha
 from tuner.driver.stopping import Stopping
 from tuner.driver.trial_manager import TrialManager, readings
 from tuner.driver.watchdog import Watchdog
-from tuner.ray_cluster.nodes import Nodes
+from tuner.ray_cluster import nodes
 from tuner.ray_cluster.resources import SLOT_CPUS, Resources
 from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
@@ -35,8 +34,8 @@ from tuner.signals import StopSignals
 from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
+from tuner.watch import gauges
 from tuner.watch.dashboard_rows import DashboardRows
-from tuner.watch.gauges import Gauges
 from tuner.watch.listeners import Dropped
 from tuner.watch.naming import Naming
 from tuner.worker.config import WorkerConfig, trial_name
@@ -124,10 +123,10 @@ def run_trials(
         disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,
     )  # fmt: skip
     manager.write_pending_endings()
-    manager.every_turn(Control(folder, manager, ledger, record, plan).turn)
-    manager.every_turn(Dropped("the gauges", Gauges(record).turn))
+    manager.every(control.EVERY_S, control.Control(folder, manager, ledger, record, plan).turn)
+    manager.every(gauges.EVERY_S, Dropped("the gauges", gauges.Gauges(record).turn))
     note = partial(_note, ledger)
-    manager.every_turn(Nodes(experiment.run.address, stop.fail_with, note).turn)
+    manager.every(nodes.LOOK_EVERY_S, nodes.Nodes(experiment.run.address, stop.fail_with, note).turn)
     before, after = make_rules(experiment.scheduler, ladder.max_t)
     scheduler = Asha(
         ladder,
@@ -138,7 +137,7 @@ def run_trials(
     )
     if record.num_trials <= record.num_ended:
         return None
-    manager.every_turn(Draining(manager, scheduler, note, engines).turn)
+    manager.every(draining.EVERY_S, draining.Draining(manager, scheduler, note, engines).turn)
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
         experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus,

@@ -18,9 +18,10 @@ from tuner.contract import Evaluation, InputError, Reason, Setup, Verdict
 from tuner.disks import is_of_disk
 from tuner.driver import retries
 from tuner.driver.attempts import Attempt, Attempts, State
-from tuner.driver.disk_guard import DiskGuard, DiskLost, StudyOnDisk
+from tuner.driver.disk_guard import CHECK_S, DiskGuard, DiskLost, StudyOnDisk
 from tuner.driver.dispatch import Dispatcher, Terms
 from tuner.driver.ingredients import other_precision
+from tuner.driver.periodic import Periodic
 from tuner.driver.stopping import Stopping
 from tuner.driver.watchdog import Watchdog
 from tuner.results.adapters import drop_state, drop_surplus
@@ -77,7 +78,7 @@ class TrialManager:
             naming=naming, dashboard=dashboard, disk=disk, watchdog=watchdog,
         )  # fmt: skip
         self._streak = retries.Streak()
-        self._turns: list[Callable[[], None]] = [dashboard.tick, disk.tick]
+        self._turns: list[Callable[[], None]] = [dashboard.tick, Periodic(CHECK_S, disk.tick)]
 
     @property
     def stopping(self) -> bool:
@@ -153,9 +154,9 @@ class TrialManager:
             for turn in self._turns:
                 turn()
 
-    def every_turn(self, turn: Callable[[], None]) -> None:
-        """Calls `turn` at each tick."""
-        self._turns.append(turn)
+    def every(self, seconds: float, call: Callable[[], None]) -> None:
+        """Has `call` made at a tick, whenever so many seconds have gone by."""
+        self._turns.append(Periodic(seconds, call))
 
     def hanging(self, running: Callable[[], Iterable[str]]) -> list[str]:
         """Those of the trials that Ray runs that show no progress: to be killed, which their end then says."""

@@ -186,15 +186,12 @@ class Nodes:
 
     def __init__(self, address: str | None, lost: Callable[[Exception], None], note: Callable[[str], None]) -> None:
         self._joined, self._lost, self._note = joins(address), lost, note
-        self._looked, self._without = 0.0, 0
+        self._without = 0
 
     def turn(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < LOOK_EVERY_S:
-            return
+        """Looks; called from the driver's loop, every `LOOK_EVERY_S` seconds."""
         import ray
 
-        self._looked = now
         match _any_alive(ray):
             case Yes():
                 self._without = 0

@@ -8,7 +8,6 @@ everybody.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
@@ -40,10 +39,10 @@ STATUSES = ("running", "completed", "pruned", "failed", "stopped", "interrupted"
 
 
 class Gauges:
-    """Sets the gauges of a search; `turn` is called from the driver's loop."""
+    """Sets the gauges of a search; `turn` is called from the driver's loop, every `EVERY_S` seconds."""
 
     def __init__(self, record: SearchRecord) -> None:
-        self._record, self._looked, self._under_way = record, 0.0, set[int]()
+        self._record, self._under_way = record, set[int]()
 
     @cached_property
     def _of_a_trial(self) -> dict[str, Any]:
@@ -61,10 +60,6 @@ class Gauges:
         return Gauge("tuner_trials", description="Trials by status.", tag_keys=("search", "status"))
 
     def turn(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < EVERY_S:
-            return
-        self._looked = now
         record = self._record
         running = {trial.number for trial in record.running}
         for number in running | self._under_way:  # what has ended since the last turn, once more

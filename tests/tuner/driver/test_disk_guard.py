@@ -116,7 +116,7 @@ def test_a_disk_that_fails_ends_the_search_and_no_trial(entry: str, opened: Any,
     manager, record = opened()
     one_trial(manager)
     whole = (tmp_path / "trials.jsonl").read_bytes()
-    manager.every_turn(lambda: manager._ledger.append(Kind.NOTE, details={"text": "said"}))
+    manager.every(0, lambda: manager._ledger.append(Kind.NOTE, details={"text": "said"}))
     calls: dict[str, Callable[[], Any]] = {
         "suggest": lambda: manager.suggest("b"),
         "set_up": lambda: manager.set_up("a", Setup(27, 10, 1000)),
