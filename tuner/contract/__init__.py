@@ -27,16 +27,16 @@ from tuner.contract.facts import (
     Status,
     Verdict,
 )
-from tuner.contract.objective import Objective
+from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
 from tuner.contract.program import PROGRAMS, Parameter, Program, load_program
 
-METRIC = "eval_loss"
-"""The one number a trial is judged by: mean validation loss, lower is better."""
+METRIC = EVAL_LOSS.name
 
 __all__ = [
     "ALIVE",
     "ALONE",
     "CHECKPOINT_REQUEST",
+    "EVAL_LOSS",
     "METRIC",
     "PROGRAMS",
     "STATE",
@@ -58,5 +58,6 @@ __all__ = [
     "Status",
     "Unpackable",
     "Verdict",
+    "checked_objectives",
     "load_program",
 ]

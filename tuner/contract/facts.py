@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
+
+from tuner.contract.objective import EVAL_LOSS
 
 
 class Status(StrEnum):
@@ -139,15 +141,22 @@ its next evaluation, however young the last one is."""
 class Resume:
     """Where a trial stands that was cut off.
 
-    step, best_eval_loss: what is on record of it; 0 and None before its first evaluation. folders: those of its earlier
-    attempts, the newest first. A program that kept a state there goes on from it, whether it lies before `step` (the
-    evaluations up to there are known and count once) or one evaluation behind it (which was not heard of: it is handed
-    over again). One that kept none begins at step 0.
+    A program that kept a state in one of the folders goes on from it, whether it lies before `step` (the evaluations up
+    to there are known and count once) or one evaluation behind it (which was not heard of: it is handed over again).
+    One that kept none begins at step 0.
     """
 
     step: int
-    best_eval_loss: float | None
+    """The last step on record; 0 before the first evaluation."""
+    best: float | None
+    """The best value on record of the program's first objective; None before the first evaluation."""
     folders: tuple[str, ...]
+    """Those of the trial's earlier attempts, the newest first."""
+
+    @property
+    def best_eval_loss(self) -> float | None:
+        """`best`, for a program whose first objective is `eval_loss`."""
+        return self.best
 
 
 @dataclass(frozen=True)
@@ -221,28 +230,56 @@ class Setup:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Evaluation:
-    """One measurement of a running trial.
-
-    step: optimizer steps taken; max_steps: in the whole trial. tokens: training tokens seen (padding excluded).
-    eval_loss: mean validation loss as measured: may be None or not finite, the driver has rules for that.
-    train_loss: mean over the steps since the evaluation before. seconds: since `start`, set-up included.
-    memory: peak accelerator bytes of this trial. adapter: folder the adapter was saved to, if this loss was its best.
-    """
+    """One measurement of a running trial."""
 
     step: int
+    """Optimizer steps taken."""
     max_steps: int
-    eval_loss: float | None
-    tokens: int = 0
-    train_loss: float | None = None
-    seconds: float = 0.0
-    memory: int | None = None
-    adapter: str | None = None
+    """In the whole trial."""
+    metrics: Mapping[str, float | None]
+    """What was measured, by name: every objective of the program, and whatever else is worth a look. A value may be
+    None or not finite: the driver has rules for that."""
+    tokens: int
+    """Training tokens seen, padding excluded."""
+    train_loss: float | None
+    """Mean over the steps since the evaluation before."""
+    seconds: float
+    """Since `start`, set-up included."""
+    memory: int | None
+    """Peak accelerator bytes of this trial."""
+    adapter: str | None
+    """The folder the adapter was saved to, if this evaluation was the trial's best."""
+
+    def __init__(
+        self,
+        step: int,
+        max_steps: int,
+        eval_loss: float | None = None,
+        tokens: int = 0,
+        train_loss: float | None = None,
+        seconds: float = 0.0,
+        memory: int | None = None,
+        adapter: str | None = None,
+        *,
+        metrics: Mapping[str, float | None] | None = None,
+    ) -> None:
+        """eval_loss: short for `metrics={"eval_loss": ...}`, mean validation loss."""
+        measured = {**(metrics or {}), **({} if eval_loss is None else {EVAL_LOSS.name: eval_loss})}
+        values = (step, max_steps, measured, tokens, train_loss, seconds, memory, adapter)
+        for known, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, known.name, value)
+
+    @property
+    def eval_loss(self) -> float | None:
+        """The metric of that name; None where there is none."""
+        return self.metrics.get(EVAL_LOSS.name)
 
     @property
     def done(self) -> bool:
         return self.step >= self.max_steps
 
     def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON; `Evaluation(**values)` reads it."""
         return asdict(self)

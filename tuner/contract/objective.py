@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_MOST_WORDS = 64
+"""Characters of a label."""
 
 
 @dataclass(frozen=True)
 class Objective:
     """One number that a program measures at every evaluation.
 
-    Every comparison of values in the driver is made here, so that nothing else has to know the direction.
+    Every comparison of values in the driver is made here, so that nothing else has to know the direction. Raises
+    ValueError for a name, a label or a direction that cannot be one.
     """
 
     name: str
@@ -23,11 +29,43 @@ class Objective:
     """How tables and sentences call it ("validation loss"); the name where it is empty."""
     direction: Literal["minimize", "maximize"] = "minimize"
     """Optuna's words."""
+    short: str = ""
+    """How it is called where it is clear which one is meant ("loss"); the label where it is empty."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            told = "letters, digits and '_', at most 64, beginning with a letter"
+            raise ValueError(f"name must be {told} but got {self.name!r:.100}.")
+        for text in (self.label, self.short):
+            if not isinstance(text, str) or len(text) > _MOST_WORDS or not text.isprintable():
+                raise ValueError(f"label must be text of at most {_MOST_WORDS} characters but got {text!r:.100}.")
+        if self.direction not in ("minimize", "maximize"):
+            raise ValueError(f"direction must be 'minimize' or 'maximize' but got {self.direction!r:.100}.")
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Objective:
+        """Reads what `to_dict` wrote; what else stands there is ignored. Raises ValueError."""
+        direction = given.get("direction", "minimize")
+        return cls(given.get("name", ""), given.get("label", ""), direction, given.get("short", ""))
+
+    def to_dict(self) -> dict[str, str]:
+        """All of it as JSON."""
+        return asdict(self)
 
     @property
     def title(self) -> str:
         """The label, or the name where there is none."""
-        return self.label or self.name
+        return self.label or self.heading
+
+    @property
+    def noun(self) -> str:
+        """The short word, or the title where there is none."""
+        return self.short or self.title
+
+    @property
+    def heading(self) -> str:
+        """The name as a table heads a column with it ("eval loss")."""
+        return self.name.replace("_", " ")
 
     @property
     def falls(self) -> bool:
@@ -35,7 +73,7 @@ class Objective:
         return self.direction == "minimize"
 
     def cost(self, value: float) -> float:
-        """The value with the sign with which smaller is better."""
+        """The value with the sign with which smaller is better; the cost of a cost is the value."""
         return value if self.falls else -value
 
     def better(self, value: float | None, other: float | None) -> bool:
@@ -51,3 +89,30 @@ class Objective:
             if self.better(value(item), None if found is None else value(found)):
                 found = item
         return found
+
+    def best_of(self, values: Iterable[float | None]) -> float | None:
+        """The best finite value; None where there is none."""
+        return self.best((v for v in values if v is not None and math.isfinite(v)), lambda v: v)
+
+    def gain(self, value: float, base: float) -> float | None:
+        """How much better `value` is than `base`, as a share of the size of `base` (0.053 is 5.3% better); negative
+        where it is worse. None where `base` is 0: nothing is a share of that."""
+        return self.cost(base - value) / abs(base) if base else None
+
+
+EVAL_LOSS = Objective("eval_loss", "validation loss", short="loss")
+"""The objective of a program that names none, and of a ledger that names none: version 0.1 knew this one."""
+
+
+def checked_objectives(objectives: Any) -> tuple[Objective, ...]:
+    """The objectives of a program, the one that a search makes better first. Raises ValueError where there is none,
+    where two have one name, or where one is no Objective."""
+    if not isinstance(objectives, list | tuple) or not objectives:
+        raise ValueError(f"OBJECTIVES must be one Objective or more but got {objectives!r:.100}.")
+    for objective in objectives:
+        if not isinstance(objective, Objective):
+            raise ValueError(f"OBJECTIVES must hold Objectives but got {objective!r:.100}.")
+    names = [objective.name for objective in objectives]
+    if len(set(names)) < len(names):
+        raise ValueError(f"OBJECTIVES must have names of their own but got {', '.join(names)}.")
+    return tuple(objectives)

@@ -62,6 +62,6 @@ def _plain(evaluation: Evaluation) -> Evaluation:
         step=int(evaluation.step),
         max_steps=int(evaluation.max_steps),
         tokens=int(evaluation.tokens),
-        eval_loss=None if evaluation.eval_loss is None else float(evaluation.eval_loss),
+        metrics={str(name): None if value is None else float(value) for name, value in evaluation.metrics.items()},
         train_loss=None if evaluation.train_loss is None else float(evaluation.train_loss),
     )
