@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import shlex
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,36 @@ def test_every_test_that_a_document_names_is_in_the_tree() -> None:
                 dead.append(f"{document.name}: {file}::{test}")
     assert dead == []
     assert seen > 100
+
+
+def test_the_architectures_layers_are_those_that_are_held() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("\n## Layers\n")[2].partition("\n## ")[0]
+    fences = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    shown = [[set(layer.split(" | ")) for layer in fence.splitlines()] for fence in fences]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    held = [[set(layer.replace("tuner.", "").split(" | ")) for layer in contract] for contract in layers]
+    assert shown == held
+
+
+def test_the_architectures_tree_is_the_tree() -> None:
+    """Every file and folder in it is there, and all that lies directly in `tuner` and `trainables` is in it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("\n## The tree\n")[2].partition("```\n")[2]
+    tree = text.partition("```")[0]
+    parents = [ROOT]
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        if depth > 3:  # the words of the line before go on
+            continue
+        names = re.match(r"\s*((?:[\w.]+/?(?:, )?)+)", line)
+        assert names is not None, line
+        for name in names[1].split(", "):
+            assert (parents[depth] / name).exists(), f"{parents[depth] / name} is not there"
+        parents[depth + 1 :] = [parents[depth] / names[1]]
+    named = set(re.findall(r"[\w.]+", tree))
+    for top in (ROOT / "tuner", ROOT / "trainables"):
+        there = {p.name for p in top.iterdir() if p.suffix == ".py" or any(p.glob("*.py"))}
+        assert there - named - {"__init__.py"} == set(), "not in the tree"
 
 
 # Links
