@@ -10,37 +10,37 @@ from trainables.settings.section import PATH, Section
 
 
 class DataSettings(Section):
-    """Which rows, and how they become tokens. Fixed for a whole search: it defines what the loss means."""
+    """Which rows, and how they become tokens. Fixed for a whole search, because it defines what the loss means."""
 
     train: str = Field(min_length=1, json_schema_extra=PATH)
     """Training rows: a file (.jsonl, .json, .parquet, .csv), a folder written by `datasets`, or a hub id."""
 
     validation: str | None = Field(default=None, json_schema_extra=PATH)
-    """Validation rows, as `train`; null: split from the training rows, once."""
+    """Validation rows, in a form as for `train`; null: split from the training rows, once."""
 
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training rows split off for validation when `validation` is null."""
 
     split: str = "train"
-    """Which split of a hub dataset or of a folder with several."""
+    """Which split of a hub dataset, or of a folder that has several."""
 
     name: str | None = None
     """Configuration name of a hub dataset."""
 
     revision: str | None = None
-    """Branch, tag or commit of a hub dataset; what it stands for when the search begins is what is read."""
+    """Branch, tag or commit of a hub dataset. It is resolved to a commit when the search begins."""
 
     validation_revision: str | None = None
-    """The same of a hub dataset in `validation`; null: `revision`."""
+    """As `revision`, for a hub dataset in `validation`; null: `revision`."""
 
     format: Literal["auto", "messages", "prompt-completion", "text"] = "auto"
-    """TRL's dataset formats; auto: by the columns."""
+    """Format of the rows, by TRL's name; auto: recognised by the columns."""
 
     text_field: str = "text"
-    """Column of plain text rows."""
+    """The column that holds the text, in format `text`."""
 
     max_length: int = Field(default=1024, ge=2)
-    """Longest sequence in tokens; what lies beyond is cut off."""
+    """Longest row in tokens; longer rows are cut there."""
 
     max_train_rows: int | None = Field(default=None, ge=1)
     """At most this many training rows, after a seeded shuffle."""
@@ -49,10 +49,10 @@ class DataSettings(Section):
     """At most this many validation rows, after a seeded shuffle."""
 
     completion_only_loss: bool | None = None
-    """Learn the completion only; null: yes for prompt and completion rows, no for the others."""
+    """Learn the completion only; null: true for prompt and completion rows, false for the others."""
 
     assistant_only_loss: bool = False
-    """Learn the assistant's turns only. Needs conversational rows and a template that marks them."""
+    """Learn the assistant's turns only. Needs conversational rows and a chat template that marks these turns."""
 
     chat_template: str | None = Field(default=None, json_schema_extra=PATH)
     """A .jinja file that replaces the tokenizer's chat template."""

@@ -24,7 +24,7 @@ class NF4(Section):
     """Quantize the quantization constants too: 0.4 bits a parameter less."""
 
     compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """The precision weights are expanded to for each product; auto: bfloat16, float32 on a CPU without bfloat16."""
+    """The dtype of the products with 4-bit weights; auto: bfloat16, float32 on a CPU without bfloat16."""
 
 
 def _bare_word(value: Any) -> Any:
@@ -44,7 +44,7 @@ class ModelSettings(Section):
     """Hub id ("Qwen/Qwen3-8B") or local folder of the base model."""
 
     model_revision: str | None = None
-    """Branch, tag or commit of a hub id; what it stands for when the search begins is what every trial gets."""
+    """Branch, tag or commit of a hub id. It is resolved to a commit when the search begins, for all trials."""
 
     tokenizer_name_or_path: str | None = Field(default=None, json_schema_extra=PATH)
     """Hub id or local folder of the tokenizer; null: the model's own."""
@@ -53,17 +53,17 @@ class ModelSettings(Section):
     """Branch, tag or commit of a tokenizer that has a hub id of its own."""
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Precision of the base; auto: bfloat16 where the GPU has it, float32 on the CPU."""
+    """Dtype of the base; auto: bfloat16 where the GPU has it, float32 on the CPU."""
 
     quantization: Quantization = Unquantized()
     """`none`, or `nf4` for QLoRA."""
 
     attn_implementation: str | None = None
-    """Attention kernel, in transformers' words; null: what it takes for this base, `sdpa` where the base has it. One of
+    """Attention kernel, by transformers' name; null: transformers chooses, `sdpa` where the base has it. A kernel of
     the hub (org/name) is code, and needs trust_remote_code."""
 
     fingerprint: Literal["sampled", "whole"] = "sampled"
-    """How a resume tells that the base's weights are the same: by samples of every tensor, or by every byte."""
+    """How a resume compares the base's weights: by samples of every tensor, or by every byte."""
 
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Needs model_revision, so that the code cannot change unseen."""

@@ -32,22 +32,22 @@ class TrainSettings(Section):
     """The recipe: the default hyperparameters. Trial 0 of a search runs exactly this."""
 
     max_steps: int | None = Field(default=None, ge=1)
-    """Length in optimizer steps; or null, and num_train_epochs holds."""
+    """Length of a trial in optimizer steps; null: num_train_epochs gives the length."""
 
     num_train_epochs: float | None = Field(default=1.0, gt=0)
-    """Length in passes over the training rows; null with max_steps."""
+    """Length of a trial in passes over the training rows; null if max_steps gives the length."""
 
     learning_rate: float = Field(default=3.0e-4, gt=0, le=10)
     """Peak learning rate; 3e-4 was the best single value for LoRA in 22 of 35 published sweeps."""
 
     effective_batch_size: int = Field(default=16, ge=1)
-    """Rows an optimizer step learns from, over micro-batches and accumulation."""
+    """Rows of an optimizer step, over all micro-batches."""
 
     per_device_train_batch_size: int = Field(default=8, ge=1)
-    """Cap of the micro-batch; the largest divisor of effective_batch_size up to it is used."""
+    """Upper limit of the micro-batch; the largest divisor of effective_batch_size up to it is used."""
 
     per_device_eval_batch_size: int = Field(default=8, ge=1)
-    """Rows of a validation batch."""
+    """Rows in a validation batch."""
 
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
@@ -59,10 +59,10 @@ class TrainSettings(Section):
     """AdamW's decoupled weight decay, on the adapter."""
 
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are clipped to this norm; 0: not clipped."""
+    """Gradients are clipped to this norm; 0: no clipping."""
 
     optim: Optimizer = "adamw_torch_fused"
-    """Optimizer, in transformers' words."""
+    """Optimizer, by transformers' name."""
 
     lora_r: int = Field(default=16, ge=1, le=4096)
     """Rank of the adapter."""
@@ -80,16 +80,17 @@ class TrainSettings(Section):
     """all-linear, attention, mlp, or a list of module names."""
 
     use_dora: bool = False
-    """Learn direction and magnitude apart (DoRA); slower."""
+    """Learn direction and magnitude separately (DoRA); slower."""
 
     init_lora_weights: Init = "true"
-    """How the adapter begins; pissa and olora begin from the base's own weights and cannot use NF4."""
+    """How the adapter is initialised. pissa and olora start from the base's own weights. They and orthogonal cannot be
+    used with NF4."""
 
     gradient_checkpointing: bool = False
-    """Recompute activations to save memory; about half as much time again."""
+    """Recompute activations in the backward pass: less memory, about 1.5 times the time."""
 
     eval_steps: float = Field(default=0.1, gt=0)
-    """How often validation runs: below 1 a share of the trial, from 1 on optimizer steps."""
+    """Interval between validations: below 1 a share of the trial, from 1 on a number of optimizer steps."""
 
     @model_validator(mode="before")
     @classmethod
