@@ -65,6 +65,23 @@ def test_every_test_that_a_document_names_is_in_the_tree() -> None:
     assert seen > 100
 
 
+EXAMPLES = {"parabola.py", "target.py", "my_space.py", "contextlib.py"}
+"""Files that a reader makes, or that are not ours."""
+
+
+def test_every_source_file_that_a_document_names_is_in_the_tree() -> None:
+    folders = [folder for folder in ROOT.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    there = [f"/{p.relative_to(ROOT)}" for folder in folders for end in ("py", "sh") for p in folder.rglob(f"*.{end}")]
+    dead = []
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8")
+        names = re.findall(r"`([\w/.-]+\.(?:py|sh))(?:::\w+)?`|\b(scripts/\w+\.(?:py|sh))", text)
+        for name in {one or other for one, other in names}:
+            if Path(name).name not in EXAMPLES and not any(path.endswith(f"/{name}") for path in there):
+                dead.append(f"{document.name}: {name}")
+    assert dead == []
+
+
 def test_the_architectures_layers_are_those_that_are_held() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("\n## Layers\n")[2].partition("\n## ")[0]
     fences = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
