@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tuner.driver.scheduler import Asha
+from tuner.driver.scheduler import TuneScheduler
 from tuner.driver.trial_manager import TrialManager
 from tuner.worker.engine_pool import EnginePool
 
@@ -31,7 +31,7 @@ class Draining:
     def __init__(
         self,
         manager: TrialManager,
-        scheduler: Asha,
+        scheduler: TuneScheduler,
         note: Callable[[str], None],
         engines: EnginePool | None = None,
         nodes: Callable[[], Mapping[str, float]] | None = None,

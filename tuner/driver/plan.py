@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.config import Asha, Experiment, dump_resolved
+from tuner.config import Experiment, dump_resolved
 from tuner.contract import Budget, Group, InputError, Program
+from tuner.scheduling.algorithms import registered
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_values
 from tuner.watch.trackers import require
@@ -79,10 +80,11 @@ class Plan:
     def ladder(self, tokens: int | None = None) -> Ladder:
         """The rungs, in steps or tokens. tokens: training tokens in one epoch, once they are known."""
         scheduler = self.experiment.scheduler
+        spacing = registered(scheduler).spacing(scheduler)
         max_t = self.max_t
         if max_t is None:
             max_t = round((tokens or UNKNOWN_TOKENS) * (self.budget.epochs or 1))
-        grace = scheduler.grace_period if isinstance(scheduler, Asha) else None
+        grace = spacing.grace_period if spacing else None
         if grace and (self.max_t or tokens) and grace > max_t:
             raise InputError(
                 f"the grace period ({grace:,} {self.unit}s) is longer than a trial's budget ({max_t:,} {self.unit}s)",
@@ -93,7 +95,7 @@ class Plan:
         return make_ladder(
             max_t,
             grace_period=grace,
-            reduction_factor=scheduler.reduction_factor if isinstance(scheduler, Asha) else None,
+            reduction_factor=spacing.reduction_factor if spacing else None,
             warmup=self.warmup,
             eval_every=self.eval_every,
         )

@@ -12,13 +12,13 @@ from ray import tune
 from ray.tune import Stopper
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
-from tuner.contract import Preparation, Verdict
+from tuner.contract import EVAL_LOSS, Preparation, Verdict
 from tuner.disks import is_full
 from tuner.driver import control, draining
 from tuner.driver.disk_guard import DiskGuard
 from tuner.driver.dispatch import Terms
 from tuner.driver.plan import Plan
-from tuner.driver.scheduler import Asha
+from tuner.driver.scheduler import TuneScheduler
 from tuner.driver.stopping import Stopping
 from tuner.driver.trial_manager import TrialManager, readings
 from tuner.driver.watchdog import Watchdog
@@ -28,7 +28,8 @@ from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
-from tuner.scheduling.rules import make_rules
+from tuner.scheduling.algorithms import make_algorithm
+from tuner.scheduling.judge import Judge
 from tuner.seeds import derive_seed
 from tuner.signals import StopSignals
 from tuner.space import with_params
@@ -52,10 +53,10 @@ class _Turn(Stopper):
     It ends the search when the trial manager says so; never a single trial, because Ray would lose the reason.
     """
 
-    def __init__(self, manager: TrialManager, scheduler: Asha, engines: EnginePool | None) -> None:
+    def __init__(self, manager: TrialManager, scheduler: TuneScheduler, engines: EnginePool | None) -> None:
         self._manager: TrialManager | None = manager
         self._engines = engines
-        self._scheduler: Asha | None = scheduler
+        self._scheduler: TuneScheduler | None = scheduler
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         return False
@@ -66,7 +67,7 @@ class _Turn(Stopper):
         self._manager.tick()
         for trial_id in self._manager.hanging(self._scheduler.running):
             if self._engines is not None:
-                self._engines.end(int(self._manager.key(trial_id)))
+                self._engines.end(self._manager.number(trial_id))
             self._scheduler.kill(trial_id)
         if self._manager.paused and not self._manager.stopping:
             time.sleep(PAUSED_S)
@@ -127,14 +128,9 @@ def run_trials(
     manager.every(gauges.EVERY_S, Dropped("the gauges", gauges.Gauges(record).turn))
     note = partial(_note, ledger)
     manager.every(nodes.LOOK_EVERY_S, nodes.Nodes(experiment.run.address, stop.fail_with, note).turn)
-    before, after = make_rules(experiment.scheduler, ladder.max_t)
-    scheduler = Asha(
-        ladder,
-        before=before,
-        after=after,
-        listener=manager,
-        history=[(str(t.number), readings(t)) for t in record.trials.values()],
-    )
+    history = ((t.number, readings(t)) for t in record.trials.values())
+    judge = Judge(make_algorithm(experiment.scheduler, ladder, EVAL_LOSS), history)
+    scheduler = TuneScheduler(judge, manager)
     if record.num_trials <= record.num_ended:
         return None
     manager.every(draining.EVERY_S, draining.Draining(manager, scheduler, note, engines).turn)

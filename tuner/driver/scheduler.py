@@ -1,27 +1,22 @@
-"""The Ray Tune scheduler: asynchronous successive halving that also consults the rules, and says why.
+"""Ray's scheduler: what every report of a trial goes through.
 
-Ray's ASHA decides at rungs. Around it: a loss that is no number never reaches a rung (there, `nan < cutoff` is False
-and lets a NaN pass; None raises and ends the whole search); every stop carries a verdict; rungs are filled again from
-the ledger when a search resumes (Ray's own restore leaves them empty).
+An adapter. The decisions are those of `scheduling/`; this is the one file that knows Ray's trial objects and private
+members. Every stop carries a verdict, which the listener hears before Ray does.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
-from ray.tune.schedulers.async_hyperband import _Bracket as RayBracket
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tuner.contract import METRIC, Evaluation, Reason, Setup, Verdict
-from tuner.scheduling.ladder import Ladder
-from tuner.scheduling.rules.base import Reading, Rule
-from tuner.scheduling.rules.rung import behind
-from tuner.scheduling.wire import REPORT, RESOURCE, TRACEBACK
+from tuner.contract import Evaluation, Reason, Setup, Verdict
+from tuner.scheduling.algorithms import Candidate
+from tuner.scheduling.judge import Judge
+from tuner.scheduling.rules import Reading
+from tuner.scheduling.wire import REPORT, TRACEBACK
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -31,8 +26,8 @@ if TYPE_CHECKING:
 class Listener(Protocol):
     """Who is told what was measured and judged; the driver's manager."""
 
-    def key(self, trial_id: str) -> str:
-        """What a trial is called at the rungs: the same for every attempt at it, so that it is compared once."""
+    def number(self, trial_id: str) -> int:
+        """The trial's own number: the same for every attempt at it, so that it is compared once."""
         ...
 
     def known(self, trial_id: str) -> tuple[int, list[Reading]]:
@@ -68,42 +63,18 @@ class Listener(Protocol):
         ...
 
 
-class Asha(AsyncHyperBandScheduler):
-    """ASHA with rules. One object judges every trial of a search.
+class TuneScheduler(FIFOScheduler):
+    """Asks a judge about every evaluation of a search, and tells Ray and the listener what becomes of its trial."""
 
-    ladder: where the rungs lie. before, after: rules asked ahead of the rung and behind it. listener: told everything.
-    history: for a resume, (key, readings) of every trial in the ledger, which fill the rungs again.
-    """
-
-    def __init__(
-        self,
-        ladder: Ladder,
-        *,
-        before: Sequence[Rule],
-        after: Sequence[Rule],
-        listener: Listener,
-        history: Iterable[tuple[str, Sequence[Reading]]] = (),
-    ) -> None:
-        super().__init__(
-            time_attr=RESOURCE,
-            metric=METRIC,
-            mode="min",
-            max_t=ladder.max_t,
-            grace_period=ladder.grace_period,
-            reduction_factor=ladder.reduction_factor,
-            brackets=1,
-        )
-        self._brackets = [_Bracket(ladder)]
-        self._ladder, self._before, self._after = ladder, tuple(before), tuple(after)
-        self._listener: Listener | None = listener
+    def __init__(self, judge: Judge, listener: Listener) -> None:
+        """listener: told everything."""
+        super().__init__()
+        self._judge, self._listener = judge, listener
         self._live: dict[str, Trial] = {}
         self._held: set[str] = set()
         self._dead: set[str] = set()
-        for key, readings in history:
-            self._replay(key, readings)
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        super().on_trial_add(tune_controller, trial)
         self._live[trial.trial_id] = trial
 
     def running(self) -> list[str]:
@@ -129,7 +100,6 @@ class Asha(AsyncHyperBandScheduler):
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Judges one report of a worker: its set-up, an evaluation, or a fault."""
-        assert self._listener is not None
         report = result[REPORT]
         if self._listener.was_stopped(trial.trial_id):
             return TrialScheduler.STOP
@@ -143,8 +113,9 @@ class Asha(AsyncHyperBandScheduler):
         if report.step <= step:
             return self._repeated(trial, report)
         resource = self._resource(report)
-        curve.append(Reading(resource, report.eval_loss))
-        verdict = self._judge(trial, report, curve)
+        curve.append(Reading(resource, report.metrics.get(self._judge.objective.name)))
+        number, spared = self._listener.number(trial.trial_id), self._listener.spares(trial.trial_id)
+        verdict = self._judge.decide(Candidate(number, curve, finished=report.done, spared=spared)).verdict
         self._listener.evaluated(trial.trial_id, report, resource, verdict)
         return TrialScheduler.STOP if verdict else self._go_on(trial)
 
@@ -157,7 +128,7 @@ class Asha(AsyncHyperBandScheduler):
         return next((t for t in tune_controller.get_live_trials() if t.status in ("PENDING", "PAUSED")), None)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        """Forgets a trial. Ray's would note its last result at a rung once more, a NaN included."""
+        """Forgets a trial."""
         self._forget(trial)
         _empty(trial)
 
@@ -166,7 +137,6 @@ class Asha(AsyncHyperBandScheduler):
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """A worker died without a word: its process was killed, or its node is gone."""
-        assert self._listener is not None
         error = _error_text(trial)
         message = f"its worker died ({_last_line(error)})" if error else "its worker died"
         self._listener.ended(trial.trial_id, Verdict(Reason.INFRASTRUCTURE, message), error)
@@ -174,7 +144,6 @@ class Asha(AsyncHyperBandScheduler):
 
     def _repeated(self, trial: Trial, evaluation: Evaluation) -> str:
         """A trial that went on from a state before its last evaluation passes that one again: it was judged then."""
-        assert self._listener is not None
         self._listener.repeated(trial.trial_id)
         if not evaluation.done:
             return self._go_on(trial)
@@ -183,7 +152,6 @@ class Asha(AsyncHyperBandScheduler):
 
     def _go_on(self, trial: Trial) -> str:
         """Lets a trial train on, or has it wait where it is: Ray asks its worker for nothing then."""
-        assert self._listener is not None
         if self._listener.leaves(trial.trial_id):
             # Stopped, its worker would be given the next trial. Ray finds it dead when it asks it to go on.
             self.kill(trial.trial_id)
@@ -199,7 +167,6 @@ class Asha(AsyncHyperBandScheduler):
         Not before Ray calls them running: a trial that is stopped while its actor is made or reset stays among those
         that Ray believes are being made.
         """
-        assert self._listener is not None
         due = self._held if not self._listener.paused else self._held & self._dead
         due = due | {trial_id for trial_id in self._live if self._listener.was_stopped(trial_id)}
         if not due:
@@ -214,81 +181,19 @@ class Asha(AsyncHyperBandScheduler):
                 self._held.discard(trial.trial_id)
                 controller._schedule_trial_train(trial)
 
-    def _judge(self, trial: Trial, evaluation: Evaluation, curve: Sequence[Reading]) -> Verdict | None:
-        for rule in self._before:
-            if verdict := rule.judge(curve):
-                return verdict
-        if evaluation.done:
-            return Verdict(Reason.BUDGET, "budget")
-        if verdict := self._rung(trial, curve[-1]):
-            return verdict
-        for rule in self._after:
-            if verdict := rule.judge(curve):
-                return verdict
-        return None
-
-    def _rung(self, trial: Trial, reading: Reading) -> Verdict | None:
-        """Asks Ray's ASHA, and puts its answer into words."""
-        if not self._ladder.rungs or reading.eval_loss is None:
-            return None
-        assert self._listener is not None
-        key = self._listener.key(trial.trial_id)
-        due = self._due(key, reading.resource)
-        action = self._brackets[0].on_result(_Place(key), reading.resource, -reading.eval_loss)
-        self._mark_passed(key, reading.resource)
-        if action != TrialScheduler.STOP or due is None or self._listener.spares(trial.trial_id):
-            return None
-        rung, needed = due
-        return behind(rung, reading.eval_loss, needed)
-
-    def _due(self, key: str, resource: int) -> tuple[int, float] | None:
-        """The rung that this report is judged at, counted from 1, and the loss that going on needs there; None where
-        no rung is due or nobody has been there yet."""
-        bracket = self._brackets[0]
-        for index, (milestone, recorded) in enumerate(bracket._rungs):
-            if resource >= milestone and key not in recorded:
-                cutoff = bracket.cutoff(recorded)
-                return None if cutoff is None else (len(bracket._rungs) - index, -float(cutoff))
-        return None
-
-    def _replay(self, key: str, readings: Sequence[Reading]) -> None:
-        """Notes a trial of an earlier session at the rungs where it was compared then."""
-        place = _Place(key)
-        for index, reading in enumerate(readings):
-            if (
-                any(rule.judge(readings[: index + 1]) for rule in self._before)
-                or reading.resource >= self._ladder.max_t
-            ):
-                return
-            if self._ladder.rungs and reading.eval_loss is not None:
-                self._brackets[0].on_result(place, reading.resource, -reading.eval_loss)
-                self._mark_passed(key, reading.resource)
-
-    def _mark_passed(self, key: str, resource: int) -> None:
-        """Notes that a trial is past every rung up to `resource`. Where one evaluation passes two rungs, Ray compares
-        at the higher and would take the trial's next, later loss for the lower; a NaN stands there and counts for
-        nothing in the cut-off."""
-        for milestone, recorded in self._brackets[0]._rungs:
-            if resource >= milestone and key not in recorded:
-                recorded[key] = math.nan
-
     def _resource(self, evaluation: Evaluation) -> int:
         """A trial's place on the ladder: its share of its own steps, of the whole budget. For a budget in steps that
         is the step itself; for one in tokens it makes trials of different batch sizes meet at the same rungs."""
-        return round(self._ladder.max_t * evaluation.step / max(1, evaluation.max_steps))
+        return round(self._judge.max_t * evaluation.step / max(1, evaluation.max_steps))
 
     def _forget(self, trial: Trial) -> None:
-        self._trial_info.pop(trial.trial_id, None)
         self._live.pop(trial.trial_id, None)
         self._held.discard(trial.trial_id)
         self._dead.discard(trial.trial_id)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_listener": None,
-            "_live": {},
-        }  # Ray pickles its tuner; the trial manager holds open files
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Ray pickles its tuner, and nobody reads that; the listener holds open files."""
+        return FIFOScheduler, ()
 
 
 def _empty(trial: Trial) -> None:
@@ -296,50 +201,6 @@ def _empty(trial: Trial) -> None:
     a list that only grows."""
     metadata = trial.run_metadata
     metadata.metric_analysis, metadata.metric_n_steps, metadata.last_result = {}, {}, {}
-
-
-class _Rung(dict[str, float]):
-    """The losses recorded at a rung, negated as Ray has them, by trial; in order beside it. Nothing is taken out."""
-
-    def __init__(self, rewards: Mapping[str, float] | None = None) -> None:
-        super().__init__(rewards or {})
-        self._ascending = sorted(reward for reward in self.values() if not math.isnan(reward))
-
-    def __setitem__(self, trial_id: str, reward: float) -> None:
-        super().__setitem__(trial_id, reward)
-        if not math.isnan(reward):
-            insort(self._ascending, reward)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Rung, (dict(self),)
-
-    def quantile(self, share: float) -> float:
-        """numpy's `nanpercentile` to the last bit, which sorts all of them for every report: 1 ms at 10,000 trials."""
-        if not self._ascending:
-            return math.nan
-        place = (len(self._ascending) - 1) * share
-        low = self._ascending[math.floor(place)]
-        high = self._ascending[min(math.floor(place) + 1, len(self._ascending) - 1)]
-        past = place - math.floor(place)
-        return high - (high - low) * (1 - past) if past >= 0.5 else low + (high - low) * past
-
-
-class _Bracket(RayBracket):
-    """Ray's bracket over rungs that know their order."""
-
-    def __init__(self, ladder: Ladder) -> None:
-        super().__init__(ladder.grace_period, ladder.max_t, ladder.reduction_factor, 0)
-        self._rungs: list[tuple[float, _Rung]] = [(milestone, _Rung()) for milestone, _ in self._rungs]
-
-    def cutoff(self, recorded: _Rung) -> float | None:
-        return recorded.quantile(1 - 1 / self.rf) if recorded else None
-
-
-class _Place:
-    """What Ray's bracket wants of a trial: its id."""
-
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id
 
 
 def _error_text(trial: Trial) -> str:

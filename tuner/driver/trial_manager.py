@@ -174,8 +174,8 @@ class TrialManager:
 
     # Listener
 
-    def key(self, trial_id: str) -> str:
-        return str(self._attempts[trial_id].number)
+    def number(self, trial_id: str) -> int:
+        return self._attempts[trial_id].number
 
     def known(self, trial_id: str) -> tuple[int, list[Reading]]:
         trial = self._record.trials[self._attempts[trial_id].number]

@@ -12,6 +12,7 @@ from tuner.config.paths import near
 from tuner.contract import Budget
 from tuner.report import formatting as words
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of, wrap
+from tuner.scheduling.algorithms import registered
 from tuner.space.parameters import shown
 
 
@@ -94,11 +95,8 @@ def _stopping(plan: Any, width: int) -> list[Line]:
     scheduler, steps = plan.experiment.scheduler, plan.budget.steps
     out = labelled("eval", f"validation loss at {_places(plan.evaluate_at, steps)}", width)
     early = [rung for rung in plan.rungs if rung < 1]
-    if scheduler.kind == "asha" and early:
-        factor = f"{scheduler.reduction_factor:g}"
-        out += labelled("rungs", f"at {_places(early, steps)}; the best one in {factor} goes on", width)
-    else:
-        out += labelled("rungs", "none: no trial is stopped for being behind others", width)
+    places = _places(early, steps) if early else ""
+    out += labelled("rungs", registered(scheduler).describe(scheduler, places), width)
     rules = []
     if scheduler.flatline:
         flat = scheduler.flatline

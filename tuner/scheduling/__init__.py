@@ -1,6 +1,9 @@
-"""When a trial ends before its budget: ASHA, and rules that look at one curve.
+"""When a trial ends before its budget: algorithms that compare trials, and rules that look at one curve.
 
-rules/    one file a rule: curve in, verdict out, no Ray
-ladder.py where the rungs lie and where trials are evaluated
-wire.py   how a report travels in a Ray result
+algorithms/ one file an algorithm: curve and peers in, decision out; the registry of `scheduler.kind`
+rules/      one file a rule: curve in, verdict out
+peers.py    the values that other trials had at the rungs
+judge.py    an algorithm and what it has seen, for a whole search
+ladder.py   where the rungs lie and where trials are evaluated
+wire.py     how a report travels in a Ray result
 """

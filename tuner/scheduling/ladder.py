@@ -17,15 +17,28 @@ correlates with the final loss at 0.8."""
 
 
 @dataclass(frozen=True)
+class Spacing:
+    """How the rungs of an algorithm are spaced."""
+
+    reduction_factor: float
+    """Each rung lies at this many times the one before."""
+    grace_period: int | None = None
+    """The first rung, in steps or tokens; None: scaled to the budget (`make_ladder`)."""
+
+
+@dataclass(frozen=True)
 class Ladder:
-    """max_t: the whole budget, in steps or tokens. rungs: resources at which trials are compared, ascending, all below
-    max_t; empty without ASHA. evaluate_at: shares of the budget, ascending, 1.0 last; every rung is among them."""
+    """The rungs and evaluations of every trial of a search."""
 
     max_t: int
+    """The whole budget, in steps or tokens."""
     grace_period: int
+    """The first rung, in steps or tokens; max_t where there is none."""
     reduction_factor: float
     rungs: tuple[float, ...]
+    """Where trials are compared, in steps or tokens, ascending, all below max_t; empty where they are not."""
     evaluate_at: tuple[float, ...]
+    """Shares of the budget, ascending, 1.0 last; every rung is among them."""
 
 
 def make_ladder(

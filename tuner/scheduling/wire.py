@@ -14,7 +14,6 @@ from tuner.contract import METRIC, Evaluation, Setup, Verdict
 from tuner.redaction import redact, redacted
 
 REPORT = "report"
-RESOURCE = "resource"
 TRACEBACK = "traceback"
 MOST_BYTES = 2**20
 """Of a report. What is longer is no measurement, and would stand in the ledger for ever."""

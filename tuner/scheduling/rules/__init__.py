@@ -2,15 +2,16 @@
 
 base.py     what a rule is
 missing.py  no number was reported
-diverged.py not finite, or far above where the trial began
+diverged.py not finite, or far worse than where the trial began
 flatline.py converged
-rung.py     the words of a rung's verdict (the decision is ASHA's, it needs the other trials)
+rung.py     the words of a rung's verdict (the decision is an algorithm's, it needs the other trials)
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from tuner.contract import Objective
 from tuner.scheduling.rules.base import Curve, Reading, Rule
 from tuner.scheduling.rules.diverged import Diverged
 from tuner.scheduling.rules.flatline import Flatline
@@ -19,14 +20,17 @@ from tuner.scheduling.rules.missing import Missing
 __all__ = ["Curve", "Diverged", "Flatline", "Missing", "Reading", "Rule", "make_rules"]
 
 
-def make_rules(settings: Any, max_t: int) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def make_rules(settings: Any, max_t: int, objective: Objective) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The rules of `scheduler` settings, for a budget of `max_t`: those asked before the rungs, and those asked after.
 
-    A loss that is no number must never reach a rung (a NaN passes every one of Ray's), and a trial that is behind is
-    told so rather than called converged.
+    A value that is no number must never reach a rung (a NaN is below no cut-off and passes), and a trial that is behind
+    is told so rather than called converged.
     """
-    before: tuple[Rule, ...] = (Missing(), Diverged(settings.diverged.factor if settings.diverged else None))
+    before: tuple[Rule, ...] = (
+        Missing(objective),
+        Diverged(objective, settings.diverged.factor if settings.diverged else None),
+    )
     flat = settings.flatline
     if flat is None:
         return before, ()
-    return before, (Flatline(patience=flat.patience, min_delta=flat.min_delta, after=flat.after * max_t),)
+    return before, (Flatline(objective, patience=flat.patience, min_delta=flat.min_delta, after=flat.after * max_t),)

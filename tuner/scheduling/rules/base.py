@@ -12,14 +12,16 @@ from tuner.contract import Verdict
 
 @dataclass(frozen=True)
 class Reading:
-    """One evaluation as a rule sees it. resource: optimizer steps or tokens, counted up. eval_loss: as reported."""
+    """One evaluation as a rule sees it."""
 
     resource: int
-    eval_loss: float | None
+    """Steps or tokens of the budget, counted up."""
+    value: float | None
+    """Of the search's objective, as reported."""
 
     @property
     def is_finite(self) -> bool:
-        return self.eval_loss is not None and math.isfinite(self.eval_loss)
+        return self.value is not None and math.isfinite(self.value)
 
 
 Curve = Sequence[Reading]
@@ -28,8 +30,8 @@ Curve = Sequence[Reading]
 class Rule(ABC):
     """Looks at one trial's curve after each evaluation.
 
-    A rule holds settings and no state: asked twice about a curve it answers twice the same, which is what lets a
-    resumed search reach the verdicts it had reached.
+    A rule holds settings, the objective among them, and no state: asked twice about a curve it answers twice the same,
+    which is what lets a resumed search reach the verdicts it had reached.
     """
 
     @abstractmethod

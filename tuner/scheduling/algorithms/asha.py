@@ -1,0 +1,66 @@
+"""Asynchronous successive halving that stops (Li et al. 2018, arXiv:1810.05934), as Ray Tune has it.
+
+At each rung a trial is compared at once with those that were there before it. It goes on if it is among the best
+1/reduction_factor of them, and is stopped otherwise; nobody waits and nobody is taken up again. Rungs, cut-offs and
+decisions are those of Ray's AsyncHyperBandScheduler with one bracket, to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tuner.config import Asha as Settings
+from tuner.scheduling.algorithms.base import (
+    CONTINUE,
+    NO_RUNGS,
+    Algorithm,
+    Candidate,
+    Decision,
+    Registered,
+    Terms,
+    stop,
+)
+from tuner.scheduling.ladder import Ladder, Spacing
+from tuner.scheduling.peers import Peers
+from tuner.scheduling.rules.rung import behind
+
+
+class Asha(Algorithm):
+    """ASHA. grace_period: the first rung, in steps or tokens. reduction_factor: one in so many passes a rung."""
+
+    def __init__(self, terms: Terms, *, grace_period: int, reduction_factor: float) -> None:
+        super().__init__(terms)
+        self._factor = reduction_factor
+        count = 0
+        if grace_period < terms.max_t:
+            count = int(math.log(terms.max_t / grace_period) / math.log(reduction_factor) + 1)
+        self._milestones = tuple(grace_period * reduction_factor**k for k in range(count))
+
+    @property
+    def milestones(self) -> tuple[float, ...]:
+        return self._milestones
+
+    def compare(self, trial: Candidate, peers: Peers) -> Decision:
+        last = trial.curve[-1]
+        rung = peers.due(trial.number, last.resource)
+        if rung is None or last.value is None:
+            return CONTINUE
+        needed = rung.quantile(1 - 1 / self._factor)
+        if not peers.score(last.value) < needed:  # also where nobody has been there: NaN
+            return CONTINUE
+        return stop(behind(rung.number, last.value, peers.value(needed)))
+
+
+def _spacing(settings: Settings) -> Spacing:
+    return Spacing(settings.reduction_factor, settings.grace_period)
+
+
+def _build(settings: Settings, ladder: Ladder, terms: Terms) -> Asha:
+    return Asha(terms, grace_period=ladder.grace_period, reduction_factor=settings.reduction_factor)
+
+
+def _describe(settings: Settings, places: str) -> str:
+    return f"at {places}; the best one in {settings.reduction_factor:g} goes on" if places else NO_RUNGS
+
+
+REGISTERED = Registered(spacing=_spacing, build=_build, describe=_describe)

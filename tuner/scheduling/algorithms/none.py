@@ -1,0 +1,20 @@
+"""No comparison: every trial runs its whole budget unless a rule ends it."""
+
+from __future__ import annotations
+
+from tuner.scheduling.algorithms.base import CONTINUE, NO_RUNGS, Algorithm, Candidate, Decision, Registered
+from tuner.scheduling.peers import Peers
+
+
+class NoComparison(Algorithm):
+    """The rules alone."""
+
+    def compare(self, trial: Candidate, peers: Peers) -> Decision:
+        return CONTINUE
+
+
+REGISTERED = Registered(
+    spacing=lambda settings: None,
+    build=lambda settings, ladder, terms: NoComparison(terms),
+    describe=lambda settings, places: NO_RUNGS,
+)

@@ -1,0 +1,40 @@
+"""An algorithm and what it has seen: the one object that judges all trials of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from tuner.scheduling.algorithms.base import Algorithm, Candidate, Decision
+from tuner.scheduling.peers import Peers
+from tuner.scheduling.rules import Curve
+
+
+class Judge:
+    """Asks an algorithm, and notes at the rungs what it was asked about.
+
+    history: for a resume, number and curve of every trial in the ledger, which fill the rungs again.
+    """
+
+    def __init__(self, algorithm: Algorithm, history: Iterable[tuple[int, Curve]] = ()) -> None:
+        self._algorithm = algorithm
+        self.objective: Final = algorithm.terms.objective
+        self.max_t: Final = algorithm.terms.max_t
+        """The whole budget of a trial, in steps or tokens."""
+        self.peers: Final = Peers(algorithm.milestones, self.objective)
+        for number, curve in history:
+            self._replay(number, curve)
+
+    def decide(self, trial: Candidate) -> Decision:
+        """The decision on the newest evaluation of a trial, which counts for others from now on."""
+        decision = self._algorithm.decide(trial, self.peers)
+        if not trial.finished and self._algorithm.unusable(trial.curve) is None:
+            self.peers.note(trial.number, trial.curve[-1])
+        return decision
+
+    def _replay(self, number: int, curve: Curve) -> None:
+        """Notes a trial of an earlier session where it was compared then."""
+        for index, reading in enumerate(curve):
+            if self._algorithm.unusable(curve[: index + 1]) is not None or reading.resource >= self.max_t:
+                return
+            self.peers.note(number, reading)
