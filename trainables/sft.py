@@ -28,6 +28,7 @@ from tuner.contract import (
     Group,
     Parameter,
     Preparation,
+    Program,
     Reason,
     Setup,
 )
@@ -35,25 +36,34 @@ from tuner.contract import (
 if TYPE_CHECKING:
     from trainables.hf.solo_trial import Trial
     from trainables.models.resident import Resident
+    from trainables.packed.engine import Engine
 
 CHECK_BASE = "TUNER_CHECK_BASE"
 """Environment variable: with 1, the base's weights are summed up after every trial and must not have changed."""
 
 
-class SFT:
+class SFT(Program):
     """Supervised fine-tuning of a LoRA or QLoRA adapter."""
 
     Settings: ClassVar[Any] = Settings
     PARAMETERS: ClassVar[Mapping[str, Parameter]] = PARAMETERS
     REFUSED: ClassVar[Mapping[str, str]] = REFUSED
 
-    with_params = staticmethod(with_params)
-
     @classmethod
     def budget(cls, settings: Any) -> Budget:
         """A trial's length as the recipe has it."""
         train = runtime.validated(settings).train
         return Budget(steps=train.max_steps, epochs=train.num_train_epochs)
+
+    @classmethod
+    def eval_every(cls, settings: Any) -> float:
+        """Steps, or a share of the trial, between two evaluations."""
+        return runtime.validated(settings).train.eval_steps
+
+    @classmethod
+    def with_params(cls, settings: Any, params: Mapping[str, Any]) -> Settings:
+        """The settings with a trial's parameters in place."""
+        return with_params(settings, params)
 
     @classmethod
     def notes(cls, settings: Any, varied: Collection[str]) -> tuple[str, ...]:
@@ -136,7 +146,7 @@ class SFT:
         return {**asdict(need), "total": need.total}
 
     @classmethod
-    def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False) -> Any:
+    def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False) -> Engine:
         """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked one may train on its GPU."""
         from trainables import packed
 

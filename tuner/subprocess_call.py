@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.contract import Fault, InputError, Reason, load_program
+from tuner.contract import Fault, InputError, Program, Reason, load_program
 from tuner.failures import Failure, capture
 from tuner.importing import add_folders, added_folders
 from tuner.redaction import RedactedStream, open_log
@@ -102,10 +102,24 @@ def read(answer: str, log: Path) -> Any:
 def _answer(request: Mapping[str, Any]) -> str:
     """What the method returned, as JSON. An InputError stays one: no trial is to blame for what the user wrote."""
     try:
-        value = getattr(load_program(request["program"]), request["method"])(*request["arguments"])
+        value = _call(load_program(request["program"]), request["method"], request["arguments"])
     except InputError as error:
         return json.dumps({"kind": "input_error", "value": error.to_dict()})
     return json.dumps({"kind": "value", "value": asdict(value) if is_dataclass(value) else value})  # type: ignore[arg-type]
+
+
+def _call(program: type[Program], method: str, arguments: Sequence[Any]) -> Any:
+    """Calls one of the class methods that may import anything."""
+    match method, arguments:
+        case "prepare", (settings, cache):
+            return program.prepare(settings, Path(cache))
+        case "pin", (settings,):
+            return program.pin(settings)
+        case "made_of", (settings,):
+            return program.made_of(settings)
+        case "merge", (settings, adapter_folder, to):
+            return program.merge(settings, adapter_folder, to)
+    raise ValueError(f"{method} is not called in a process of its own")
 
 
 def _end_with_the_driver() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 from tuner.blame import theirs
 from tuner.config.layers import Origin
 from tuner.config.words import got, listed
-from tuner.contract import PROGRAMS, InputError, Parameter, Program, load_program
+from tuner.contract import PROGRAMS, InputError, Parameter, Program, as_program, load_program
 from tuner.guest import Failed, Guest
 from tuner.importing import Own, Permission, find, load
 
@@ -21,6 +20,7 @@ KEY = "run.program"
 _EXPECTED = "a class with the attributes of tuner.contract.Program"
 _REMEDY = "mend it, and say the command again"
 _SHIPPED = {*PROGRAMS, *PROGRAMS.values()}
+_ATTRIBUTES = ("Settings", "PARAMETERS", "REFUSED")
 _METHODS = ("budget", "prepare", "start", "step", "stop")
 
 
@@ -42,11 +42,11 @@ def read_program(name: Any, origin: Origin, permission: Permission) -> tuple[typ
     own = find(name, key=KEY, where=where, home=home, permission=permission, typed=origin.typed)
     if not own.allowed:
         raise own.not_run(KEY, where)
-    program: Any = _tried(own, where)
-    if wrong := _wrong(program):
+    found = _tried(own, where)
+    if wrong := _wrong(found):
         what = f"{KEY}: {own} is no program: {'; '.join(wrong)}"
         raise InputError(what, where=where, expected=_EXPECTED)
-    return program, own
+    return as_program(found), own
 
 
 def find_allowed(program: str, where: str, modules: Sequence[str]) -> list[Own]:
@@ -85,19 +85,26 @@ def _tried(own: Own, where: str) -> Any:
     return found
 
 
-def _wrong(program: Any) -> list[str]:
+def _wrong(found: Any) -> list[str]:
     """Everything that keeps it from being a program."""
-    if not isinstance(program, type):
-        return [f"it is not a class ({type(program).__name__})"]
-    lacking = [part for part in ("Settings", "PARAMETERS", "REFUSED", *_METHODS) if not hasattr(program, part)]
+    if not isinstance(found, type):
+        return [f"it is not a class ({type(found).__name__})"]
+    try:
+        program = as_program(found)
+    except TypeError as error:
+        return [f"it does not take the base tuner.contract.Program: {error}"]
+    there, bodiless = set(dir(found)), program.__abstractmethods__
+    lacking = [name for name in _ATTRIBUTES if name not in there]
+    lacking += [name for name in _METHODS if name in bodiless and name not in vars(found)]
     wrong = [f"it has no {listed(lacking)}"] if lacking else []
-    wrong += [f"`{name}` is not a method" for name in _METHODS if not callable(getattr(program, name, print))]
-    if inspect.isabstract(program):
-        wrong.append(f"it is abstract: {listed(sorted(getattr(program, '__abstractmethods__', ())))} without a body")
-    settings, parameters = getattr(program, "Settings", BaseModel), getattr(program, "PARAMETERS", {})
-    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
-        wrong.append(f"Settings is {got(settings)}, and not a pydantic model")
-    for name, value in (("PARAMETERS", parameters), ("REFUSED", getattr(program, "REFUSED", {}))):
+    methods = (program.budget, program.prepare, program.start, program.step, program.stop)
+    wrong += [f"`{name}` is not a method" for name, own in zip(_METHODS, methods, strict=True) if not callable(own)]
+    if others := sorted(bodiless.difference(lacking)):
+        wrong.append(f"it is abstract: {listed(others)} without a body")
+    if "Settings" in there and not (isinstance(program.Settings, type) and issubclass(program.Settings, BaseModel)):
+        wrong.append(f"Settings is {got(program.Settings)}, and not a pydantic model")
+    parameters = program.PARAMETERS if "PARAMETERS" in there else {}
+    for name, value in (("PARAMETERS", parameters), ("REFUSED", program.REFUSED if "REFUSED" in there else {})):
         if not isinstance(value, Mapping):
             wrong.append(f"{name} is {got(value)}, and not a mapping")
     if isinstance(parameters, Mapping):

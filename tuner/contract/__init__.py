@@ -3,12 +3,15 @@
 facts.py      what a trial is told, what it answers, how it can end
 errors.py     how a program refuses
 objective.py  the numbers that a search makes better
+engine.py     what packed trials are trained by
 program.py    the class that a program is
+loading.py    programs by name, those without that class among them
 
 The driver samples, schedules and judges; a program trains and measures. They share this package and nothing else.
 Standard library only, so either side imports it for free.
 """
 
+from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import Elsewhere, Fault, InputError, Unpackable
 from tuner.contract.facts import (
     ALIVE,
@@ -27,8 +30,9 @@ from tuner.contract.facts import (
     Status,
     Verdict,
 )
+from tuner.contract.loading import PROGRAMS, as_engine, as_program, load_program
 from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
-from tuner.contract.program import PROGRAMS, Parameter, Program, load_program
+from tuner.contract.program import Parameter, Program, Runner, laid
 
 METRIC = EVAL_LOSS.name
 
@@ -49,15 +53,20 @@ __all__ = [
     "Group",
     "InputError",
     "Objective",
+    "PackedEngine",
     "Parameter",
     "Preparation",
     "Program",
     "Reason",
     "Resume",
+    "Runner",
     "Setup",
     "Status",
     "Unpackable",
     "Verdict",
+    "as_engine",
+    "as_program",
     "checked_objectives",
+    "laid",
     "load_program",
 ]

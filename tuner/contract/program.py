@@ -2,88 +2,205 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import InputError
-from tuner.contract.facts import Assignment, Budget, Evaluation, Preparation, Setup
+from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, Preparation, Setup
+from tuner.contract.objective import EVAL_LOSS, Objective
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyperparameter that a program lets a search vary.
-
-    path: where its value stands in the settings ("train.learning_rate"). kind: float, int, or choice.
-    choices: every value allowed (choice), or None when `check` decides. low, high: bounds of what makes sense.
-    label: a short column heading for tables.
-    """
+    """One hyperparameter that a program lets a search vary."""
 
     name: str
     path: str
+    """Where its value stands in the settings ("train.learning_rate")."""
     kind: str
+    """float, int or choice."""
     low: float | None = None
+    """With `high` the bounds of what makes sense; None: there is none."""
     high: float | None = None
     choices: tuple[Any, ...] | None = None
+    """Of a choice, every value that is allowed; None: the settings decide."""
     label: str = ""
+    """A short column heading for tables; the name where it is empty."""
     warmup: bool = False
     """True for the parameter that is the warm-up's share of a trial; the grace period is at least as long."""
     heavy: bool = False
     """True where a trial takes more memory the larger the value is."""
 
 
-@runtime_checkable
-class Program(Protocol):
+class Program(ABC):
     """What fine-tunes. One instance lives in a worker and runs one trial after another.
 
-    The class attributes and class methods answer without heavy imports (torch and the like); `prepare` and `merge`
-    run in a process of their own and may import anything.
+    Required are `Settings`, `PARAMETERS`, `REFUSED`, `budget`, `prepare`, a constructor, `start`, `step` and `stop`.
+    All else is optional: the default says that the program does not do it. Class methods get the settings as an
+    instance of `Settings` and answer without heavy imports (torch and the like), because `plan` asks them. Those marked
+    "in a process of its own", `pack` and the constructor get the same as JSON, and may import anything.
     """
 
     Settings: ClassVar[Any]
-    """A pydantic model; its fields are the program's sections of the experiment file."""
-
+    """A pydantic model; its fields are the program's sections of the experiment file. A field that holds a path is
+    marked with `json_schema_extra={"format": "path"}`."""
     PARAMETERS: ClassVar[Mapping[str, Parameter]]
     """What a space may vary, by name."""
-
     REFUSED: ClassVar[Mapping[str, str]]
     """What a space may not vary, by name, each with the reason shown to the user."""
+    OBJECTIVES: ClassVar[tuple[Objective, ...]] = (EVAL_LOSS,)
+    """The numbers of every evaluation that a search goes by. Trials are judged and ranked by the first one."""
+
+    # --- the settings ---
 
     @classmethod
-    def budget(cls, settings: Any) -> Budget: ...
+    @abstractmethod
+    def budget(cls, settings: Any) -> Budget:
+        """How long a whole trial is."""
 
     @classmethod
+    def eval_every(cls, settings: Any) -> float:
+        """Optimizer steps between two evaluations; below 1 the share of a trial. The same for every trial."""
+        return 0.1
+
+    @classmethod
+    def notes(cls, settings: Any, varied: Collection[str]) -> tuple[str, ...]:
+        """What a person should know of these settings before anything runs, a sentence each. varied: names of the
+        parameters that the space searches."""
+        return ()
+
+    @classmethod
+    def with_params(cls, settings: Any, params: Mapping[str, Any]) -> Any:
+        """The settings with a trial's parameters in place, validated. Overridden where a parameter replaces a setting
+        of another name, as `max_steps` replaces `num_train_epochs`.
+
+        Raises pydantic's ValidationError, or InputError, where they do not go together.
+        """
+        return type(settings).model_validate(laid(settings, params, cls.PARAMETERS))
+
+    @classmethod
+    def unpinned(cls, settings: Any) -> bool:
+        """Whether the settings name something that may change while a search runs: a branch on a hub."""
+        return False
+
+    @classmethod
+    def pin(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        """What those names stand for now, by dotted name of the setting. In a process of its own, where `unpinned`.
+        Raises InputError for what the hub does not have or does not give."""
+        return {}
+
+    # --- what all trials share ---
+
+    @classmethod
+    @abstractmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
-        """Reads, checks and tokenizes the data once. Raises InputError or Fault. Idempotent, safe to race."""
-        ...
+        """Reads, checks and tokenizes the data once a search, in a process of its own. Idempotent, safe to race.
 
-    def __init__(self, settings: Mapping[str, Any], preparation: Preparation) -> None: ...
+        What trials are made of besides the program's own code it tells in the facts, and a resume refuses another:
+        `"made_of": {"base": {"source": path, "files": {name: fingerprint}}}`.
+        Raises InputError for what the user wrote, and Fault for data that cannot work.
+        """
+
+    @classmethod  # noqa: B027  by default there is nothing to import
+    def warm(cls) -> None:
+        """Imports what a trial needs, in an engine's process and while the data is still being prepared."""
+
+    @classmethod
+    def memory(
+        cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
+    ) -> Mapping[str, int] | None:
+        """Bytes that a trial with these parameters takes at its peak on a GPU, or `slots` of them packed: by what they
+        are for, and `total`. None where that cannot be told. group: the processes that train the trial; it is passed
+        only where there are several."""
+        return None
+
+    # --- trials on one GPU, trials on several ---
+
+    @classmethod
+    def packs(cls, settings: Any, params: Mapping[str, Any]) -> str | None:
+        """Why a trial with these parameters cannot be packed with others; None where it can."""
+        return f"the program {_named(cls)} packs none"
+
+    @classmethod
+    def pack(
+        cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False
+    ) -> PackedEngine:
+        """An engine for `slots` packed trials, in the worker that owns the GPU. beside: an unpacked trial may train on
+        the same GPU. Raises Unpackable where trials cannot share the base."""
+        raise NotImplementedError(f"{_named(cls)} has `packs` and no `pack`")
+
+    @classmethod
+    def spreads(cls, settings: Any, params: Mapping[str, Any], group: Group) -> str | None:
+        """Why a trial with these parameters cannot be trained by several processes; None where it can. Every process
+        gets the same calls. A size that does not divide the batch is a reason."""
+        return f"the program {_named(cls)} trains a trial in one process"
+
+    # --- what becomes of an adapter ---
+
+    @classmethod
+    def made_of(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What an adapter is merged into, with its fingerprints as in `prepare`'s facts. In a process of its own."""
+        return {}
+
+    @classmethod
+    def merge(cls, settings: Mapping[str, Any], adapter_folder: str, to: str) -> None:
+        """Merges an adapter into its base and saves a model into the folder `to`. In a process of its own."""
+        raise InputError(
+            f"the program {_named(cls)} merges no adapters",
+            where="--merge",
+            expected="a program with `merge`",
+            remedy="export without --merge",
+        )
+
+    # --- a trial ---
+
+    if TYPE_CHECKING:  # at run time it is object's: a class without this base may call super().__init__()
+
+        def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group = ALONE) -> None:
+            """Loads what trials share. group: the processes that train together, of which this is one; torch's process
+            group stands by then. It is passed only where there are several."""
+
+    @abstractmethod
+    def start(self, assignment: Assignment) -> Setup:
+        """Brings a trial; nothing is trained yet. Raises Fault where it cannot be trained."""
+
+    @abstractmethod
+    def step(self) -> Evaluation:
+        """Trains to the next of `assignment.evaluation_steps(...)` and measures. Raises Fault for the worker's own
+        safety alone: whether a loss is good enough is the driver's to judge."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends the trial, wherever it is, and takes everything it brought away. Called once for each `start`."""
+
+
+class Runner(Protocol):
+    """What runs one trial after another: a program, or what stands for one that is in another process."""
 
     def start(self, assignment: Assignment) -> Setup: ...
 
-    def step(self) -> Evaluation:
-        """Trains to the next evaluation and measures."""
-        ...
+    def step(self) -> Evaluation: ...
 
-    def stop(self) -> None:
-        """Ends the trial, wherever it is, and takes everything it brought away. Called once for each `start`."""
-        ...
+    def stop(self) -> None: ...
 
 
-PROGRAMS = {"sft": "trainables.sft:SFT"}
+def laid(settings: Any, params: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The settings as data, each of a trial's params at the path of its parameter. Not validated."""
+    # Only what the user set: a default spelled out could contradict a param that replaces it.
+    data: dict[str, Any] = settings.model_dump(exclude_unset=True)
+    for name, value in params.items():
+        target = data
+        *parents, last = parameters[name].path.split(".")
+        for part in parents:
+            target = target.setdefault(part, {})
+        target[last] = list(value) if isinstance(value, tuple) else value
+    return data
 
 
-def load_program(name: str) -> type[Program]:
-    """The program class called `name`: a key of PROGRAMS or "package.module:Class"."""
-    target = PROGRAMS.get(name, name)
-    module, _, attribute = target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
-        raise InputError(
-            f"no program {name!r} ({error})",
-            where="run.program",
-            expected=f"one of {', '.join(PROGRAMS)}, or package.module:Class",
-        ) from error
+def _named(program: type[Program]) -> str:
+    """As `run.program` has it."""
+    return f"{program.__module__}:{program.__qualname__}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tuner.config import Experiment
 from tuner.subprocess_call import SubprocessProgram
@@ -18,8 +17,7 @@ from tuner.subprocess_call import SubprocessProgram
 def pinned(experiment: Experiment, log: Path) -> Experiment:
     """The experiment with a commit for every revision that was none. Asks the program, in a process of its own where
     there is anything to ask. Raises InputError for what the hub does not have or does not give."""
-    program: Any = experiment.program_class
-    if not hasattr(program, "pin") or not program.unpinned(experiment.settings):
+    if not experiment.program_class.unpinned(experiment.settings):
         return experiment
     settings = experiment.settings.model_dump(mode="json")
     asking = SubprocessProgram(experiment.program, "pin", settings, log=log)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,10 +46,10 @@ class Plan:
     def memory(self) -> Mapping[str, int] | None:
         """Bytes that the heaviest trial takes on a GPU, or an engine of them: by what they are for, and `total`. None
         where the program cannot tell."""
-        estimate = getattr(self.program, "memory", None)
         slots = 1 if self.trials_per_gpu == "auto" else int(self.trials_per_gpu)
-        more = {"group": self.group} if self.group.size > 1 else {}
-        return estimate(self.experiment.settings, self.heaviest, slots, **more) if estimate else None
+        if self.group.size > 1:
+            return self.program.memory(self.experiment.settings, self.heaviest, slots, group=self.group)
+        return self.program.memory(self.experiment.settings, self.heaviest, slots)
 
     @property
     def group(self) -> Group:
@@ -62,15 +62,9 @@ class Plan:
         can."""
         if self.group.size == 1:
             return None
-        asked = getattr(self.program, "spreads", None)
-        if asked is None:
-            return InputError(
-                f"the program {self.experiment.program} trains a trial in one process",
-                where="scheduler.workers_per_trial, scheduler.gpus_per_trial",
-                expected="1, or a program with `spreads`",
-            )
-        why = asked(self.experiment.settings, params, self.group)
-        return InputError(why, where="scheduler.gpus_per_trial") if why else None
+        why = self.program.spreads(self.experiment.settings, params, self.group)
+        several = "workers_per_trial" if self.experiment.scheduler.workers_per_trial else "gpus_per_trial"
+        return InputError(why, where=f"scheduler.{several}") if why else None
 
     @property
     def learns(self) -> bool:
@@ -146,11 +140,11 @@ def make_plan(experiment: Experiment) -> Plan:
         unit="step" if budget.steps else "token",
         max_t=budget.steps,
         warmup=_longest_warmup(program, experiment, space),
-        eval_every=_eval_every(experiment, budget),
+        eval_every=_eval_every(program.eval_every(experiment.settings), budget),
         recipe=recipe.params,
         notes=(
             *experiment.notes,
-            *_of_program(program, experiment, space),
+            *program.notes(experiment.settings, frozenset(space.parameters)),
             *recipe.notes,
             *_used_up(experiment, space, recipe),
             *packing.notes,
@@ -179,12 +173,8 @@ class _Packing:
 def _packing(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> _Packing:
     """Whether all, some or none of what the space may draw can be packed."""
     wanted = experiment.scheduler.trials_per_gpu
-    packs: Callable[..., str | None] | None = getattr(program, "packs", None)
-    if packs is None:
-        notes = () if wanted == 1 else (f"trials run unpacked: the program {experiment.program} packs none",)
-        return _Packing(1, notes=notes)
     points = _extremes(space)
-    reasons = [(point, packs(experiment.settings, point)) for point in points]
+    reasons = [(point, program.packs(experiment.settings, point)) for point in points]
     refused = [(point, why) for point, why in reasons if why]
     if wanted == 1:
         could = len(refused) < len(points) and experiment.search.num_trials > 1 and experiment.scheduler.processes == 1
@@ -209,12 +199,6 @@ def _heaviest(program: type[Program], space: Space | FunctionSpace) -> dict[str,
     return {name: value for name, value in bounds.items() if value is not None}
 
 
-def _of_program(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> tuple[str, ...]:
-    """What the program has to say of the settings: its `notes(settings, varied)`, where it has that method."""
-    notes: Callable[..., tuple[str, ...]] | None = getattr(program, "notes", None)
-    return notes(experiment.settings, frozenset(space.parameters)) if notes else ()
-
-
 def _used_up(experiment: Experiment, space: Space | FunctionSpace, recipe: Recipe) -> tuple[str, ...]:
     outside = bool(recipe.notes)
     if not space.size or experiment.search.num_trials <= space.size + outside:
@@ -232,9 +216,8 @@ def _longest_warmup(program: type[Program], experiment: Experiment, space: Space
     return 0.0
 
 
-def _eval_every(experiment: Experiment, budget: Budget) -> float:
-    """Share of a trial between evaluations; `train.eval_steps` is steps, or already a share."""
-    every = getattr(getattr(experiment.settings, "train", None), "eval_steps", None) or 0.1
+def _eval_every(every: float, budget: Budget) -> float:
+    """Share of a trial between evaluations. every: optimizer steps, or already a share."""
     if every < 1:
         return float(every)
     return min(1.0, every / budget.steps) if budget.steps else 0.1

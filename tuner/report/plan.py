@@ -54,8 +54,9 @@ def _kind(settings: Any) -> str:
 def _sections(settings: Any) -> list[tuple[str, str]]:
     """The program's sections, each with what differs from its defaults."""
     told = []
-    for name, values in settings.model_dump(mode="json").items():
-        section = getattr(settings, name)
+    dumped = settings.model_dump(mode="json")
+    for name, section in settings:
+        values = dumped[name]
         if not isinstance(values, Mapping):
             told += [(name, _setting(values))] if section != type(settings).model_fields[name].default else []
             continue

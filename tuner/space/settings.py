@@ -14,7 +14,7 @@ from tuner.config.schema import experiment_schema
 from tuner.config.space_source import SpaceSource
 from tuner.config.translate import translated
 from tuner.config.words import dotted
-from tuner.contract import InputError, Program
+from tuner.contract import InputError, Program, laid
 from tuner.space.parameters import shown
 from tuner.space.space import Space
 
@@ -35,14 +35,8 @@ def recipe_values(settings: BaseModel, program: type[Program]) -> dict[str, Any]
 
 
 def with_params(settings: BaseModel, params: Mapping[str, Any], program: type[Program]) -> Any:
-    """The settings with a trial's params in place, validated; raises InputError or pydantic's ValidationError.
-
-    A program that has a `with_params(settings, params)` of its own knows best how params replace each other.
-    """
-    own = getattr(program, "with_params", None)
-    if own is not None:
-        return own(settings, params)
-    return type(settings).model_validate(_laid(settings, params, program))
+    """The settings with a trial's params in place, validated; raises InputError or pydantic's ValidationError."""
+    return program.with_params(settings, params)
 
 
 def refused_by_settings(
@@ -60,7 +54,7 @@ def refused_by_settings(
         except InputError as error:
             return {error.what: InputError(error.what, where=source.where(("parameters",)), expected=error.expected)}
         except ValidationError as error:
-            data = _laid(settings, point, program)
+            data = laid(settings, point, program.PARAMETERS)
             found = translated(error, data, schema, lambda key: source.where(_written_at(key, program, source)))
             return {one.what: one for one in found}
         return {}
@@ -102,15 +96,3 @@ def _written_at(key: KeyPath, program: type[Program], source: SpaceSource) -> Ke
             written = [("parameters", spelt) for spelt in (name, parameter.path)]
             return next((at for at in written if at in source.places), ("parameters",))
     return ("parameters",)
-
-
-def _laid(settings: BaseModel, params: Mapping[str, Any], program: type[Program]) -> dict[str, Any]:
-    # Only what the user set: a default spelled out could contradict a param that replaces it.
-    data = settings.model_dump(exclude_unset=True)
-    for name, value in params.items():
-        target = data
-        *parents, last = program.PARAMETERS[name].path.split(".")
-        for part in parents:
-            target = target.setdefault(part, {})
-        target[last] = list(value) if isinstance(value, tuple) else value
-    return data

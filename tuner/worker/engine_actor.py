@@ -19,11 +19,13 @@ from typing import Any
 from tuner.contract import (
     Assignment,
     Evaluation,
+    PackedEngine,
     Preparation,
     Reason,
     Setup,
     Unpackable,
     Verdict,
+    as_engine,
     load_program,
 )
 from tuner.failures import Failure, capture
@@ -48,7 +50,7 @@ class EngineActor:
         if threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(threads)
         self._program, self._settings, self._slots, self._beside = program, settings, slots, beside
-        self._engine: Any = None
+        self._engine: PackedEngine | None = None
         self._orders: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._places: dict[int, int] = {}
@@ -65,15 +67,14 @@ class EngineActor:
 
         def make() -> EngineReady:
             try:
-                self._make(preparation)
+                engine = self._make(preparation)
             except Unpackable as why:
                 return EngineReady(0, 0, why.message)
-            refuses = getattr(self._engine, "refuses", lambda _: None)
-            reasons = [refuses(point) for point in asked.points]
+            reasons = [engine.refuses(point) for point in asked.points]
             if reasons and all(reasons):
                 return EngineReady(0, 0, str(reasons[0]))
             refused = next((str(why) for why in reasons if why), "")
-            choice = self._engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=self._beside)
+            choice = engine.choose(self._slots, asked.heaviest, measure=asked.measure, beside=self._beside)
             begun = EngineReady(int(choice.slots), int(choice.fit), str(choice.note), refused)
             self._slots = begun.slots
             return begun
@@ -126,10 +127,18 @@ class EngineActor:
         """Takes trial `number` out of its slot at the next step boundary."""
         return self._order(lambda: self._leave(number))
 
-    def _make(self, preparation: Preparation) -> None:
+    def _make(self, preparation: Preparation) -> PackedEngine:
         if self._engine is None:
-            made: Any = load_program(self._program)
-            self._engine = made.pack(self._settings, arrived(preparation), self._slots, beside=self._beside)
+            program = load_program(self._program)
+            made = program.pack(self._settings, arrived(preparation), self._slots, beside=self._beside)
+            self._engine = as_engine(made)
+        return self._engine
+
+    @property
+    def _standing(self) -> PackedEngine:
+        """The engine, where a trial has joined it."""
+        assert self._engine is not None
+        return self._engine
 
     def _join(
         self, assignment: Assignment, preparation: Preparation, sync: AttemptSync
@@ -139,17 +148,17 @@ class EngineActor:
         slot = next((slot for slot in range(self._slots) if slot not in self._places.values()), None)
         if slot is None or self._closed:
             return None
-        self._make(preparation)
+        engine = self._make(preparation)
         self._places[number], self._mail[number], self._syncs[number] = slot, SimpleQueue(), sync
         try:
-            return checked(self._engine.join(slot, assignment))
+            return checked(engine.join(slot, assignment))
         except Unpackable as why:
             self._leave(number)
             return Refused(why.message)
 
     def _confirm(self, number: int) -> None:
         if (slot := self._places.get(number)) is not None:  # else the engine failed; the trial's mail says how
-            self._engine.confirm(slot)
+            self._standing.confirm(slot)
 
     def _leave(self, number: int) -> None:
         slot = self._places.pop(number, None)
@@ -162,7 +171,7 @@ class EngineActor:
 
     def _empty(self, slot: int) -> None:
         """Has the engine let go of a slot. An engine that cannot is over: the next trial would meet what is left."""
-        left = capture(lambda: self._engine.leave(slot))
+        left = capture(lambda: self._standing.leave(slot))
         if isinstance(left, Failure):
             self._broken = left
 
@@ -191,12 +200,12 @@ class EngineActor:
 
     def _work(self) -> Failure:
         """Carries out orders, and trains between them; returns what the engine broke with."""
-        warmed = capture(lambda: warm_up(self._program))
+        warmed = capture(lambda: load_program(self._program).warm())
         if isinstance(warmed, Failure):
             return warmed
         while self._broken is None:
             with self._changed:
-                while not self._orders and not (self._places and self._engine.busy):
+                while not self._orders and not (self._places and self._standing.busy):
                     self._changed.wait()
                 order, done = self._orders.popleft() if self._orders else (self._advance, None)
             answer = capture(order)
@@ -208,9 +217,11 @@ class EngineActor:
 
     def _advance(self) -> None:
         numbers = {slot: number for number, slot in self._places.items()}
-        for slot, report in self._engine.advance(limit=1):
-            failed = isinstance(report, BaseException)
-            answer = Failure.of(report) if failed else capture(partial(checked, report))
+        for slot, report in self._standing.advance(limit=1):
+            if isinstance(report, BaseException):
+                answer: Setup | Evaluation | Failure = Failure.of(report)
+            else:
+                answer = capture(partial(checked, report))
             self._mail[numbers[slot]].put(answer)
 
     def _fail(self, failure: Failure) -> None:
@@ -219,10 +230,3 @@ class EngineActor:
         for number, slot in places.items():
             self._mail[number].put(failure)
             self._empty(slot)
-
-
-def warm_up(program: str) -> None:
-    """Lets a program import what it needs, if it can do so ahead of its rows."""
-    warm = getattr(load_program(program), "warm", None)
-    if warm is not None:
-        warm()

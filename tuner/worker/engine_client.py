@@ -38,8 +38,7 @@ class EngineClient:
         self._number = assignment.number
         packed = True
         if self._all.solos:  # the program is loaded where there is a choice: it is 0.2 s, beside many others
-            packs: Any = getattr(load_program(self._all.program), "packs", lambda *_: None)
-            packed = packs(self._all.settings, assignment.params) is None
+            packed = load_program(self._all.program).packs(self._all.settings, assignment.params) is None
         self._engines = self._all.packed if packed else self._all.solos
         if assignment.attempt > 1:  # an earlier attempt whose actor was lost may still hold a slot of any engine
             for engine in (*self._all.packed, *self._all.solos):
@@ -49,7 +48,7 @@ class EngineClient:
             free = self._free(since)
             for place in sorted((place for place in free if free[place]), key=lambda place: -free[place]):
                 self._engine = self._engines[place]
-                setup = self._answer(self._call("start", "set up").remote(assignment, self._all.preparation))
+                setup = self._answer(self._call(self._engine.start, "set up").remote(assignment, self._all.preparation))
                 if isinstance(setup, Refused):
                     self._go_beside(setup)
                     break
@@ -64,7 +63,7 @@ class EngineClient:
         self._engines = self._all.solos
 
     def step(self) -> Evaluation:
-        return self._answer(self._call("step", "in its slot").remote(self._number))
+        return self._answer(self._call(self._engine.step, "in its slot").remote(self._number))
 
     def stop(self) -> None:
         try:
@@ -89,9 +88,9 @@ class EngineClient:
             raise Fault(Reason.INFRASTRUCTURE, "an engine died") from dead
         return found
 
-    def _call(self, method: str, what: str) -> Any:
+    def _call(self, method: Any, what: str) -> Any:
         """A call of the engine that bears the trial's number: those that run are its slots, on its dashboard page."""
-        return getattr(self._engine, method).options(name=f"trial {self._number} {what}")
+        return method.options(name=f"trial {self._number} {what}")
 
     def _answer(self, answer: Any) -> Any:
         try:

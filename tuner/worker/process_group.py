@@ -27,7 +27,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from tuner.contract import Assignment, Evaluation, Fault, Group, Preparation, Reason, Setup, load_program
+from tuner.contract import Assignment, Evaluation, Fault, Group, Preparation, Reason, Runner, Setup, load_program
 from tuner.failures import Failure, capture
 from tuner.ray_cluster.resources import SLOT_CPUS, of_type
 from tuner.redaction import LogFile
@@ -318,7 +318,7 @@ class _Member:
 
     def __init__(self, config: GroupConfig, group: Group) -> None:
         self._config, self._group = config, group
-        self._program: Any = None
+        self._program: Runner | None = None
         self._log: logging.Handler | None = None
 
     def answer(self, command: Command) -> Answer:
@@ -333,13 +333,14 @@ class _Member:
             if self._program is None:
                 self._program = self._made()
             return checked(self._program.start(command.assignment))
+        assert self._program is not None
         if command.call == "step":
             return checked(self._program.step())
         self._program.stop()
         return None
 
-    def _made(self) -> Any:
-        made: Any = load_program(self._config.program)
+    def _made(self) -> Runner:
+        made = load_program(self._config.program)
         program = made(self._config.settings, arrived(self._config.preparation), self._group)
         return synced(program, self._config.preparation, pushes=self._group.leads)
 

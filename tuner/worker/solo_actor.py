@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, Preparation, Program, Reason, Setup, Verdict, load_program
+from tuner.contract import Assignment, Evaluation, Preparation, Reason, Runner, Setup, Verdict, load_program
 from tuner.failures import Failure, capture
 from tuner.scheduling.wire import checked
 from tuner.worker.store_sync import arrived, synced
@@ -16,7 +16,7 @@ class SoloActor:
 
     def __init__(self, program: str, settings: dict[str, Any]) -> None:
         self._making = lambda preparation: synced(load_program(program)(settings, arrived(preparation)), preparation)
-        self._program: Program | None = None
+        self._program: Runner | None = None
         self._number: int | None = None
         self._attempt = 0
         self._closed = False

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
-from typing import Any
 
 from tuner.config.paths import storage_uri
-from tuner.contract import CHECKPOINT_REQUEST, STATE, Assignment, Evaluation, Preparation, Setup
+from tuner.contract import CHECKPOINT_REQUEST, STATE, Assignment, Evaluation, Preparation, Runner, Setup
 from tuner.results.storage import pull, push
 
 
@@ -53,7 +52,7 @@ class AttemptSync:
         push(self._folder, self._seen)
 
 
-def synced(program: Any, preparation: Preparation, pushes: bool = True) -> Any:
+def synced(program: Runner, preparation: Preparation, pushes: bool = True) -> Runner:
     """The program, its trials' folders carried to the store after every step. pushes: not where another process of the
     trial does that."""
     return SyncedProgram(program, pushes) if storage_uri(Path(preparation.folder)) is not None else program
@@ -62,7 +61,7 @@ def synced(program: Any, preparation: Preparation, pushes: bool = True) -> Any:
 class SyncedProgram:
     """A program around another, with the sync of its trials."""
 
-    def __init__(self, program: Any, pushes: bool = True) -> None:
+    def __init__(self, program: Runner, pushes: bool = True) -> None:
         self._program, self._pushes = program, pushes
         self._syncs: AttemptSync | None = None
 
@@ -79,7 +78,3 @@ class SyncedProgram:
 
     def stop(self) -> None:
         self._program.stop()
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else a program can do."""
-        return getattr(self._program, name)

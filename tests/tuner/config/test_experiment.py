@@ -40,7 +40,7 @@ def write(folder: Path, text: str, name: str = "search.yaml") -> Path:
 
 def test_defaults(here: Path) -> None:
     experiment = load_experiment(write(here, MINIMAL))
-    assert experiment.program_class is Tiny
+    assert issubclass(experiment.program_class, Tiny)
     assert experiment.settings.train.lora_r == 16
     assert experiment.search.num_trials == 16
     assert experiment.search.sampler.kind == "tpe"

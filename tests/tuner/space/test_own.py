@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.programs.toy import Toy, ToySettings
+from tests.programs.toy import ToySettings
 from trainables.sft import SFT
-from tuner.contract import InputError
+from tuner.contract import InputError, load_program
 from tuner.space import load_space
 from tuner.space.own import own_point
 
+TOY = load_program("tests.programs.toy:Toy")
 SPACE = load_space(
     {
         "name": "mine",
@@ -67,9 +68,9 @@ def test_what_is_refused(given: dict[str, Any], message: str) -> None:
 
 
 def test_a_function_is_asked_what_it_draws() -> None:
-    space = load_space("tests.tuner.space.test_own:drawn", Toy)
+    space = load_space("tests.tuner.space.test_own:drawn", TOY)
     settings = ToySettings()
-    assert own_point(space, {"learning_rate": 0.1}, {"batch_size": 4}, settings, Toy) == {
+    assert own_point(space, {"learning_rate": 0.1}, {"batch_size": 4}, settings, TOY) == {
         "learning_rate": 0.1,
         "batch_size": 4,
     }
@@ -80,7 +81,7 @@ def test_a_function_is_asked_what_it_draws() -> None:
         ({"learning_rate": 0.3}, "raised ZeroDivisionError: not this one"),
     ):
         with pytest.raises(InputError, match=message):
-            own_point(space, given, {}, settings, Toy)
+            own_point(space, given, {}, settings, TOY)
 
 
 def drawn(trial: Any) -> dict[str, Any]:
