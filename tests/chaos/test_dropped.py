@@ -34,7 +34,7 @@ def test_a_row_that_cannot_be_made(
     from tuner.watch import dashboard_rows
 
     monkeypatch.setattr(dashboard_rows, "APPEARS_AFTER_S", 0.0)
-    monkeypatch.setattr(dashboard_rows, "TrialRow", lambda: None)
+    monkeypatch.setattr(dashboard_rows, "Trial", lambda: None)
     outcome = toy(search__num_trials=2, train__pace=0.3)
     assert outcome.exit_code == 0
     log = (outcome.path / "logs" / "driver.log").read_text()

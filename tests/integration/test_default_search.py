@@ -125,6 +125,7 @@ def test_the_driver_imports_no_torch(default: tuple[dict[str, Any], SearchRecord
     assert "ray.tune" in modules and not modules & {"torch", "transformers", "trl", "peft", "tensorboardX"}
 
 
+@pytest.mark.slow  # over NF4 in the default run: packed/test_equal_to_solo.py and test_sft.py
 def test_qlora_on_the_cpu(tmp_path: Path) -> None:
     rows = (ROOT / "tuner" / "demo" / "validation.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "few.jsonl").write_text("".join(rows[:48]))

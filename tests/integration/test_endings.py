@@ -22,6 +22,11 @@ from tuner.results.records import SearchRecord
 Toy = Callable[..., Outcome]
 
 
+def slow(*values: Any) -> Any:
+    """A case whose kind another one shows in the default run."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def study_of(outcome: Outcome) -> optuna.Study:
     storage = JournalStorage(JournalFileBackend(str(outcome.path / "study.journal")))
     return optuna.load_study(study_name=outcome.path.name, storage=storage)
@@ -77,8 +82,8 @@ def test_a_search_stops_trials_at_rungs_and_finds_a_better_one(toy: Toy) -> None
     ("behaviour", "status", "reason", "state", "code"),
     [
         ("nan", Status.PRUNED, Reason.DIVERGED, "PRUNED", 0),
-        ("inf", Status.PRUNED, Reason.DIVERGED, "PRUNED", 0),
-        ("none", Status.FAILED, Reason.ERROR, "FAIL", 3),
+        slow("inf", Status.PRUNED, Reason.DIVERGED, "PRUNED", 0),
+        slow("none", Status.FAILED, Reason.ERROR, "FAIL", 3),
         ("raise", Status.FAILED, Reason.ERROR, "FAIL", 3),
         ("exit", Status.FAILED, Reason.INFRASTRUCTURE, "FAIL", 3),
         ("out_of_memory", Status.FAILED, Reason.OUT_OF_MEMORY, "PRUNED", 3),
@@ -141,7 +146,7 @@ def test_without_a_scheduler_every_trial_runs_its_budget(toy: Toy) -> None:
     assert {t.reason for t in outcome.record.ended} == {Reason.BUDGET}
 
 
-@pytest.mark.parametrize("sampler", ["grid", "gp", "cmaes", "qmc"])  # random: test_packed.py
+@pytest.mark.parametrize("sampler", ["grid", "gp", slow("cmaes"), slow("qmc")])  # random: test_packed.py
 def test_every_sampler_runs(toy: Toy, sampler: str) -> None:
     space: dict[str, Any] = {
         "parameters": {
@@ -196,17 +201,17 @@ def test_every_running_trial_has_a_row_in_the_dashboard(toy: Toy) -> None:
     import ray
     from ray.util.state import list_actors
 
-    seen: dict[int, set[str]] = {}
+    seen: set[str] = set()
     address = ray.get_runtime_context().gcs_address  # other Rays may run on this machine
 
     def look(event: Event) -> None:
-        if event.event is Kind.EVALUATION and event.step == 27:
+        if event.event is Kind.EVALUATION and not seen:  # an actor takes its time to start on a busy machine
             rows = list_actors(address, detail=True, filters=[("class_name", "=", "Trial")])
-            seen[event.number or 0] = {row.repr_name for row in rows if row.state == "ALIVE"}
+            seen.update(row.repr_name for row in rows if row.state == "ALIVE")
 
-    outcome = toy([look], train__pace=0.35, search__num_trials=1)
+    outcome = toy([look], train__pace=0.7, search__num_trials=1)
     assert outcome.exit_code == 0
-    assert seen[0] == {"trial 0 lr=1.0e-3"}
+    assert seen == {"trial 0 lr=1.0e-3"}
     alive = list_actors(address, detail=True, filters=[("class_name", "=", "Trial"), ("state", "=", "ALIVE")])
     assert not alive, "the row goes when its trial ends"
 

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What all take: few steps, few rows, and all trials to their end unless a test says otherwise
 SETTINGS = {"search.sampler": "random", "data.max_validation_rows": 32, "train.max_steps": 18}
 EVERYTHING = {**SETTINGS, "search.num_trials": 4, "scheduler.kind": "none"}
+SHORT = {**EVERYTHING, "search.num_trials": 3, "train.max_steps": 6}
 
 
 def search(folder: Path, name: str, settings: Mapping[str, Any], **more: Any) -> SearchRecord:
@@ -43,8 +44,9 @@ def alone(ray: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
     return search(tmp_path_factory.mktemp("alone"), "alone", EVERYTHING)
 
 
-def test_packed_trials_have_the_losses_of_unpacked_ones(alone: SearchRecord, tmp_path: Path) -> None:
-    packed = search(tmp_path, "packed", EVERYTHING, scheduler__trials_per_gpu=2)
+def test_packed_trials_have_the_losses_of_unpacked_ones(ray: None, tmp_path: Path) -> None:
+    alone = search(tmp_path, "alone", SHORT)
+    packed = search(tmp_path, "packed", SHORT, scheduler__trials_per_gpu=2)
     assert {t.reason for t in packed.ended} == {Reason.BUDGET}
     for number, trial in alone.trials.items():
         other = packed.trials[number]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +64,22 @@ def preparation(settings: Make, folder: Path) -> Preparation:
 
 
 @pytest.fixture(scope="module")
-def alone(settings: Make, preparation: Preparation, folder: Path) -> dict[str, list[Evaluation]]:
-    """What one process trains."""
+def alone(settings: Make, preparation: Preparation, folder: Path) -> Callable[[str], list[Evaluation]]:
+    """What one process trains: the curve of a trial, by its name. Each is trained once."""
     import torch
 
     torch.set_num_threads(1)
-    programs = {
-        "plain": SFT(settings(), preparation),
-        "nf4": SFT(settings(quantization=NF4), preparation),
-        "bf16": SFT(settings(dtype="bfloat16"), preparation),
-    }
-    curves = {}
-    for name, program, params in (
-        ("plain", programs["plain"], {}), ("smaller", programs["plain"], SMALLER), ("nf4", programs["nf4"], {}),
-        ("bf16", programs["bf16"], {}),
-    ):  # fmt: skip
-        program.start(task(folder / "alone", name, **params))
-        curves[name] = [program.step() for _ in POINTS]
+    models = {"nf4": {"quantization": NF4}, "bf16": {"dtype": "bfloat16"}}
+
+    @cache
+    def curve(name: str) -> list[Evaluation]:
+        program = SFT(settings(**models.get(name, {})), preparation)
+        program.start(task(folder / "alone", name, **(SMALLER if name == "smaller" else {})))
+        evaluations = [program.step() for _ in POINTS]
         program.stop()
-    return curves
+        return evaluations
+
+    return curve
 
 
 NF4 = {"kind": "nf4", "compute_dtype": "float32"}
@@ -92,8 +90,8 @@ def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str
     """What two processes saw, by strategy: a whole trial, another, one that is cut off, its next attempt, two frozen
     ones, and the first again."""
 
-    def script(strategy: str, name: str, **model: Any) -> Script:
-        place = folder / name
+    def script(strategy: str) -> Script:
+        place = folder / strategy
         cut = task(place, "cut")
         trials = [
             Trial(task(place, "whole")),
@@ -104,14 +102,22 @@ def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str
             Trial(task(place, "still"), frozen="scale"),
             Trial(task(place, "again")),
         ]
-        return Script(strategy, settings(**model), preparation, trials if not model else trials[:1])
+        return Script(strategy, settings(), preparation, trials)
 
-    scripts = {
-        "ddp": script("ddp", "ddp"),
-        "fsdp": script("fsdp", "fsdp"),
-        "nf4": script("fsdp", "nf4", quantization=NF4),
-        "bf16": script("fsdp", "bf16", dtype="bfloat16"),
-    }
+    return played({"ddp": script("ddp"), "fsdp": script("fsdp")})
+
+
+@pytest.fixture(scope="module")
+def together_in_low_precision(settings: Make, preparation: Preparation, folder: Path) -> dict[str, list[list[Seen]]]:
+    """What two processes saw that share out a base in low precision."""
+
+    def script(name: str, **model: Any) -> Script:
+        return Script("fsdp", settings(**model), preparation, [Trial(task(folder / name, "whole"))])
+
+    return played({"nf4": script("nf4", quantization=NF4), "bf16": script("bf16", dtype="bfloat16")})
+
+
+def played(scripts: dict[str, Script]) -> dict[str, list[list[Seen]]]:
     seen = play(list(scripts.values()))
     return {name: [process[place] for process in seen] for place, name in enumerate(scripts)}
 
@@ -125,26 +131,27 @@ def assert_same(curve: list[Evaluation], expected: list[Evaluation], close: floa
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_the_losses_are_those_of_one_process(
-    together: dict[str, list[list[Seen]]], alone: dict[str, list[Evaluation]], strategy: str
+    together: dict[str, list[list[Seen]]], alone: Callable[[str], list[Evaluation]], strategy: str
 ) -> None:
     for process in together[strategy]:
         whole, smaller, *_, again = process
-        assert_same(whole.curve, alone["plain"])
-        assert_same(smaller.curve, alone["smaller"])
-        assert_same(again.curve, alone["plain"])  # the base outlived three trials, or was loaded anew
+        assert_same(whole.curve, alone("plain"))
+        assert_same(smaller.curve, alone("smaller"))
+        assert_same(again.curve, alone("plain"))  # the base outlived three trials, or was loaded anew
         assert (whole.setup.details["micro_batch"], whole.setup.details["accumulation"]) == (2, 2)
         assert (smaller.setup.details["micro_batch"], smaller.setup.details["accumulation"]) == (1, 3)
         assert (whole.shared > 0) == (strategy == "fsdp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["nf4", "bf16"])
 def test_a_base_in_low_precision_is_shared_out(
-    together: dict[str, list[list[Seen]]], alone: dict[str, list[Evaluation]], base: str
+    together_in_low_precision: dict[str, list[list[Seen]]], alone: Callable[[str], list[Evaluation]], base: str
 ) -> None:
     """Over bf16 a loss that is rounded to it on its way out would be off by up to 0.02."""
-    for (whole,) in together[base]:
+    for (whole,) in together_in_low_precision[base]:
         assert whole.shared > 0
-        assert_same(whole.curve, alone[base], CLOSE_BF16)
+        assert_same(whole.curve, alone(base), CLOSE_BF16)
 
 
 def test_what_is_shared_out_in_bf16_is_given_out_and_added_up_in_fp32(sft_settings: Make, folder: Path) -> None:
@@ -164,14 +171,14 @@ def test_what_is_shared_out_in_bf16_is_given_out_and_added_up_in_fp32(sft_settin
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_cut_trial_goes_on_in_all_processes(
-    together: dict[str, list[list[Seen]]], alone: dict[str, list[Evaluation]], strategy: str
+    together: dict[str, list[list[Seen]]], alone: Callable[[str], list[Evaluation]], strategy: str
 ) -> None:
     """From the state of step 6, of which the driver had heard nothing: that evaluation is handed over first."""
     for process in together[strategy]:
         cut, after = process[2], process[3]
         assert [e.step for e in cut.curve] == [3, 6]
         assert after.setup.resumed_step == 6 and not after.setup.note
-        assert_same([cut.curve[0], *after.curve], alone["plain"])
+        assert_same([cut.curve[0], *after.curve], alone("plain"))
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -183,20 +190,30 @@ def test_a_frozen_adapter_is_found_in_all_processes(together: dict[str, list[lis
         assert "no trainable weight moved in 3 optimizer steps" in still.message
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "nf4"])
-def test_the_adapter_is_whole_and_loads(together: dict[str, list[list[Seen]]], folder: Path, strategy: str) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_the_adapter_is_whole_and_loads(
+    together: dict[str, list[list[Seen]]], alone: Callable[[str], list[Evaluation]], folder: Path, strategy: str
+) -> None:
+    assert together and alone("plain")
+    assert_same_adapter(folder / strategy / "whole", folder / "alone" / "plain", 1e-4)
+
+
+@pytest.mark.slow
+def test_the_adapter_over_a_shared_nf4_base_is_whole_and_loads(
+    together_in_low_precision: dict[str, list[list[Seen]]], alone: Callable[[str], list[Evaluation]], folder: Path
+) -> None:
+    assert together_in_low_precision and alone("nf4")
+    assert_same_adapter(folder / "nf4" / "whole", folder / "alone" / "nf4", 2e-2)
+
+
+def assert_same_adapter(place: Path, expected: Path, close: float) -> None:
     import torch
     from peft import AutoPeftModelForCausalLM
     from safetensors.torch import load_file
 
-    assert together
-    AutoPeftModelForCausalLM.from_pretrained(str(folder / strategy / "whole" / "adapter"))
-    mine, theirs = (
-        load_file(folder / place / "adapter" / "adapter_model.safetensors")
-        for place in (f"{strategy}/whole", "alone/nf4" if strategy == "nf4" else "alone/plain")
-    )
+    AutoPeftModelForCausalLM.from_pretrained(str(place / "adapter"))
+    mine, theirs = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (place, expected))
     assert mine.keys() == theirs.keys()
-    close = 1e-4 if strategy != "nf4" else 2e-2
     assert all(torch.allclose(mine[name].float(), theirs[name].float(), atol=close) for name in mine)
 
 

@@ -35,7 +35,7 @@ MOST_LOG_BYTES = 2**16
 """Of a trial's log, passed on at a time; a library that says more between two reports is read in the run folder."""
 
 
-class TrialRow:
+class Trial:
     """The actor behind a row. Its class is what the dashboard calls it."""
 
     def __init__(self, title: str, about: Sequence[str], log: str) -> None:
@@ -109,7 +109,7 @@ class DashboardRows:
                 del self._waiting[number]
                 with self._dropped():
                     about = [*self.about, f"log    {waiting.log}"]
-                    made = ray.remote(TrialRow).options(num_cpus=0, max_restarts=0)
+                    made = ray.remote(Trial).options(num_cpus=0, max_restarts=0)
                     self._shown[number] = made.remote(waiting.title, about, waiting.log)
 
     def clear(self) -> None:

@@ -91,9 +91,9 @@ def rows_of(batch: Any) -> int:
 @pytest.mark.parametrize(
     ("most", "steps_whole", "told"),
     [
-        (lambda batch: len(batch.segments) <= 2, 0, "a pass has"),
+        pytest.param(lambda batch: len(batch.segments) <= 2, 0, "a pass has", marks=pytest.mark.slow),
         (lambda batch: len(batch.segments) <= 1, 3, "a pass has"),
-        (lambda batch: rows_of(batch) <= 3, 0, "a pass has"),
+        pytest.param(lambda batch: rows_of(batch) <= 3, 0, "a pass has", marks=pytest.mark.slow),
         (lambda batch: rows_of(batch) <= 1, 2, "a pass has"),
     ],
     ids=["two slots", "one slot, later", "a few rows", "one row, later"],

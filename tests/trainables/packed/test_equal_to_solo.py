@@ -55,8 +55,10 @@ def test_losses(bench: Bench, together: dict[int, list[Evaluation]], slot: int) 
     assert_same(together[slot], bench.solo(NEIGHBOURS[slot], seed=slot))
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("max_length", [64, 20], ids=["whole rows", "truncated rows"])
+@pytest.mark.parametrize(
+    ("max_length", "fixed"),
+    [(20, True), *(pytest.param(*both, marks=pytest.mark.slow) for both in ((20, False), (64, False), (64, True)))],
+)
 def test_filler_is_no_part_of_a_trial(
     sft_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_length: int, fixed: bool
 ) -> None:
@@ -223,7 +225,7 @@ def draw(chance: random.Random) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_any_neighbours_with_any_comings_and_goings(bench: Bench, tmp_path: Path, seed: int) -> None:
     """Every trial that is not taken away is its solo run; what was reported of the others was theirs too."""
     chance = random.Random(seed)
