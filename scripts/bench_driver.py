@@ -128,7 +128,7 @@ def _read(folder: Path) -> tuple[list[float], list[float], list[float | None]]:
             began.append(event.time)
         elif event.event is Kind.ENDED:
             ended.append(event.time)
-            losses.append(event.best_eval_loss)
+            losses.append((event.best or {}).get("eval_loss"))
     return began, ended, losses
 
 

@@ -112,7 +112,7 @@ def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
         "wall_s": wall,
         "trials": job["trials"],
         "tokens": sum(t.tokens or 0 for t in trials),
-        "losses": [t.eval_loss for t in trials],
+        "losses": [t.value for t in trials],
         "params": [t.params for t in trials],
         "seconds": [t.points[-1].seconds for t in trials],
         "peak_bytes": max(peaks, default=None),

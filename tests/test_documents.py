@@ -339,7 +339,7 @@ def test_the_table_of_json_names_every_key(folder: Path, capsys: pytest.CaptureF
         return set(json.loads(capsys.readouterr().out))
 
     search = set(next(names for cell, names in said.items() if cell.startswith("`search`"))) - {
-        "params", "trial", "eval_loss",
+        "params", "trial", "eval_loss", "metrics",
     }  # fmt: skip
     assert keys("status", "first") == search | set(said["`status`"]) - {"search"}
     assert keys("show", "first", "1") == {*row, *said["`show`"]}

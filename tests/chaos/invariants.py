@@ -104,7 +104,7 @@ def check_study(folder: Path, record: SearchRecord) -> None:
         mine = record.trials[theirs.number]
         assert theirs.state.name == told(mine), f"trial {theirs.number} is {theirs.state.name}, and {mine.ending}"
         if theirs.state.name == "COMPLETE":
-            assert theirs.value == mine.best_eval_loss
+            assert theirs.value == mine.best_value
         assert all(math.isfinite(value) for value in theirs.intermediate_values.values())
 
 
@@ -134,9 +134,9 @@ def check_best(folder: Path, record: SearchRecord) -> None:
     if best is None:
         assert not (folder / "best" / "manifest.json").exists()
         return
-    assert best.best_eval_loss is not None and math.isfinite(best.best_eval_loss)
+    assert best.best_value is not None and math.isfinite(best.best_value)
     manifest = json.loads((folder / "best" / "manifest.json").read_text())
-    assert (manifest["trial"], manifest["eval_loss"]) == (best.number, best.best_eval_loss)
+    assert (manifest["trial"], manifest["eval_loss"]) == (best.number, best.best_value)
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((folder / "best" / name).read_bytes()).hexdigest() == digest, name
     weights = folder / "best" / "adapter_model.safetensors"
@@ -144,7 +144,7 @@ def check_best(folder: Path, record: SearchRecord) -> None:
         with safe_open(str(weights), framework="numpy") as file:
             assert all(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
     else:
-        assert json.loads((folder / "best" / "adapter.json").read_text())["loss"] == best.best_eval_loss
+        assert json.loads((folder / "best" / "adapter.json").read_text())["loss"] == best.best_value
     # `beside` is where the second process of tests/programs/crew.py has its own files
     states = [p for p in (folder / "adapters").glob("**/state/*") if "beside" not in p.parts]
     assert not states, f"of trials that have ended: {states}"

@@ -315,7 +315,7 @@ def test_numbers_that_make_no_sense(path: Path, tmp_path: Path, number: float) -
         more: dict[str, Any] = {}
         details = dict(event.details)
         if event.event is Kind.EVALUATION:
-            more = {"eval_loss": float(number)}
+            more = {"metrics": {"eval_loss": float(number)}}
             details |= {"train_loss": number, "seconds": number}
             if whole is not None:
                 more |= {"step": whole, "tokens": whole}
@@ -342,6 +342,9 @@ LINES = {
     "true": '{"event":"started","number":true}',
     "text": '{"event":"evaluation","number":0,"step":"seven"}',
     "list": '{"event":"evaluation","number":0,"eval_loss":[4]}',
+    "metrics": '{"event":"evaluation","number":0,"metrics":{"eval_loss":[4]}}',
+    "objectives": '{"event":"search","details":{"objectives":[{"name":"a","direction":"up"}]}}',
+    "no objectives": '{"event":"search","details":{"objectives":[]}}',
     "time": '{"event":"note","time":1e300}',
     "no time": '{"event":"note","time":"NaN"}',
     "details": '{"event":"search","details":[1]}',

@@ -25,14 +25,14 @@ def course() -> Events:
         Event(Kind.SEARCH, 0.0),
         of(Kind.STARTED, 0),
         of(Kind.SETUP, 0),
-        of(Kind.EVALUATION, 0, step=3, eval_loss=2.0),
+        of(Kind.EVALUATION, 0, step=3, metrics={"eval_loss": 2.0}),
         of(Kind.STARTED, 1),
         of(Kind.SETUP, 1),
         of(Kind.RETRY, 0, reason="infrastructure"),
         of(Kind.ENDED, 1, status="failed", reason="error"),
         of(Kind.STARTED, 0, 2),
         of(Kind.SETUP, 0, 2, details={"resumed_step": 3}),
-        of(Kind.EVALUATION, 0, 2, step=6, eval_loss=1.0),
+        of(Kind.EVALUATION, 0, 2, step=6, metrics={"eval_loss": 1.0}),
         of(Kind.ENDED, 0, 2, status="completed", reason="budget"),
     ]
 

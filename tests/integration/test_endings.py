@@ -39,8 +39,8 @@ def states(outcome: Outcome) -> list[str]:
 def assert_consistent(outcome: Outcome) -> None:
     """Ledger, folded record and study say the same, and nobody is left running."""
     record = SearchRecord.fold(read_ledger(outcome.path / "trials.jsonl"))
-    assert {n: (t.status, t.reason, t.best_eval_loss) for n, t in record.trials.items()} == {
-        n: (t.status, t.reason, t.best_eval_loss) for n, t in outcome.record.trials.items()
+    assert {n: (t.status, t.reason, t.best_value) for n, t in record.trials.items()} == {
+        n: (t.status, t.reason, t.best_value) for n, t in outcome.record.trials.items()
     }
     assert sorted(record.trials) == list(range(len(record.trials)))
     trials = study_of(outcome).trials
@@ -49,7 +49,7 @@ def assert_consistent(outcome: Outcome) -> None:
     for trial in trials:
         mine = record.trials[trial.number]
         if mine.status is Status.COMPLETED:
-            assert trial.state.name == "COMPLETE" and trial.value == mine.best_eval_loss
+            assert trial.state.name == "COMPLETE" and trial.value == mine.best_value
         elif mine.status is Status.PRUNED:
             assert trial.state.name == "PRUNED"
             assert all(math.isfinite(v) for v in trial.intermediate_values.values())
@@ -65,13 +65,13 @@ def test_a_search_stops_trials_at_rungs_and_finds_a_better_one(toy: Toy) -> None
     assert counts["rung"] >= 1 and counts["budget"] >= 1
     recipe, best = outcome.record.recipe, outcome.record.best
     assert recipe and recipe.reason is Reason.BUDGET, "the recipe always runs its whole budget"
-    assert best and best.best_eval_loss < recipe.best_eval_loss  # type: ignore[operator]
+    assert best and best.best_value < recipe.best_value  # type: ignore[operator]
     assert outcome.record.trials[0].params == {"learning_rate": 1e-3}
     pruned = [t for t in outcome.record.trials.values() if t.reason is Reason.RUNG]
     assert all("rung" in t.message and "needed" in t.message for t in pruned)
     manifest = json.loads((outcome.path / "best" / "manifest.json").read_text())
-    assert manifest["eval_loss"] == best.best_eval_loss
-    assert json.loads((outcome.path / "best" / "adapter.json").read_text())["loss"] == best.best_eval_loss
+    assert manifest["eval_loss"] == best.best_value
+    assert json.loads((outcome.path / "best" / "adapter.json").read_text())["loss"] == best.best_value
     kept = {int(p.name) for p in (outcome.path / "adapters").iterdir()}
     assert len(kept) <= 3 and best.number in kept
     pids = {t.setup["pid"] for t in outcome.record.trials.values()}
@@ -176,14 +176,14 @@ def test_a_fault_found_while_preparing_halts_the_search(toy: Toy) -> None:
 
 def test_a_resume_adds_trials_and_repeats_none_wherever_the_run_lies(toy: Toy, tmp_path: Path) -> None:
     first = toy(search__num_trials=4)
-    before = {n: (t.trial, t.best_eval_loss) for n, t in first.record.trials.items()}
+    before = {n: (t.trial, t.best_value) for n, t in first.record.trials.items()}
     with pytest.raises(InputError, match="already there"):
         toy(search__num_trials=4)
     with pytest.raises(InputError, match="already has 4 trials"):
         resume_search(tmp_path, "toy", num_trials=3)
     second = resume_search(tmp_path, "toy", num_trials=9)
     assert second.exit_code == 0 and len(second.record.ended) == 9
-    assert {n: (t.trial, t.best_eval_loss) for n, t in second.record.trials.items() if n < 4} == before
+    assert {n: (t.trial, t.best_value) for n, t in second.record.trials.items() if n < 4} == before
     assert_consistent(second)
     started = [e.number for e in read_ledger(second.path / "trials.jsonl") if e.event is Kind.STARTED]
     assert sorted(started) == list(range(9)), "each trial was started once"

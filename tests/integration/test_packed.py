@@ -53,7 +53,7 @@ def test_packed_trials_have_the_losses_of_unpacked_ones(ray: None, tmp_path: Pat
         assert other.params == trial.params
         assert [p.step for p in other.points] == [p.step for p in trial.points]
         for mine, theirs in zip(other.points, trial.points, strict=True):
-            assert mine.eval_loss == pytest.approx(theirs.eval_loss, abs=1e-5)
+            assert mine.value == pytest.approx(theirs.value, abs=1e-5)
             assert mine.train_loss == pytest.approx(theirs.train_loss, abs=1e-4)
     assert (tmp_path / "packed" / "best" / "adapter_model.safetensors").is_file()
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_packed_runs_beside_the_packed_ones(ray: None, tmp_path: 
     for number, trial in alone.trials.items():
         other = mixed.trials[number]
         assert (other.params, other.reason) == (trial.params, Reason.BUDGET)
-        assert other.eval_loss == pytest.approx(trial.eval_loss, abs=1e-4)
+        assert other.value == pytest.approx(trial.value, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_an_engine_that_dies_takes_no_trial_with_it(alone: SearchRecord, tmp_pat
     assert any(trial.attempt > 1 for trial in record.ended)
     assert any(trial.setup.get("resumed_step") for trial in record.ended)
     for number, trial in alone.trials.items():
-        assert record.trials[number].eval_loss == pytest.approx(trial.eval_loss, abs=1e-4)
+        assert record.trials[number].value == pytest.approx(trial.value, abs=1e-4)
 
 
 def _wait_for(process: subprocess.Popen[str], ledger: Path, event: str, count: int) -> None:

@@ -151,7 +151,7 @@ def test_a_search_of_two_processes_a_trial(tmp_path: Path, killed: bool) -> None
         alone = trained_alone(tmp_path / "two", record, number)
         assert [(p.step, p.tokens) for p in trial.points] == [(e.step, e.tokens) for e in alone]
         for mine, theirs in zip(trial.points, alone, strict=True):
-            assert mine.eval_loss == pytest.approx(theirs.eval_loss, abs=1e-5)
+            assert mine.value == pytest.approx(theirs.eval_loss, abs=1e-5)
             assert mine.train_loss == pytest.approx(theirs.train_loss, abs=1e-5)
     assert _loads(tmp_path / "two" / "best") > 0
 

@@ -116,7 +116,7 @@ def test_a_trials_reports_are_tasks_and_its_log_is_behind_its_row(watched: Watch
     def last() -> str:
         """The last report on record. The step that was under way at the pause may still come, and no other."""
         point = watched.record.trials[0].points[-1]
-        return f"step {point.step}/100 · {point.eval_loss:.4g}"
+        return f"step {point.step}/100 · {point.value:.4g}"
 
     until(lambda: f"trial 0 · {last()}" in tasks())
     row = next(row for row in rows(watched) if row["repr_name"].startswith("trial 0 "))
@@ -199,8 +199,8 @@ def test_prometheus_reads_the_gauges_with_the_shipped_configuration(watched: Wat
         it is a loss that the trial had before, and never another."""
         found, trials = losses(), watched.record.trials
         for number, loss in found.items():
-            assert loss in [pytest.approx(point.eval_loss) for point in trials[number].points]
-        return found == pytest.approx({number: trial.eval_loss for number, trial in trials.items()})
+            assert loss in [pytest.approx(point.value) for point in trials[number].points]
+        return found == pytest.approx({number: trial.value for number, trial in trials.items()})
 
     try:
         until(shown)

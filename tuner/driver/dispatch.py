@@ -118,7 +118,7 @@ class Dispatcher:
             trial.params,
             trial.distributions,
             {"by": trial.added_by} if trial.added_by else {},
-            Resume(trial.step, trial.best_eval_loss, folders),
+            Resume(trial.step, trial.best_value, folders),
         )
 
     def _new(self, added: Addition | None) -> _Next | None:

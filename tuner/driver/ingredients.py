@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.config import Experiment
-from tuner.contract import PROGRAMS, InputError
+from tuner.contract import PROGRAMS, InputError, Objective
 from tuner.results import sameness
 from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder
@@ -58,6 +58,20 @@ def require_same(
                         "whether the base is the same cannot be told")  # fmt: skip
     found = list(sameness.changes(before, now))
     return (*notes, *sameness.require_same(found, where=where, since=since, remedy=remedy, accept=accept))
+
+
+def require_same_objective(record: SearchRecord, objective: Objective, folder: RunFolder) -> None:
+    """Raises InputError where the search began with another objective than its program has now: the values of both
+    cannot be compared."""
+    began = record.objective
+    if record.trials and (objective.name, objective.direction) != (began.name, began.direction):
+        raise InputError(
+            f"the search began to {began.direction} {began.name}, and its program now says to {objective.direction} "
+            f"{objective.name}",
+            where=str(folder.path),
+            expected="a program whose first objective is still the same",
+            remedy="put the program's OBJECTIVES back, or start a new search under another name",
+        )
 
 
 def other_precision(record: SearchRecord, number: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.config import Experiment, dump_resolved
-from tuner.contract import Budget, Group, InputError, Program
+from tuner.contract import EVAL_LOSS, Budget, Group, InputError, Objective, Program, checked_objectives
 from tuner.scheduling.algorithms import registered
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_values
@@ -36,6 +36,8 @@ class Plan:
     eval_every: float
     recipe: Mapping[str, Any]
     notes: tuple[str, ...]
+    objectives: tuple[Objective, ...] = (EVAL_LOSS,)
+    """What the program measures: first what the search makes better, then what is shown beside it."""
     trials_per_gpu: int | str = 1
     mixed: bool = False
     unasked: bool = False
@@ -142,6 +144,7 @@ def make_plan(experiment: Experiment) -> Plan:
         warmup=_longest_warmup(program, experiment, space),
         eval_every=_eval_every(program.eval_every(experiment.settings), budget),
         recipe=recipe.params,
+        objectives=_objectives(program, experiment),
         notes=(
             *experiment.notes,
             *program.notes(experiment.settings, frozenset(space.parameters)),
@@ -160,6 +163,17 @@ def make_plan(experiment: Experiment) -> Plan:
         if why := plan.spreads(point):
             raise why
     return plan
+
+
+def _objectives(program: type[Program], experiment: Experiment) -> tuple[Objective, ...]:
+    try:
+        return checked_objectives(getattr(program, "OBJECTIVES", (EVAL_LOSS,)))
+    except ValueError as error:
+        raise InputError(
+            f"the program {experiment.program} names no objectives that can be searched by: {error}",
+            where="run.program",
+            expected='OBJECTIVES = (Objective("eval_loss", direction="minimize"),), say',
+        ) from error
 
 
 @dataclass(frozen=True)

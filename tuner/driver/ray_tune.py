@@ -12,7 +12,7 @@ from ray import tune
 from ray.tune import Stopper
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
-from tuner.contract import EVAL_LOSS, Preparation, Verdict
+from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
 from tuner.driver import control, draining
 from tuner.driver.disk_guard import DiskGuard
@@ -105,6 +105,7 @@ def run_trials(
             num_trials=experiment.search.num_trials,
             seed=experiment.search.seed,
             recipe=plan.recipe,
+            objective=record.objective,
             records=record.trials.values(),
         )
 
@@ -129,7 +130,7 @@ def run_trials(
     note = partial(_note, ledger)
     manager.every(nodes.LOOK_EVERY_S, nodes.Nodes(experiment.run.address, stop.fail_with, note).turn)
     history = ((t.number, readings(t)) for t in record.trials.values())
-    judge = Judge(make_algorithm(experiment.scheduler, ladder, EVAL_LOSS), history)
+    judge = Judge(make_algorithm(experiment.scheduler, ladder, record.objective), history)
     scheduler = TuneScheduler(judge, manager)
     if record.num_trials <= record.num_ended:
         return None

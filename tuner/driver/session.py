@@ -121,9 +121,9 @@ def resume_search(
                 "address": address or experiment.run.address,
             }
             experiment = replace(experiment, run=experiment.run.model_copy(update=place))
-            search = _Search(
-                make_plan(experiment), folder, lock, listeners, signals, record, leaving, accept=accept_changes
-            )
+            plan = make_plan(experiment)
+            ingredients.require_same_objective(record, plan.objectives[0], folder)
+            search = _Search(plan, folder, lock, listeners, signals, record, leaving, accept=accept_changes)
         except Exception as error:
             lock.release()
             if isinstance(error, OSError) and (refusal := refused_by_disk(error, folder.path)) is not None:
@@ -369,6 +369,7 @@ class _Search:
         return {
             "name": self._folder.name,
             "num_trials": experiment.search.num_trials,
+            "objectives": [objective.to_dict() for objective in self._plan.objectives],
             "workers": resources.workers,
             "slots": resources.slots,
             "cpus_per_trial": resources.cpus,

@@ -7,7 +7,6 @@ next is `dispatch.py`'s; what state an attempt is in, `attempts.py`'s.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
@@ -208,14 +207,15 @@ class TrialManager:
         self._disk.require_here()  # else the adapter lies where the folder was, and nobody will find it
         number = attempt.number
         trial = self._record.trials[number]
-        losses = [v for v in (trial.best_eval_loss, evaluation.eval_loss) if v is not None and math.isfinite(v)]
+        objective, metrics = self._record.objective, evaluation.metrics
+        value = metrics.get(objective.name)
         self._append(
             Kind.EVALUATION,
             attempt,
             step=evaluation.step,
             tokens=evaluation.tokens,
-            eval_loss=evaluation.eval_loss,
-            best_eval_loss=min(losses, default=None),
+            metrics=metrics,
+            best={objective.name: objective.best_of((trial.best_value, value))},
             details={
                 "resource": resource,
                 "train_loss": evaluation.train_loss,
@@ -225,9 +225,9 @@ class TrialManager:
                 **({"verdict": _words(verdict)} if verdict else {}),
             },
         )
-        loss = "no loss" if evaluation.eval_loss is None else f"{evaluation.eval_loss:.4g}"
-        self._dashboard.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {loss}")
-        self._study.call(lambda study: study.report(number, resource, evaluation.eval_loss))
+        told = f"no {objective.noun}" if value is None else f"{value:.4g}"
+        self._dashboard.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {told}")
+        self._study.call(lambda study: study.report(number, resource, value))
         if verdict is not None:
             self._end(number, verdict)
 
@@ -343,13 +343,13 @@ class TrialManager:
             attempt=trial.attempt,
             step=trial.step,
             tokens=trial.tokens,
-            best_eval_loss=trial.best_eval_loss,
+            best={trial.objective.name: trial.best_value},
             status=str(verdict.status),
             reason=str(verdict.reason),
             details={key: value for key, value in details.items() if value},
         )
         self._over(number, state)
-        self._study.call(lambda study: study.tell(number, verdict, trial.best_eval_loss))
+        self._study.call(lambda study: study.tell(number, verdict, trial.best_value))
         drop_state(self._folder, number)
         drop_surplus(self._folder, self._record, self._keep_adapters, ended=number)
         self.stop.halt_with(self._streak.ended(number, verdict))
@@ -357,7 +357,7 @@ class TrialManager:
 
 def readings(trial: TrialRecord) -> list[Reading]:
     """A trial's curve as rules and rungs see it."""
-    return [Reading(point.resource, point.eval_loss) for point in trial.points]
+    return [Reading(point.resource, point.value) for point in trial.points]
 
 
 def _words(verdict: Verdict) -> dict[str, str]:

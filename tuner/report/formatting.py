@@ -57,8 +57,8 @@ def _power(x: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def loss(x: float | None) -> str:
-    """A validation loss with three decimals, more where it is small, "-" where there is none."""
+def measured(x: float | None) -> str:
+    """A measured value, a loss say, with three decimals, more where it is small, "-" where there is none."""
     if x is None:
         return "-"
     if not math.isfinite(x) or abs(x) >= 10_000:

@@ -9,14 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from tuner.results import earlier_keys
 from tuner.results.ledger import Event
-from tuner.results.records import SearchRecord, TrialRecord
+from tuner.results.records import Point, SearchRecord, TrialRecord
 
 
 def search_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
     """The result of a search, the object that `search --json` ends with. path: the run folder; text where it is on a
     cluster and cannot be looked at from here."""
-    best, recipe = record.best, record.recipe
+    best = record.best
+    begun = record.recipe.best_metrics if record.recipe else {}
     folder = f"{path}/best"
     there = Path(folder).is_dir() if isinstance(path, Path) else record.finished
     return {
@@ -28,10 +30,12 @@ def search_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
         and {
             "trial": best.number,
             "params": best.params,
-            "eval_loss": best.best_eval_loss,
+            **earlier_keys.last(best.best_metrics),
+            "metrics": best.best_metrics,
             "path": folder if there else None,
         },
-        "recipe": {"eval_loss": recipe.best_eval_loss if recipe else None},
+        "recipe": {**earlier_keys.last(begun), "metrics": begun},
+        "objectives": [objective.to_dict() for objective in record.objectives],
         "tokens": record.tokens,
         "wall_s": round(record.wall_s, 3),
     }
@@ -65,8 +69,14 @@ def trial_json(trial: TrialRecord) -> dict[str, Any]:
         "adapter": trial.adapter,
         "started": trial.started,
         "ended": trial.ended,
-        "points": [asdict(point) for point in trial.points],
+        "points": [_point(point) for point in trial.points],
     }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    values = asdict(point)
+    del values["value"]  # one of the metrics
+    return {**earlier_keys.last(point.metrics), **values}
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:
@@ -78,8 +88,9 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "reason": str(trial.reason) if trial.reason else None,
         "step": trial.step,
         "max_steps": trial.max_steps,
-        "eval_loss": trial.eval_loss,
-        "best_eval_loss": trial.best_eval_loss,
+        **earlier_keys.last_and_best(trial.metrics, trial.best_metrics),
+        "metrics": trial.metrics,
+        "best_metrics": trial.best_metrics,
     }
 
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Mapping
 from typing import IO
 
-from tuner.contract import METRIC
 from tuner.report import formatting as words
 from tuner.report import standing
 from tuner.report.lines import clean, for_stream, line, plain
@@ -103,7 +102,7 @@ class PlainView:
         return f"search {record.name}: {words.plural(record.num_trials, 'trial')}{on}{again}"
 
     def _of_trial(self, event: Event, trial: TrialRecord) -> list[str]:
-        name = f"trial {trial.number}"
+        record, name = self._record, f"trial {trial.number}"
         match event.event:
             case Kind.STARTED:
                 mark = mark_of(trial)
@@ -119,17 +118,24 @@ class PlainView:
                 if last.is_finite and not due:
                     return []
                 self._told[trial.number] = event.time
-                train = f", train loss {words.loss(last.train_loss)}" if last.train_loss is not None else ""
-                return [f"{name}: step {standing.place(trial)}, {METRIC} {words.loss(last.eval_loss)}{train}"]
+                train = f", train loss {words.measured(last.train_loss)}" if last.train_loss is not None else ""
+                told = metrics_text(record, last.metrics)
+                return [f"{name}: step {standing.place(trial)}, {told}{train}"]
             case Kind.ENDED:
-                loss = f", {METRIC} {words.loss(trial.best_eval_loss)}" if trial.is_usable else ""
-                said = [f"{name} {clean(trial.ending)}{loss}"]
+                told = f", {metrics_text(record, trial.best_metrics)}" if trial.is_usable else ""
+                said = [f"{name} {clean(trial.ending)}{told}"]
                 return said + ([f"  try: {clean(trial.remedy)}"] if trial.remedy else [])
             case Kind.INTERRUPTED:
                 return [f"{name} interrupted: a resume goes on with it"]
             case Kind.RETRY:
                 return [f"{name} is tried again: {clean(trial.retry)}"]
         return []
+
+
+def metrics_text(record: SearchRecord, metrics: Mapping[str, float | None]) -> str:
+    """ "eval_loss 4.312": the objectives of a search, as far as they were measured; the first one always."""
+    shown = [o.name for o in record.objectives if o is record.objective or metrics.get(o.name) is not None]
+    return ", ".join(f"{name} {words.measured(metrics.get(name))}" for name in shown)
 
 
 def params_text(params: Mapping[str, object], labels: Mapping[str, str] | None = None) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from tuner.contract import Reason, Status
+from tuner.contract import Objective, Reason, Status
 from tuner.report import formatting as words
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 
 
 def leader(record: SearchRecord) -> TrialRecord | None:
-    """The lowest loss so far among trials that ended usable or are running."""
-    contenders = [t for t in record.trials.values() if t.best and (t.is_usable or not t.has_ended)]
-    return min(contenders, key=lambda t: t.best_eval_loss or 0.0, default=None)
+    """The trial with the best value so far among those that ended usable or are running."""
+    contenders = (t for t in record.trials.values() if t.is_usable or not t.has_ended)
+    return record.objective.best(contenders, lambda trial: trial.best_value)
 
 
 def so_far(record: SearchRecord) -> str:
-    """ "trial 9: 4.312, 11.5% below the recipe's 4.874" while the search runs; "" before the first loss."""
+    """ "trial 9: 4.312, 11.5% below the recipe's 4.874" while the search runs; "" before the first value."""
     best = leader(record)
     return against_recipe(record, best) if best else ""
 
@@ -26,7 +26,7 @@ def at_the_end(record: SearchRecord) -> str:
         return ""
     if best.number == RECIPE:
         others = sum(t.is_usable for t in record.trials.values()) > 1
-        return f"trial {RECIPE}, the recipe: {words.loss(best.best_eval_loss)}" + (
+        return f"trial {RECIPE}, the recipe: {words.measured(best.best_value)}" + (
             "; no trial beat the recipe" if others else ""
         )
     sentence = against_recipe(record, best)
@@ -36,24 +36,32 @@ def at_the_end(record: SearchRecord) -> str:
 
 
 def against_recipe(record: SearchRecord, best: TrialRecord) -> str:
-    """A trial's loss and how far it lies below the recipe's."""
-    own = words.loss(best.best_eval_loss)
+    """A trial's best value and how far it lies below or above the recipe's."""
+    own = words.measured(best.best_value)
     recipe = record.recipe
     if best.number == RECIPE:
         return f"trial {RECIPE}, the recipe: {own}"
     head = f"trial {best.number}: {own}"
-    if recipe is None or recipe.best_eval_loss is None or best.best_eval_loss is None:
+    if recipe is None or recipe.best_value is None or best.best_value is None:
         return head + (f"; the recipe {recipe.ending}" if recipe and recipe.has_ended and not recipe.is_usable else "")
     if recipe.has_ended and not recipe.is_usable:
         return f"{head}; the recipe itself {recipe.ending}"
-    gain = 1 - best.best_eval_loss / recipe.best_eval_loss if recipe.best_eval_loss else 0.0
-    side = f"{words.percent(gain)} below" if gain >= 0 else f"{words.percent(-gain)} above"
-    sentence = f"{head}, {side} the recipe's {words.loss(recipe.best_eval_loss)}"
+    sentence = f"{head}, {_side(record.objective, best.best_value, recipe.best_value)} the recipe's "
+    sentence += words.measured(recipe.best_value)
     if not recipe.has_ended:
         return f"{sentence} so far"
-    if recipe.reason is Reason.RUNG:  # its number is then an early one: the reader must know that it might have fallen
+    if recipe.reason is Reason.RUNG:  # an early number: the reader must know that it might have got better
         sentence += f" (stopped at step {place(recipe)})"
     return sentence
+
+
+def _side(objective: Objective, value: float, recipe: float) -> str:
+    """ "11.5% below": where a value lies from the recipe's. Equal ones lie on the side that is better."""
+    side = "below" if value < recipe or (value == recipe and objective.falls) else "above"
+    gain = objective.gain(value, recipe)
+    if gain is None:  # nothing is a share of 0
+        return side if value != recipe else "like"
+    return f"{words.percent(abs(gain))} {side}"
 
 
 def place(trial: TrialRecord) -> str:

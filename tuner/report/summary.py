@@ -88,7 +88,9 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
     if best:
         out += labelled("best", best, width, "best")
     elif not is_halted(record) and record.ended:
-        out += labelled("best", "none: no trial ended with a validation loss that can be compared", width, "bad")
+        out += labelled(
+            "best", f"none: no trial ended with {_a(record.objective.title)} that can be compared", width, "bad"
+        )
     if best and place.kept:
         out += labelled("kept", f"{place.folder}/best: {', '.join(place.kept)}", width)
     out += _failed(record, place, width)
@@ -106,6 +108,10 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
     if place.log and not best:
         out += labelled("log", place.log, width)
     return out
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiouAEIOU" else f"a {noun}"
 
 
 def _culprit(record: SearchRecord) -> TrialRecord | None:

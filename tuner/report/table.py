@@ -1,7 +1,8 @@
 """The leaderboard: a row a trial, fitted to the terminal's width.
 
 What does not fit is given up in this order: the ending's details, long headings, the ending's status word, parameters
-from the last one on, the step, the curve. A row is never wrapped, and what is left out is named beneath the table.
+from the last one on, what is measured beside the objective, the step, the curve. A row is never wrapped, and the
+parameters that are left out are named beneath the table.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.contract import Reason, Status
+from tuner.contract import Objective, Reason, Status
 from tuner.report import formatting as words
 from tuner.report.curve import WIDTH, Scale, sparkline
 from tuner.report.lines import Line, Span, clean, crop, folded, line, pad, shorten, width_of
@@ -31,10 +32,13 @@ BAR_WIDTH = 10
 
 @dataclass(frozen=True)
 class _Form:
-    """One way to fit the table: how many parameters, how much of the ending, short headings, step and curve or not."""
+    """One way to fit the table: how many parameters, how much of the ending, short headings, step and curve or not.
+
+    measured: how many objectives."""
 
     parameters: int
     ending: int
+    measured: int
     tight: bool = False
     step: bool = True
     curve: bool = True
@@ -128,17 +132,19 @@ class _Table:
         powers = {n for n in names if any(words.is_scientific(t.params.get(n)) for t in trials)}
         self._values = [[_value(t, name, name in powers) for name in names] for t in trials]
         self._steps = [place(t) if t.points or t.max_steps else "-" for t in trials]
-        self._losses = [words.loss(shown_loss(t)) for t in trials]
+        self._objectives = [objective.heading for objective in record.objectives]
+        self._measured = [[words.measured(value) for value in shown_values(t, record.objectives)] for t in trials]
         self._curves = [sparkline(t.points, scale) for t in trials]
         self._number_width = max(3, *(len(str(t.number)) for t in trials))
 
     def fit(self, width: int) -> _Form:
-        n = len(self._heads)
-        forms = [_Form(n, 0), _Form(n, 1), _Form(n, 1, tight=True), _Form(n, 2, tight=True)]
-        forms += [_Form(kept, 2, tight=True) for kept in range(n - 1, 0, -1)]
-        last = _Form(min(1, n), 2, tight=True)
+        n, all_ = len(self._heads), len(self._objectives)
+        forms = [_Form(n, 0, all_), _Form(n, 1, all_), _Form(n, 1, all_, tight=True), _Form(n, 2, all_, tight=True)]
+        forms += [_Form(kept, 2, all_, tight=True) for kept in range(n - 1, 0, -1)]
+        forms += [_Form(min(1, n), 2, kept, tight=True) for kept in range(all_ - 1, 0, -1)]
+        last = _Form(min(1, n), 2, 1, tight=True)
         forms += [replace(last, step=False), replace(last, step=False, curve=False)]
-        forms.append(_Form(0, 2, tight=True, step=False, curve=False))
+        forms.append(_Form(0, 2, 1, tight=True, step=False, curve=False))
         return next((form for form in forms if self._needed(form) <= width), forms[-1])
 
     def _needed(self, form: _Form) -> int:
@@ -157,7 +163,7 @@ class _Table:
         ]
 
     def _left_width(self, form: _Form) -> int:
-        parts = [self._number_width, *self._columns(form), self._loss_width]
+        parts = [self._number_width, *self._columns(form), *self._measured_widths(form)]
         parts += [self._step_width] if form.step else []
         parts += [WIDTH] if form.curve else []
         return sum(parts) + len(GAP) * len(parts)
@@ -166,16 +172,17 @@ class _Table:
     def _step_width(self) -> int:
         return max(4, *(len(s) for s in self._steps))
 
-    @property
-    def _loss_width(self) -> int:
-        return max(len("eval loss"), *(len(s) for s in self._losses))
+    def _measured_widths(self, form: _Form) -> list[int]:
+        """The first objective's column, and those of the others that are shown."""
+        headings = self._objectives[: form.measured]
+        return [max(len(head), *(len(row[i]) for row in self._measured)) for i, head in enumerate(headings)]
 
     def lines(self, form: _Form, width: int) -> list[Line]:
-        columns = self._columns(form)
+        columns, measured = self._columns(form), self._measured_widths(form)
         head = [pad("#", self._number_width, right=True)]
         head += [pad(h, w) for h, w in zip(self._headings(form), columns, strict=True)]
         head += [pad("step", self._step_width)] if form.step else []
-        head += [pad("eval loss", self._loss_width)]
+        head += [pad(name, w) for name, w in zip(self._objectives, measured, strict=False)]
         head += [pad("curve", WIDTH)] if form.curve else []
         out = [crop(line((GAP.join([*head, "ending"]), "head")), width)]
         for index, trial in enumerate(self._trials):
@@ -183,7 +190,8 @@ class _Table:
             cells: list[Span] = [(pad(str(trial.number), self._number_width, right=True), style)]
             cells += [(pad(v, w), style) for v, w in zip(self._values[index], columns, strict=False)]
             cells += [(pad(self._steps[index], self._step_width), style)] if form.step else []
-            cells += [(pad(self._losses[index], self._loss_width), self._loss_style(trial))]
+            best = self._value_style(trial)
+            cells += [(pad(v, w), best) for v, w in zip(self._measured[index], measured, strict=False)]
             cells += [(pad(self._curves[index], WIDTH), style or "bar")] if form.curve else []
             row = [span for cell in cells for span in (cell, (GAP, ""))]
             room = width - self._left_width(form)
@@ -211,7 +219,7 @@ class _Table:
             return "run"
         return "" if trial.status is Status.COMPLETED else "dim"
 
-    def _loss_style(self, trial: TrialRecord) -> str:
+    def _value_style(self, trial: TrialRecord) -> str:
         return self._row_style(trial) if trial is self._best or trial.status is not Status.COMPLETED else "strong"
 
 
@@ -221,9 +229,11 @@ def _value(trial: TrialRecord, name: str, scientific: bool) -> str:
     return shorten(clean(words.value(trial.params[name], scientific)), VALUE_WIDTH)
 
 
-def shown_loss(trial: TrialRecord) -> float | None:
-    """The loss a row is ranked by: the best where it counts, and where a trial went wrong the one it ended with."""
-    return trial.best_eval_loss if trial.is_usable or not trial.has_ended else trial.eval_loss
+def shown_values(trial: TrialRecord, objectives: Sequence[Objective]) -> list[float | None]:
+    """The values of a row, the one that it is ranked by first: of the best evaluation where that counts, and where a
+    trial went wrong of the one that it ended with."""
+    metrics = trial.best_metrics if trial.is_usable or not trial.has_ended else trial.metrics
+    return [metrics.get(objective.name) for objective in objectives]
 
 
 def progress_bar(share: float, width: int) -> list[Span]:

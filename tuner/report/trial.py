@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.contract import Status
+from tuner.contract import Objective, Status
 from tuner.report import formatting as words
 from tuner.report import standing
 from tuner.report.curve import plot
@@ -26,9 +26,9 @@ def trial_report(record: SearchRecord, number: int, width: int, *, adapter: str 
     out = [_headline(record, trial, width), ()]
     out += _parameters(record, trial, recipe)
     curve = plot(trial, width=max(20, min(72, width - 14)), recipe=recipe)
-    out += [(), line(("validation loss", "head")), *curve] if curve else []
+    out += [(), line((record.objective.title, "head")), *curve] if curve else []
     out.append(())
-    out += _facts(trial, width, adapter)
+    out += _facts(record, trial, width, adapter)
     out += _ending(trial, width)
     out += _traceback(trial)
     return out + ([line(("log    ", "head"), (log, "code"))] if log else [])
@@ -36,7 +36,7 @@ def trial_report(record: SearchRecord, number: int, width: int, *, adapter: str 
 
 def _headline(record: SearchRecord, trial: TrialRecord, width: int) -> Line:
     facts = [f"step {standing.place(trial)}"] if trial.points or trial.max_steps else []
-    facts += [f"best loss {words.loss(trial.best_eval_loss)}"] if trial.best else []
+    facts += [f"best {record.objective.noun} {words.measured(trial.best_value)}"] if trial.best else []
     if trial is record.best:
         facts.append("the winner")
     if trial.number == RECIPE:
@@ -68,7 +68,7 @@ def _parameters(record: SearchRecord, trial: TrialRecord, recipe: TrialRecord | 
     return out
 
 
-def _facts(trial: TrialRecord, width: int, adapter: str) -> list[Line]:
+def _facts(record: SearchRecord, trial: TrialRecord, width: int, adapter: str) -> list[Line]:
     out: list[Line] = []
     if trial.setup:
         out += labelled("set-up", ", ".join(p for p in (trainable_text(trial), _details(trial)) if p), width)
@@ -78,14 +78,20 @@ def _facts(trial: TrialRecord, width: int, adapter: str) -> list[Line]:
         spent += [f"{words.duration(last.seconds)} at the last evaluation"] if last.seconds else []
         spent += [f"{words.size(last.memory)} of accelerator memory"] if last.memory else []
         out += labelled("spent", ", ".join(spent), width) if spent else []
-        if last.train_loss is not None:
-            text = f"train {words.loss(last.train_loss)}, validation {words.loss(last.eval_loss)}"
-            out += labelled("last", text, width)
+        if last.train_loss is not None or len(record.objectives) > 1:
+            told = [] if last.train_loss is None else [f"train {words.measured(last.train_loss)}"]
+            told += [f"{_kind(o)} {words.measured(last.metrics.get(o.name))}" for o in record.objectives]
+            out += labelled("last", ", ".join(told), width)
     if trial.attempt > 1:
         out += labelled("attempt", str(trial.attempt), width)
     if adapter:
         out.append(line(("adapter", "head"), " ", (adapter, "code")))
     return out
+
+
+def _kind(objective: Objective) -> str:
+    """What sets an objective apart from the training's own number: "validation" of the validation loss."""
+    return objective.title.removesuffix(objective.short).strip() or objective.title
 
 
 def _details(trial: TrialRecord) -> str:

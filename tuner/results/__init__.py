@@ -3,6 +3,7 @@
 ledger.py        trials.jsonl, append-only, one writer: the truth
 records.py       events folded into one record a search; tables, status and resume read it
 trial.py         the record of one trial
+earlier_keys.py  the two keys that version 0.1 had for what a trial measures
 folder.py        the run folder: its name, its files
 lock.py          one driver a run folder, and looks that take nothing
 requests.py      what people ask of a running driver, and its answers

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tuner.contract import STATE, InputError
+from tuner.results import earlier_keys
 from tuner.results.command_line import command_line
 from tuner.results.folder import RunFolder
 from tuner.results.model_card import model_card
@@ -77,7 +78,9 @@ def write_best(
                 "name": folder.name,
                 "trial": winner.number,
                 "params": winner.params,
-                "eval_loss": winner.best_eval_loss,
+                **earlier_keys.last(winner.best_metrics),
+                "metrics": dict(winner.best_metrics),
+                "objectives": [objective.to_dict() for objective in record.objectives],
                 "step": winner.best.step if winner.best else None,
             },
         )

@@ -24,6 +24,7 @@ from typing import Any
 from tuner.contract import Reason, Status
 from tuner.disks import is_full
 from tuner.redaction import redacted
+from tuner.results import earlier_keys
 from tuner.results import untrusted_json as strict
 
 
@@ -61,16 +62,24 @@ class Event:
     params: Mapping[str, Any] | None = None
     step: int | None = None
     tokens: int | None = None
-    eval_loss: float | None = None
-    best_eval_loss: float | None = None
+    metrics: Mapping[str, float | None] | None = None
+    """What an evaluation measured, by name."""
+    best: Mapping[str, float | None] | None = None
+    """The best value so far of the search's first objective, by its name."""
     status: str | None = None
     reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of strict JSON, its checksum last."""
-        values = {name: _encode(getattr(self, name)) for name in EVENT_FIELDS}
+        values = {name: getattr(self, name) for name in EVENT_FIELDS}
+        values = {name: _encode(value) for name, value in {**values, **self.earlier_keys}.items()}
         return strict.signed(json.dumps(values, allow_nan=False, separators=(",", ":")))
+
+    @property
+    def earlier_keys(self) -> Mapping[str, float | None]:
+        """What version 0.1 had instead of `metrics` and `best`."""
+        return earlier_keys.last_and_best(self.metrics, self.best)
 
     @classmethod
     def from_json(cls, line: str) -> Event:
@@ -87,7 +96,7 @@ class Event:
             known["status"] = str(Status(known["status"]))
         if kind is Kind.ENDED and "reason" in known:
             known["reason"] = str(Reason(known["reason"]))
-        return cls(**known)
+        return cls(**earlier_keys.read(known))
 
 
 EVENT_FIELDS = tuple(f.name for f in fields(Event))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.contract import Objective
 from tuner.redaction import redact
-from tuner.results.records import SearchRecord, TrialRecord
+from tuner.results.records import Point, SearchRecord, TrialRecord
 
 
 def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: Mapping[str, Any]) -> str:
@@ -21,7 +22,8 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
     counts = ", ".join(f"{n} {what}" for what, n in record.counts["reason"].items())
     about = resolved.get("about", {})
     versions = ", ".join(f"{package} {version}" for package, version in about.get("versions", {}).items())
-    recipe = record.recipe.best_eval_loss if record.recipe else None
+    recipe = record.recipe.best_value if record.recipe else None
+    objectives = record.objectives
     lines = [
         "---",
         "library_name: peft",
@@ -35,7 +37,8 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         f"{' (NF4)' if quantization == 'nf4' else ''}, "
         f"the best of {record.num_ended} trials.",
         "",
-        f"- validation loss **{best.eval_loss:.6f}** at step {best.step} of {winner.max_steps}",
+        f"- {record.objective.title} **{best.value:.6f}** at step {best.step} of {winner.max_steps}",
+        *[f"- {o.title} at that step: {v:.6f}" for o in objectives[1:] if (v := best.metrics.get(o.name)) is not None],
         *([f"- the recipe's default hyperparameters reached {recipe:.6f}"] if recipe is not None else []),
         f"- trainable parameters: {winner.setup.get('share', winner.setup.get('trainable_parameters', 'unknown'))}",
         f"- endings: {counts}",
@@ -50,11 +53,11 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         "",
         "`train.yaml` holds every other setting, and trains this adapter again.",
         "",
-        "## Loss",
+        f"## {record.objective.noun.capitalize()}",
         "",
-        "| step | tokens | validation loss |",
-        "| ---: | ---: | ---: |",
-        *[f"| {p.step} | {p.tokens:,} | {p.eval_loss:.4f} |" for p in winner.points if p.eval_loss is not None],
+        f"| step | tokens | {' | '.join(objective.title for objective in objectives)} |",
+        f"| ---: | ---: |{' ---: |' * len(objectives)}",
+        *[f"| {p.step} | {p.tokens:,} | {_cells(p, objectives)} |" for p in winner.points if p.value is not None],
         "",
         "The validation loss is SFTTrainer's `eval_loss`: the mean over batches of "
         f"{resolved.get('train', {}).get('per_device_eval_batch_size', '?')} rows, in file order, of the mean "
@@ -71,3 +74,9 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         f"Made with {versions}." if versions else "",
     ]
     return redact("\n".join(lines).rstrip() + "\n")
+
+
+def _cells(point: Point, objectives: Sequence[Objective]) -> str:
+    """What an evaluation measured, as cells of a table."""
+    values = (point.metrics.get(objective.name) for objective in objectives)
+    return " | ".join("-" if value is None else f"{value:.4f}" for value in values)

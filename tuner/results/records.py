@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.contract import Fit, Reason, Status, Verdict
+from tuner.contract import EVAL_LOSS, Fit, Objective, Reason, Status, Verdict
 from tuner.results.ledger import Event, Kind
 from tuner.results.trial import Point, TrialRecord
 
@@ -45,6 +45,8 @@ class SearchRecord:
 
     name: str = ""
     num_trials: int = 0
+    objectives: tuple[Objective, ...] = (EVAL_LOSS,)
+    """What is measured: first what the search makes better, then what is shown beside it."""
     workers: int = 0
     dashboard: str = ""
     """Where the Ray dashboard of the last session answered, "" where there was none."""
@@ -114,6 +116,8 @@ class SearchRecord:
         self.name = details.get("name", self.name)
         self.num_trials = details.get("num_trials", self.num_trials)
         self.workers = details.get("workers", self.workers)
+        if told := details.get("objectives"):
+            self.objectives = tuple(Objective.from_dict(one) for one in told)
         self.dashboard = details.get("dashboard") or ""
         self.settings_digest = details.get("settings", self.settings_digest)
         self.started = self.started or event.time
@@ -143,6 +147,7 @@ class SearchRecord:
                 self._unrank(before)
             self.trials[number] = self._unended[number] = TrialRecord(
                 number=number,
+                objective=self.objective,
                 params=dict(event.params or {}),
                 trial=event.trial or "",
                 attempt=event.attempt or 1,
@@ -162,11 +167,13 @@ class SearchRecord:
                 if not event.details.get("resumed_step"):
                     trial.begin_anew()
             case Kind.EVALUATION:
+                metrics = dict(event.metrics or {})
                 trial.points.append(
                     Point(
                         step=event.step or 0,
                         tokens=event.tokens or 0,
-                        eval_loss=event.eval_loss,
+                        value=metrics.get(trial.objective.name),
+                        metrics=metrics,
                         train_loss=_number(event.details.get("train_loss")),
                         seconds=event.details.get("seconds", 0.0),
                         memory=event.details.get("memory"),
@@ -206,6 +213,11 @@ class SearchRecord:
     # What is asked of a search.
 
     @property
+    def objective(self) -> Objective:
+        """What the search makes better."""
+        return self.objectives[0]
+
+    @property
     def ended(self) -> list[TrialRecord]:
         return [t for t in self.trials.values() if t.has_ended]
 
@@ -224,7 +236,7 @@ class SearchRecord:
 
     @property
     def ranked(self) -> Iterator[TrialRecord]:
-        """The ended trials whose loss may be compared, the winner first: completed ones before those stopped early."""
+        """The ended trials whose value may be compared, the winner first: completed ones before those stopped early."""
         return (self.trials[number] for _, _, number in self._ranked)
 
     @property
@@ -233,14 +245,14 @@ class SearchRecord:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The winner: lowest best loss among completed trials; where none completed, among those stopped at a rung."""
+        """The winner: the best value among completed trials; where none completed, among those stopped at a rung."""
         return next(self.ranked, None)
 
     @property
     def leaderboard(self) -> list[TrialRecord]:
-        """Every trial, the winner first: usable by best loss, then the running, then what had no usable ending."""
+        """Every trial, the winner first: usable by best value, then the running, then what had no usable ending."""
         others = [t for t in self.trials.values() if not t.is_usable]
-        return [*self.ranked, *sorted(others, key=lambda t: (t.has_ended, _by_best_loss(t), t.number))]
+        return [*self.ranked, *sorted(others, key=lambda t: (t.has_ended, _best_cost(t), t.number))]
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -272,22 +284,19 @@ class SearchRecord:
 
     @property
     def gain(self) -> float | None:
-        """How far the best loss lies below the recipe's, as a share of the recipe's (0.053 is 5.3% lower)."""
-        if not self.best or not self.recipe:
-            return None
-        best, recipe = self.best.best_eval_loss, self.recipe.best_eval_loss
-        if best is None or not recipe:
-            return None
-        return (recipe - best) / recipe
+        """How much better the best value is than the recipe's, as a share of the recipe's (0.053 is 5.3% better)."""
+        best = self.best.best_value if self.best else None
+        recipe = self.recipe.best_value if self.recipe else None
+        return None if best is None or recipe is None else self.objective.gain(best, recipe)
 
 
 def _rank(trial: TrialRecord) -> tuple[bool, float, int]:
-    return trial.status is not Status.COMPLETED, _by_best_loss(trial), trial.number
+    return trial.status is not Status.COMPLETED, _best_cost(trial), trial.number
 
 
-def _by_best_loss(trial: TrialRecord) -> float:
-    loss = trial.best_eval_loss
-    return math.inf if loss is None else loss
+def _best_cost(trial: TrialRecord) -> float:
+    best = trial.best_value
+    return math.inf if best is None else trial.objective.cost(best)
 
 
 def _verdict(values: Any) -> Verdict | None:

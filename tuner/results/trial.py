@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.contract import Reason, Status, Verdict
+from tuner.contract import EVAL_LOSS, Objective, Reason, Status, Verdict
 
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation of a trial. resource: its place on the ladder (steps or tokens of the budget). `train_loss`,
-    `seconds` and `memory` as in `contract.Evaluation`."""
+    """One evaluation of a trial: `contract.Evaluation` as the ledger has it."""
 
     step: int
     tokens: int
-    eval_loss: float | None
+    value: float | None
+    """Of the search's first objective."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """All that was measured, by name."""
     train_loss: float | None = None
     seconds: float = 0.0
     memory: int | None = None
     resource: int = 0
+    """Its place on the ladder: steps or tokens of the budget."""
 
     @property
     def is_finite(self) -> bool:
-        return self.eval_loss is not None and math.isfinite(self.eval_loss)
+        """Whether the value is a number that can be compared."""
+        return self.value is not None and math.isfinite(self.value)
 
 
 @dataclass
@@ -35,6 +40,8 @@ class TrialRecord:
     """
 
     number: int
+    objective: Objective = EVAL_LOSS
+    """What the search makes better, and what `value` and `best` of a trial go by."""
     params: dict[str, Any] = field(default_factory=dict)
     trial: str = ""
     attempt: int = 1
@@ -80,7 +87,7 @@ class TrialRecord:
 
     @property
     def is_usable(self) -> bool:
-        """Ended with a finite loss that may be compared: converged, finished, or stopped at a rung or by a person."""
+        """Ended with a finite value that may be compared: converged, finished, or stopped at a rung or by a person."""
         return self.best is not None and (self.status is Status.COMPLETED or self.reason in (Reason.RUNG, Reason.USER))
 
     @property
@@ -104,23 +111,35 @@ class TrialRecord:
         return self.points[-1].tokens * self.max_steps / self.step
 
     @property
-    def eval_loss(self) -> float | None:
-        return self.points[-1].eval_loss if self.points else None
+    def value(self) -> float | None:
+        """The last value; None where the last evaluation has none."""
+        return self.points[-1].value if self.points else None
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """What the last evaluation measured, by name."""
+        return self.points[-1].metrics if self.points else {}
 
     @property
     def best(self) -> Point | None:
-        """The evaluation with the lowest finite loss."""
+        """The first evaluation with the best finite value."""
         finite = [p for p in self.points if p.is_finite]
-        return min(finite, key=lambda p: p.eval_loss or 0.0) if finite else None
+        return min(finite, key=lambda p: self.objective.cost(p.value or 0.0)) if finite else None
 
     @property
-    def best_eval_loss(self) -> float | None:
-        return self.best.eval_loss if self.best else None
+    def best_value(self) -> float | None:
+        """The best finite value; None where there is none."""
+        return self.best.value if self.best else None
+
+    @property
+    def best_metrics(self) -> Mapping[str, float | None]:
+        """What the best evaluation measured, by name."""
+        return self.best.metrics if self.best else {}
 
     @property
     def curve(self) -> list[float]:
-        """The finite validation losses, oldest first."""
-        return [p.eval_loss for p in self.points if p.is_finite and p.eval_loss is not None]
+        """The finite values, oldest first."""
+        return [p.value for p in self.points if p.is_finite and p.value is not None]
 
     @property
     def ending(self) -> str:

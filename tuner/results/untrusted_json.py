@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tuner.contract import Objective, checked_objectives
+
 MAX_LINE = 16 << 20
 """Bytes. The longest lines, those with a traceback, have some 100 kB."""
 MAX_DEPTH = 16
@@ -120,6 +122,19 @@ def text_by_name(value: Any) -> Mapping[str, str]:
     return {name: text(one) for name, one in mapping(value).items()}
 
 
+def number_by_name(value: Any) -> Mapping[str, float | None]:
+    """Numbers by name; null where none was measured."""
+    return {name: None if one is None else number(one) for name, one in mapping(value).items()}
+
+
+def objectives(value: Any) -> list[dict[str, str]]:
+    """A search's objectives, as `Objective.to_dict` writes them."""
+    try:
+        return [one.to_dict() for one in checked_objectives([Objective.from_dict(mapping(one)) for one in value])]
+    except (ValueError, TypeError):
+        raise ValueError("a list of objectives") from None
+
+
 Check = Callable[[Any], Any]
 
 FIELDS: Mapping[str, Check] = {
@@ -130,6 +145,8 @@ FIELDS: Mapping[str, Check] = {
     "params": mapping,
     "step": whole,
     "tokens": whole,
+    "metrics": number_by_name,
+    "best": number_by_name,
     "eval_loss": number,
     "best_eval_loss": number,
     "status": text,
@@ -139,7 +156,8 @@ FIELDS: Mapping[str, Check] = {
 """The fields that every event has; null where there is no such thing."""
 
 DETAILS: Mapping[str, Mapping[str, Check]] = {
-    "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text, "dashboard": text},
+    "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text, "dashboard": text}
+    | {"objectives": objectives},
     "prepared": {"facts": mapping, "notes": texts},
     "note": {"text": text},
     "started": {"distributions": text_by_name, "by": text, "addition": text},

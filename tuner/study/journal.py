@@ -27,6 +27,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.contract import EVAL_LOSS, Objective
 from tuner.results.journal_check import Places
 
 BEST = 25
@@ -175,8 +176,8 @@ class Window:
     alone, so a resumed search has the same window. Failed trials, at which samplers do not look, take no room.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, objective: Objective = EVAL_LOSS) -> None:
+        self._size, self._objective = size, objective
         self._best: list[tuple[tuple[float, float, float], int]] = []
         self._newest: list[int] = []
         self._kept: dict[int, FrozenTrial] = {}
@@ -186,7 +187,7 @@ class Window:
         if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             return
         self._kept[trial.number] = trial
-        insort(self._best, (_rank(trial), trial.number))
+        insort(self._best, (_rank(trial, self._objective), trial.number))
         insort(self._newest, trial.number)
         del self._best[BEST:]
         del self._newest[: -self._size]
@@ -202,17 +203,17 @@ class Window:
         return [self._kept[number] for number in sorted([*best, *rest[len(rest) - room :]])]
 
 
-def _rank(trial: FrozenTrial) -> tuple[float, float, float]:
+def _rank(trial: FrozenTrial, objective: Objective) -> tuple[float, float, float]:
     """TPE's order of finished trials: complete by value, pruned by how far and how well they came, infeasible last."""
     infeasible = sum(v for v in trial.constraints.values() if v > 0)
     if infeasible:
         return 2, infeasible, 0
     if trial.state is TrialState.COMPLETE:
-        return 0, trial.value or 0.0, 0
+        return 0, objective.cost(trial.value or 0.0), 0
     if not trial.intermediate_values:
         return 1, 1, 0
     step, value = max(trial.intermediate_values.items())
-    return 1, -step, value
+    return 1, -step, objective.cost(value)
 
 
 class Storage(JournalStorage):

@@ -2,9 +2,9 @@
 
 What Optuna is told of each ending decides what it samples next, so it is told the truth:
 
-1. completed (budget or flatline): COMPLETE, with the trial's best validation loss.
-2. stopped at a rung: PRUNED, with its intermediate values. Stock Ray tells COMPLETE with an early loss, and TPE then
-   compares losses of different fidelity.
+1. completed (budget or flatline): COMPLETE, with the trial's best value of the search's first objective.
+2. stopped at a rung: PRUNED, with its intermediate values. Stock Ray tells COMPLETE with an early value, and TPE then
+   compares values of different fidelity.
 3. diverged or out of memory: PRUNED and marked infeasible (a constraint above 0), so that the region is ranked
    behind everything that trained; by its step alone a late divergence would outrank an early stop at a rung.
 4. failed or stopped by the user: FAIL, which samplers ignore.
@@ -25,7 +25,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.contract import Reason, Status, Verdict
+from tuner.contract import EVAL_LOSS, Objective, Reason, Status, Verdict
 from tuner.redaction import redact
 from tuner.results.journal_check import journal_places, lost_end
 from tuner.results.records import RECIPE, TrialRecord
@@ -60,8 +60,9 @@ class Study:
     """The Optuna study of a search, in a journal file that others may write to as well.
 
     path: `study.journal` of the run folder. name: the search's, so that studies do not collide in a shared viewer.
-    recipe: the parameters of trial 0. records: what the ledger knows (a resume); the journal is then written anew
-    from them, because the ledger is the truth, keeping what samplers and other programs had noted in the old journal.
+    recipe: the parameters of trial 0. objective: what its values are, and which way is better. records: what the ledger
+    knows (a resume); the journal is then written anew from them, because the ledger is the truth, keeping what samplers
+    and other programs had noted in the old journal.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Study:
         num_trials: int,
         seed: int,
         recipe: Mapping[str, Any],
+        objective: Objective = EVAL_LOSS,
         records: Iterable[TrialRecord] = (),
     ) -> None:
         import optuna
@@ -82,7 +84,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._sampler = space, sampler
-        self._num_trials, self._seed = num_trials, seed
+        self._num_trials, self._seed, self._objective = num_trials, seed, objective
         self._recipe = dict(recipe)
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
@@ -107,8 +109,9 @@ class Study:
         fresh = path.with_name(path.name + ".new")
         size = window_of(self._sampler)
         self._journal = Journal(fresh)
-        self._storage = Storage(self._journal, Window(size) if size else None)
-        self._study = optuna.create_study(storage=self._storage, study_name=name, direction="minimize")
+        self._storage = Storage(self._journal, Window(size, self._objective) if size else None)
+        direction = self._objective.direction
+        self._study = optuna.create_study(storage=self._storage, study_name=name, direction=direction)
         for key, value in notes.study.items():
             self._storage.set_study_system_attr(self._study._study_id, key, value)
         for key, value in notes.study_of_users.items():
@@ -174,13 +177,13 @@ class Study:
         with self._storage.narrowed():
             return draw_new(self._study, known, self._space, derive_seed(self._seed, "sampler", number))
 
-    def report(self, number: int, resource: int, eval_loss: float | None) -> None:
+    def report(self, number: int, resource: int, value: float | None) -> None:
         """Stores an intermediate value at `resource` (steps or tokens); one that is not finite is left out."""
-        if eval_loss is not None and math.isfinite(eval_loss):
-            self._trial(number).report(eval_loss, resource)
+        if value is not None and math.isfinite(value):
+            self._trial(number).report(value, resource)
 
     def tell(self, number: int, verdict: Verdict, best: float | None) -> None:
-        """Stores the ending of a trial; `best` is its lowest finite loss."""
+        """Stores the ending of a trial; `best` is its best finite value."""
         from optuna.trial import TrialState
 
         trial = self._trial(number)
@@ -215,7 +218,7 @@ class Study:
         params = {name: value for name, value in encoded.items() if name in distributions}
         state, value, infeasible = ("RUNNING", None, False)
         if record.reason is not None:
-            state, value, infeasible = _translate(record.reason, record.best_eval_loss)
+            state, value, infeasible = _translate(record.reason, record.best_value)
             if state == "PRUNED" and record.curve:
                 value = record.curve[-1]  # as Optuna's own `tell` has it
         attrs = dict(system_attrs)
@@ -237,7 +240,7 @@ class Study:
                 distributions={name: distributions[name] for name in params},
                 user_attrs={**user_attrs, **own},
                 system_attrs=attrs,
-                intermediate_values={p.resource: p.eval_loss for p in record.points if p.is_finite},
+                intermediate_values={p.resource: p.value for p in record.points if p.is_finite},
             )
         )
 

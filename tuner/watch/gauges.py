@@ -2,8 +2,8 @@
 
 The driver sets them from its record, so they cost a worker nothing, and sets them again and again: Ray forgets a gauge
 that was not set for some twenty seconds, which is also how an ended trial's line ends. Their tags are the search's
-name, a trial's number and a status; parameters, paths and names of models stay out, because that port answers to
-everybody.
+name, a trial's number, a status, an objective's name and direction; parameters, paths and names of models stay out,
+because that port answers to everybody.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from tuner.contract import Objective
 from tuner.results.records import Point, SearchRecord, TrialRecord
 
 Reading = Callable[[TrialRecord, Point], float | None]
@@ -27,7 +28,6 @@ def tokens_per_second(trial: TrialRecord, point: Point) -> float | None:
 
 
 OF_A_TRIAL: dict[str, tuple[str, Reading]] = {
-    "tuner_eval_loss": ("Mean validation loss at the last evaluation.", lambda trial, point: point.eval_loss),
     "tuner_train_loss": ("Mean training loss since the evaluation before.", lambda trial, point: point.train_loss),
     "tuner_step": ("Optimizer steps taken.", lambda trial, point: point.step),
     "tuner_tokens_per_second": ("Training tokens a second, validation included.", tokens_per_second),
@@ -43,6 +43,7 @@ class Gauges:
 
     def __init__(self, record: SearchRecord) -> None:
         self._record, self._under_way = record, set[int]()
+        self._of_objectives: dict[str, Any] = {}
 
     @cached_property
     def _of_a_trial(self) -> dict[str, Any]:
@@ -52,6 +53,18 @@ class Gauges:
             name: Gauge(name, description=words, tag_keys=("search", "trial"))
             for name, (words, _) in OF_A_TRIAL.items()
         }
+
+    def _of(self, objective: Objective) -> Any:
+        """The gauge of an objective, "tuner_eval_loss" say. Dashboards find it by its tags, whatever its name is."""
+        from ray.util.metrics import Gauge
+
+        if objective.name not in self._of_objectives:
+            name = f"tuner_{objective.name}"
+            name = f"{name}_of_program" if name in (*OF_A_TRIAL, "tuner_trials") else name
+            about = f"{objective.title.capitalize()} at the last evaluation."
+            keys = ("search", "trial", "objective", "direction")
+            self._of_objectives[objective.name] = Gauge(name, description=about, tag_keys=keys)
+        return self._of_objectives[objective.name]
 
     @cached_property
     def _trials(self) -> Any:
@@ -73,6 +86,11 @@ class Gauges:
         if not trial.points:
             return
         tags = {"search": self._record.name, "trial": str(trial.number)}
+        for objective in self._record.objectives:
+            measured = trial.metrics.get(objective.name)
+            if measured is not None:
+                more = {"objective": objective.name, "direction": objective.direction}
+                self._of(objective).set(measured, {**tags, **more})
         for name, (_, reading) in OF_A_TRIAL.items():
             value = reading(trial, trial.points[-1])
             if value is not None:

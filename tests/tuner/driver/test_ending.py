@@ -32,7 +32,9 @@ def ending(tmp_path: Path) -> Ending:
     made = Ending(experiment, folder, record, ledger, Mirror(folder.path), disk, StopSignals(), None)
     ledger.append(Kind.SEARCH, details={"name": "run", "num_trials": 2})
     ledger.append(Kind.STARTED, trial="a", number=0, attempt=1, params={})
-    ledger.append(Kind.EVALUATION, trial="a", number=0, attempt=1, step=5, eval_loss=1.0, best_eval_loss=1.0)
+    ledger.append(
+        Kind.EVALUATION, trial="a", number=0, attempt=1, step=5, metrics={"eval_loss": 1.0}, best={"eval_loss": 1.0}
+    )
     reason = Reason.BUDGET
     ledger.append(Kind.ENDED, trial="a", number=0, attempt=1, status=str(reason.status), reason=str(reason))
     folder.resolved.write_text("{", encoding="utf-8")

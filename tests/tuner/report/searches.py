@@ -67,7 +67,7 @@ class Tape:
 
     def evaluate(self, number: int, step: int, loss: float | None) -> None:
         rest = {"train_loss": loss and loss * 0.97, "seconds": step * 0.4 + 2, "memory": 21_400_000_000}
-        self._of(Kind.EVALUATION, number, step=step, tokens=step * 2000, eval_loss=loss, details=rest)
+        self._of(Kind.EVALUATION, number, step=step, tokens=step * 2000, metrics={"eval_loss": loss}, details=rest)
 
     def end(self, number: int, verdict: Verdict, **details: str) -> None:
         said = {"message": verdict.message, "remedy": verdict.remedy, **details}

@@ -11,7 +11,7 @@ from tuner.report.machine import dump, search_json, status_json, trial_json
 def test_search_json_has_exactly_the_promised_keys(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     told = json.loads(dump(search_json(searches.finished().record, tmp_path)))
-    assert list(told) == ["name", "path", "trials", "counts", "best", "recipe", "tokens", "wall_s"]
+    assert list(told) == ["name", "path", "trials", "counts", "best", "recipe", "objectives", "tokens", "wall_s"]
     assert told["counts"] == {
         "status": {"completed": 3, "pruned": 4, "failed": 1},
         "reason": {"budget": 2, "rung": 2, "flatline": 1, "diverged": 2, "out_of_memory": 1},
@@ -20,15 +20,16 @@ def test_search_json_has_exactly_the_promised_keys(tmp_path: Path) -> None:
         "trial": 1,
         "params": searches.params(2.9e-3, 64, "2r", 8),
         "eval_loss": 4.312,
+        "metrics": {"eval_loss": 4.312},
         "path": str(tmp_path / "best"),
     }
-    assert told["recipe"] == {"eval_loss": 4.874}
+    assert told["recipe"] == {"eval_loss": 4.874, "metrics": {"eval_loss": 4.874}}
 
 
 def test_nothing_usable_is_null_and_not_an_error(tmp_path: Path) -> None:
     told = json.loads(dump(search_json(searches.hopeless().record, tmp_path)))
     assert told["best"] is None
-    assert told["recipe"] == {"eval_loss": None}
+    assert told["recipe"] == {"eval_loss": None, "metrics": {}}
 
 
 def test_the_json_is_strict(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_exact_values_can_be_typed_in_again(value: Any, text: str) -> None:
     ],
 )
 def test_losses(loss: float | None, text: str) -> None:
-    assert words.loss(loss) == text
+    assert words.measured(loss) == text
 
 
 def test_trainable_share() -> None:

@@ -26,7 +26,7 @@ def write_run(path: Path) -> Ledger:
         for i, loss in enumerate(losses):
             ledger.append(
                 Kind.EVALUATION, trial=f"t{number}", number=number, attempt=1,
-                step=10 * (i + 1), tokens=100 * (i + 1), eval_loss=loss,
+                step=10 * (i + 1), tokens=100 * (i + 1), metrics={"eval_loss": loss},
             )  # fmt: skip
     ledger.append(Kind.ENDED, trial="t0", number=0, attempt=1, status="completed", reason="budget")
     ledger.append(Kind.ENDED, trial="t1", number=1, attempt=1, status="pruned", reason="rung")
@@ -35,10 +35,12 @@ def write_run(path: Path) -> Ledger:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3.289622, 0.1 + 0.2])
 def test_every_number_survives_and_the_line_is_strict_json(value: float) -> None:
-    event = Event(Kind.EVALUATION, eval_loss=value, details={"train_loss": value, "nested": [value, {"x": value}]})
+    event = Event(
+        Kind.EVALUATION, metrics={"eval_loss": value}, details={"train_loss": value, "nested": [value, {"x": value}]}
+    )
     line = event.to_json()
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    back = Event.from_json(line).eval_loss
+    back = Event.from_json(line).metrics["eval_loss"]
     assert back is not None and (back == value or (math.isnan(back) and math.isnan(value)))
 
 
@@ -91,7 +93,7 @@ def test_an_attempt_goes_on_or_begins_anew_as_its_setup_says(
     events = [
         Event(Kind.SEARCH, 1.0),
         Event(Kind.STARTED, 2.0, trial="a", number=0, attempt=1, params={}),
-        Event(Kind.EVALUATION, 3.0, trial="a", number=0, attempt=1, step=5, tokens=50, eval_loss=4.0),
+        Event(Kind.EVALUATION, 3.0, trial="a", number=0, attempt=1, step=5, tokens=50, metrics={"eval_loss": 4.0}),
         Event(Kind.RETRY, 4.0, trial="a", number=0, attempt=1, reason="infrastructure", details={"message": "gone"}),
         Event(Kind.STARTED, 5.0, trial="b", number=0, attempt=2, params={}),
     ]
@@ -99,7 +101,7 @@ def test_an_attempt_goes_on_or_begins_anew_as_its_setup_says(
     assert SearchRecord.fold(events).trials[0].curve == [4.0], "known until the set-up says otherwise"
     setup = Event(Kind.SETUP, 6.0, trial="b", number=0, attempt=2, details={"resumed_step": resumed_step})
     seen = 50 if resumed_step == 0 else 90
-    after = Event(Kind.EVALUATION, 7.0, trial="b", number=0, attempt=2, step=9, tokens=seen, eval_loss=3.9)
+    after = Event(Kind.EVALUATION, 7.0, trial="b", number=0, attempt=2, step=9, tokens=seen, metrics={"eval_loss": 3.9})
     trial = SearchRecord.fold([*events, setup, after]).trials[0]
     assert trial.curve == curve and trial.tokens == tokens and trial.losses == {"infrastructure": 1}
 
@@ -119,13 +121,13 @@ def test_reports_of_a_replaced_attempt_count_for_nothing() -> None:
     events = [
         Event(Kind.SEARCH, 1.0),
         Event(Kind.STARTED, 2.0, trial="a", number=0, attempt=1, params={}),
-        Event(Kind.EVALUATION, 3.0, trial="a", number=0, attempt=1, step=5, tokens=50, eval_loss=4.0),
+        Event(Kind.EVALUATION, 3.0, trial="a", number=0, attempt=1, step=5, tokens=50, metrics={"eval_loss": 4.0}),
         Event(Kind.SEARCH, 4.0),
         Event(Kind.STARTED, 5.0, trial="b", number=0, attempt=2, params={}),
         Event(Kind.SETUP, 5.5, trial="b", number=0, attempt=2),
-        Event(Kind.EVALUATION, 6.0, trial="a", number=0, attempt=1, step=10, tokens=100, eval_loss=0.1),
+        Event(Kind.EVALUATION, 6.0, trial="a", number=0, attempt=1, step=10, tokens=100, metrics={"eval_loss": 0.1}),
         Event(Kind.ENDED, 7.0, trial="a", number=0, attempt=1, status="completed", reason="budget"),
-        Event(Kind.EVALUATION, 8.0, trial="b", number=0, attempt=2, step=5, tokens=50, eval_loss=3.9),
+        Event(Kind.EVALUATION, 8.0, trial="b", number=0, attempt=2, step=5, tokens=50, metrics={"eval_loss": 3.9}),
     ]
     record = SearchRecord.fold(events)
     trial = record.trials[0]
@@ -149,7 +151,7 @@ def test_the_winner_is_a_completed_trial_if_there_is_one() -> None:
     def trial(number: int, loss: float, status: Status, reason: Reason) -> list[Event]:
         return [
             Event(Kind.STARTED, trial=str(number), number=number, attempt=1, params={}),
-            Event(Kind.EVALUATION, number=number, attempt=1, step=1, eval_loss=loss),
+            Event(Kind.EVALUATION, number=number, attempt=1, step=1, metrics={"eval_loss": loss}),
             Event(Kind.ENDED, number=number, attempt=1, status=status, reason=reason),
         ]
 

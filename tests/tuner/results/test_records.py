@@ -31,7 +31,8 @@ def events(seed: int, trials: int = 40) -> Iterator[Event]:
             kind = rng.choice([Kind.EVALUATION, Kind.EVALUATION, Kind.ENDED, Kind.INTERRUPTED])
             reason = rng.choice(list(Reason))
             yield Event(
-                kind, when, number=number, attempt=attempts[number], step=when, eval_loss=rng.choice(LOSSES),
+                kind, when, number=number, attempt=attempts[number], step=when,
+                metrics={"eval_loss": rng.choice(LOSSES)},
                 status=reason.status, reason=reason, details={"adapter": f"adapters/{number:04d}/adapter"},
             )  # fmt: skip
             if kind in (Kind.ENDED, Kind.INTERRUPTED):
@@ -45,7 +46,7 @@ def events(seed: int, trials: int = 40) -> Iterator[Event]:
 
 
 def by_loss(trial: TrialRecord) -> float:
-    return math.inf if trial.best_eval_loss is None else trial.best_eval_loss
+    return math.inf if trial.best_value is None else trial.best_value
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -119,7 +120,7 @@ def test_the_share_of_the_budget_is_that_of_all_planned_trials(
         record.apply(Event(Kind.STARTED, 1.0, number=number, attempt=1, params={}))
     if begun:
         record.apply(Event(Kind.SETUP, 2.0, number=0, attempt=1, details={"max_steps": 10}))
-        record.apply(Event(Kind.EVALUATION, 3.0, number=0, attempt=1, step=5, tokens=500, eval_loss=1.0))
+        record.apply(Event(Kind.EVALUATION, 3.0, number=0, attempt=1, step=5, tokens=500, metrics={"eval_loss": 1.0}))
     if outcome:
         record.apply(Event(Kind.FINISHED, 4.0, details={"outcome": outcome}))
     assert record.budget_share == (share and pytest.approx(share))

@@ -56,7 +56,7 @@ def run(study: Study, count: int) -> list[TrialRecord]:
             points=[Point(step, 0, loss, resource=step) for step, loss in enumerate(losses, start=1)],
             reason=reason, status=reason.status, started=1.0, ended=2.0,
         )  # fmt: skip
-        study.tell(suggestion.number, Verdict(reason), record.best_eval_loss)
+        study.tell(suggestion.number, Verdict(reason), record.best_value)
         records.append(record)
     return records
 

@@ -114,7 +114,7 @@ def begin(study: Study, **given: Any) -> TrialRecord:
 
 def end(study: Study, record: TrialRecord, reason: Reason = Reason.BUDGET) -> None:
     record.reason, record.status, record.ended = reason, reason.status, 2.0
-    study.tell(record.number, Verdict(reason), record.best_eval_loss)
+    study.tell(record.number, Verdict(reason), record.best_value)
 
 
 def searched(path: Path, meanwhile: Callable[[], object]) -> tuple[Study, list[TrialRecord]]:
@@ -161,7 +161,7 @@ def test_whatever_is_called_on_a_live_study(
         ours = [t for t in opened(path).trials if "learning_rate" in t.params]
         assert len(ours) == 6
         for record, trial in zip(records, ours, strict=True):
-            told = [p.eval_loss for p in record.points]
+            told = [p.value for p in record.points]
             if name == "tell of a running trial" and record.number == 2:
                 told = told[:1]  # for Optuna it was over
             assert list(trial.intermediate_values.values()) == told

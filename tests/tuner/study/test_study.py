@@ -89,7 +89,7 @@ def test_a_diverged_region_ranks_behind_one_stopped_early(tmp_path: Path) -> Non
 
 
 def record(number: int, study: Study, suggestion: Any, reason: Reason | None, losses: list[float]) -> TrialRecord:
-    points = [Point(step=i + 1, tokens=0, eval_loss=loss, resource=i + 1) for i, loss in enumerate(losses)]
+    points = [Point(step=i + 1, tokens=0, value=loss, resource=i + 1) for i, loss in enumerate(losses)]
     return TrialRecord(
         number=number, params=dict(suggestion.params), distributions=dict(suggestion.distributions), points=points,
         reason=reason, status=reason.status if reason else None, started=1.0, ended=2.0, interrupted=reason is None,
@@ -106,7 +106,7 @@ def test_a_study_built_from_the_ledger_suggests_what_the_first_would_have(tmp_pa
         for resource, loss in enumerate(losses, start=1):
             study.report(suggestion.number, resource, loss)
         records.append(record(suggestion.number, study, suggestion, reason, losses))
-        study.tell(suggestion.number, Verdict(reason), records[-1].best_eval_loss)
+        study.tell(suggestion.number, Verdict(reason), records[-1].best_value)
     undisturbed = study.ask()
     path.write_text("damaged")
     again = make(path, records)

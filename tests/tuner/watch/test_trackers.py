@@ -54,7 +54,7 @@ def test_tensorboard_draws_every_trial(tmp_path: Path) -> None:
     for number, trial in record.trials.items():
         drawn = EventAccumulator(str(tmp_path / "tensorboard" / f"trial-{number:04d}")).Reload()
         losses = {e.step: e.value for e in drawn.Scalars("eval_loss")} if trial.points else {}
-        measured = {p.step: p.eval_loss for p in trial.points if p.eval_loss is not None}
+        measured = {p.step: p.value for p in trial.points if p.value is not None}
         assert losses == pytest.approx(measured, rel=1e-6, nan_ok=True)
         assert b"learning_rate" in drawn.PluginTagToContent("hparams")["_hparams_/session_start_info"]
 
@@ -71,7 +71,7 @@ def test_mlflow_has_a_run_a_trial_under_one_parent(tmp_path: Path, monkeypatch: 
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     parents = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
     assert len(parents) == 1 and parents[0].info.run_name == "first" and parents[0].info.status == "FINISHED"
-    assert record.best and parents[0].data.metrics["best_eval_loss"] == record.best.best_eval_loss
+    assert record.best and parents[0].data.metrics["best_eval_loss"] == record.best.best_value
     trials = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     assert {one.info.run_name for one in trials} == {f"trial {n}" for n in record.trials}
     for one in trials:

@@ -37,11 +37,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Ending:
-    """How it ended: Status and Reason in words, "interrupted" where a resume runs it again; its lowest finite loss."""
+    """How it ended: Status and Reason in words, "interrupted" where a resume runs it again."""
 
     status: str
     reason: str
-    best_eval_loss: float | None
+    best: Mapping[str, float | None]
+    """Its best finite value by the name that trackers have for it ("best_eval_loss"); None where there is none."""
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """`best` without what there is not."""
+        return {name: value for name, value in self.best.items() if value is not None}
 
 
 class Tracker(Protocol):
@@ -53,7 +59,7 @@ class Tracker(Protocol):
     def start(self, run: Run) -> None: ...
 
     def log(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        """One evaluation. Losses may be no finite numbers."""
+        """One evaluation. Values may be no finite numbers."""
 
     def end(self, run: Run, ending: Ending) -> None: ...
 
@@ -160,26 +166,27 @@ def run_of(trial: TrialRecord) -> Run:
 def metrics_of(trial: TrialRecord, point: Point) -> dict[str, float]:
     """What an evaluation measured, without what it did not."""
     values = {
-        "eval_loss": point.eval_loss,
         "train_loss": point.train_loss,
         "tokens": point.tokens,
         "tokens_per_second": tokens_per_second(trial, point),
         "memory_bytes": point.memory,
+        **point.metrics,
     }
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def ending_of(trial: TrialRecord) -> Ending:
+    best = {f"best_{trial.objective.name}": trial.best_value}
     if trial.status is None:
-        return Ending("interrupted", "interrupted", trial.best_eval_loss)
-    return Ending(str(trial.status), str(trial.reason), trial.best_eval_loss)
+        return Ending("interrupted", "interrupted", best)
+    return Ending(str(trial.status), str(trial.reason), best)
 
 
 def summary_of(record: SearchRecord) -> dict[str, Any]:
     best = record.best
     summary: dict[str, Any] = {"trials": len(record.trials), "outcome": record.outcome, "tokens": record.tokens}
     if best is not None:
-        summary |= {"best_trial": best.number, "best_eval_loss": best.best_eval_loss}
+        summary |= {"best_trial": best.number, **ending_of(best).best}
         summary |= {f"best_{name}": value for name, value in flat(best.params).items()}
     return summary
 

@@ -43,8 +43,8 @@ class MLflow:
     def end(self, run: Run, ending: Ending) -> None:
         made = self._runs.pop(run.name)
         self._client.set_tag(made, "tuner.ending", f"{ending.status}: {ending.reason}")
-        if ending.best_eval_loss is not None:
-            self._client.log_metric(made, "best_eval_loss", ending.best_eval_loss)
+        for name, value in ending.measured.items():
+            self._client.log_metric(made, name, value)
         self._client.set_terminated(made, _STATUS.get(ending.status, "KILLED"))
 
     def close(self, summary: Mapping[str, Any]) -> None:

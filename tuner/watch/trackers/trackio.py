@@ -31,7 +31,7 @@ class Trackio:
     def end(self, run: Run, ending: Ending) -> None:
         made = self._runs.pop(run.name)
         told: dict[str, Any] = {"status": ending.status, "reason": ending.reason}
-        made.log(told | ({} if ending.best_eval_loss is None else {"best_eval_loss": ending.best_eval_loss}))
+        made.log(told | ending.measured)
         made.finish()
 
     def close(self, summary: Mapping[str, Any]) -> None:

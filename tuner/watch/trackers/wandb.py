@@ -31,7 +31,7 @@ class WeightsAndBiases:
 
     def end(self, run: Run, ending: Ending) -> None:
         made = self._runs.pop(run.name)
-        made.summary.update({"status": ending.status, "reason": ending.reason, "best_eval_loss": ending.best_eval_loss})
+        made.summary.update({"status": ending.status, "reason": ending.reason, **ending.best})
         made.finish(exit_code=1 if ending.status == "failed" else 0)
 
     def close(self, summary: Mapping[str, Any]) -> None:
