@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from trainables.guards import REMEDY, SAMPLED, Sample, Stillness, check_rows
 from trainables.hf.collectives import whole
-from tuner.contract import METRIC, Fault, Reason
+from tuner.contract import EVAL_LOSS, Fault, Reason
 
 
 class FrozenGuard(TrainerCallback):
@@ -69,7 +69,9 @@ class FrozenGuard(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
         """Two validation losses equal to the last digit, with learning in between: looks closer."""
-        self._stillness.evaluated((metrics or {}).get(METRIC), self._now(), self._effect, lambda: self._grad_norm)
+        self._stillness.evaluated(
+            (metrics or {}).get(EVAL_LOSS.name), self._now(), self._effect, lambda: self._grad_norm
+        )
 
     def _now(self) -> Sample:
         return sample(_trainable(self._trainer.model))

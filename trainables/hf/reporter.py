@@ -13,7 +13,7 @@ from trainables.heartbeat import Sign
 from trainables.hf.collectives import whole_adapter
 from trainables.models.adapter_files import save_adapter
 from trainables.progress import AttemptProgress
-from tuner.contract import ALONE, METRIC, Evaluation, Group
+from tuner.contract import ALONE, EVAL_LOSS, Evaluation, Group
 
 
 class Reporter(TrainerCallback):
@@ -75,7 +75,7 @@ class Reporter(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, model: Any = None, **_: Any
     ) -> Any:
         """Saves the adapter if this loss is its best, then waits for the driver's word."""
-        loss = (metrics or {}).get(METRIC)
+        loss = (metrics or {}).get(EVAL_LOSS.name)
         if self._progress.knows(state.global_step):
             return control
         adapter = str(self._save(model)) if self._progress.improves(loss) else None

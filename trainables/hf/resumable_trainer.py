@@ -26,7 +26,7 @@ from trl import SFTTrainer
 
 from trainables.hf.collectives import all_of, each, is_moment, like, whole, whole_adapter
 from trainables.hf.process_batches import dealt
-from tuner.contract import METRIC, Group
+from tuner.contract import EVAL_LOSS, Group
 
 State = dict[str, Any]
 
@@ -83,7 +83,7 @@ class ResumableTrainer(SFTTrainer):
                 total += torch.tensor([loss.item() * len(rows), len(rows)], dtype=torch.float64)
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         sums, count = self.accelerator.reduce(total.to(self.args.device)).tolist()
-        return EvalLoopOutput(None, None, {METRIC: sums / count}, nothing)
+        return EvalLoopOutput(None, None, {EVAL_LOSS.name: sums / count}, nothing)
 
     def evaluate(self, *arguments: Any, **more: Any) -> Any:
         self.measuring = True

@@ -34,14 +34,11 @@ from tuner.contract.loading import PROGRAMS, as_engine, as_program, load_program
 from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
 from tuner.contract.program import Parameter, Program, Runner, laid
 
-METRIC = EVAL_LOSS.name
-
 __all__ = [
     "ALIVE",
     "ALONE",
     "CHECKPOINT_REQUEST",
     "EVAL_LOSS",
-    "METRIC",
     "PROGRAMS",
     "STATE",
     "Assignment",

@@ -1,7 +1,6 @@
 """How a worker's report travels in a Ray Tune result.
 
-The metric is always there and always a float, because Ray ends the whole search where it is not; what the worker
-really said travels beside it, whole.
+Ray is told of no metric, because it ends the whole search where one is missing: it compares nothing here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from tuner.contract import METRIC, Evaluation, Setup, Verdict
+from tuner.contract import Evaluation, Setup, Verdict
 from tuner.redaction import redact, redacted
 
 REPORT = "report"
@@ -46,12 +45,7 @@ def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict
     """
     if isinstance(report, Verdict):
         report = replace(report, message=report.message[:_MOST_WORDS], remedy=report.remedy[:_MOST_WORDS])
-    loss = report.eval_loss if isinstance(report, Evaluation) else None
-    return {
-        METRIC: float("nan") if loss is None else loss,
-        REPORT: redacted(report),
-        TRACEBACK: redact(traceback[-_MOST_TRACEBACK:]),
-    }
+    return {REPORT: redacted(report), TRACEBACK: redact(traceback[-_MOST_TRACEBACK:])}
 
 
 def _plain(evaluation: Evaluation) -> Evaluation:

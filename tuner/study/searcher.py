@@ -6,11 +6,9 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from tuner.contract import METRIC
-
 
 class Source(Protocol):
-    """Where trials come from and where their loss is noted; the driver's trial manager."""
+    """Where trials come from and where their endings are noted; the driver's trial manager."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The configuration of a new trial; None: not now, or, when `over`, never."""
@@ -31,7 +29,7 @@ class StudySearcher(Searcher):
     because Ray reports a trial stopped at a rung and one that finished in the same words."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(metric=METRIC, mode="min")
+        super().__init__()
         self._source: Source | None = source
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:

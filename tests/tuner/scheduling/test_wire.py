@@ -9,21 +9,24 @@ from typing import Any
 import numpy
 import pytest
 
-from tuner.contract import METRIC, Evaluation, Reason, Setup, Verdict
+from tuner.contract import Evaluation, Reason, Setup, Verdict
 from tuner.scheduling.wire import MOST_BYTES, REPORT, TRACEBACK, checked, to_result
 
 
 @pytest.mark.parametrize("number", [2.5, numpy.float32(2.5), numpy.float64(2.5), numpy.array(2.5)])
 def test_numbers_become_plain_ones(number: Any) -> None:
-    result = to_result(checked(Evaluation(numpy.int64(3), 10, number, train_loss=number)))  # type: ignore[arg-type]
-    report = result[REPORT]
-    assert type(result[METRIC]) is float and type(report.eval_loss) is float and type(report.train_loss) is float
-    assert type(report.step) is int and report.eval_loss == 2.5
+    metrics = {"eval_loss": number, "accuracy": number}
+    evaluation = Evaluation(numpy.int64(3), 10, metrics=metrics, train_loss=number)  # type: ignore[arg-type]
+    report = to_result(checked(evaluation))[REPORT]
+    assert [type(value) for value in (*report.metrics.values(), report.train_loss)] == [float] * 3
+    assert type(report.step) is int and report.metrics == {"eval_loss": 2.5, "accuracy": 2.5}
 
 
-def test_none_stays_none_beside_a_metric_that_is_always_a_float() -> None:
-    result = to_result(Evaluation(3, 10, None))
-    assert math.isnan(result[METRIC]) and result[REPORT].eval_loss is None
+def test_what_is_missing_stays_missing_and_nothing_else_becomes_it() -> None:
+    assert to_result(checked(Evaluation(3, 10, None)))[REPORT].metrics == {}
+    odd = {"accuracy": None, "eval_loss": math.nan}
+    report = to_result(checked(Evaluation(3, 10, metrics=odd)))[REPORT]
+    assert report.metrics["accuracy"] is None and math.isnan(report.metrics["eval_loss"])
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,8 @@ def test_none_stays_none_beside_a_metric_that_is_always_a_float() -> None:
         "nonsense",
         None,
         Evaluation(3, 10, "low"),  # type: ignore[arg-type]
+        Evaluation(3, 10, metrics={"accuracy": "high"}),  # type: ignore[dict-item]
+        Evaluation(3, 10, metrics={"accuracy": "x" * MOST_BYTES}),  # type: ignore[dict-item]
         Evaluation(3, 10, 2.0, adapter="x" * (MOST_BYTES + 1)),
         Setup(10, 1, 1, {"lock": threading.Lock()}),
         Setup(10, 1, 1, {"all": list(range(MOST_BYTES))}),
