@@ -167,7 +167,7 @@ def make_plan(experiment: Experiment) -> Plan:
 
 def _objectives(program: type[Program], experiment: Experiment) -> tuple[Objective, ...]:
     try:
-        return checked_objectives(getattr(program, "OBJECTIVES", (EVAL_LOSS,)))
+        return checked_objectives(program.OBJECTIVES)
     except ValueError as error:
         raise InputError(
             f"the program {experiment.program} names no objectives that can be searched by: {error}",
