@@ -88,7 +88,6 @@ def setup(
         trainable_parameters=count.trainable,
         total_parameters=count.total,
         details={
-            "share": str(count),
             "micro_batch": shape.micro,
             "accumulation": shape.accumulation,
             "processes": processes,

@@ -23,6 +23,7 @@ from tuner.contract import (
     ALONE,
     Assignment,
     Budget,
+    Card,
     Evaluation,
     Fault,
     Group,
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 CHECK_BASE = "TUNER_CHECK_BASE"
 """Environment variable: with 1, the base's weights are summed up after every trial and must not have changed."""
+
+
+_PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
+"""Of a set-up's details, and the setting whose `auto` decides it."""
 
 
 class SFT(Program):
@@ -151,6 +156,48 @@ class SFT(Program):
         from trainables import packed
 
         return packed.load(settings, preparation, slots, record=not beside)  # it needs what recordings would hold
+
+    @classmethod
+    def unlike(cls, first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+        """A note where a trial computes in another precision than the first did: `auto` follows the kind of device."""
+        for name, setting in _PRECISION.items():
+            before, now = first.get(name), own.get(name)
+            if before and now and before != now:
+                return (f"some trials compute in {before}, some in {now} ({setting} follows the device): losses differ "
+                        f"by that too; a new search with {setting} set has one for all")  # fmt: skip
+        return ""
+
+    @classmethod
+    def card(cls, settings: Any, setup: Mapping[str, Any]) -> Card:
+        """What the model card says of the base, and of how its loss was measured."""
+        from trainables.models.counting import Count
+
+        found = runtime.validated(settings)
+        model = found.model
+        revision = f" at `{model.model_revision}`" if model.model_revision else ""
+        nf4 = " (NF4)" if model.quantization.kind == "nf4" else ""
+        trained = Count(setup.get("trainable_parameters", 0), setup.get("total_parameters", 0))
+        own_code = "**the base runs code of its own** (`trust_remote_code`)"
+        return Card(
+            what=f"A LoRA adapter for `{model.model_name_or_path}`{revision}{nf4}",
+            library="peft",
+            base=model.model_name_or_path,
+            tags=("lora",),
+            facts=(f"trainable parameters: {trained}", *((own_code,) if model.trust_remote_code else ())),
+            measured="The validation loss is SFTTrainer's `eval_loss`: the mean over batches of "
+            f"{found.train.per_device_eval_batch_size} rows, in file order, of the mean cross-entropy over the label "
+            "tokens of each batch.",
+            usage="from peft import AutoPeftModelForCausalLM\n\n"
+            'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")',
+        )
+
+    @classmethod
+    def foreign_code(cls, settings: Mapping[str, Any]) -> str:
+        """The base's own code, where the settings have it run. They may be anybody's: nothing of them is validated."""
+        model = settings.get("model")
+        if not isinstance(model, Mapping) or not model.get("trust_remote_code"):
+            return ""
+        return f"code that comes with the base {model.get('model_name_or_path')!r}"
 
     @classmethod
     def made_of(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def _call(program: type[Program], method: str, arguments: Sequence[Any]) -> Any:
             return program.pin(settings)
         case "made_of", (settings,):
             return program.made_of(settings)
+        case "foreign_code", (settings,):
+            return program.foreign_code(settings)
         case "merge", (settings, adapter_folder, to):
             return program.merge(settings, adapter_folder, to)
     raise ValueError(f"{method} is not called in a process of its own")

@@ -54,6 +54,6 @@ def test_qlora_search_over_a_large_base(tmp_path: Path) -> None:
         print(
             f"{trial.number:>3} {trial.ending:<45} {last.seconds:7.2f} s  step {last.step:>3}  "
             f"before {trial.setup['memory_before'] / 2**20:8.1f} MiB  peak {(last.memory or 0) / 2**20:9.1f} MiB  "
-            f"{trial.setup['share']}"
+            f"{trial.setup['trainable_parameters']:,} parameters"
         )
     print(f"wall {answer['wall_s']:.1f} s, {answer['wall_s'] / 8:.1f} s a trial; best {answer['best']}")

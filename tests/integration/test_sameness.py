@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -69,11 +68,13 @@ def test_own_code_counts_and_an_earlier_versions_ledger_is_gone_on_with(
 
 
 def test_precision_that_follows_the_device_is_told() -> None:
-    from tuner.driver.ingredients import other_precision
+    from tuner.contract import load_program
+    from tuner.driver.ingredients import unlike_the_first
     from tuner.results.records import SearchRecord, TrialRecord
 
     setups = [{"dtype": "bfloat16", "compute_dtype": None}, {"dtype": "bfloat16"}, {"dtype": "float32"}]
     record = SearchRecord(trials={n: TrialRecord(number=n, setup=dict(setup)) for n, setup in enumerate(setups)})
-    assert other_precision(record, 1) == ""
-    assert "some trials compute in bfloat16, some in float32" in other_precision(record, 2)
-    assert dataclasses.is_dataclass(record)
+    unlike = load_program("sft").unlike
+    assert unlike_the_first(record, 1, unlike) == ""
+    assert "some trials compute in bfloat16, some in float32" in unlike_the_first(record, 2, unlike)
+    assert load_program("tests.programs.toy:Toy").unlike(setups[0], setups[2]) == ""

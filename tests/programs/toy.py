@@ -145,7 +145,7 @@ class Toy:
         resumed = self._go_on() if train.resumes else 0
         fit = assignment.fits.get("toy", Fit(8)).within(Fit(8))
         self._fit = fit
-        details = {"share": "10 of 1,000, 1.0%", "pid": os.getpid(), "device": "toy", "micro_batch": fit.micro_batch}
+        details = {"pid": os.getpid(), "device": "toy", "micro_batch": fit.micro_batch}
         if self._behaviour == "unpicklable":
             details["lock"] = threading.Lock()
         self._lock = threading.Lock() if self._behaviour == "holds_a_lock" else None

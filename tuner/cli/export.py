@@ -14,7 +14,7 @@ from tuner.cli.options import Command, accept_option, allow_module_option, json_
 @click.option("--to", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder to make.")
 @click.option("--merge", is_flag=True, help="Merge the adapter into its base: a whole model, not an adapter.")
 @click.option("--program", metavar="PROGRAM", help="With --merge: the search's program, if it is not a shipped one.")
-@click.option("--trust-remote-code", is_flag=True, help="With --merge: run the base model's own code.")
+@click.option("--trust-remote-code", "trust_code", is_flag=True, help="With --merge: run the base model's own code.")
 @allow_module_option
 @accept_option
 @storage_option
@@ -24,7 +24,7 @@ def command(
     to: Path,
     merge: bool,
     program: str | None,
-    trust_remote_code: bool,
+    trust_code: bool,
     allow_module: tuple[str, ...],
     accept_changes: bool,
     storage_path: Path,
@@ -43,7 +43,7 @@ def command(
     if merge:
         click.echo("merging the adapter into its base ...", err=True)
     path, notes = export_best(
-        folder, to, merge, program=program, trust_remote_code=trust_remote_code, modules=allow_module,
+        folder, to, merge, program=program, trust_code=trust_code, modules=allow_module,
         accept_changes=accept_changes,
     )  # fmt: skip
     for note in notes:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tuner.config.document import MAX_DEPTH, Document, KeyPath, parse_value, read_document
-from tuner.config.flags import FLAGS
+from tuner.config.flags import FLAGS, OWN_WORK
 from tuner.config.layers import Layers, Origin
 from tuner.config.own_program import read_program
 from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
@@ -23,9 +23,6 @@ from tuner.config.words import MOST_SHOWN, dotted, path_keys, shortened
 from tuner.contract import InputError, Program, load_program
 from tuner.importing import Own, Permission
 from tuner.redaction import named_secret
-
-_OWN_WORK = frozenset(("model.model_name_or_path", "data.train", "run.program"))
-"""Who gives one of these without a file wants their own search and not the demo's settings around it."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
@@ -82,7 +79,7 @@ def load_experiment(
     Raises InputError, one for everything found.
     """
     changes = [*_overrides(overrides), *_flags(flags or {})]
-    if path is None and not _OWN_WORK & {".".join(map(str, key)) for key, _, _ in changes}:
+    if path is None and not OWN_WORK & {".".join(map(str, key)) for key, _, _ in changes}:
         path = demo_path()
     document = _read(path) if path is not None else None
     return _experiment(document, changes, permission or Permission.given(), elsewhere)

@@ -1,4 +1,7 @@
-"""Command line flags that are settings. One table for the command line, for the merge, and for error messages."""
+"""Command line flags that are settings. One table for the command line, for the merge, and for error messages.
+
+Flags stand for the shipped program's settings too; a program whose settings have the same names is given them alike.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +28,6 @@ FLAGS: Mapping[str, str] = {
     "--strict": "run.strict",
 }
 """Command line flags that are settings, and the settings they are."""
+
+OWN_WORK = frozenset((FLAGS["--model"], FLAGS["--data"], FLAGS["--program"]))
+"""Who gives one of these without a file wants their own search and not the demo's settings around it."""

@@ -3,6 +3,7 @@
 facts.py      what a trial is told, what it answers, how it can end
 errors.py     how a program refuses
 objective.py  the numbers that a search makes better
+card.py       what a program says of its adapters
 engine.py     what packed trials are trained by
 program.py    the class that a program is
 loading.py    programs by name, those without that class among them
@@ -11,6 +12,7 @@ The driver samples, schedules and judges; a program trains and measures. They sh
 Standard library only, so either side imports it for free.
 """
 
+from tuner.contract.card import Card
 from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import Elsewhere, Fault, InputError, Unpackable
 from tuner.contract.facts import (
@@ -43,6 +45,7 @@ __all__ = [
     "STATE",
     "Assignment",
     "Budget",
+    "Card",
     "Elsewhere",
     "Evaluation",
     "Fault",

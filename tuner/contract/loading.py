@@ -57,6 +57,12 @@ class Baseless(Program):
         every = train.get("eval_steps") if isinstance(train, Mapping) else None
         return every or super().eval_every(settings)
 
+    @classmethod
+    def foreign_code(cls, settings: Mapping[str, Any]) -> str:
+        model = settings.get("model")
+        trusts = isinstance(model, Mapping) and model.get("trust_remote_code")
+        return "code that comes with the base" if trusts else super().foreign_code(settings)
+
 
 def as_engine(made: Any) -> PackedEngine:
     """What `pack` made, with `refuses` where it lacks that."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from tuner.contract.card import Card
 from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import InputError
 from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, Preparation, Setup
@@ -139,12 +140,33 @@ class Program(ABC):
         gets the same calls. A size that does not divide the batch is a reason."""
         return f"the program {_named(cls)} trains a trial in one process"
 
+    @classmethod
+    def unlike(cls, first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+        """A note for the user where the set-ups of two trials differ so that their losses do: other precision on
+        another kind of device, say; "" where they do not. first, own: the details of each `Setup`, beside its fields.
+        """
+        return ""
+
     # --- what becomes of an adapter ---
 
     @classmethod
+    def card(cls, settings: Any, setup: Mapping[str, Any]) -> Card:
+        """What the model card says beside the search's numbers. setup: the winner's, as in `unlike`."""
+        trained = setup.get("trainable_parameters")
+        return Card(facts=(f"trainable parameters: {trained}",) if trained is not None else ())
+
+    @classmethod
     def made_of(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What an adapter is merged into, with its fingerprints as in `prepare`'s facts. In a process of its own."""
+        """What an adapter is merged into, with its fingerprints: `made_of` as in the facts of `prepare`. A merge into
+        another one is refused. In a process of its own."""
         return {}
+
+    @classmethod
+    def foreign_code(cls, settings: Mapping[str, Any]) -> str:
+        """The code of others that a merge with these settings would run, in words ("code that comes with the base
+        'org/name'"); "" where it would run none. A merge then asks for `--trust-remote-code`. In a process of its own,
+        with settings that anybody may have written."""
+        return ""
 
     @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str, to: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.contract import Assignment, Resume
+from tuner.contract import Assignment, Program, Resume
 from tuner.driver.attempts import Attempts
 from tuner.driver.disk_guard import DiskGuard, StudyOnDisk
 from tuner.driver.watchdog import Watchdog
@@ -28,6 +28,8 @@ class Terms:
     keep_adapters: int
     check: Callable[[Mapping[str, Any]], Any] = dict
     """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
+    unlike: Callable[[Mapping[str, Any], Mapping[str, Any]], str] = Program.unlike
+    """Tells where the losses of two set-ups differ."""
 
 
 @dataclass(frozen=True)

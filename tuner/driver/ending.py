@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tuner.config import Experiment
-from tuner.contract import InputError, Status, Verdict
+from tuner.contract import Card, InputError, Status, Verdict
 from tuner.disks import is_full
 from tuner.driver.disk_guard import DiskGuard, DiskLost
 from tuner.driver.resolved_settings import fixed_experiment
+from tuner.failures import Failure, capture
 from tuner.results import storage
 from tuner.results.adapters import write_best
 from tuner.results.command_line import resume_command_line
@@ -177,9 +179,20 @@ class Ending:
         self._mirror.fetch(best.adapter)
         resolved = read_object(self._folder.resolved)
         train = fixed_experiment(self._experiment, best.params, self._record.facts)
-        if write_best(self._folder, self._record, train=train, resolved=resolved) is None:
+        card = self._card(best.setup)
+        if write_best(self._folder, self._record, train=train, resolved=resolved, card=card) is None:
             text = f"the adapter of trial {best.number} is not where it was saved: there is no best/"
             self._ledger.append(Kind.NOTE, details={"text": text})
+
+    def _card(self, setup: Mapping[str, Any]) -> Card | None:
+        """The program's part of the model card. Where that fails the adapter is kept without it."""
+        card = capture(lambda: self._experiment.program_class.card(self._experiment.settings, setup))
+        if not isinstance(card, Failure):
+            return card
+        logging.getLogger(__name__).error("the program's part of the model card: %s", card.traceback)
+        text = f"the program's part of the model card is missing: {card.verdict.message}"
+        self._ledger.append(Kind.NOTE, details={"text": text})
+        return None
 
     def _close_books(self, halt: Verdict | None, failure: Exception | None, code: int) -> None:
         self._ledger.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from tuner.results.records import SearchRecord
 from tuner.results.versions import versions
 from tuner.space import FunctionSpace, Space
 
-_SETS = ("train", "validation")
-_PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
-"""Of a set-up's details, and the setting whose `auto` decides it."""
+Setup = Mapping[str, Any]
+"""A trial's set-up as the ledger has it."""
 
 
 def made_of(facts: Mapping[str, Any], experiment: Experiment, space: Space | FunctionSpace) -> dict[str, Any]:
@@ -74,24 +73,19 @@ def require_same_objective(record: SearchRecord, objective: Objective, folder: R
         )
 
 
-def other_precision(record: SearchRecord, number: int) -> str:
-    """A note where trial `number` computes in another precision than the first trial did, as `auto` has it on another
-    kind of device; "" where it does not."""
+def unlike_the_first(record: SearchRecord, number: int, unlike: Callable[[Setup, Setup], str]) -> str:
+    """What a program says of the set-up of trial `number` beside the first trial's; see `Program.unlike`."""
     own = record.trials[number].setup
     first = next((trial.setup for trial in record.trials.values() if trial.setup and trial.number != number), {})
-    for name, setting in _PRECISION.items():
-        before, now = first.get(name), own.get(name)
-        if before and now and before != now:
-            return (f"some trials compute in {before}, some in {now} ({setting} follows the device): losses differ by "
-                    f"that too; a new search with {setting} set has one for all")  # fmt: skip
-    return ""
+    return unlike(first, own) if first and own else ""
 
 
 def _require_same_counts(
     before: Mapping[str, Any], now: Mapping[str, Any], where: str, remedy: str, *, accept: bool
 ) -> None:
     """Of a search that an earlier version began, the counts of rows and tokens are known."""
-    changed = [name for name in _SETS if before.get(name) != now.get(name)]
+    sets = [name for name, fact in {**before, **now}.items() if isinstance(fact, Mapping) and "rows" in fact]
+    changed = [name for name in sets if before.get(name) != now.get(name)]
     if changed and not accept:
         raise InputError(f"the {' and '.join(changed)} rows are not those that the search began with: losses before "
                          "and after cannot be compared", where=where, expected="the same rows",

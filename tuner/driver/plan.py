@@ -86,7 +86,7 @@ class Plan:
                 f"the grace period ({grace:,} {self.unit}s) is longer than a trial's budget ({max_t:,} {self.unit}s)",
                 where="scheduler.grace_period",
                 expected=f"at most {max_t:,}, or null for a period scaled to the budget",
-                remedy="lengthen train.max_steps or num_train_epochs, or say scheduler.kind: none",
+                remedy="lengthen the trials, or say scheduler.kind: none",
             )
         return make_ladder(
             max_t,

@@ -114,6 +114,7 @@ def run_trials(
         evaluate_at=ladder.evaluate_at,
         keep_adapters=experiment.run.keep_adapters,
         check=partial(_check, plan),
+        unlike=plan.program.unlike,
     )
     dashboard = DashboardRows(
         [f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"]

@@ -19,7 +19,7 @@ from tuner.driver import retries
 from tuner.driver.attempts import Attempt, Attempts, State
 from tuner.driver.disk_guard import CHECK_S, DiskGuard, DiskLost, StudyOnDisk
 from tuner.driver.dispatch import Dispatcher, Terms
-from tuner.driver.ingredients import other_precision
+from tuner.driver.ingredients import unlike_the_first
 from tuner.driver.periodic import Periodic
 from tuner.driver.stopping import Stopping
 from tuner.driver.watchdog import Watchdog
@@ -69,7 +69,7 @@ class TrialManager:
         self.stop = stop
         self._folder, self._ledger, self._record = folder, ledger, record
         self._study = StudyOnDisk(study, disk)
-        self._keep_adapters = terms.keep_adapters
+        self._keep_adapters, self._unlike = terms.keep_adapters, terms.unlike
         self._dashboard, self._disk, self._watchdog = dashboard, disk, watchdog
         self._attempts = Attempts()
         self._dispatch = Dispatcher(
@@ -190,7 +190,7 @@ class TrialManager:
         del details["details"]
         self._append(Kind.SETUP, attempt, details={key: value for key, value in details.items() if value != ""})
         self._dashboard.set_up(attempt.number)
-        other = other_precision(self._record, attempt.number)
+        other = unlike_the_first(self._record, attempt.number, self._unlike)
         for note in (setup.note, "" if other in self._record.notes else other):
             if note:
                 self._ledger.append(Kind.NOTE, details={"text": note})

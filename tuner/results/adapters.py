@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tuner.contract import STATE, InputError
+from tuner.contract import STATE, Card, InputError
 from tuner.results import earlier_keys
 from tuner.results.command_line import command_line
 from tuner.results.folder import RunFolder
@@ -53,12 +53,18 @@ def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int 
 
 
 def write_best(
-    folder: RunFolder, record: SearchRecord, *, train: Mapping[str, Any], resolved: Mapping[str, Any]
+    folder: RunFolder,
+    record: SearchRecord,
+    *,
+    train: Mapping[str, Any],
+    resolved: Mapping[str, Any],
+    card: Card | None = None,
 ) -> Path | None:
     """Writes `best/`: the winner's PEFT adapter, `train.yaml`, `README.md` and, last, `manifest.json`.
 
-    train: the experiment that trains the winner again. Written beside and renamed; a `manifest.json` means that all
-    of it is there. Returns None where no trial left an adapter in the run folder.
+    train: the experiment that trains the winner again. card: what its program says of the adapter; None: nothing.
+    Written beside and renamed; a `manifest.json` means that all of it is there. Returns None where no trial left an
+    adapter in the run folder.
     """
     winner = record.best
     adapter = inside(folder.path, winner.adapter) if winner is not None else None
@@ -71,7 +77,9 @@ def write_best(
         again = command_line("train", f"{folder.best}/train.yaml")
         header = f"# Trains trial {winner.number} of {folder.name} again: {again}\n"
         (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
-        (fresh / "README.md").write_text(model_card(folder.name, record, winner, resolved), encoding="utf-8")
+        (fresh / "README.md").write_text(
+            model_card(folder.name, record, winner, resolved, card or Card()), encoding="utf-8"
+        )
         write_manifest(
             fresh,
             {

@@ -25,7 +25,7 @@ def export_best(
     merge: bool = False,
     *,
     program: str | None = None,
-    trust_remote_code: bool = False,
+    trust_code: bool = False,
     modules: Sequence[str] = (),
     accept_changes: bool = False,
 ) -> tuple[Path, tuple[str, ...]]:
@@ -34,9 +34,9 @@ def export_best(
 
     Copied is what the manifest names, once each file has been found to be what was written, and nothing that a link
     leads to. A merge runs the search's program: one that is not shipped must be named again as `program`, and a base
-    with code of its own wants `trust_remote_code` again, because what a run folder says is not enough to run code.
-    modules: that may be run wherever they are installed. A shipped program merges into the base that the adapter was
-    trained on, unless `accept_changes` says that another will do.
+    with code of its own wants `trust_code` again, because what a run folder says is not enough to run code.
+    modules: that may be run wherever they are installed. It merges into the base that the adapter was trained on, as
+    far as the program can tell, unless `accept_changes` says that another will do.
     Raises InputError where the search has no best trial yet, where a file is damaged, or where `to` holds something.
     """
     if not is_plain_file(folder.best / MANIFEST) or inside(folder.path, folder.best) is None:
@@ -47,7 +47,7 @@ def export_best(
             remedy=run_command_line(folder.path, "status", folder.name),
         )
     files = checked_manifest(folder.best)["files"]
-    resolved = _mergeable(folder, program, trust_remote_code, modules) if merge else {}
+    resolved = _mergeable(folder, to, program, trust_code, modules) if merge else {}
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError("is already there", where=str(to), expected="a new or an empty folder")
     notes = _require_same_model(folder, resolved, to, accept=accept_changes) if merge else ()
@@ -67,10 +67,10 @@ def export_best(
 
 
 def _mergeable(
-    folder: RunFolder, program: str | None, trust_remote_code: bool, modules: Sequence[str]
+    folder: RunFolder, to: Path, program: str | None, trust_code: bool, modules: Sequence[str]
 ) -> Mapping[str, Any]:
     resolved = read_object(folder.resolved)
-    run, model = resolved.get("run"), resolved.get("model")
+    run = resolved.get("run")
     named = run.get("program") if isinstance(run, dict) else None
     if not isinstance(named, str) or (named not in PROGRAMS and named != program):
         raise InputError(
@@ -83,9 +83,9 @@ def _mergeable(
         permission = Permission.given(modules, beside=False)
         own = find(named, key="--program", where="--program", home=Path.cwd(), permission=permission, typed=True)
         add_folders([str(own.folder)])
-    if isinstance(model, dict) and model.get("trust_remote_code") and not trust_remote_code:
+    if not trust_code and (code := _call(folder, to, resolved, "foreign_code")):
         raise InputError(
-            f"a merge would run code that comes with the base {model.get('model_name_or_path')!r}",
+            f"a merge would run {code}",
             where=str(folder.resolved),
             expected="--trust-remote-code on the command line too",
             remedy="read the code first",
@@ -95,15 +95,15 @@ def _mergeable(
 
 def _require_same_model(folder: RunFolder, resolved: Mapping[str, Any], to: Path, *, accept: bool) -> tuple[str, ...]:
     """Refuses a merge into another base than the adapter was trained on, or tells of it with `accept`."""
-    if resolved["run"]["program"] not in PROGRAMS:
+    now = sameness.parts(_call(folder, to, resolved, "made_of"))
+    if not now:
         return ()
     before = sameness.parts(folder.record().facts)
     if not before:
         return ("an earlier version ran this search: whether the base is the one it trained on cannot be told",)
-    now = sameness.parts(_call(folder, to, resolved, "made_of"))
     again = run_command_line(folder.path, "export", folder.name, "--to", str(to), "--merge", sameness.ACCEPT)
     return sameness.require_same(
-        list(sameness.changes(before, now, sameness.MODEL)), where=str(folder.path), since="the adapter was trained",
+        list(sameness.changes(before, now)), where=str(folder.path), since="the adapter was trained",
         accept=accept, remedy=f"put it back, or export without --merge; to merge all the same: {again}",
     )  # fmt: skip
 

@@ -6,17 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.contract import Objective
+from tuner.contract import Card, Objective
 from tuner.redaction import redact
 from tuner.results.records import Point, SearchRecord, TrialRecord
 
 
-def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: Mapping[str, Any]) -> str:
-    """A model card in Markdown with the metadata block that the Hugging Face hub reads."""
-    base = str(resolved.get("model", {}).get("model_name_or_path", "unknown"))
-    revision = resolved.get("model", {}).get("model_revision")
-    quantization = resolved.get("model", {}).get("quantization", {}).get("kind", "none")
-    trusted = bool(resolved.get("model", {}).get("trust_remote_code"))
+def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: Mapping[str, Any], card: Card) -> str:
+    """A model card in Markdown with the metadata block that the Hugging Face hub reads. card: what the program says."""
     best = winner.best
     assert best is not None
     counts = ", ".join(f"{n} {what}" for what, n in record.counts["reason"].items())
@@ -26,24 +22,21 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
     objectives = record.objectives
     lines = [
         "---",
-        "library_name: peft",
-        f"base_model: {json.dumps(base)}",
-        "tags: [lora, tuner]",
+        *([f"library_name: {card.library}"] if card.library else []),
+        *([f"base_model: {json.dumps(card.base)}"] if card.base else []),
+        f"tags: [{', '.join((*card.tags, 'tuner'))}]",
         "---",
         "",
         f"# {name}: trial {winner.number}",
         "",
-        f"A LoRA adapter for `{base}`{f' at `{revision}`' if revision else ''}"
-        f"{' (NF4)' if quantization == 'nf4' else ''}, "
-        f"the best of {record.num_ended} trials.",
+        f"{card.what}, the best of {record.num_ended} trials.",
         "",
         f"- {record.objective.title} **{best.value:.6f}** at step {best.step} of {winner.max_steps}",
         *[f"- {o.title} at that step: {v:.6f}" for o in objectives[1:] if (v := best.metrics.get(o.name)) is not None],
         *([f"- the recipe's default hyperparameters reached {recipe:.6f}"] if recipe is not None else []),
-        f"- trainable parameters: {winner.setup.get('share', winner.setup.get('trainable_parameters', 'unknown'))}",
+        *[f"- {fact}" for fact in card.facts],
         f"- endings: {counts}",
         f"- training tokens of the whole search: {record.tokens:,}",
-        *(["- **the base runs code of its own** (`trust_remote_code`)"] if trusted else []),
         "",
         "## Hyperparameters",
         "",
@@ -58,18 +51,8 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         f"| step | tokens | {' | '.join(objective.title for objective in objectives)} |",
         f"| ---: | ---: |{' ---: |' * len(objectives)}",
         *[f"| {p.step} | {p.tokens:,} | {_cells(p, objectives)} |" for p in winner.points if p.value is not None],
-        "",
-        "The validation loss is SFTTrainer's `eval_loss`: the mean over batches of "
-        f"{resolved.get('train', {}).get('per_device_eval_batch_size', '?')} rows, in file order, of the mean "
-        "cross-entropy over the label tokens of each batch.",
-        "",
-        "## Use",
-        "",
-        "```python",
-        "from peft import AutoPeftModelForCausalLM",
-        "",
-        'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")',
-        "```",
+        *(["", card.measured] if card.measured else []),
+        *(["", "## Use", "", "```python", card.usage, "```"] if card.usage else []),
         "",
         f"Made with {versions}." if versions else "",
     ]

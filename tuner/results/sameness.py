@@ -16,8 +16,6 @@ from tuner.contract import InputError
 
 MADE_OF = "made_of"
 LIBRARIES = "libraries"
-MODEL = ("base", "tokenizer", "chat template")
-"""What an adapter merges into and is saved with."""
 ACCEPT = "--accept-changes"
 _MOST_FILES = 200
 """Of a part, by name; more are one fingerprint together."""
@@ -55,11 +53,11 @@ def parts(facts: Mapping[str, Any]) -> Parts:
     }
 
 
-def changes(before: Parts, now: Parts, only: Sequence[str] | None = None) -> Iterator[Change]:
-    """What differs between parts of one name and source. only: the names to look at."""
+def changes(before: Parts, now: Parts) -> Iterator[Change]:
+    """What differs between parts of one name and source that both have."""
     for name in before:
         part = now.get(name)
-        if part is None or part["source"] != before[name]["source"] or (only is not None and name not in only):
+        if part is None or part["source"] != before[name]["source"]:
             continue
         then, here = before[name]["files"], part["files"]
         for file in sorted({*then, *here}):
