@@ -80,8 +80,8 @@ def run_tuner(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             "program": "tests.programs.toy:Toy",
             "storage_path": str(folder / "runs"),
             "name": "bench",
-            "max_concurrent_trials": job["workers"],
         },
+        "resources": {"max_concurrent_trials": job["workers"]},
     }
     file.write_text(json.dumps(experiment))
     command = [sys.executable, "-m", "tuner", "search"]

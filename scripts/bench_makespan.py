@@ -61,7 +61,8 @@ def experiment(job: dict[str, Any], storage: Path) -> dict[str, Any]:
         },
         "search": {"space": SPACE, "num_trials": job["trials"], "sampler": "random", "seed": 0},
         "scheduler": {"kind": "none"},
-        "run": {"storage_path": str(storage), "name": "bench", "max_concurrent_trials": job["workers"]},
+        "resources": {"max_concurrent_trials": job["workers"]},
+        "run": {"storage_path": str(storage), "name": "bench"},
     }
 
 

@@ -161,6 +161,7 @@ def toy(folder: Path, *arguments: str, train: Mapping[str, Any] | None = None, t
     """A search with the toy program, called "run"."""
     run = {"program": TOY, "name": "run", **more.pop("run", {})}
     values = {"train": dict(train or {}), "search": {"num_trials": trials, "space": SPACE}, "run": run}
+    values["resources"] = more.pop("resources", {})
     file = folder / "search.yaml"
     file.write_text(yaml.safe_dump(json.loads(json.dumps(values))))
     return start(folder, str(file), *arguments, **more)

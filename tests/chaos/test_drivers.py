@@ -38,14 +38,14 @@ def test_twenty_kills_of_the_driver(shared: Shared, tmp_path: Path, fault: Count
     """Every fifth driver has a Ray of its own, which dies with it; the others leave one behind that lives on."""
     train = {"pace": 0.05}
     (tmp_path / "undisturbed").mkdir()
-    calm = driving.toy(tmp_path / "undisturbed", train=train, trials=24, run=ONE, on=shared)
+    calm = driving.toy(tmp_path / "undisturbed", train=train, trials=24, resources=ONE, on=shared)
     code, _, errors = calm.end()
     assert code == 0, errors
     expected = invariants.check(calm.folder, num_trials=24, exit_code=code)
 
     draw = random.Random(7)
     (tmp_path / "killed").mkdir()
-    driver = driving.toy(tmp_path / "killed", train=train, trials=24, run=ONE)
+    driver = driving.toy(tmp_path / "killed", train=train, trials=24, resources=ONE)
     before: list[Event] = []
     started: list[psutil.Process] = []
     for kill in range(1, 21):

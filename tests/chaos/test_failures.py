@@ -38,16 +38,16 @@ NAMES = {
 }
 """By behaviour, its name in the table of faults. `input_error` ends a search, and has a test of its own. So does a disk
 that is full whoever tries: test_disk_full.py."""
-ONE_AT_A_TIME: dict[str, Any] = {"scheduler__kind": "none", "run__max_concurrent_trials": 1}
-PACKED = {**ONE_AT_A_TIME, "run__program": PACK, "scheduler__trials_per_gpu": 2}
+ONE_AT_A_TIME: dict[str, Any] = {"scheduler__kind": "none", "resources__max_concurrent_trials": 1}
+PACKED = {**ONE_AT_A_TIME, "run__program": PACK, "resources__trials_per_gpu": 2}
 TWO_SIZES = {"parameters": {**SPACE["parameters"], "batch_size": {"type": "int", "low": 8, "high": 64}}}
 WAYS: Mapping[str, dict[str, Any]] = {
     "alone": ONE_AT_A_TIME,
     "packed": PACKED,
     "beside an engine": {**PACKED, "search__space": TWO_SIZES, "search__sampler": "random"},
     "in two processes": {
-        **ONE_AT_A_TIME, "run__program": "tests.programs.crew:Crew", "scheduler__workers_per_trial": 2,
-        "run__cpus_per_trial": 2,
+        **ONE_AT_A_TIME, "run__program": "tests.programs.crew:Crew", "resources__workers_per_trial": 2,
+        "resources__cpus_per_trial": 2,
     },
 }  # fmt: skip
 

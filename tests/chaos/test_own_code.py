@@ -35,8 +35,9 @@ def test_a_space_function_that_fails_in_a_running_search(case: str, tmp_path: Pa
     (tmp_path / "spaces.py").write_text(SPACE.replace("LINE", line))
     (tmp_path / "programs.py").write_text("from tests.programs.toy import Toy\nclass Mine(Toy): ...\n")
     alone = {ALLOWED: "", "XDG_STATE_HOME": str(tmp_path / "state")}
-    run = {"program": "programs:Mine", "name": "run", "max_concurrent_trials": 1}
+    run = {"program": "programs:Mine", "name": "run"}
     written = {"train": {}, "search": {"num_trials": 5, "space": "spaces:drawn"}, "run": run}
+    written["resources"] = {"max_concurrent_trials": 1}
     (tmp_path / "search.yaml").write_text(yaml.safe_dump(written))
     driver = driving.start(tmp_path, str(tmp_path / "search.yaml"), environment=alone)
     code, _, errors = driver.end()

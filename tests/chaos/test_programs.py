@@ -49,7 +49,7 @@ def test_each_misbehaviour_ends_its_own_trial(toy: Toy, fault: Count) -> None:
     each = {str(number): behaviour for number, (behaviour, _, _) in MISBEHAVIOUR.items()}
     trials = len(MISBEHAVIOUR) + 2
     outcome = toy(train__each=each, search__num_trials=trials, scheduler__kind="none",
-                  scheduler__diverged={"factor": 2.0}, run__max_concurrent_trials=1)  # fmt: skip
+                  scheduler__diverged={"factor": 2.0}, resources__max_concurrent_trials=1)  # fmt: skip
     record = invariants.check(outcome.path, num_trials=trials, exit_code=outcome.exit_code)
     found = {number: record.trials[number].reason for number in MISBEHAVIOUR}
     assert found == {number: reason for number, (_, _, reason) in MISBEHAVIOUR.items()}
@@ -64,7 +64,7 @@ def test_each_misbehaviour_ends_its_own_trial(toy: Toy, fault: Count) -> None:
 
 def test_three_in_a_row_with_one_cause_end_the_search(toy: Toy, fault: Count) -> None:
     outcome = toy(train__behaviour="raise_in_setup", train__misbehaving=[1, 3, 4, 5], search__num_trials=9,
-                  run__max_concurrent_trials=1)  # fmt: skip
+                  resources__max_concurrent_trials=1)  # fmt: skip
     assert outcome.exit_code == 1 and len(outcome.record.trials) == 6, "one alone does not count, nor with one between"
     record = invariants.check(outcome.path, num_trials=6, exit_code=1)
     assert record.halt_reason == "error" and "trials 3, 4 and 5" in record.halt_message
@@ -80,7 +80,7 @@ def test_out_of_memory_is_answered_and_remembered(
     toy: Toy, fault: Count, tmp_path: Path, fits: int, attempts: int, fit: Fit, reason: Reason
 ) -> None:
     outcome = toy(train__behaviour="too_large", train__misbehaving=[0, 2], train__fits=fits, search__num_trials=3,
-                  scheduler__kind="none", run__max_concurrent_trials=1)  # fmt: skip
+                  scheduler__kind="none", resources__max_concurrent_trials=1)  # fmt: skip
     record = invariants.check(outcome.path, num_trials=3, exit_code=outcome.exit_code)
     first = record.trials[0]
     assert (first.reason, first.attempt) == (reason, attempts)

@@ -25,7 +25,8 @@ def test_none_is_written_anywhere(tmp_path: Path, fault: Count) -> None:
     file = tmp_path / "search.yaml"
     written = {
         "search": {"num_trials": 4, "space": SPACE},
-        "run": {"program": "tests.programs.leaky:Leaky", "name": "leaky", "max_concurrent_trials": 1, "min_free_mb": 0},
+        "run": {"program": "tests.programs.leaky:Leaky", "name": "leaky", "min_free_mb": 0},
+        "resources": {"max_concurrent_trials": 1},
     }
     comment = "".join(f"# my token: {secret}\n" for secret in (*SECRETS, NO_FORM))
     file.write_text(comment + yaml.safe_dump(written))

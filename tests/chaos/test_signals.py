@@ -177,7 +177,8 @@ def written(stage: Stage, folder: Path) -> Path:
         "train": {"pace": 0.3},
         "search": {"num_trials": stage.trials, "space": SPACE},
         "run": {"program": PROGRAM, "name": "run", "trackers": []},
-        "scheduler": {"kind": "none", **({"trials_per_gpu": 2} if stage.packed else {})},
+        "scheduler": {"kind": "none"},
+        "resources": {"trials_per_gpu": 2} if stage.packed else {},
     }
     file = folder / "search.yaml"
     file.write_text(yaml.safe_dump(values))

@@ -104,10 +104,10 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 90) -> N
         time.sleep(0.5)
 
 
-def search(head: str, folder: Path, **run: Any) -> driving.Driver:
+def search(head: str, folder: Path, **resources: Any) -> driving.Driver:
     return driving.toy(
         folder, "--scheduler", "none", "--gpus-per-trial", "0", "--address", head, train={"pace": 1.5}, trials=4,
-        run=run, environment={"RAY_AUTH_MODE": "disabled"},
+        resources=resources, environment={"RAY_AUTH_MODE": "disabled"},
     )  # fmt: skip
 
 
@@ -128,6 +128,6 @@ def test_a_search_makes_a_cluster_grow(head: str, tmp_path: Path) -> None:
 def test_without_being_told_a_search_keeps_to_what_is_there(head: str, tmp_path: Path) -> None:
     """What does not fit, and a type that nobody has, is said at once."""
     code, _, errors = search(head, tmp_path).end()
-    assert code == 2 and "Ray has 0 and 0" in errors and "run.scale_to" in errors
+    assert code == 2 and "Ray has 0 and 0" in errors and "resources.scale_to" in errors
     code, _, errors = search(head, tmp_path, accelerator_type="H100").end()
-    assert code == 2 and "no node has or may get a H100" in errors and "run.scale_to" in errors
+    assert code == 2 and "no node has or may get a H100" in errors and "resources.scale_to" in errors

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from tests.integration.conftest import TOY
+from tests.tuner.config.test_experiment import BEFORE_RESOURCES
 from tuner.contract import InputError, Reason, Status
+from tuner.driver.resolved_settings import digest_of
 from tuner.driver.session import Outcome, resume_search
 from tuner.report.summary import is_interrupted
-from tuner.results.ledger import Event, Kind, read_ledger
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Event, Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord
 
 Toy = Callable[..., Outcome]
@@ -94,7 +100,7 @@ def test_one_bad_trial_ends_alone(
     toy: Toy, behaviour: str, status: Status, reason: Reason, state: str, code: int
 ) -> None:
     outcome = toy(
-        train__behaviour=behaviour, train__misbehaving=[0], search__num_trials=4, run__max_concurrent_trials=1
+        train__behaviour=behaviour, train__misbehaving=[0], search__num_trials=4, resources__max_concurrent_trials=1
     )
     first = outcome.record.trials[0]
     assert (first.status, first.reason) == (status, reason), first.ending
@@ -111,7 +117,7 @@ def test_a_fault_of_the_setup_stops_the_search_at_once(toy: Toy, behaviour: str)
         train__behaviour=behaviour,
         train__misbehaving=[1, 2, 3, 4, 5, 6, 7],
         search__num_trials=8,
-        run__max_concurrent_trials=1,
+        resources__max_concurrent_trials=1,
     )
     assert outcome.exit_code == 1
     assert outcome.record.trials[1].reason == behaviour
@@ -121,8 +127,23 @@ def test_a_fault_of_the_setup_stops_the_search_at_once(toy: Toy, behaviour: str)
     assert "RUNNING" not in states(outcome)
 
 
+def test_a_run_folder_of_before_resumes(ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a trial gets stood in `scheduler:` and `run:` when its settings were written."""
+    monkeypatch.setenv("TUNER_ALLOW_MODULES", TOY.partition(":")[0])
+    folder = RunFolder(tmp_path / "before")
+    shutil.copytree(BEFORE_RESOURCES, folder.path)
+    with closing(Ledger(folder.ledger, [])) as ledger:
+        ledger.append(Kind.SEARCH, details={"name": "before", "num_trials": 2, "settings": digest_of(folder.resolved)})
+    outcome = resume_search(tmp_path, "before", num_trials=3)
+    assert outcome.exit_code == 0 and len(outcome.record.ended) == 3
+    sessions = [e.details for e in read_ledger(folder.ledger) if e.event is Kind.SEARCH]
+    assert (sessions[-1]["cpus_per_trial"], sessions[-1]["gpus_per_trial"], sessions[-1]["workers"]) == (0.5, 0.0, 1)
+
+
 def test_a_flat_trial_may_win(toy: Toy) -> None:
-    outcome = toy(train__behaviour="flat", train__misbehaving=[0], search__num_trials=2, run__max_concurrent_trials=1)
+    outcome = toy(
+        train__behaviour="flat", train__misbehaving=[0], search__num_trials=2, resources__max_concurrent_trials=1
+    )
     assert outcome.record.best and outcome.record.best.number == 0
     assert (outcome.path / "best" / "manifest.json").exists()
 
@@ -225,7 +246,7 @@ def broken_space(trial: optuna.Trial) -> dict[str, Any]:
 
 def test_a_space_function_that_fails_ends_the_search_with_what_it_had(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="broken_space raised KeyError: 'forgotten'"):
-        toy(search__space="tests.integration.test_endings:broken_space", run__max_concurrent_trials=1)
+        toy(search__space="tests.integration.test_endings:broken_space", resources__max_concurrent_trials=1)
     record = SearchRecord.fold(read_ledger(tmp_path / "toy" / "trials.jsonl"))
     assert record.finished and len(record.ended) == 2
     assert (tmp_path / "toy" / "best" / "manifest.json").is_file()

@@ -46,7 +46,7 @@ def alone(ray: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
 
 def test_packed_trials_have_the_losses_of_unpacked_ones(ray: None, tmp_path: Path) -> None:
     alone = search(tmp_path, "alone", SHORT)
-    packed = search(tmp_path, "packed", SHORT, scheduler__trials_per_gpu=2)
+    packed = search(tmp_path, "packed", SHORT, resources__trials_per_gpu=2)
     assert {t.reason for t in packed.ended} == {Reason.BUDGET}
     for number, trial in alone.trials.items():
         other = packed.trials[number]
@@ -60,7 +60,7 @@ def test_packed_trials_have_the_losses_of_unpacked_ones(ray: None, tmp_path: Pat
 
 @pytest.mark.slow
 def test_packed_trials_are_stopped_at_rungs_and_their_slots_filled_again(ray: None, tmp_path: Path) -> None:
-    record = search(tmp_path, "packed", SETTINGS, search__num_trials=7, scheduler__trials_per_gpu=2)
+    record = search(tmp_path, "packed", SETTINGS, search__num_trials=7, resources__trials_per_gpu=2)
     assert len(record.ended) == 7
     assert record.counts["reason"].get("rung", 0) >= 1
     assert record.recipe and record.recipe.reason is Reason.BUDGET
@@ -82,7 +82,7 @@ def test_what_cannot_be_packed_runs_beside_the_packed_ones(ray: None, tmp_path: 
     space = {"parameters": {"learning_rate": rate, "use_dora": {"type": "choice", "values": [False, True]}}}
     settings = {**EVERYTHING, "train.max_steps": 9, "search.space": space, "search.seed": 6}  # trial 1 is the DoRA
     alone = search(tmp_path, "alone", settings)
-    mixed = search(tmp_path, "mixed", settings, scheduler__trials_per_gpu=3)
+    mixed = search(tmp_path, "mixed", settings, resources__trials_per_gpu=3)
     assert any("runs alone, beside the packed ones" in note for note in mixed.notes)
     assert {trial.params["use_dora"] for trial in alone.ended} == {False, True}
     for number, trial in alone.trials.items():
@@ -93,7 +93,7 @@ def test_what_cannot_be_packed_runs_beside_the_packed_ones(ray: None, tmp_path: 
 
 @pytest.mark.slow
 def test_auto_says_how_many_it_chose_and_why(ray: None, tmp_path: Path) -> None:
-    record = search(tmp_path, "auto", SETTINGS, search__num_trials=4, scheduler__trials_per_gpu="auto")
+    record = search(tmp_path, "auto", SETTINGS, search__num_trials=4, resources__trials_per_gpu="auto")
     assert len(record.ended) == 4
     assert any("at a time (steps a second of all trials, by their number: 1:" in note for note in record.notes)
 
@@ -117,7 +117,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_auto_takes_one_trial_at_a_time_where_the_base_cannot_be_packed(
     ray: None, leaky: dict[str, Any], tmp_path: Path
 ) -> None:
-    record = search(tmp_path, "auto", leaky, scheduler__trials_per_gpu="auto")
+    record = search(tmp_path, "auto", leaky, resources__trials_per_gpu="auto")
     assert {trial.reason for trial in record.ended} == {Reason.BUDGET} and len(record.ended) == 4
     (note,) = [note for note in record.notes if "cannot be packed" in note]
     assert note.startswith("one trial at a time on a GPU: trials on Lfm2ForCausalLM cannot be packed: a row of")
@@ -127,12 +127,12 @@ def test_auto_takes_one_trial_at_a_time_where_the_base_cannot_be_packed(
 def test_a_number_is_refused_before_the_first_trial_where_the_base_cannot_be_packed(
     ray: None, leaky: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings = {**leaky, "run.name": "asked", "run.storage_path": str(tmp_path), "scheduler.trials_per_gpu": 2}
+    settings = {**leaky, "run.name": "asked", "run.storage_path": str(tmp_path), "resources.trials_per_gpu": 2}
     outcome = run_search(load_experiment(None, (), settings))
     assert outcome.exit_code == 1 and not outcome.record.trials
     halt = list(read_ledger(tmp_path / "asked" / "trials.jsonl"))[-1].details
     assert "trials on Lfm2ForCausalLM cannot be packed: a row of" in halt["message"]
-    assert "set scheduler.trials_per_gpu to 1, or to auto" in halt["remedy"]
+    assert "set resources.trials_per_gpu to 1, or to auto" in halt["remedy"]
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_an_engine_that_dies_takes_no_trial_with_it(alone: SearchRecord, tmp_pat
     """Killed while its trials train, it is replaced, and they go on from their last states to the losses they would
     have had."""
     ledger = tmp_path / "killed" / "trials.jsonl"
-    sets = {**EVERYTHING, "scheduler.trials_per_gpu": 3}
+    sets = {**EVERYTHING, "resources.trials_per_gpu": 3}
     command = [
         sys.executable, "-m", "tuner", "search", "--json", "--name", "killed", "--storage-path", str(tmp_path),
         *(word for name, value in sets.items() for word in ("--set", f"{name}={value}")),
@@ -184,7 +184,7 @@ def _is_engine(process: psutil.Process) -> bool:
 def test_a_program_that_exits_fails_its_trials_at_once(toy: Callable[..., Outcome], trials_per_gpu: int) -> None:
     began = time.monotonic()
     outcome = toy(
-        run__program="tests.programs.quitter:Quitter", search__num_trials=2, scheduler__trials_per_gpu=trials_per_gpu,
+        run__program="tests.programs.quitter:Quitter", search__num_trials=2, resources__trials_per_gpu=trials_per_gpu,
         run__trackers=[],
     )  # fmt: skip
     assert [(trial.reason, trial.message) for trial in outcome.record.ended] == [(Reason.ERROR, "SystemExit: 3")] * 2
@@ -194,7 +194,7 @@ def test_a_program_that_exits_fails_its_trials_at_once(toy: Callable[..., Outcom
 @pytest.mark.slow
 def test_a_program_whose_imports_fail_ends_the_search_and_says_why(toy: Callable[..., Outcome]) -> None:
     outcome = toy(
-        run__program="tests.programs.quitter:Unwarmed", search__num_trials=2, scheduler__trials_per_gpu=2,
+        run__program="tests.programs.quitter:Unwarmed", search__num_trials=2, resources__trials_per_gpu=2,
         run__trackers=[],
     )  # fmt: skip
     assert outcome.exit_code == 1 and not outcome.record.trials

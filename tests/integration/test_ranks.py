@@ -30,7 +30,7 @@ def crew(toy: Toy) -> Toy:
     """Runs a toy search whose trials have two processes each, one trial at a time."""
 
     def run(**settings: Any) -> Outcome:
-        two: dict[str, Any] = {"run__program": CREW, "scheduler__workers_per_trial": 2, "run__cpus_per_trial": 2}
+        two: dict[str, Any] = {"run__program": CREW, "resources__workers_per_trial": 2, "resources__cpus_per_trial": 2}
         return toy(**{**two, **settings})
 
     return run
@@ -93,7 +93,7 @@ def test_a_process_that_hangs_is_found_and_its_group_ended(crew: Toy) -> None:
 
 SMALL = [
     "--json", "--num-trials", "4", "--sampler", "random", "--set", "train.max_steps=9", "--set",
-    "data.max_validation_rows=30", "--set", "run.max_concurrent_trials=1", "--set", "run.cpus_per_trial=2",
+    "data.max_validation_rows=30", "--set", "resources.max_concurrent_trials=1", "--set", "resources.cpus_per_trial=2",
 ]  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def test_a_search_of_two_processes_a_trial(tmp_path: Path, killed: bool) -> None
     """Stops at rungs, and goes on from a state where a process was killed; every trial with the losses that one process
     has, the winner's adapter one that plain peft loads."""
     ledger = tmp_path / "two" / "trials.jsonl"
-    process = search(tmp_path, "two", "--set", "scheduler.workers_per_trial=2")
+    process = search(tmp_path, "two", "--set", "resources.workers_per_trial=2")
     if killed:
         kill_a_process_of_trial(0, process, ledger)
     record = ended(process, ledger)

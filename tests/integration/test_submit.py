@@ -188,12 +188,12 @@ def test_adapters_come_from_a_node_with_a_disk_of_its_own(nodes: Nodes, tmp_path
 
 
 def test_trials_ask_for_a_gpu_type(nodes: Nodes, tmp_path: Path) -> None:
-    arguments = ("--storage-path", str(tmp_path), "--address", nodes.address, "--set", "scheduler.gpus_per_trial=0")
+    arguments = ("--storage-path", str(tmp_path), "--address", nodes.address, "--set", "resources.gpus_per_trial=0")
     file = write(tmp_path, 2, 0.2)
-    refused = nodes.tuner("submit", file, "--name", "none", *arguments, "--set", "run.accelerator_type=A100")
+    refused = nodes.tuner("submit", file, "--name", "none", *arguments, "--set", "resources.accelerator_type=A100")
     assert refused.returncode == 2, refused.stderr
     assert "no node has or may get a A100" in refused.stderr and "one of: H100" in refused.stderr
-    done = nodes.tuner("submit", file, "--name", "typed", *arguments, "--set", "run.accelerator_type=H100")
+    done = nodes.tuner("submit", file, "--name", "typed", *arguments, "--set", "resources.accelerator_type=H100")
     assert done.returncode == 0, done.stderr
     assert "2 trials on 1 worker" in done.stderr, "one node has the type, and it has one CPU"
 

@@ -72,9 +72,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     storage = tmp_path_factory.mktemp("runs")
     file = storage / "search.yaml"
     search = {"num_trials": 3, "space": SPACE}
-    run = {"program": TOY, "name": "first", "storage_path": str(storage), "cpus_per_trial": 0.5}
+    run = {"program": TOY, "name": "first", "storage_path": str(storage)}
     train = {"max_steps": 100, "pace": 1.0}
-    file.write_text(yaml.safe_dump({"train": train, "search": search, "scheduler": "none", "run": run}))
+    written = {"train": train, "search": search, "scheduler": "none", "resources": {"cpus_per_trial": 0.5}, "run": run}
+    file.write_text(yaml.safe_dump(written))
     process = subprocess.Popen(
         [sys.executable, "-m", "tuner", "search", str(file), "--max-concurrent-trials", "3"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,

@@ -56,7 +56,7 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
     place = base_folder.check(model)
     if torch.cuda.device_count() > 1 and group.size == 1:
         raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
-                    "set scheduler.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
+                    "set resources.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
     waits = group.shares_base and model.quantization.kind == "none"
     where, config = model.model_name_or_path, base_folder.config(model) or {}
     with loading.told(where):

@@ -26,7 +26,7 @@ def require() -> None:
         Reason.CONFIG,
         f"this process was given the GPU {given} ({_GIVEN}), and torch cannot use it: {_why()}",
         "look with: python -m tuner doctor; to train on the CPU, unset CUDA_VISIBLE_DEVICES, or set "
-        "scheduler.gpus_per_trial to 0",
+        "resources.gpus_per_trial to 0",
     )
 
 

@@ -46,5 +46,5 @@ def _forward(site: Site, x: torch.Tensor) -> torch.Tensor:
         return site.base(x)
     if x.numel() != board.tokens * site.shape.inputs:
         raise Fault(Reason.CONFIG, f"{site.name} sees {x.numel() // site.shape.inputs} of the batch's {board.tokens} "
-                    "tokens: its trials cannot be told apart", "set scheduler.trials_per_gpu to 1")  # fmt: skip
+                    "tokens: its trials cannot be told apart", "set resources.trials_per_gpu to 1")  # fmt: skip
     return Delta.apply(x, site.anchor, site)

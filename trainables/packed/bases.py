@@ -32,7 +32,7 @@ def row_attention(model: Any) -> attention.RowAttention:
 def unpackable(model: Any, why: str) -> Unpackable:
     """The fault of a base that takes no packed trials."""
     what = f"trials on {type(model).__name__} cannot be packed: {why}"
-    return Unpackable(Reason.CONFIG, what, "set scheduler.trials_per_gpu to 1")
+    return Unpackable(Reason.CONFIG, what, "set resources.trials_per_gpu to 1")
 
 
 def _takes_anything(model: Any) -> bool:

@@ -41,7 +41,7 @@ Outcome = tuple[int, Evaluation | Fault]
 _WRITERS = 4
 """Threads that write beside a GPU. Beside a CPU it is one: the steps want the cores."""
 
-_ALONE = "run it unpacked: set scheduler.trials_per_gpu to 1"
+_ALONE = "run it unpacked: set resources.trials_per_gpu to 1"
 
 
 class Engine:

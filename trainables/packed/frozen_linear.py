@@ -33,7 +33,7 @@ def freeze(name: str, module: Any) -> Frozen:
         if module.weight.is_floating_point():  # whether it is no more than that the probe finds out
             return Frozen(Shape(module.in_features, module.out_features), partial(_back_linear, module))
     raise Unpackable(Reason.CONFIG, f"{name} is a {type(module).__name__}: no trials can be packed on it",
-                     "set scheduler.trials_per_gpu to 1")  # fmt: skip
+                     "set resources.trials_per_gpu to 1")  # fmt: skip
 
 
 def _back_linear(module: Any, grad: torch.Tensor) -> torch.Tensor:

@@ -103,7 +103,7 @@ def _read(model: Any) -> Made:
 
 
 def _unpackable(why: str) -> Unpackable:
-    return Unpackable(Reason.CONFIG, f"{why} and cannot be packed", "set scheduler.trials_per_gpu to 1")
+    return Unpackable(Reason.CONFIG, f"{why} and cannot be packed", "set resources.trials_per_gpu to 1")
 
 
 def save(made: Made, adapter: Mapping[str, Pair], folder: Path, base: Any) -> Path:

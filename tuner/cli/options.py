@@ -71,19 +71,19 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--scheduler", "scheduler.kind", {"help": "asha, or none: every trial runs its whole budget.", "metavar": "KIND"}),
     (
         "--trials-per-gpu",
-        "scheduler.trials_per_gpu",
+        "resources.trials_per_gpu",
         {"help": "Trials packed on a GPU; auto: measured.  [default: 1]", "type": NumberOrAuto(), "metavar": "N|auto"},
     ),
     (
         "--gpus-per-trial",
-        "scheduler.gpus_per_trial",
+        "resources.gpus_per_trial",
         {"help": "GPUs that train a trial; a share of one; 0.", "type": float, "metavar": "N"},
     ),
     ("--name", "run.name", {"help": "Name of the run; by default the date and time.", "metavar": "NAME"}),
     ("--storage-path", "run.storage_path", {"help": "Folder of the runs.  [default: runs]", "metavar": "DIR"}),
     ("--program", "run.program", {"help": "What fine-tunes: sft, or package.module:Class.", "metavar": "PROGRAM"}),
     ("--address", "run.address", {"help": "A running Ray cluster, also RAY_ADDRESS.", "metavar": "HOST:PORT"}),
-    ("--max-concurrent-trials", "run.max_concurrent_trials", {"help": "Trials at once, at most.", "type": int}),
+    ("--max-concurrent-trials", "resources.max_concurrent_trials", {"help": "Trials at once, at most.", "type": int}),
     ("--strict", "run.strict", {"help": "Refuse what would else be made to fit."}),
 )
 """Flags that are settings: flag, dotted name, click's own words. `tuner.config.FLAGS` holds the same names."""

@@ -2,7 +2,8 @@
 
 document      safe YAML with the line of every key
 layers        values from several places, each with its origin
-sections      the models of `search`, `scheduler` and `run`
+sections      the models of `search`, `scheduler`, `resources` and `run`
+moved         settings that stood elsewhere in earlier versions
 space_source  finds and reads what `search.space` names
 own_program   what `run.program` names: found, tried in a process of its own, looked at
 paths         relative paths, resolved and checked
@@ -32,6 +33,7 @@ from tuner.config.sections import (
     NoScheduler,
     Qmc,
     Random,
+    Resources,
     Run,
     Sampler,
     Scheduler,
@@ -52,6 +54,7 @@ __all__ = [
     "NoScheduler",
     "Qmc",
     "Random",
+    "Resources",
     "Run",
     "Sampler",
     "Scheduler",

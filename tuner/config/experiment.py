@@ -13,10 +13,11 @@ from pydantic import BaseModel
 from tuner.config.document import MAX_DEPTH, Document, KeyPath, parse_value, read_document
 from tuner.config.flags import FLAGS, OWN_WORK
 from tuner.config.layers import Layers, Origin
+from tuner.config.moved import Change, brought_up, without_moved
 from tuner.config.own_program import read_program
 from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
 from tuner.config.schema import experiment_schema
-from tuner.config.sections import Asha, NoScheduler, Run, Search, Sections
+from tuner.config.sections import Asha, NoScheduler, Resources, Run, Search, Sections
 from tuner.config.space_source import SPACE_KEY, SpaceSource, read_space_in, space_settings
 from tuner.config.translate import checked, combined, explained, unknown_keys
 from tuner.config.words import MOST_SHOWN, dotted, path_keys, shortened
@@ -35,6 +36,7 @@ class Experiment:
     settings: BaseModel
     search: Search
     scheduler: Asha | NoScheduler
+    resources: Resources
     run: Run
     space: SpaceSource
     """The search space as written; `tuner.space.load_space` makes it usable."""
@@ -97,21 +99,14 @@ def load_resolved(
     permission: None: what the environment allows, and nothing because these settings name it.
     """
     changes = [*_overrides(overrides), *_flags(flags or {})]
-    return _experiment(Document(_moved(resolved), source), changes, permission or Permission.given(beside=False))
-
-
-def _moved(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier version wrote, with every setting where it stands today."""
-    run, scheduler = resolved.get("run"), resolved.get("scheduler")
-    if not isinstance(run, Mapping) or not isinstance(scheduler, Mapping) or "gpus_per_trial" not in run:
-        return dict(resolved)
-    rest = {key: value for key, value in run.items() if key != "gpus_per_trial"}
-    return {**resolved, "run": rest, "scheduler": {"gpus_per_trial": run["gpus_per_trial"], **scheduler}}
+    return _experiment(Document(brought_up(resolved), source), changes, permission or Permission.given(beside=False))
 
 
 def dump_resolved(experiment: Experiment) -> dict[str, Any]:
     """The experiment as JSON with every default filled in and the space written out, enough to run it again."""
-    sections = Sections(search=experiment.search, scheduler=experiment.scheduler, run=experiment.run)
+    sections = Sections(
+        search=experiment.search, scheduler=experiment.scheduler, resources=experiment.resources, run=experiment.run
+    )
     resolved = {**experiment.settings.model_dump(mode="json"), **sections.model_dump(mode="json")}
     if experiment.space.data is not None:
         # Its settings are merged already; the name survives, so that people recognise the space.
@@ -133,10 +128,6 @@ def _read(path: Path) -> Document:
     if path.is_dir():
         raise InputError("is a folder", where=str(path), expected="an experiment file (YAML)")
     return read_document(path, None)
-
-
-Change = tuple[KeyPath, Any, str]
-"""A key, its new value, and how the user wrote it."""
 
 
 def _overrides(overrides: Sequence[str]) -> list[Change]:
@@ -182,9 +173,9 @@ def _layers(document: Document | None, changes: Sequence[Change], space: SpaceSo
 def _experiment(
     document: Document | None, changes: Sequence[Change], permission: Permission, elsewhere: bool = False
 ) -> Experiment:
+    document, changes, errors = without_moved(document, changes)
     # The space brings settings that lie below the file, and the file says which space: so the layers are laid twice.
     first = _layers(document, changes)
-    errors: list[InputError] = []
     space: SpaceSource | None = None
     try:
         space = read_space_in(first, Search.model_fields["space"].default, permission)
@@ -215,6 +206,7 @@ def _experiment(
         settings=settings,
         search=sections.search,
         scheduler=sections.scheduler,
+        resources=sections.resources,
         run=sections.run,
         space=space,
         source=layers.where(),

@@ -18,13 +18,13 @@ FLAGS: Mapping[str, str] = {
     "--sampler": "search.sampler",
     "--seed": "search.seed",
     "--scheduler": "scheduler.kind",
-    "--trials-per-gpu": "scheduler.trials_per_gpu",
-    "--gpus-per-trial": "scheduler.gpus_per_trial",
+    "--trials-per-gpu": "resources.trials_per_gpu",
+    "--gpus-per-trial": "resources.gpus_per_trial",
     "--name": "run.name",
     "--storage-path": "run.storage_path",
     "--program": "run.program",
     "--address": "run.address",
-    "--max-concurrent-trials": "run.max_concurrent_trials",
+    "--max-concurrent-trials": "resources.max_concurrent_trials",
     "--strict": "run.strict",
 }
 """Command line flags that are settings, and the settings they are."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.config.document import Document, KeyPath
-from tuner.config.sections import DEFAULT_KINDS, OF_EVERY_KIND
+from tuner.config.sections import DEFAULT_KINDS
 
 _REPLACED_WHOLE: tuple[KeyPath, ...] = (("search", "space"),)
 """A bare word here is a reference and not a `kind`: a mapping laid over it takes its place."""
@@ -81,8 +81,6 @@ class Layers:
             key = (*at, name)
             if len(at) >= below:
                 self._origins[key] = origin(key)
-            if isinstance(value, str) and key in OF_EVERY_KIND and isinstance(old.get(name), dict):
-                value = {"kind": value}
             if not isinstance(value, Mapping):
                 self._forget(key, old.get(name))
                 old[name] = value
@@ -94,11 +92,8 @@ class Layers:
                 held = {"kind": held}
             # Options of one kind mean nothing to another: `scheduler.kind=none` drops asha's reduction factor.
             if not isinstance(held, dict) or _kind(value, key, held) != _kind(held, key):
-                kept = [option for option in OF_EVERY_KIND.get(key, ()) if option in (held or {})]
-                origins = {(*key, option): self.origin((*key, option)) for option in kept}
                 self._forget(key, was)
-                self._origins |= origins
-                held = {option: (held or {})[option] for option in kept}
+                held = {}
             old[name] = held
             self._merge(held, value, key, origin, below)
 

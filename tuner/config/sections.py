@@ -1,4 +1,4 @@
-"""The sections of an experiment file that belong to the search itself: `search`, `scheduler`, `run`.
+"""The sections of an experiment file that belong to the search itself: `search`, `scheduler`, `resources`, `run`.
 
 The other sections (`model`, `data`, `train`) belong to the program that trains. Field descriptions feed the JSON
 Schema that editors read, so they are written for the person who fills in the file.
@@ -132,6 +132,42 @@ class Diverged(Section):
     )
 
 
+_FLATLINE = "End a trial that has converged; null switches the rule off."
+_DIVERGED = "End a trial that explodes; null leaves only losses that are not finite."
+
+
+class Asha(Section):
+    """Asynchronous successive halving: at each rung a trial goes on if it is in the best 1/reduction_factor."""
+
+    kind: Literal["asha"] = "asha"
+    reduction_factor: float = Field(default=3, gt=1, le=16, description="One in this many trials passes a rung.")
+    grace_period: int | None = Field(
+        default=None,
+        ge=1,
+        description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
+        "null: twice the longest warm-up of the space, at least 1/27 of the budget.",
+    )
+    flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
+    diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)
+
+
+class NoScheduler(Section):
+    """No rungs: every trial runs its whole budget unless a rule below is switched on."""
+
+    kind: Literal["none"] = "none"
+    flatline: Flatline | None = Field(default=None, description=_FLATLINE)
+    diverged: Diverged | None = Field(default=None, description=_DIVERGED)
+
+
+Scheduler = Annotated[
+    Annotated[Asha | NoScheduler, Field(discriminator="kind")],
+    BeforeValidator(_default_kind("asha"), json_schema_input_type=Literal["asha", "none"] | Asha | NoScheduler),
+]
+
+DEFAULT_KINDS: dict[tuple[str | int, ...], str] = {("search", "sampler"): "tpe", ("scheduler",): "asha"}
+"""What `kind` means where it is left out."""
+
+
 _PACKED = (
     "Trials that share one GPU, or one worker's CPUs: above 1 they run packed, one pass of the base for all of them, "
     "each exactly as it would run alone. auto: measured, as many as fit and pay."
@@ -154,13 +190,24 @@ WorkersPerTrial = Annotated[int, Field(ge=1, le=1024)] | None
 Strategy = Literal["ddp", "fsdp"]
 
 
-class Trials(Section):
-    """What a trial runs on, and with whom."""
+class Resources(Section):
+    """What a trial gets, and how many run at a time."""
 
-    trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
+    cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
     gpus_per_trial: GpusPerTrial = Field(default=None, description=_GPUS)
+    accelerator_type: str | None = Field(
+        default=None, min_length=1, description="Only GPUs of this type, as Ray names it: H100, A100-80G. null: any."
+    )
+    trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
     workers_per_trial: WorkersPerTrial = Field(default=None, description=_WORKERS)
     strategy: Strategy = Field(default="ddp", description=_STRATEGY)
+    max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
+    scale_to: int | None = Field(
+        default=None,
+        ge=1,
+        description="Workers to ask Ray for where an autoscaler adds nodes on demand: those that find no room yet are "
+        "pending, which is what makes it add them. null: as many as fit on the nodes that are there.",
+    )
 
     @property
     def processes(self) -> int:
@@ -189,44 +236,6 @@ class Trials(Section):
         return self
 
 
-_FLATLINE = "End a trial that has converged; null switches the rule off."
-_DIVERGED = "End a trial that explodes; null leaves only losses that are not finite."
-
-
-class Asha(Trials):
-    """Asynchronous successive halving: at each rung a trial goes on if it is in the best 1/reduction_factor."""
-
-    kind: Literal["asha"] = "asha"
-    reduction_factor: float = Field(default=3, gt=1, le=16, description="One in this many trials passes a rung.")
-    grace_period: int | None = Field(
-        default=None,
-        ge=1,
-        description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
-        "null: twice the longest warm-up of the space, at least 1/27 of the budget.",
-    )
-    flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
-    diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)
-
-
-class NoScheduler(Trials):
-    """No rungs: every trial runs its whole budget unless a rule below is switched on."""
-
-    kind: Literal["none"] = "none"
-    flatline: Flatline | None = Field(default=None, description=_FLATLINE)
-    diverged: Diverged | None = Field(default=None, description=_DIVERGED)
-
-
-Scheduler = Annotated[
-    Annotated[Asha | NoScheduler, Field(discriminator="kind")],
-    BeforeValidator(_default_kind("asha"), json_schema_input_type=Literal["asha", "none"] | Asha | NoScheduler),
-]
-
-DEFAULT_KINDS: dict[tuple[str | int, ...], str] = {("search", "sampler"): "tpe", ("scheduler",): "asha"}
-"""What `kind` means where it is left out."""
-OF_EVERY_KIND: dict[tuple[str | int, ...], tuple[str, ...]] = {("scheduler",): tuple(Trials.model_fields)}
-"""Options that stay where a later `kind` drops those of an earlier one: they mean the same to each."""
-
-
 def _run_name(name: str) -> str:
     if not RUN_NAME.fullmatch(name):
         raise PydanticCustomError(
@@ -250,7 +259,7 @@ class MadeOf(Section):
 
 
 class Run(Section):
-    """Where the search runs, on what, and what it keeps."""
+    """Where the search runs, and what it keeps."""
 
     name: RunName | None = Field(
         default=None, description="The run's folder under `storage_path`. null: date and time."
@@ -261,17 +270,6 @@ class Run(Section):
     program: str = Field(default="sft", min_length=1, description="What fine-tunes: `sft`, or `package.module:Class`.")
     address: str | None = Field(
         default=None, min_length=1, description="A running Ray cluster. null: RAY_ADDRESS, or local."
-    )
-    accelerator_type: str | None = Field(
-        default=None, min_length=1, description="Only GPUs of this type, as Ray names it: H100, A100-80G. null: any."
-    )
-    cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
-    max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
-    scale_to: int | None = Field(
-        default=None,
-        ge=1,
-        description="Workers to ask Ray for where an autoscaler adds nodes on demand: those that find no room yet are "
-        "pending, which is what makes it add them. null: as many as fit on the nodes that are there.",
     )
     hang_timeout: float | None = Field(
         default=None,
@@ -299,4 +297,5 @@ class Sections(Section):
 
     search: Search = Field(default=Search())
     scheduler: Scheduler = Field(default=Asha())
+    resources: Resources = Field(default=Resources())
     run: Run = Field(default=Run())

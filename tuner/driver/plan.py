@@ -56,8 +56,8 @@ class Plan:
     @property
     def group(self) -> Group:
         """The first of the processes that train a trial."""
-        scheduler = self.experiment.scheduler
-        return Group(0, scheduler.processes, scheduler.strategy)
+        resources = self.experiment.resources
+        return Group(0, resources.processes, resources.strategy)
 
     def spreads(self, params: Mapping[str, Any]) -> InputError | None:
         """Why a trial with these parameters cannot be trained by as many processes as are asked for; None where it
@@ -65,8 +65,8 @@ class Plan:
         if self.group.size == 1:
             return None
         why = self.program.spreads(self.experiment.settings, params, self.group)
-        several = "workers_per_trial" if self.experiment.scheduler.workers_per_trial else "gpus_per_trial"
-        return InputError(why, where=f"scheduler.{several}") if why else None
+        several = "workers_per_trial" if self.experiment.resources.workers_per_trial else "gpus_per_trial"
+        return InputError(why, where=f"resources.{several}") if why else None
 
     @property
     def learns(self) -> bool:
@@ -186,12 +186,12 @@ class _Packing:
 
 def _packing(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> _Packing:
     """Whether all, some or none of what the space may draw can be packed."""
-    wanted = experiment.scheduler.trials_per_gpu
+    wanted = experiment.resources.trials_per_gpu
     points = _extremes(space)
     reasons = [(point, program.packs(experiment.settings, point)) for point in points]
     refused = [(point, why) for point, why in reasons if why]
     if wanted == 1:
-        could = len(refused) < len(points) and experiment.search.num_trials > 1 and experiment.scheduler.processes == 1
+        could = len(refused) < len(points) and experiment.search.num_trials > 1 and experiment.resources.processes == 1
         return _Packing(1, unasked=could)
     if not refused:
         return _Packing(wanted)

@@ -23,7 +23,7 @@ from tuner.driver.stopping import Stopping
 from tuner.driver.trial_manager import TrialManager, readings
 from tuner.driver.watchdog import Watchdog
 from tuner.ray_cluster import nodes
-from tuner.ray_cluster.resources import SLOT_CPUS, Resources
+from tuner.ray_cluster.resources import SLOT_CPUS, Allocation
 from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
@@ -79,7 +79,7 @@ class _Turn(Stopper):
 
 def run_trials(
     plan: Plan,
-    resources: Resources,
+    allocation: Allocation,
     preparation: Preparation,
     *,
     folder: RunFolder,
@@ -138,9 +138,9 @@ def run_trials(
     manager.every(draining.EVERY_S, draining.Draining(manager, scheduler, note, engines).turn)
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
-        experiment.program, settings, preparation, f"worker of {folder.name}", resources.cpus, resources.gpus,
-        accelerator_type=experiment.run.accelerator_type, processes=resources.processes,
-        strategy=experiment.scheduler.strategy,
+        experiment.program, settings, preparation, f"worker of {folder.name}", allocation.cpus, allocation.gpus,
+        accelerator_type=experiment.resources.accelerator_type, processes=allocation.processes,
+        strategy=experiment.resources.strategy,
     )  # fmt: skip
     if engines is not None:
         worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0, accelerator_type=None)
@@ -155,7 +155,7 @@ def run_trials(
             search_alg=StudySearcher(manager),
             scheduler=scheduler,
             num_samples=-1,  # the trial manager says when there are no more: trials are tried again, and may be added
-            max_concurrent_trials=resources.trials,
+            max_concurrent_trials=allocation.trials,
             reuse_actors=True,
             trial_name_creator=trial_name,
             trial_dirname_creator=trial_name,

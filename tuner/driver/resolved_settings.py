@@ -29,7 +29,8 @@ def fixed_experiment(experiment: Experiment, params: Mapping[str, Any], facts: M
     return {
         **settings.model_dump(mode="json"),
         "search": {"space": {"parameters": {}}, "num_trials": 1, "seed": experiment.search.seed},
-        "scheduler": {"kind": "none", **_group(experiment)},
+        "scheduler": {"kind": "none"},
+        **({"resources": group} if (group := _group(experiment)) else {}),
         "run": {"program": experiment.program, **({"made_of": made_of} if made_of else {})},
     }
 
@@ -37,8 +38,8 @@ def fixed_experiment(experiment: Experiment, params: Mapping[str, Any], facts: M
 def _group(experiment: Experiment) -> dict[str, Any]:
     """The processes that a trial needs, where it needs several."""
     names = ("gpus_per_trial", "workers_per_trial", "strategy")
-    given = experiment.scheduler.model_dump(mode="json", include=set(names))
-    return given if experiment.scheduler.processes > 1 else {}
+    given = experiment.resources.model_dump(mode="json", include=set(names))
+    return given if experiment.resources.processes > 1 else {}
 
 
 def write_settings(folder: RunFolder, experiment: Experiment) -> None:

@@ -25,7 +25,7 @@ from tuner.driver.plan import Plan, make_plan
 from tuner.driver.resolved_settings import digest_of, read_settings, write_settings
 from tuner.importing import Permission
 from tuner.ray_cluster.nodes import RayGone, offered, require_nodes
-from tuner.ray_cluster.resources import Resources, decide
+from tuner.ray_cluster.resources import Allocation, decide
 from tuner.ray_cluster.session import dashboard_url, drop_handlers, import_ray, ray_session
 from tuner.ray_cluster.token import guard_token
 from tuner.results import storage
@@ -251,13 +251,13 @@ class _Search:
         about |= {"num_trials": str(self._experiment.search.num_trials)}
         stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about))
         self._signals.listen()  # SIGTERM again: Ray's C++ side has taken it
-        resources = self._resources(self._plan.trials_per_gpu)
+        allocation = self._allocation(self._plan.trials_per_gpu)
         different = require_nodes(self._folder.path, self._experiment.program)
-        packing = self._start_engines(resources, settings, stack, mixed=self._plan.mixed)
+        packing = self._start_engines(allocation, settings, stack, mixed=self._plan.mixed)
         self._listeners.add(self._tracking(stack))
-        self._ledger.append(Kind.SEARCH, details=self._opening(resources))
+        self._ledger.append(Kind.SEARCH, details=self._opening(allocation))
         notes = [*self._plan.notes, *different]
-        if self._plan.unasked and resources.gpus:
+        if self._plan.unasked and allocation.gpus:
             notes.append(
                 "trials may be able to share a GPU: --trials-per-gpu auto finds out whether this base lets them, and "
                 "how many pay"
@@ -277,68 +277,67 @@ class _Search:
 
         drop_handlers()
         if packing is not None:
-            packing, resources = self._settle(packing, resources, preparation, stack)
+            packing, allocation = self._settle(packing, allocation, preparation, stack)
         return run_trials(
-            self._plan, resources, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
+            self._plan, allocation, preparation, folder=self._folder, ledger=self._ledger, record=self._record,
             signals=self._signals, disk=self._disk, engines=packing,
         )  # fmt: skip
 
-    def _resources(self, trials_per_gpu: int | str) -> Resources:
-        run = self._experiment.run
+    def _allocation(self, trials_per_gpu: int | str) -> Allocation:
+        wanted = self._experiment.resources
         return decide(
-            run,
-            self._experiment.scheduler,
-            offered(run.accelerator_type, may_grow=bool(run.scale_to)),
+            wanted,
+            offered(wanted.accelerator_type, may_grow=bool(wanted.scale_to)),
             self._experiment.search.num_trials,
             trials_per_gpu,
             learns=self._plan.learns,
         )
 
-    def _start_engines(self, resources: Resources, settings: dict[str, Any], stack: ExitStack, *, mixed: bool) -> Any:
+    def _start_engines(self, allocation: Allocation, settings: dict[str, Any], stack: ExitStack, *, mixed: bool) -> Any:
         """Engines for packed trials, which import what they need while the rows are still being prepared."""
         if self._plan.trials_per_gpu == 1:
             return None
         from tuner.worker.engine_pool import engine_pool
 
         made = engine_pool(
-            resources,
+            allocation,
             program=self._experiment.program,
             settings=settings,
             mixed=mixed,
-            accelerator_type=self._experiment.run.accelerator_type,
+            accelerator_type=self._experiment.resources.accelerator_type,
         )
         return stack.enter_context(made)
 
     def _settle(
-        self, packing: Any, resources: Resources, preparation: Preparation, stack: ExitStack
-    ) -> tuple[Any, Resources]:
+        self, packing: Any, allocation: Allocation, preparation: Preparation, stack: ExitStack
+    ) -> tuple[Any, Allocation]:
         """Makes the engines ready, and takes no more trials than they say. No engines where the base takes none."""
-        wanted, auto = resources.slots, self._plan.trials_per_gpu == "auto"
+        wanted, auto = allocation.slots, self._plan.trials_per_gpu == "auto"
         begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto, points=self._plan.points)
         if why := next((engine.note for engine in begun if not engine.slots), ""):
             if not auto:
-                raise Fault(Reason.CONFIG, why, "set scheduler.trials_per_gpu to 1, or to auto")
+                raise Fault(Reason.CONFIG, why, "set allocation.trials_per_gpu to 1, or to auto")
             packing.close()  # their GPUs are needed
             self._note(f"one trial at a time on a GPU: {why}")
-            return None, self._resources(1)
+            return None, self._allocation(1)
         if (why := next((engine.refused for engine in begun if engine.refused), "")) and not packing.solos:
             # Only the base could tell: the engines are made anew, with a place beside each
             packing.close()
             self._note(f"a trial that cannot be packed runs alone, beside the packed ones: {why}")
-            packing = self._start_engines(resources, dict(packing.settings), stack, mixed=True)
+            packing = self._start_engines(allocation, dict(packing.settings), stack, mixed=True)
             begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto, points=())
-        resources = resources.settled(min(engine.slots for engine in begun))
+        allocation = allocation.settled(min(engine.slots for engine in begun))
         notes = dict.fromkeys(engine.note for engine in begun if engine.note)
-        if not auto and resources.slots < wanted and self._experiment.run.strict:
+        if not auto and allocation.slots < wanted and self._experiment.run.strict:
             raise InputError(
-                f"{resources.slots} trials fit on a GPU, not {wanted}",
-                where="scheduler.trials_per_gpu",
-                expected=f"at most {resources.slots}, or auto",
+                f"{allocation.slots} trials fit on a GPU, not {wanted}",
+                where="resources.trials_per_gpu",
+                expected=f"at most {allocation.slots}, or auto",
                 remedy="ask for fewer, or leave out --strict to go on with what fits",
             )
         for note in notes:
             self._note(note)
-        return replace(packing, preparation=preparation), resources
+        return replace(packing, preparation=preparation), allocation
 
     def _tracking(self, stack: ExitStack) -> Tracking:
         folder, names = self._folder, self._experiment.run.trackers
@@ -364,17 +363,17 @@ class _Search:
             return
         self._ledger.append(Kind.NOTE, details={"text": text})
 
-    def _opening(self, resources: Resources) -> dict[str, Any]:
+    def _opening(self, allocation: Allocation) -> dict[str, Any]:
         experiment = self._experiment
         return {
             "name": self._folder.name,
             "num_trials": experiment.search.num_trials,
             "objectives": [objective.to_dict() for objective in self._plan.objectives],
-            "workers": resources.workers,
-            "slots": resources.slots,
-            "cpus_per_trial": resources.cpus,
-            "gpus_per_trial": resources.gpus,
-            "workers_per_trial": resources.processes,
+            "workers": allocation.workers,
+            "slots": allocation.slots,
+            "cpus_per_trial": allocation.cpus,
+            "gpus_per_trial": allocation.gpus,
+            "workers_per_trial": allocation.processes,
             "recipe": dict(self._plan.recipe),
             "dashboard": dashboard_url(),
             "settings": digest_of(self._folder.resolved),

@@ -51,9 +51,9 @@ def offered(accelerator_type: str | None = None, *, may_grow: bool = False) -> M
             raise InputError(
                 f"no node has or may get a {accelerator_type}"
                 + (f"; what an autoscaler may add could not be found out ({unknown})" if unknown else ""),
-                where="run.accelerator_type",
+                where="resources.accelerator_type",
                 expected=f"one of: {has}" if has else "null: this cluster's nodes name no GPU types",
-                remedy="where an autoscaler adds such nodes, set run.scale_to",
+                remedy="where an autoscaler adds such nodes, set resources.scale_to",
             )
     have, may = _sum(now), _sum(later)
     return {name: max(have.get(name, 0.0), may.get(name, 0.0)) for name in {*have, *may}}

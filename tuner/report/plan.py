@@ -123,7 +123,7 @@ def _memory(need: Mapping[str, int], plan: Any) -> str:
     packed = plan.trials_per_gpu
     parts = ", ".join(f"{name} {words.size(need[name])}" for name in need if name != "total")
     who = "the largest trial" if packed in (1, "auto") else f"{packed} of the largest trials"
-    gpu = "a GPU" if plan.experiment.scheduler.processes == 1 else "each GPU"
+    gpu = "a GPU" if plan.experiment.resources.processes == 1 else "each GPU"
     return f"at most {words.size(need['total'])} of {gpu} for {who} ({parts})"
 
 
@@ -137,15 +137,16 @@ def _code(key: str, own: Any) -> str:
 
 
 def _workers(experiment: Any, packed: int | str) -> str:
-    run, scheduler = experiment.run, experiment.scheduler
-    processes, asked = scheduler.processes, scheduler.gpus_per_trial
-    cpus = f"{run.cpus_per_trial:g} CPU"
+    run, resources = experiment.run, experiment.resources
+    processes, asked = resources.processes, resources.gpus_per_trial
+    cpus = f"{resources.cpus_per_trial:g} CPU"
     plural = "s" if processes > 1 else ""
     gpus = f"and, where there are any, {processes} GPU{plural}" if asked is None else f"and {asked:g} GPU{plural}"
     if processes > 1:
-        gpus += f", {processes} processes with {scheduler.strategy}"
-    most = f"at most {run.max_concurrent_trials} at once" if run.max_concurrent_trials else "as many at once as fit"
-    most += f", up to {run.scale_to} where the cluster grows" if run.scale_to else ""
+        gpus += f", {processes} processes with {resources.strategy}"
+    limit = resources.max_concurrent_trials
+    most = f"at most {limit} at once" if limit else "as many at once as fit"
+    most += f", up to {resources.scale_to} where the cluster grows" if resources.scale_to else ""
     cluster = joins(run.address)
     on = f"the Ray cluster at {cluster}" if cluster else "this machine"
     on = "the Ray cluster that runs on this machine" if cluster == AUTO else on

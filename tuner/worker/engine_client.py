@@ -59,7 +59,7 @@ class EngineClient:
     def _go_beside(self, refused: Refused) -> None:
         """Looks for a place beside an engine from now on. A trial for which there is none ends, and no other."""
         if not self._all.solos or self._engines is self._all.solos:
-            raise Fault(Reason.ERROR, refused.why, "set scheduler.trials_per_gpu to 1")
+            raise Fault(Reason.ERROR, refused.why, "set resources.trials_per_gpu to 1")
         self._engines = self._all.solos
 
     def step(self) -> Evaluation:

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from tuner.contract import Preparation, Reason
 from tuner.failures import Failure
-from tuner.ray_cluster.resources import SLOT_CPUS, Resources
+from tuner.ray_cluster.resources import SLOT_CPUS, Allocation
 from tuner.worker.config import EngineReady, EngineRequest
 from tuner.worker.engine_actor import EngineActor
 from tuner.worker.solo_actor import SoloActor
@@ -97,7 +97,7 @@ SOLO_SHARE = 0.1
 
 @contextmanager
 def engine_pool(
-    resources: Resources,
+    allocation: Allocation,
     *,
     program: str,
     settings: dict[str, Any],
@@ -108,30 +108,30 @@ def engine_pool(
 
     They begin to import at once; `EnginePool.begin` makes them ready.
     """
-    cpus = max(0.1, round(resources.cpus - SLOT_CPUS * resources.slots, 2))
+    cpus = max(0.1, round(allocation.cpus - SLOT_CPUS * allocation.slots, 2))
     share = SOLO_SHARE if mixed else 0.0
     options = {
-        "max_concurrency": 3 * resources.slots + 4,  # each slot may wait while others start, confirm and stop
+        "max_concurrency": 3 * allocation.slots + 4,  # each slot may wait while others start, confirm and stop
         "max_restarts": -1,  # its trials are tried again on what takes its place, as often as `retries` has it
         "accelerator_type": accelerator_type,
     }
-    threads = None if "OMP_NUM_THREADS" in os.environ else max(1, int(resources.cpus))
+    threads = None if "OMP_NUM_THREADS" in os.environ else max(1, int(allocation.cpus))
     engine, solo = ray.remote(EngineActor), ray.remote(SoloActor)
     made = tuple(
         engine.options(
-            num_cpus=round(cpus * (1 - share), 3), num_gpus=round(resources.gpus * (1 - share), 3), **options
-        ).remote(program, settings, resources.slots, threads, beside=mixed)
-        for _ in range(resources.workers)
+            num_cpus=round(cpus * (1 - share), 3), num_gpus=round(allocation.gpus * (1 - share), 3), **options
+        ).remote(program, settings, allocation.slots, threads, beside=mixed)
+        for _ in range(allocation.workers)
     )
     beside = tuple(
         solo.options(
             num_cpus=round(cpus * share, 3),
-            num_gpus=round(resources.gpus * share, 3),
+            num_gpus=round(allocation.gpus * share, 3),
             max_concurrency=4,
             max_restarts=-1,
             accelerator_type=accelerator_type,
         ).remote(program, settings)
-        for _ in range(resources.workers if mixed else 0)
+        for _ in range(allocation.workers if mixed else 0)
     )
     found = EnginePool(program, settings, made, beside)
     try:

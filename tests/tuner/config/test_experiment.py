@@ -12,9 +12,12 @@ import pytest
 
 from tests.tuner.config.programs import Nf4, Tiny
 from tuner.config import FLAGS, Asha, NoScheduler, dump_resolved, experiment_schema, load_experiment, load_resolved
-from tuner.config.words import path_keys
+from tuner.config.moved import MOVED
+from tuner.config.sections import Resources
+from tuner.config.words import dotted, path_keys
 from tuner.contract import InputError
 
+BEFORE_RESOURCES = Path(__file__).parent / "before_resources"
 PROGRAM = "tests.tuner.config.programs:Tiny"
 SPACE = "{parameters: {learning_rate: {type: float, low: 1e-5, high: 1e-2, log: true}}}"
 MINIMAL = f"""\
@@ -89,20 +92,51 @@ def test_another_kind_drops_the_options_of_the_first(here: Path) -> None:
 
 
 def test_another_kind_of_scheduler_leaves_a_trial_its_gpus(here: Path) -> None:
-    path = write(here, MINIMAL + "scheduler: {gpus_per_trial: 2, strategy: fsdp, grace_period: 2}\n")
+    path = write(here, MINIMAL + "resources: {gpus_per_trial: 2, strategy: fsdp}\nscheduler: {grace_period: 2}\n")
     for changed in (["scheduler.kind=none"], ["scheduler=none"]):
-        assert load_experiment(path, changed).scheduler == NoScheduler(gpus_per_trial=2, strategy="fsdp")
-    with pytest.raises(InputError, match=r"search.yaml:\d+: scheduler.gpus_per_trial: got -1"):
-        load_experiment(write(here, path.read_text().replace("trial: 2", "trial: -1")), ["scheduler.kind=none"])
+        experiment = load_experiment(path, changed)
+        assert experiment.scheduler == NoScheduler()
+        assert experiment.resources == Resources(gpus_per_trial=2, strategy="fsdp")
+
+
+@pytest.mark.parametrize(("old", "name"), MOVED.items())
+def test_a_setting_that_stands_elsewhere_now_is_refused_with_its_name(
+    old: tuple[str, str], name: tuple[str, str], here: Path
+) -> None:
+    told = f"`{dotted(old)}` has moved to `{dotted(name)}`"
+    in_run = MINIMAL.replace("run: {", f"run: {{{old[1]}: 1, ")
+    path = write(here, in_run if old[0] == "run" else MINIMAL + f"scheduler:\n  {old[1]}: 1\n")
+    with pytest.raises(InputError, match=rf"search\.yaml:\d+: {told}\n  try: write `{name[1]}` under `resources:`"):
+        load_experiment(path, ["scheduler=none"])
+    for change in (f"{dotted(old)}=1", f"{old[0]}={{{old[1]}: 1}}"):
+        with pytest.raises(InputError, match=rf"--set .*: {told}\n  try: --set {dotted(name)}="):
+            load_experiment(write(here, MINIMAL), [change])
 
 
 def test_what_was_written_by_an_earlier_version_is_read(here: Path) -> None:
     resolved = dump_resolved(load_experiment(write(here, MINIMAL)))
-    for section, value in (("run", 0.5), ("run", None)):
-        del resolved["scheduler"]["gpus_per_trial"]
-        resolved[section]["gpus_per_trial"] = value
-        assert load_resolved(resolved).scheduler.gpus_per_trial == value
-        resolved = dump_resolved(load_resolved(resolved))
+    del resolved["resources"]
+    for value in (0.5, None):
+        old = {**resolved, "run": {**resolved["run"], "gpus_per_trial": value}}
+        assert load_resolved(old).resources.gpus_per_trial == value
+    old = {**resolved, "scheduler": {"kind": "none", "trials_per_gpu": 4}, "run": {**resolved["run"], "scale_to": 3}}
+    experiment = load_resolved(old)
+    assert experiment.resources == Resources(trials_per_gpu=4, scale_to=3)
+    assert load_resolved(dump_resolved(experiment)).resources == experiment.resources
+
+
+def test_a_run_folder_of_before_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`before_resources/` was written when what a trial gets stood in `scheduler:` and `run:`."""
+    monkeypatch.setenv("TUNER_ALLOW_MODULES", "tests.programs.toy")
+    resolved = json.loads((BEFORE_RESOURCES / "resolved.json").read_text())
+    del resolved["about"]
+    assert "gpus_per_trial" in resolved["scheduler"] and "scale_to" in resolved["run"]
+    assert load_resolved(resolved).resources == Resources(
+        cpus_per_trial=0.5, gpus_per_trial=0, workers_per_trial=1, max_concurrent_trials=1, scale_to=2
+    )
+    resolved["resources"] = "of another kind"
+    with pytest.raises(InputError, match="resources: got 'of another kind'"):
+        load_resolved(resolved)
 
 
 def test_bare_words_are_kinds(here: Path) -> None:
