@@ -80,7 +80,7 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
         import torch
         from torch import distributed
 
-        from trainables.hf.solo_trial import collect
+        from trainables.hf.solo_trial import release_memory
 
         torch.set_num_threads(job["threads"])
         if job["gpu"]:
@@ -91,7 +91,7 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
             found = _trial(*order, rank, size, job)
             # The next turn is another arrangement's, on the same GPU: two bases of 7B and a step of 8k tokens are more
             # than 80 GB.
-            collect()
+            release_memory()
             said.put({"rank": rank, **found})
     except BaseException:
         said.put({"error": f"process {rank} of {size}: {traceback.format_exc()}"})

@@ -153,7 +153,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
             dtype = arguments.dtype
             rows = max(1, int(arguments.tokens.split(",")[-1]) // ROW)
             found = settings(base, quantization, dtype, rows)
-            engine = load(found, preparation, max(numbers), record=not arguments.no_graphs)
+            engine = load(found, preparation, max(numbers), capture=not arguments.no_graphs)
             loaded = time.perf_counter() - began
             print(f"{shape} {quantization}: {parameters:,} parameters, loaded in {loaded:.1f} s", file=sys.stderr)
             for tokens in [int(n) for n in arguments.tokens.split(",")]:

@@ -1,7 +1,7 @@
 """What a trial is made of, by fingerprint: the base, its tokenizer, the template, the rows. Torch-free.
 
-A search writes them down when it begins, and refuses to go on with others. What lies on this machine is known by its
-content, what comes from the hub by its commit and by its files in the cache.
+A search records them when it begins, and does not resume with others. Files on this machine are fingerprinted by their
+content, what is on the hub by its commit and its files in the cache.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BASE = "base"
 _CONFIGS = ("config.json", "generation_config.json", checkpoint.INDEX)
 
 Part = dict[str, Any]
-"""source: what the settings call it; files: fingerprint by name."""
+"""source: its name in the settings; files: fingerprint by name."""
 
 
 def of_model(settings: Settings) -> dict[str, Part]:
@@ -33,7 +33,7 @@ def of_model(settings: Settings) -> dict[str, Part]:
     own = name != model.model_name_or_path
     files = tuple(start for start in store.TOKENIZER_FILES if own or start != "config")  # the base's part has that
     found = {
-        BASE: _whole(model, _part(model.model_name_or_path, model.model_revision, _base(model, places))),
+        BASE: _mark_every_byte(model, _part(model.model_name_or_path, model.model_revision, _base(model, places))),
         "tokenizer": _part(name, _revision(model), contents.of_files(places[name], files)),
     }
     return found | ({"chat template": _part(template, None, contents.of_path(Path(template)))} if template else {})
@@ -79,7 +79,7 @@ def _part(source: str, revision: str | None, files: Mapping[str, str]) -> Part:
     return {"source": pinned, "files": dict(files)}
 
 
-def _whole(model: ModelSettings, part: Part) -> Part:
+def _mark_every_byte(model: ModelSettings, part: Part) -> Part:
     """Fingerprints of every byte are others than those of samples: not to be compared with them."""
     return {**part, "source": f"{part['source']} (every byte)"} if model.fingerprint == "whole" else part
 
@@ -99,5 +99,5 @@ def _base(model: ModelSettings, places: Mapping[str, Path]) -> dict[str, str]:
     found = {name: contents.of_file(folder / name) for name in _CONFIGS if (folder / name).is_file()}
     if model.trust_remote_code:
         found |= {file.name: contents.of_file(file) for file in sorted(folder.glob("*.py"))}
-    whole = model.fingerprint == "whole"
-    return found | {file.name: samples.of_weights(file, whole=whole) for file in checkpoint.files(folder)}
+    every_byte = model.fingerprint == "whole"
+    return found | {file.name: samples.of_weights(file, every_byte=every_byte) for file in checkpoint.files(folder)}

@@ -1,7 +1,7 @@
-"""How a trial is arranged to fit into a device's memory: micro-batch and gradient checkpointing, and what is smaller.
+"""How a trial is arranged to fit into a device's memory: by its micro-batch and gradient checkpointing.
 
-The effective batch stays, so what a step learns from stays: accumulation makes up for a smaller micro-batch.
-Torch-free.
+The effective batch does not change, and so neither does what a step learns from: with a smaller micro-batch, more of
+them are accumulated. Torch-free.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tuner.contract import Fit
 
 
 def fitted(settings: Settings, fit: Fit | None) -> Settings:
-    """The settings within `fit`."""
+    """The settings with a micro-batch and checkpointing that need no more memory than `fit`."""
     if fit is None:
         return settings
     train = settings.train
@@ -24,11 +24,13 @@ def fitted(settings: Settings, fit: Fit | None) -> Settings:
 
 
 def smaller(settings: Settings, processes: int = 1) -> Fit | None:
-    """The next smaller arrangement: half the micro-batch, then checkpointing; None where there is none. processes: that
-    share the effective batch."""
+    """The next smaller arrangement: half the micro-batch, then checkpointing; None where there is none.
+
+    processes: that share the effective batch.
+    """
     train = settings.train
-    micro = steps.share(train, processes).micro
+    micro = steps.split_of(train, processes).micro
     if micro > 1:
-        fewer = steps.batch(train.effective_batch_size // processes, micro // 2).micro
+        fewer = steps.split(train.effective_batch_size // processes, micro // 2).micro
         return Fit(fewer, train.gradient_checkpointing)
     return None if train.gradient_checkpointing else Fit(1, True)

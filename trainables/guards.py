@@ -16,11 +16,11 @@ import torch
 from tuner.contract import Fault, Reason
 
 SAMPLED = 2048
-"""Elements looked at in each tensor: a copy of the whole adapter would cost as much memory as a gradient."""
+"""Elements that are compared in each tensor: a copy of all of the adapter would take as much memory as a gradient."""
 _PATIENCE = 3
-"""Optimizer steps with a learning rate above zero until weights must have moved; the first may see no gradient."""
+"""Optimizer steps with a learning rate above zero until weights must have changed; the first may have no gradient."""
 _NEGLIGIBLE = 0.01
-"""Share of the trial's peak learning rate below which a step is not expected to change the loss."""
+"""Share of the trial's peak learning rate below which steps are not expected to change the loss."""
 REMEDY = (
     "hand SFTTrainer the base model and peft_config=, without get_peft_model or prepare_model_for_kbit_training; "
     "load an existing adapter with is_trainable=True"
@@ -28,13 +28,14 @@ REMEDY = (
 
 
 Sample = dict[str, torch.Tensor]
-"""A part of every trainable tensor, by name."""
+"""By name of a trainable tensor: its first elements, [elements] in its dtype."""
 
 
-class Stillness:
-    """Notices an adapter that does not learn, told of every step and evaluation. A NaN is not frozen."""
+class LearningMonitor:
+    """Notices an adapter that does not learn. It is called around every step and evaluation. A NaN is not frozen."""
 
     def __init__(self, start: Sample) -> None:
+        """start: the adapter before its first step."""
         self._start = self._last = start
         self._last_loss: float | None = None
         self._steps_with_rate = 0
@@ -42,22 +43,25 @@ class Stillness:
         self._rate = self._rate_since = self._peak = 0.0
 
     @property
-    def seen(self) -> dict[str, Any]:
-        """What is to be remembered where a trial goes on in another process."""
+    def state(self) -> dict[str, Any]:
+        """What another process needs to know in order to continue the trial."""
         return {"moved": self._moved, "peak": self._peak, "last_loss": self._last_loss}
 
-    def remember(self, seen: Mapping[str, Any]) -> None:
-        """Goes on from what was seen before. A rate near its end moves no weight, and need not: they have moved."""
-        self._moved, self._peak, self._last_loss = seen["moved"], seen["peak"], seen["last_loss"]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from a `state`, which says whether weights have changed: near its end, a schedule changes none."""
+        self._moved, self._peak, self._last_loss = state["moved"], state["peak"], state["last_loss"]
 
-    def stepping(self, rate: float) -> None:
-        """Notes the learning rate of the step about to be taken."""
+    def before_step(self, rate: float) -> None:
+        """Notes the learning rate of the next step."""
         self._rate = rate
         self._rate_since = max(self._rate_since, rate)
         self._peak = max(self._peak, rate)
 
-    def stepped(self, now: Callable[[], Sample], last: bool) -> None:
-        """After the first steps with a learning rate above zero, weights must have moved."""
+    def after_step(self, now: Callable[[], Sample], last: bool) -> None:
+        """Raises Fault where no weight has changed in the first steps with a learning rate above zero.
+
+        now: samples the adapter. last: whether it was the trial's last step.
+        """
         if self._moved or self._rate == 0.0:
             return
         self._steps_with_rate += 1
@@ -69,10 +73,14 @@ class Stillness:
                 REMEDY,
             )
 
-    def evaluated(
+    def after_evaluation(
         self, loss: float | None, now: Sample, effect: Callable[[], float], grad_norm: Callable[[], float | None]
     ) -> None:
-        """Two validation losses equal to the last digit, with learning in between: looks closer."""
+        """Raises Fault where two validation losses are equal to the last digit and the adapter is frozen.
+
+        now: the adapter's sample. effect: a validation loss with the adapter minus without it. grad_norm: of the last
+        step.
+        """
         if (
             loss is not None
             and math.isfinite(loss)
@@ -85,10 +93,10 @@ class Stillness:
     def _look_closer(
         self, loss: float, now: Sample, effect: Callable[[], float], grad_norm: Callable[[], float | None]
     ) -> None:
-        """Frozen: the adapter has no effect on the loss, or its weights stood still although they should have moved.
+        """Raises Fault where the adapter has no effect on the loss, or its weights did not change and should have.
 
-        A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge. That is
-        the driver's to judge, and must not end the search.
+        A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge. The
+        driver judges that; it must not end the search.
         """
         told = f"validation loss {loss!r} twice, equal to the last digit, although the learning rate was not zero"
         if not now:
@@ -99,7 +107,7 @@ class Stillness:
             raise Fault(Reason.FROZEN, f"{told}: no trainable weight moved in between", REMEDY)
 
     def _should_have_moved(self, now: Sample, grad_norm: float | None) -> bool:
-        """There was a gradient, and a step of the learning rate's size is not lost in rounding everywhere."""
+        """Whether there was a gradient, and a step of the learning rate's size is above rounding for some weight."""
         felt = any(
             self._rate_since > torch.finfo(tensor.dtype).eps * tensor.abs().min().item() for tensor in now.values()
         )
@@ -107,12 +115,12 @@ class Stillness:
 
 
 def differ(before: Sample, now: Sample) -> bool:
-    """Whether any bit that was looked at differs; a NaN differs from everything."""
+    """Whether any element of two samples differs; a NaN differs from everything."""
     return any(name not in now or not torch.equal(tensor, now[name]) for name, tensor in before.items())
 
 
 def check_rows(which: str, dataset: Any) -> None:
-    """There are rows, and something to learn in them."""
+    """Raises Fault where a set has no rows, or no label in them. which: "training" or "validation"."""
     if dataset is None or len(dataset) == 0:
         raise Fault(Reason.DATA, f"the {which} set is empty", "check data.max_length and the filters before it")
     if "labels" in dataset.column_names and not _any_label(dataset):
@@ -124,5 +132,5 @@ def check_rows(which: str, dataset: Any) -> None:
 
 
 def _any_label(dataset: Any) -> bool:
-    """Whether a label is a prediction's target; stops at the first."""
+    """Whether any label is a target; the first token of a row never is."""
     return any(any(label != -100 for label in row["labels"][1:]) for row in dataset.select_columns(["labels"]))

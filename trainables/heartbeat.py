@@ -1,4 +1,4 @@
-"""The sign that a trial is alive: a file that it touches, so that a watchdog need not wait for its next evaluation."""
+"""The file that shows that a trial is alive, so that a watchdog need not wait for its next evaluation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from tuner.contract import ALIVE, STATE
 _EVERY_S = 1.0
 
 
-class Sign:
-    """The sign of one trial, left below its folder once a second at most."""
+class Heartbeat:
+    """The heartbeat of one trial: a file below its folder."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / STATE / ALIVE
-        self._left = 0.0
+        self._last = 0.0
 
-    def leave(self) -> None:
+    def beat(self) -> None:
+        """Touches the file, once a second at most."""
         now = time.monotonic()
-        if now - self._left >= _EVERY_S:
-            self._left = now
-            self._file.parent.mkdir(exist_ok=True)  # and not its parents: a folder that was moved stays moved
+        if now - self._last >= _EVERY_S:
+            self._last = now
+            self._file.parent.mkdir(exist_ok=True)  # not its parents: a folder that was moved stays moved
             self._file.touch()

@@ -12,10 +12,10 @@ from trainables import quiet
 
 @contextmanager
 def heavy() -> Iterator[None]:
-    """For the imports of torch and the libraries on it: they keep quiet, and nothing is done that nobody asked for."""
+    """Within it, torch and the libraries on it are imported: quietly, and without work that is not needed."""
     quiet.before_imports()
     collects = gc.isenabled()
-    gc.disable()  # of what the libraries make as they are imported nothing is garbage: 1.5 s of looking for it
+    gc.disable()  # nothing that is made during imports is garbage, and searching it takes 1.5 s
     try:
         _import_bitsandbytes()
         yield
@@ -26,8 +26,8 @@ def heavy() -> Iterator[None]:
 
 
 def _import_bitsandbytes() -> None:
-    """Without torch's compiler, 1 s to import, which bitsandbytes decorates four functions with: what CPUs take for odd
-    shapes alone, and CUDA never."""
+    """Imports it without torch's compiler, which takes 1 s: bitsandbytes decorates four functions with it, which CPUs
+    use for odd shapes only, and CUDA never."""
     name = "TORCHDYNAMO_DISABLE"
     before = os.environ.get(name)
     os.environ[name] = "1"

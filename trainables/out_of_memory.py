@@ -1,4 +1,4 @@
-"""Out of memory: told from other errors, and raised as a Fault. Importing this module costs no torch."""
+"""Which errors are out of memory, and the Fault that they are raised as. Importing this module costs no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.contract import Fault, Reason
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host, had no room for a tensor."""
+    """Whether a device or the host had no memory for a tensor."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
@@ -20,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_faults() -> Iterator[None]:
-    """Out of memory, as the driver knows it. The frames that hold the tensors are let go at once."""
+    """Within it, out of memory is raised as a Fault. The frames that hold tensors are cleared first."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is the latter

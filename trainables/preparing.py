@@ -1,4 +1,4 @@
-"""All of it in order: read, check, split, tokenize, store."""
+"""The rows of a search, in order: read, checked, split, tokenized, stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every way of training needs from the worker: settings, rows, base, what is told of a trial, what a fault is.
+"""What every process that trains begins with, solo or packed: settings, rows, base, and the facts of a trial's set-up.
 
 Importing this module costs no torch.
 """
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all trials of a worker read: the tokenizer and the tokenized rows, memory-mapped."""
+    """What all trials of a worker read."""
 
     tokenizer: Any
     train: Any
+    """The tokenized rows, a memory-mapped `datasets.Dataset`; so is `validation`."""
     validation: Any
 
 
 def validated(settings: Any) -> Settings:
-    """The settings as typed ones, whichever way they come."""
+    """Settings, given as such or as a mapping. Raises pydantic's ValidationError."""
     return settings if isinstance(settings, Settings) else Settings.model_validate(dict(settings))
 
 
 def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
-    """The tokenizer and both sets. What comes from the hub is on this machine from here on."""
+    """The tokenizer and both sets. Downloads what is on the hub, and uses the cache alone from then on."""
     from trainables.data import store, tokenizers
     from trainables.hub import client, sources
 
@@ -45,7 +46,11 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
 
 
 def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE) -> Any:
-    """The base that was prepared with, which must know every token id of the rows."""
+    """The base that the rows were prepared for.
+
+    Raises Fault where there is no GPU to train on, too little memory, or another base than the search began with, and
+    InputError where the rows have token ids or positions that the base does not have.
+    """
     from trainables import fingerprints
     from trainables.models import base, gpu, positions
 
@@ -77,21 +82,21 @@ def setup(
     note: str = "",
     processes: int = 1,
 ) -> Setup:
-    """What the driver is told of a trial before its first step."""
+    """What the driver is told of a trial before its first step. rows: of the training set."""
     from trainables.models import base
 
     train, quantization = settings.train, settings.model.quantization
-    shape = steps.share(train, processes)
+    split = steps.split_of(train, processes)
     computes = base.compute_dtype(quantization) if quantization.kind == "nf4" else None
     return Setup(
         max_steps=max_steps,
         trainable_parameters=count.trainable,
         total_parameters=count.total,
         details={
-            "micro_batch": shape.micro,
-            "accumulation": shape.accumulation,
+            "micro_batch": split.micro,
+            "accumulation": split.accumulation,
             "processes": processes,
-            "steps_per_epoch": steps.steps_per_epoch(rows, steps.share(train)),
+            "steps_per_epoch": steps.steps_per_epoch(rows, steps.split_of(train)),
             "warmup_steps": steps.warmup_steps(train.warmup_ratio, max_steps),
             "lora_alpha": lora_alpha,
             "adapted_modules": adapted_modules,
@@ -100,23 +105,24 @@ def setup(
             "compute_dtype": computes and str(computes).removeprefix("torch."),
             "memory_before": memory_before,
             "gradient_checkpointing": train.gradient_checkpointing,
-            "device": device(),
+            "device": device_name(),
         },
         resumed_step=resumed_step,
         note=note,
     )
 
 
-def device() -> str:
-    """The name of what trains here; devices of one name have one memory."""
+def device_name() -> str:
+    """The name of the device that trains here; devices of one name have the same memory."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager
-def drawn(settings: Settings, recipe: Settings) -> Iterator[None]:
-    """A choice of modules that the base has not, and that this trial alone drew, ends this trial and not the search."""
+def target_faults(settings: Settings, recipe: Settings) -> Iterator[None]:
+    """Within it, target modules that the base lacks end the trial and not the search, if the space drew them and the
+    recipe does not have them."""
     try:
         yield
     except Fault as fault:

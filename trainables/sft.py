@@ -35,7 +35,7 @@ from tuner.contract import (
 )
 
 if TYPE_CHECKING:
-    from trainables.hf.solo_trial import Trial
+    from trainables.hf.solo_trial import SoloTrial
     from trainables.models.resident import Resident
     from trainables.packed.engine import Engine
 
@@ -141,7 +141,7 @@ class SFT(Program):
         shape = memory.shape_of(base_folder.config(found.model) or {})
         if shape is None:
             return None
-        micro = steps.share(found.train, group.size).micro
+        micro = steps.split_of(found.train, group.size).micro
         need = memory.need(
             shape, slots=slots, tokens=micro * found.data.max_length, rank=found.train.lora_r,
             bf16=found.model.dtype != "float32", nf4=found.model.quantization.kind == "nf4", packed=slots > 1,
@@ -155,7 +155,9 @@ class SFT(Program):
         """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked one may train on its GPU."""
         from trainables import packed
 
-        return packed.load(settings, preparation, slots, record=not beside)  # it needs what recordings would hold
+        return packed.load(
+            settings, preparation, slots, capture=not beside
+        )  # it needs the memory that graphs would hold
 
     @classmethod
     def unlike(cls, first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -226,7 +228,7 @@ class SFT(Program):
         self._group = group
         inputs = runtime.open_inputs(self._settings, preparation)
         self._tokenizer, self._train, self._validation = inputs.tokenizer, inputs.train, inputs.validation
-        self._trial: Trial | None = None
+        self._trial: SoloTrial | None = None
         self._resident: Resident | None = None
         self._checksum = ""
         self._base_changed = False
@@ -239,7 +241,7 @@ class SFT(Program):
 
     def start(self, assignment: Assignment) -> Setup:
         """Brings a trial: adapter, optimizer, schedule. Nothing is trained yet."""
-        from trainables.hf.solo_trial import Trial
+        from trainables.hf.solo_trial import SoloTrial
 
         began = time.monotonic()
         if self._trial is not None:
@@ -248,11 +250,11 @@ class SFT(Program):
             self._load_base()
         assert self._resident is not None
         settings = with_params(self._settings, assignment.params)
-        settings = self._fitted = fitting.fitted(settings, assignment.fits.get(runtime.device()))
+        settings = self._fitted = fitting.fitted(settings, assignment.fits.get(runtime.device_name()))
         # FSDP leaves a base in shares, with hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
-        with self._memory(), runtime.drawn(settings, self._settings):
-            self._trial = Trial(
+        with self._memory(), runtime.target_faults(settings, self._settings):
+            self._trial = SoloTrial(
                 settings, assignment, self._resident, self._tokenizer, self._train, self._validation, began,
                 self._group,
             )  # fmt: skip
@@ -263,23 +265,23 @@ class SFT(Program):
         if self._trial is None:
             raise RuntimeError("step() before start()")
         with self._memory():
-            return self._trial.turns.next()
+            return self._trial.stepper.next()
 
     def stop(self) -> None:
         """Ends the trial, wherever it is, and leaves the base as it was first loaded. A second call does nothing."""
-        from trainables.hf.solo_trial import collect
+        from trainables.hf.solo_trial import release_memory
 
         trial, self._trial = self._trial, None
         if trial is not None:
             trial.close()
-            trial.take_away()
+            trial.remove()
             del trial
         if self._resident is not None:
             self._resident.restore()
         if self._base_changed:
             self._resident = None  # loaded again by the next start, not now: there may be none
             self._base_changed = False
-        collect()
+        release_memory()
         self._check_base()
 
     @contextmanager
@@ -294,9 +296,11 @@ class SFT(Program):
                 raise
             if self._trial is not None and self._trial.trainer.measuring:
                 remedy = "lower train.per_device_eval_batch_size or data.max_length"
-                raise Fault(fault.reason, f"at an evaluation: {fault.message}", remedy, runtime.device()) from fault
+                raise Fault(
+                    fault.reason, f"at an evaluation: {fault.message}", remedy, runtime.device_name()
+                ) from fault
             smaller = fitting.smaller(self._fitted, self._group.size)
-            raise Fault(fault.reason, fault.message, fault.remedy, runtime.device(), smaller) from fault
+            raise Fault(fault.reason, fault.message, fault.remedy, runtime.device_name(), smaller) from fault
 
     def _load_base(self) -> None:
         from trainables.models.resident import Resident
@@ -309,7 +313,7 @@ class SFT(Program):
         if self._checksum and self._resident is not None and self._resident.checksum() != self._checksum:
             raise Fault(Reason.ERROR, "a trial changed the weights of the base it shares with others")
 
-    def _setup(self, settings: Settings, trial: Trial) -> Setup:
+    def _setup(self, settings: Settings, trial: SoloTrial) -> Setup:
         from trainables import states
 
         return runtime.setup(
@@ -321,6 +325,6 @@ class SFT(Program):
             adapted_modules=trial.adapted_modules(),
             memory_before=trial.memory_before,
             resumed_step=trial.resumed_step,
-            note=states.told(trial.number, trial.resumed_step, trial.notes),
+            note=states.resume_note(trial.number, trial.resumed_step, trial.notes),
             processes=self._group.size,
         )

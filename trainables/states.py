@@ -1,4 +1,4 @@
-"""A trial's state on disk: one safetensors file that is whole or is not used, and the one before it.
+"""A trial's state on disk: one safetensors file that is used only if it is complete, and the one before it.
 
 A state is nested plain data with tensors in it (weights, moments, random generators). The tensors are the file's; the
 rest is JSON in its header, with a SHA-256 over both, because safetensors notices a file cut short but no flipped bit.
@@ -23,9 +23,9 @@ from safetensors.torch import save_file
 from tuner.contract import CHECKPOINT_REQUEST, STATE, Assignment, Evaluation
 
 SHARE = 0.02
-"""Of a trial's time that saving its state may take."""
+"""Share of a trial's time that saving its state may take."""
 AT_LEAST_S = 2.0
-"""Between two states: what a shorter trial loses is not worth a file."""
+"""Seconds between two states at least: a trial that loses less begins anew."""
 EVERY = "TUNER_STATE_EVERY_S"
 """Environment variable: seconds between two states, whatever they cost; 0 saves at every evaluation."""
 _NEWEST, _BEFORE = "state.safetensors", "state.before.safetensors"
@@ -33,15 +33,15 @@ _TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A state and where it lay."""
+class SavedState:
+    """A state that was found on disk."""
 
     values: dict[str, Any]
     path: Path
 
     @property
     def evaluation(self) -> Evaluation:
-        """The one that the state was saved with; with its adapter, where that was the trial's best."""
+        """The evaluation that the state was saved with; with its adapter, where that was the trial's best."""
         evaluation = Evaluation(**self.values["evaluation"])
         return replace(evaluation, adapter=str(self.folder / "adapter")) if self.values["is_best"] else evaluation
 
@@ -51,29 +51,29 @@ class Found:
         return self.path.parent.parent
 
 
-class Damaged(Exception):
-    """A file that is no whole state, and why."""
+class DamagedState(Exception):
+    """A file that is not a complete state; the message says why."""
 
 
 def identity(task: Assignment, max_steps: int, **more: Any) -> dict[str, Any]:
-    """What a state must have been saved by in order to be gone on from."""
+    """What a state must have been saved by so that this trial can continue from it. more: what else must be equal."""
     params = json.loads(json.dumps(dict(task.params)))
     return {**more, "number": task.number, "seed": task.seed, "max_steps": max_steps, "params": params}
 
 
-def about(trial: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
-    """What every state says of itself: whose it is, and the evaluation that it is saved with."""
-    told = {**evaluation.to_dict(), "adapter": None}
-    return {"trial": trial, "evaluation": told, "is_best": evaluation.adapter is not None}
+def header(trial: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    """What every state has: the trial's identity, and the evaluation that it is saved with."""
+    plain = {**evaluation.to_dict(), "adapter": None}
+    return {"trial": trial, "evaluation": plain, "is_best": evaluation.adapter is not None}
 
 
-class Pace:
-    """When the next state is due: as often as `SHARE` of the time pays for, and when the trial is about to lose its
-    node. folder: the attempt's own."""
+class SaveSchedule:
+    """When a state is to be saved: so rarely that saving takes `SHARE` of the time, and on the driver's request."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """folder: the attempt's own."""
         self._clock = clock
-        self._leave = folder / STATE / CHECKPOINT_REQUEST
+        self._request = folder / STATE / CHECKPOINT_REQUEST
         self._cost = 0.0
         self._last = clock()
         every = os.environ.get(EVERY)
@@ -81,11 +81,12 @@ class Pace:
 
     @property
     def due(self) -> bool:
+        """Whether a state is to be saved with this evaluation."""
         wait = max(AT_LEAST_S, self._cost / SHARE) if self._fixed is None else self._fixed
-        return self._clock() - self._last >= wait or self._leave.exists()
+        return self._clock() - self._last >= wait or self._request.exists()
 
     def save(self, folder: Path, values: Mapping[str, Any]) -> None:
-        """Saves, and notes what it cost. A disk that is full costs the trial its state and nothing else."""
+        """Saves a state, and notes how long that took. Where it cannot be written, the trial goes on without it."""
         began = self._clock()
         try:
             save(folder, values)
@@ -97,14 +98,14 @@ class Pace:
 
 
 def save(folder: Path, values: Mapping[str, Any]) -> Path:
-    """Saves a state below an attempt's folder; the one that was the newest becomes the one before."""
+    """Saves a state below an attempt's folder, beside the newest one; gives the file. Raises OSError."""
     place = folder / STATE
-    place.mkdir(exist_ok=True)  # and not its parents: a folder that was moved stays moved
+    place.mkdir(exist_ok=True)  # not its parents: a folder that was moved stays moved
     tensors: dict[str, torch.Tensor] = {}
     text = json.dumps(_take_apart(dict(values), tensors), separators=(",", ":"))
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        # bitsandbytes hands all parameters the same tables, and safetensors takes no memory twice
+        # bitsandbytes gives all parameters the same tables, and safetensors refuses tensors that share memory
         if tensor.data_ptr() in seen:
             tensors[name] = tensor.clone()
         seen.add(tensor.data_ptr())
@@ -118,7 +119,7 @@ def save(folder: Path, values: Mapping[str, Any]) -> Path:
     return newest
 
 
-def find(folders: Iterable[str], trial: Mapping[str, Any]) -> tuple[Found | None, list[str]]:
+def find(folders: Iterable[str], trial: Mapping[str, Any]) -> tuple[SavedState | None, list[str]]:
     """The newest usable state of a trial's attempts, and a sentence for each that cannot be used.
 
     folders: of the attempts, the newest first. trial: its `identity`.
@@ -131,17 +132,17 @@ def find(folders: Iterable[str], trial: Mapping[str, Any]) -> tuple[Found | None
                 continue
             try:
                 values = load(path)
-            except Damaged as damage:
+            except DamagedState as damage:
                 notes.append(f"the state {path} is damaged ({damage})")
                 continue
             if values.get("trial") == trial:
-                return Found(values, path), notes
+                return SavedState(values, path), notes
             notes.append(f"the state {path} is another trial's")
     return None, notes
 
 
-def told(number: int, step: int, notes: Sequence[str]) -> str:
-    """What the user is told of a trial that goes on from `step` because what `notes` name could not be read."""
+def resume_note(number: int, step: int, notes: Sequence[str]) -> str:
+    """A sentence for the user about a trial that continues from `step` because the states in `notes` are unusable."""
     if not notes:
         return ""
     where = f"goes on from an older one, step {step}" if step else "begins at step 0"
@@ -149,26 +150,26 @@ def told(number: int, step: int, notes: Sequence[str]) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads a state. Raises Damaged."""
+    """Reads a state. Raises DamagedState."""
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
         text = metadata["state"]
         if _digest(text, tensors) != metadata["sha256"]:
-            raise Damaged("its checksum is another")
+            raise DamagedState("its checksum is another")
         values = _put_together(json.loads(text), tensors)
-    except Damaged:
+    except DamagedState:
         raise
     except Exception as error:  # whatever a damaged header makes a reader do
-        raise Damaged(f"{type(error).__name__}: {error}"[:200]) from error
+        raise DamagedState(f"{type(error).__name__}: {error}"[:200]) from error
     if not isinstance(values, dict):
-        raise Damaged("no state")
+        raise DamagedState("no state")
     return values
 
 
 def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """JSON for `value`, its tensors moved into `tensors`."""
+    """JSON for `value`; its tensors are put into `tensors`, on the host and contiguous."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous()

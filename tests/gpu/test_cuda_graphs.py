@@ -11,7 +11,7 @@ import torch
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
 from trainables.packed import cuda_graphs
-from trainables.packed.cuda_graphs import Replays
+from trainables.packed.cuda_graphs import CudaGraphs
 from tuner.contract import Evaluation
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -29,38 +29,38 @@ def bench(sft_settings: Make, tmp_path_factory: pytest.TempPathFactory) -> Bench
     return Bench(sft_settings(train={"learning_rate": 1e-3, "max_steps": 24}), tmp_path_factory.mktemp("replays"))
 
 
-def run(bench: Bench, folder: Path, *, record: bool) -> tuple[Any, dict[int, list[Evaluation]], torch.Tensor]:
+def run(bench: Bench, folder: Path, *, capture: bool) -> tuple[Any, dict[int, list[Evaluation]], torch.Tensor]:
     """Three trials, one of them left for another in the middle; and how far their adapters moved."""
-    engine = bench.engine(3, record=record)
+    engine = bench.engine(3, capture=capture)
     for slot, params in enumerate(TRIALS):
         engine.join(slot, assignment(folder / f"{slot}", params, seed=slot))
-    start = engine._stack.weights.float().clone()
+    start = engine.stack.weights.float().clone()
     curves: dict[int, list[Evaluation]] = {}
     take(engine, curves, limit=12)
-    recorded = dict(engine._replays._recorded)
+    captured = dict(engine.graphs.captured)
     engine.leave(1)
     engine.join(1, assignment(folder / "next", SUCCESSOR, seed=7))
-    start[1] = engine._stack.weights[1].float()
-    assert engine._replays._recorded == recorded, "what was recorded outlives a trial"
+    start[1] = engine.stack.weights[1].float()
+    assert engine.graphs.captured == captured, "what was recorded outlives a trial"
     curves.pop(1, None)
     assert drive(engine, curves) == {}
-    return engine, curves, engine._stack.weights.float() - start
+    return engine, curves, engine.stack.weights.float() - start
 
 
 def test_a_replayed_step_is_the_step(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses and adapters as with the same batches one by one, dropout's masks among it, and losses as with batches
     that are brought to no shapes; up to what differs from run to run."""
     replayed = []
-    kept = cuda_graphs._Replay.forward
+    kept = cuda_graphs.Replay.forward
     monkeypatch.setattr(
-        cuda_graphs._Replay, "forward", staticmethod(lambda ctx, *rest: (replayed.append(1), kept(ctx, *rest))[1])
+        cuda_graphs.Replay, "forward", staticmethod(lambda ctx, *rest: (replayed.append(1), kept(ctx, *rest))[1])
     )
-    engine, ours, moved = run(bench, tmp_path / "recorded", record=True)
-    assert engine.records and engine._replays._recorded and len(replayed) >= 12, len(replayed)
-    print(f"{len(replayed)} steps replayed from {len(engine._replays._recorded)} recordings")
-    monkeypatch.setattr(Replays, "_record", lambda *_: False)
-    _, theirs, plain = run(bench, tmp_path / "one by one", record=True)
-    _, others, _ = run(bench, tmp_path / "as they come", record=False)
+    engine, ours, moved = run(bench, tmp_path / "recorded", capture=True)
+    assert engine.uses_graphs and engine.graphs.captured and len(replayed) >= 12, len(replayed)
+    print(f"{len(replayed)} steps replayed from {len(engine.graphs.captured)} recordings")
+    monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: False)
+    _, theirs, plain = run(bench, tmp_path / "one by one", capture=True)
+    _, others, _ = run(bench, tmp_path / "as they come", capture=False)
     for slot in range(3):
         difference = ((moved[slot] - plain[slot]).norm() / plain[slot].norm()).item()
         print(f"slot {slot}: losses {[c[slot][-1].eval_loss for c in (ours, theirs, others)]}, moved {difference:.4f}")
@@ -77,9 +77,9 @@ def test_one_trial_is_equal_to_the_bit(bench: Bench, tmp_path: Path, monkeypatch
         engine.join(0, assignment(tmp_path / name, {"lora_r": 8, "lora_dropout": 0.1, "max_steps": 12}, seed=0))
         curves: dict[int, list[Evaluation]] = {}
         assert drive(engine, curves) == {}
-        assert bool(engine._replays._recorded) is (name == "recorded")
-        adapters.append(engine._stack.weights.clone())
-        monkeypatch.setattr(Replays, "_record", lambda *_: False)
+        assert bool(engine.graphs.captured) is (name == "recorded")
+        adapters.append(engine.stack.weights.clone())
+        monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: False)
     assert adapters[0].equal(adapters[1])
 
 
@@ -88,19 +88,19 @@ def test_what_cannot_be_recorded_runs_as_ever(
 ) -> None:
     """A pass that looks at a number on the GPU: said once, and the trial trains on."""
     engine = bench.engine(1)
-    plain = engine._replays._run
+    plain = engine.graphs._run
 
     def looks(batch: Any) -> Any:
         hidden = plain(batch)
         hidden.sum().item()
         return hidden
 
-    monkeypatch.setattr(engine._replays, "_run", looks)
+    monkeypatch.setattr(engine.graphs, "_run", looks)
     engine.join(0, assignment(tmp_path / "0", TRIALS[0], seed=0))
     curves: dict[int, list[Evaluation]] = {}
     with caplog.at_level(logging.WARNING):
         assert drive(engine, curves) == {}
-    assert curves[0][-1].done and not engine._replays.on and not engine._replays._recorded
+    assert curves[0][-1].done and not engine.graphs.enabled and not engine.graphs.captured
     assert sum("CUDA graphs" in record.getMessage() for record in caplog.records) == 1
     torch.rand(1, device="cuda")  # generators know that nothing is being recorded
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
@@ -112,7 +112,7 @@ def test_without_room_nothing_is_recorded(bench: Bench, tmp_path: Path, monkeypa
     engine.join(0, assignment(tmp_path / "0", TRIALS[0], seed=0))
     curves: dict[int, list[Evaluation]] = {}
     assert drive(engine, curves) == {}
-    assert curves[0][-1].done and engine._replays.on and not engine._replays._recorded
+    assert curves[0][-1].done and engine.graphs.enabled and not engine.graphs.captured
 
 
 def test_recordings_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,13 +120,13 @@ def test_recordings_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, mo
     engine.join(0, assignment(tmp_path / "0", TRIALS[1], seed=0))
     curves: dict[int, list[Evaluation]] = {}
     take(engine, curves, limit=8)
-    assert engine._replays._recorded
+    assert engine.graphs.captured
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 80 << 30))
     engine.join(1, assignment(tmp_path / "1", TRIALS[0], seed=1))
-    assert engine._replays._recorded, "a trial of a rank that there was costs none"
+    assert engine.graphs.captured, "a trial of a rank that there was costs none"
     assert drive(engine, curves) == {}
-    assert curves[0][-1].done and curves[1][-1].done and not engine._replays._recorded
+    assert curves[0][-1].done and curves[1][-1].done and not engine.graphs.captured
 
 
 def test_where_memory_gives_out_recordings_go_and_the_trials_stay(
@@ -137,17 +137,17 @@ def test_where_memory_gives_out_recordings_go_and_the_trials_stay(
     gone: list[bool] = []
     for name in ("plenty", "tight"):
         engine = bench.engine(1)
-        losses = engine._passes.head.losses
+        losses = engine.packed.head.losses
 
         def tight(hidden: Any, batch: Any, engine: Any = engine, losses: Any = losses) -> Any:
             training = torch.is_grad_enabled()
-            if engine._replays._recorded and training not in gone:
+            if engine.graphs.captured and training not in gone:
                 gone.append(training)
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more")
             return losses(hidden, batch)
 
         if name == "tight":
-            monkeypatch.setattr(engine._passes.head, "losses", tight)
+            monkeypatch.setattr(engine.packed.head, "losses", tight)
         engine.join(0, assignment(tmp_path / name, TRIALS[0], seed=0))
         curves.append({})
         assert drive(engine, curves[-1]) == {}
@@ -161,9 +161,9 @@ def test_what_is_given_back_is_all_of_it(bench: Bench, tmp_path: Path) -> None:
     for number in range(4):
         engine.join(0, assignment(tmp_path / f"{number}", TRIALS[0], seed=number))
         take(engine, {}, limit=8)
-        assert engine._replays._recorded
+        assert engine.graphs.captured
         engine.leave(0)
-        engine._replays.forget()
+        engine.graphs.clear()
         held.append(torch.cuda.memory_allocated())
     print(f"allocated after each: {held}")
     assert held[-1] - held[1] < 8 << 20  # a product's workspace is 32 MiB

@@ -71,8 +71,8 @@ def test_trials_that_do_not_fit_go_on_in_smaller_passes(bench: Bench, tmp_path: 
         curves: dict[int, list[Evaluation]] = {}
         assert drive(engine, curves) == {}
         peak = torch.cuda.max_memory_allocated()
-        print(f"{name}: {engine._training}, peak {peak / 2**30:.1f} GiB")
-        found.append((curves, engine._training.shrunk))
+        print(f"{name}: {engine.chunking}, peak {peak / 2**30:.1f} GiB")
+        found.append((curves, engine.chunking.shrunk))
         del engine
         torch.cuda.empty_cache()
     (whole, free), (limited, shrunk) = found
@@ -94,7 +94,7 @@ def test_not_even_one_trial_fits_whole(bench: Bench, tmp_path: Path) -> None:
         curves: dict[int, list[Evaluation]] = {}
         assert drive(engine, curves) == {}
         assert curves[0][-1].done
-        print(f"trial {number}: {engine._training}")
+        print(f"trial {number}: {engine.chunking}")
         engine.leave(0)
 
 

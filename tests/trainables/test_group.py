@@ -12,7 +12,7 @@ import pytest
 from tests.trainables.group import Script, Seen, Trial, play
 from trainables import runtime
 from trainables.hf.arguments import sft_config
-from trainables.hf.process_batches import Hand
+from trainables.hf.process_batches import ProcessBatchSampler
 from trainables.settings import steps
 from trainables.sft import SFT
 from tuner.contract import Assignment, Evaluation, Group, Preparation, Reason, Resume
@@ -220,8 +220,8 @@ def assert_same_adapter(place: Path, expected: Path, close: float) -> None:
 @pytest.mark.parametrize("batches", [0, 1, 5, 6])
 def test_every_batch_is_dealt_once_and_all_processes_have_as_many(batches: int) -> None:
     rows = [[3 * place, 3 * place + 1] for place in range(batches)]
-    hands = [list(Hand(rows, rank, 3, [99])) for rank in range(3)]
-    assert {len(hand) for hand in hands} == {len(Hand(rows, 0, 3, [99]))}
+    hands = [list(ProcessBatchSampler(rows, rank, 3, [99])) for rank in range(3)]
+    assert {len(hand) for hand in hands} == {len(ProcessBatchSampler(rows, 0, 3, [99]))}
     assert sorted(batch for hand in hands for batch in hand if batch != [99]) == rows
 
 
@@ -229,11 +229,11 @@ def test_every_batch_is_dealt_once_and_all_processes_have_as_many(batches: int) 
 def test_processes_share_a_batch_and_take_as_many_steps(sft_settings: Make, processes: int) -> None:
     for rows in (1, 7, 8, 9, 100):
         train = runtime.validated(sft_settings(train={"per_device_train_batch_size": 3})).train
-        shape = steps.share(train, processes)
+        shape = steps.split_of(train, processes)
         assert shape.micro * shape.accumulation * processes == train.effective_batch_size
-        dealt = -(-rows // shape.micro)
-        each = -(-dealt // processes)
-        assert -(-each // shape.accumulation) == steps.steps_per_epoch(rows, steps.share(train))
+        process_loader = -(-rows // shape.micro)
+        each = -(-process_loader // processes)
+        assert -(-each // shape.accumulation) == steps.steps_per_epoch(rows, steps.split_of(train))
 
 
 @pytest.mark.parametrize(

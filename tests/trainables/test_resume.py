@@ -192,7 +192,7 @@ def test_where_no_state_is_whole_it_begins_anew_and_says_so(
 
 def test_a_state_is_due_when_the_node_is_about_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(states.EVERY, "1000")
-    pace = states.Pace(tmp_path)
+    pace = states.SaveSchedule(tmp_path)
     assert not pace.due
     (tmp_path / STATE).mkdir()
     (tmp_path / STATE / CHECKPOINT_REQUEST).touch()

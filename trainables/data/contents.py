@@ -1,4 +1,4 @@
-"""Files known by their content: not by their time, nor by where they lie."""
+"""Fingerprints of files by their content; neither time nor place counts."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.hub import client, local_cache, refusals, sources
-from trainables.hub.sources import SUFFIXES, Source
+from trainables.hub.sources import SUFFIXES, HubSource
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
@@ -20,7 +20,7 @@ _EXPECTED = "a .jsonl, .json, .parquet or .csv file, a folder written by `datase
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as read, and where each stands in its source: splitting and drawing rows keep that."""
+    """Rows as read, and the place of each in its source, which splitting and drawing keep."""
 
     source: str
     rows: list[Row]
@@ -45,7 +45,7 @@ class Rows:
 
 
 def read(source: str, data: DataSettings, setting: str = "data.revision") -> Rows:
-    """All rows of a file, a `datasets` folder or a hub dataset. setting: where the dataset's revision stands."""
+    """All rows of a file, a `datasets` folder or a hub dataset. setting: of its revision. Raises InputError."""
     path = Path(source)
     if path.is_dir():
         found = _folder(path, data)
@@ -106,7 +106,7 @@ def _json(path: Path) -> Rows:
         raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}",
                          expected="an array of objects", remedy=lines) from None  # fmt: skip
     except UnicodeDecodeError:
-        raise  # told by the caller, as for every text file
+        raise  # the caller words it, as for every text file
     except (ValueError, RecursionError) as error:
         raise _unreadable(error, str(path), "an array of objects") from None
     if isinstance(document, dict):  # {"data": [...]}
@@ -136,7 +136,7 @@ def _csv(path: Path) -> Rows:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         header: list[str] = []
-        begins = 1  # of a record that takes several lines, the first is told
+        begins = 1  # the first line of a record, which may have several
         try:
             for values in reader:
                 begins, line = reader.line_num + 1, begins
@@ -172,7 +172,7 @@ def _folder(path: Path, data: DataSettings) -> Rows:
     return Rows(str(path), found.to_list())
 
 
-def _hub(source: Source, data: DataSettings) -> Rows:
+def _hub(source: HubSource, data: DataSettings) -> Rows:
     import datasets
 
     datasets.disable_progress_bars()

@@ -25,18 +25,23 @@ IGNORED = -100
 
 @dataclass
 class Tokens:
-    """Tokenized rows as two flat arrays and the end of each row, with what was left out on the way."""
+    """Tokenized rows as two flat arrays and the end of each row, and what was left out."""
 
     input_ids: array[int] = field(default_factory=lambda: array("i"))
+    """[tokens] int32; so are the labels, -100 where a token is no target."""
     labels: array[int] = field(default_factory=lambda: array("i"))
     ends: array[int] = field(default_factory=lambda: array("q"))
+    """[rows] int64: the token behind each row's last."""
     label_tokens: int = 0
-    """Labels that are a prediction's target: the first token of a row is nobody's."""
+    """Number of targets; the first token of a row is predicted from nothing and never is one."""
     dropped: int = 0
+    """Rows left out because truncation leaves no label."""
     truncated: int = 0
+    """Rows longer than the limit."""
     longest: int = 0
     """Tokens of the longest row before truncation."""
     longest_prompt: int = 0
+    """Tokens of the longest prompt."""
     masked_prompts: int = 0
     """Rows whose labels all lie beyond max_length."""
 

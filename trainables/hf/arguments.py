@@ -8,7 +8,7 @@ from trainables.settings import Settings, steps
 from tuner.contract import ALONE, Group
 
 _FSDP = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True}
-"""accelerate's words for it: a layer is put together where it is needed, and taken apart again."""
+"""In accelerate's terms: a layer is gathered where it is needed, and sharded again after."""
 
 
 def sft_config(
@@ -16,21 +16,21 @@ def sft_config(
 ) -> Any:
     """TRL's arguments of a trial of `max_steps` optimizer steps.
 
-    Evaluation, logging and saving are driven by callbacks, so their own schedules are off. The rows come tokenized
-    and cut, so preparation is skipped and `max_length` is None. bf16: the base computes in it, on GPUs under autocast
-    or, with fsdp, by FSDP's policy. group: the processes that share the effective batch; with fsdp, accelerate's own
-    FSDP2 shares the base out as well.
+    Callbacks trigger evaluation, logging and saving, so the trainer's own schedules are off. The rows are tokenized
+    and cut already, so preparation is skipped and `max_length` is None. bf16: the base computes in it, on GPUs under
+    autocast or, with fsdp, by FSDP's policy. group: the processes that share the effective batch; with fsdp,
+    accelerate's own FSDP2 shards the base as well.
     """
     from trl import SFTConfig
 
     train = settings.train
-    shape = steps.share(train, group.size)
+    split = steps.split_of(train, group.size)
     fsdp = {"fsdp": True, "fsdp_config": dict(_FSDP)} if group.shares_base else {}
     arguments = SFTConfig(
         output_dir=folder,
         max_steps=max_steps,
-        per_device_train_batch_size=shape.micro,
-        gradient_accumulation_steps=shape.accumulation,
+        per_device_train_batch_size=split.micro,
+        gradient_accumulation_steps=split.accumulation,
         per_device_eval_batch_size=train.per_device_eval_batch_size,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,
@@ -53,7 +53,7 @@ def sft_config(
         report_to="none",
         disable_tqdm=True,
         log_level="error",
-        # Both would be hidden otherwise: a NaN in the training loss, and one among the validation batches
+        # With the filter, a NaN in the training loss or among the validation batches would be hidden
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False,
         **fsdp,
@@ -66,9 +66,9 @@ def sft_config(
 def _precision() -> Any:
     """FSDP2's policy for a base in bf16.
 
-    accelerate's own hands what the model gives out in bf16, and a row's loss is summed from that: a validation loss of
-    12.66 then moves in steps of 0.06, and an adapter that learns slowly looks like one without effect. It adds the
-    gradients up in bf16 too, where DDP does it in the adapter's fp32.
+    With accelerate's own policy the model's outputs are bf16, and a row's loss is summed from them: a validation loss
+    of 12.66 then changes in steps of 0.06, and an adapter that learns slowly looks like one without effect. It also
+    reduces gradients in bf16, where DDP reduces them in the adapter's fp32.
     """
     import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy

@@ -1,4 +1,7 @@
-"""What the processes of a group tell each other, and tensors that they share out. For one process alone: as it is."""
+"""Values and sharded tensors exchanged among the processes of a group; with one process, values stay as they are.
+
+Every process of the group has to call these functions, in the same order.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,42 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def agreed(value: Any) -> Any:
-    """What the first process has for `value`, everywhere."""
+def broadcast(value: Any) -> Any:
+    """The first process's `value`, in every process."""
     return broadcast_object_list([value])[0]
 
 
-def all_of(value: Any) -> list[Any]:
-    """Every process's `value`, by rank."""
+def all_gather(value: Any) -> list[Any]:
+    """Every process's `value`, in the order of ranks."""
     return list(gather_object([value]))
 
 
-def whole(value: Any) -> Any:
-    """A tensor put together from what the processes hold of it; anything else as it is. All of them have to ask."""
+def full_tensor(value: Any) -> Any:
+    """A sharded tensor gathered to its full shape; anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def whole_adapter(model: Any) -> dict[str, torch.Tensor]:
-    """What is trained of a model, by name, each tensor whole."""
-    return {name: whole(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
+def full_adapter(model: Any) -> dict[str, torch.Tensor]:
+    """The trainable tensors of a model by name, each gathered to its full shape, in its dtype."""
+    return {name: full_tensor(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
-def like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, shared out as `parameter` is."""
+def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, of `parameter`'s full shape, sharded as `parameter` is."""
     if not isinstance(parameter, DTensor):
         return tensor
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def is_moment(parameter: torch.Tensor, value: Any) -> bool:
-    """Whether an optimizer keeps `value` element by element of `parameter`, and not for all of it."""
+    """Whether `value`, of an optimizer's state, has an element for each of `parameter`'s."""
     return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 
-def each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Nested plain data with `change` applied to what it is made of."""
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Nested plain data with `change` applied to every leaf."""
     if isinstance(value, Mapping):
-        return {key: each(item, change) for key, item in value.items()}
+        return {key: map_leaves(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(each(item, change) for item in value)
+        return type(value)(map_leaves(item, change) for item in value)
     return change(value)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from trainables.guards import REMEDY, SAMPLED, Sample, Stillness, check_rows
-from trainables.hf.collectives import whole
+from trainables.guards import REMEDY, SAMPLED, LearningMonitor, Sample, check_rows
+from trainables.hf.collectives import full_tensor
 from tuner.contract import EVAL_LOSS, Fault, Reason
 
 
@@ -22,16 +22,18 @@ class FrozenGuard(TrainerCallback):
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._stillness = Stillness({})
+        self._monitor = LearningMonitor({})
         self._grad_norm: float | None = None
-        self.seen_before: Mapping[str, Any] | None = None
+        self.saved_state: Mapping[str, Any] | None = None
+        """The monitor's, from an earlier attempt that the trial continues."""
 
     @property
-    def seen(self) -> dict[str, Any]:
-        return self._stillness.seen
+    def state(self) -> dict[str, Any]:
+        """The monitor's, to be saved with the trial's state."""
+        return self._monitor.state
 
     def check_setup(self) -> None:
-        """What can be known before an optimizer exists: data, labels, trainable parameters."""
+        """Raises Fault for what is wrong before an optimizer exists: rows, labels, trainable parameters."""
         trainer = self._trainer
         check_rows("training", trainer.train_dataset)
         check_rows("validation", trainer.eval_dataset)
@@ -40,7 +42,7 @@ class FrozenGuard(TrainerCallback):
                         REMEDY)  # fmt: skip
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Every trainable parameter must be in the optimizer; remembers where the adapter starts."""
+        """Raises Fault where a trainable parameter is not in the optimizer; samples the adapter."""
         self.check_setup()
         trainable = _trainable(self._trainer.model)
         held = {id(p) for group in self._trainer.optimizer.param_groups for p in group["params"]}
@@ -51,33 +53,31 @@ class FrozenGuard(TrainerCallback):
                 f"{len(missing)} of {len(trainable)} trainable tensors are not in the optimizer, e.g. {missing[0]}",
                 "let SFTTrainer create the optimizer",
             )
-        self._stillness = Stillness(sample(trainable))
-        if self.seen_before is not None:
-            self._stillness.remember(self.seen_before)
+        self._monitor = LearningMonitor(sample(trainable))
+        if self.saved_state is not None:
+            self._monitor.restore(self.saved_state)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Notes the learning rate of the step about to be taken."""
-        self._stillness.stepping(max(group["lr"] for group in self._trainer.optimizer.param_groups))
+        """Notes the learning rate of the next step."""
+        self._monitor.before_step(max(group["lr"] for group in self._trainer.optimizer.param_groups))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the first steps with a learning rate above zero, weights must have moved."""
-        self._stillness.stepped(self._now, last=state.global_step >= state.max_steps)
+        """Raises Fault where the first steps have changed no weight."""
+        self._monitor.after_step(self._now, last=state.global_step >= state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Keeps the last gradient norm."""
         self._grad_norm = (logs or {}).get("grad_norm", self._grad_norm)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
-        """Two validation losses equal to the last digit, with learning in between: looks closer."""
-        self._stillness.evaluated(
-            (metrics or {}).get(EVAL_LOSS.name), self._now(), self._effect, lambda: self._grad_norm
-        )
+        """Raises Fault where the loss repeats and the adapter is frozen."""
+        self._monitor.after_evaluation((metrics or {}).get(EVAL_LOSS.name), self._now(), self._effect, lambda: self._grad_norm)
 
     def _now(self) -> Sample:
         return sample(_trainable(self._trainer.model))
 
     def _effect(self) -> float:
-        """Loss of one validation batch with the adapter minus without it; NaN where it cannot be switched off."""
+        """Loss of one validation batch with the adapter minus without it; NaN where it cannot be disabled."""
         trainer = self._trainer
         if not hasattr(trainer.model, "disable_adapter"):
             return math.nan
@@ -105,5 +105,5 @@ def _total(model: Any) -> int:
 
 
 def sample(parameters: Mapping[str, torch.Tensor]) -> Sample:
-    """The first elements of every tensor, as they are now."""
-    return {name: whole(tensor.detach()).reshape(-1)[:SAMPLED].clone() for name, tensor in parameters.items()}
+    """The first elements of every tensor, copied. Every process of a group has to call it."""
+    return {name: full_tensor(tensor.detach()).reshape(-1)[:SAMPLED].clone() for name, tensor in parameters.items()}

@@ -1,4 +1,4 @@
-"""Callback: stops at every evaluation point, measures, hands over, waits for its turn."""
+"""Callback: evaluates, saves the adapter, hands the evaluation over and waits."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from trainables.heartbeat import Sign
-from trainables.hf.collectives import whole_adapter
+from trainables.heartbeat import Heartbeat
+from trainables.hf.collectives import full_adapter
 from trainables.models.adapter_files import save_adapter
 from trainables.progress import AttemptProgress
 from tuner.contract import ALONE, EVAL_LOSS, Evaluation, Group
 
 
 class Reporter(TrainerCallback):
-    """Hands an Evaluation to the driver at each of `points` and goes on, or ends, as the driver says.
-
-    progress: of the trial over all attempts; an evaluation that it knows is not handed over again. keep: saves the
-    trial's state, when that is due. group: the processes that train together; the first writes.
-    """
+    """Hands an Evaluation to the driver at each evaluation point and goes on, or ends, as the driver says."""
 
     def __init__(
         self,
@@ -30,43 +26,47 @@ class Reporter(TrainerCallback):
         progress: AttemptProgress,
         group: Group = ALONE,
     ) -> None:
+        """points: the steps after which to evaluate. progress: of the trial over all attempts; an evaluation that it
+        knows is not handed over again. group: the processes that train together; the first writes."""
         self._group = group
         self._points = frozenset(points)
         self._folder = folder
         self._progress = progress
         self._train_loss: float | None = None
         self._tokens = 0
-        # The others wait for the first at every step, and it for them: its sign is that of all
-        self._sign = Sign(folder) if group.leads else None
+        # Processes wait for each other at every step, so the first one's heartbeat is that of all
+        self._heartbeat = Heartbeat(folder) if group.leads else None
         self.hand_over: Callable[[Evaluation], bool] = lambda evaluation: True
-        self.keep: Callable[[Evaluation], None] = lambda evaluation: None
+        """Gives an evaluation to the driver; whether the trial goes on."""
+        self.save_state: Callable[[Evaluation], None] = lambda evaluation: None
+        """Saves the trial's state with an evaluation, where one is due."""
 
     def _save(self, model: Any) -> Path:
         if self._group.size == 1:
             return save_adapter(model, self._folder)
-        adapter = whole_adapter(model)
+        adapter = full_adapter(model)
         return save_adapter(model, self._folder, adapter) if self._group.leads else self._folder / "adapter"
 
-    def _leave_sign(self) -> None:
-        if self._sign is not None:
-            self._sign.leave()
+    def _beat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.beat()
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._leave_sign()
+        self._beat()
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._leave_sign()
+        self._beat()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Asks for a log line (it carries the mean training loss since the last) and an evaluation."""
-        self._leave_sign()
+        """At an evaluation point, asks for an evaluation and for a log line, which has the mean training loss."""
+        self._beat()
         if state.global_step in self._points:
             control.should_log = True
             control.should_evaluate = True
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Keeps what TRL measured over the steps since the evaluation before."""
+        """Keeps the training loss and the tokens that TRL logs."""
         if logs is not None and "loss" in logs:
             self._train_loss = logs["loss"]
             self._tokens = int(logs.get("num_tokens", self._tokens))
@@ -74,7 +74,7 @@ class Reporter(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, model: Any = None, **_: Any
     ) -> Any:
-        """Saves the adapter if this loss is its best, then waits for the driver's word."""
+        """Saves the adapter if this loss is the best, hands the evaluation over and waits whether to go on."""
         loss = (metrics or {}).get(EVAL_LOSS.name)
         if self._progress.knows(state.global_step):
             return control
@@ -89,7 +89,7 @@ class Reporter(TrainerCallback):
             memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             adapter=adapter,
         )
-        self.keep(evaluation)
+        self.save_state(evaluation)
         if not self.hand_over(evaluation):
             control.should_training_stop = True
         return control

@@ -1,8 +1,8 @@
-"""An SFTTrainer that goes on from a state of ours, with transformers' own way of finding its place in the data.
+"""An SFTTrainer that continues from a state of ours, and skips the rows it has trained on as transformers does.
 
-transformers' checkpoints are pickles beside a base model of their own; a state is one safetensors file over the
-resident base. What is taken from transformers is the rest: `train(resume_from_checkpoint=...)` counts epochs and
-batches, skips what was trained on, and calls the methods that this class answers.
+transformers' checkpoints are pickles with a base model of their own; a state is one safetensors file over the resident
+base. transformers does the rest: `train(resume_from_checkpoint=...)` counts epochs and batches, skips what was trained
+on, and calls the methods that load, which this class replaces.
 """
 
 from __future__ import annotations
@@ -24,25 +24,28 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
-from trainables.hf.collectives import all_of, each, is_moment, like, whole, whole_adapter
-from trainables.hf.process_batches import dealt
+from trainables.hf.collectives import all_gather, full_adapter, full_tensor, is_moment, map_leaves, shard_like
+from trainables.hf.process_batches import process_loader
 from tuner.contract import EVAL_LOSS, Group
 
 State = dict[str, Any]
+"""Nested plain data with tensors in it."""
 
 
 class ResumableTrainer(SFTTrainer):
-    """measuring: whether it is at an evaluation, or was when it failed. group: the processes that train together."""
+    """An SFTTrainer that continues from `saved`, as one of the processes of `group`."""
 
     saved: State | None = None
+    """What `capture` gave in an earlier attempt; None: it begins at step 0."""
     measuring = False
+    """Whether it evaluates, or was evaluating when it failed."""
     group = Group()
-    _updates, _nothings = 1, 0
+    _updates, _idle = 1, 0
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         if self.args.fsdp and self.args.use_cpu:
-            # torch shares out on CPUs too; accelerate's state alone does not ask it to
+            # torch shards on CPUs too, where accelerate's state does not ask for it
             state = self.accelerator.state
             state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
             state.distributed_type = DistributedType.FSDP
@@ -52,38 +55,38 @@ class ResumableTrainer(SFTTrainer):
         loader = super().get_train_dataloader()
         if self.group.size == 1:
             return loader
-        # What accelerate deals out to processes is made from one process's batches, in the order of their seed
-        hand = dealt(loader, loader.batch_sampler.batch_sampler, self.group.rank, self.group.size)
-        self._updates = math.ceil(len(hand) / self.args.gradient_accumulation_steps)
-        self._nothings = hand.batch_sampler.missing
-        return hand
+        # The batch sampler inside accelerate's has one process's batches, in the order of their seed
+        own = process_loader(loader, loader.batch_sampler.batch_sampler, self.group.rank, self.group.size)
+        self._updates = math.ceil(len(own) / self.args.gradient_accumulation_steps)
+        self._idle = own.batch_sampler.idle
+        return own
 
     def get_batch_samples(self, *arguments: Any) -> Any:
-        """In the last step of a pass some process may have nothing: the token that stands for it is not counted."""
+        """Subtracts, in the last step of a pass, the tokens that stand for processes without a batch."""
         if self.group.size > 1 and (self.state.global_step + 1) % self._updates == 0:
-            self._total_train_tokens -= self._nothings
+            self._total_train_tokens -= self._idle
         return super().get_batch_samples(*arguments)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         loader = super().get_eval_dataloader(eval_dataset)
         if self.group.size == 1:
             return loader
-        return dealt(loader, loader.batch_sampler.batch_sampler, self.group.rank, self.group.size)
+        return process_loader(loader, loader.batch_sampler.batch_sampler, self.group.rank, self.group.size)
 
     def evaluation_loop(self, dataloader: Any, description: str, *arguments: Any, **more: Any) -> Any:
-        """With several processes: each its batches, and the mean over all of their rows, counted once."""
+        """With several processes, each evaluates its batches, and the loss is the mean over all rows."""
         if self.group.size == 1:
             return super().evaluation_loop(dataloader, description, *arguments, **more)
         self.model.eval()
-        nothing = len(dataloader.dataset)
+        padding = len(dataloader.dataset)
         total = torch.zeros(2, dtype=torch.float64)
         for rows, batch in zip(dataloader.batch_sampler, dataloader, strict=True):
             loss, _, _ = self.prediction_step(self.model, batch, True)
-            if rows != [nothing]:
+            if rows != [padding]:
                 total += torch.tensor([loss.item() * len(rows), len(rows)], dtype=torch.float64)
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         sums, count = self.accelerator.reduce(total.to(self.args.device)).tolist()
-        return EvalLoopOutput(None, None, {EVAL_LOSS.name: sums / count}, nothing)
+        return EvalLoopOutput(None, None, {EVAL_LOSS.name: sums / count}, padding)
 
     def evaluate(self, *arguments: Any, **more: Any) -> Any:
         self.measuring = True
@@ -92,19 +95,19 @@ class ResumableTrainer(SFTTrainer):
         return metrics
 
     def capture(self) -> State:
-        """All that its next step depends on, except the base and the rows. Every process of a group has to call it."""
+        """All that the next step depends on, except the base and the rows. Every process of a group has to call it."""
         return {
             "trainer": {**dataclasses.asdict(self.state), "log_history": []},
-            "adapter": whole_adapter(self.model),
-            "optimizer": each(self.optimizer.state_dict(), whole),
+            "adapter": full_adapter(self.model),
+            "optimizer": map_leaves(self.optimizer.state_dict(), full_tensor),
             "scheduler": self.lr_scheduler.state_dict(),
-            "random": all_of(_random_state()),
+            "random": all_gather(_random_state()),
             "tokens": self._total_train_tokens,
         }
 
     @contextmanager
     def checkpoint(self) -> Iterator[str | None]:
-        """What `train` wants in order to go on: a folder with the counts of the saved state; None without one."""
+        """What `train(resume_from_checkpoint=...)` needs: a folder with the counts of `saved`; None without a state."""
         if self.saved is None:
             yield None
             return
@@ -119,28 +122,27 @@ class ResumableTrainer(SFTTrainer):
         with torch.no_grad():
             for name, tensor in self.model.named_parameters():
                 if tensor.requires_grad:
-                    tensor.copy_(like(tensor, weights[name]))
+                    tensor.copy_(shard_like(tensor, weights[name]))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             assert self.saved is not None
-            self.optimizer.load_state_dict(self._shared_out(self.saved["optimizer"]))
+            self.optimizer.load_state_dict(self._sharded(self.saved["optimizer"]))
             self.lr_scheduler.load_state_dict(self.saved["scheduler"])
-            self.saved = {
-                "random": self.saved["random"]
-            }  # what is still asked for; the rest has the adapter's size thrice
+            # Only this is still needed; the rest is three times the adapter's size
+            self.saved = {"random": self.saved["random"]}
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             assert self.saved is not None
             _set_random_state(self.saved["random"][self.group.rank])
 
-    def _shared_out(self, state: State) -> State:
-        """An optimizer's state, its moments shared out as the parameters are."""
+    def _sharded(self, state: State) -> State:
+        """An optimizer's state with its moments sharded as the parameters are."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         moments = {
             place: {
-                name: like(parameters[int(place)], value) if is_moment(parameters[int(place)], value) else value
+                name: shard_like(parameters[int(place)], value) if is_moment(parameters[int(place)], value) else value
                 for name, value in values.items()
             }
             for place, values in state["state"].items()

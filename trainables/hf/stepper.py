@@ -1,7 +1,8 @@
-"""A thread and its caller taking strict turns.
+"""A loop that hands items to a callback, run one item at a time.
 
-SFTTrainer owns its loop and must run it, and the driver wants one evaluation at a time. So the loop runs in a thread of
-its own, and at any moment either it or its caller runs, never both: a generator whose body may be a library's loop.
+SFTTrainer owns its loop and calls back, while the driver asks for one evaluation at a time. So the loop runs in a
+thread of its own, and at any moment either the loop or its caller runs, never both: a generator whose body may be a
+library's loop.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ class Ended(Exception):
     """The body returned: there is nothing more to hand over."""
 
 
-class Turns(Generic[Item]):
-    """Runs `body(hand_over)` in a thread, a turn at a time.
+class CallbackStepper(Generic[Item]):
+    """Runs `body(hand_over)` in a thread, one item at a time.
 
-    The body calls `hand_over(item)` to give `item` to the caller and wait; it gets True to go on and False to finish.
-    The thread starts with the first turn, so what is never asked for never runs.
+    The body calls `hand_over(item)`, which gives `item` to the caller and waits: for True to go on, or False to finish.
+    The thread starts with the first `next`, so a body that is never asked for an item never runs.
     """
 
     def __init__(self, body: Callable[[Callable[[Item], bool]], None]) -> None:
         self._body = body
         self._go: SimpleQueue[bool] = SimpleQueue()
-        self._given: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self._items: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._over = False
 
     def next(self) -> Item:
-        """The next item. What the body raises is raised here, with its own traceback; Ended when it returned."""
+        """The next item. Raises what the body raises, with its traceback, and Ended when the body has returned."""
         if self._over:
             raise Ended
         if self._thread is None:
@@ -41,7 +42,7 @@ class Turns(Generic[Item]):
             self._thread.start()
         else:
             self._go.put(True)
-        kind, value = self._given.get()
+        kind, value = self._items.get()
         if kind == "item":
             return value
         self._over = True
@@ -49,11 +50,11 @@ class Turns(Generic[Item]):
         raise value if kind == "error" else Ended
 
     def close(self) -> None:
-        """Ends the body, wherever it waits, and waits for it. What it raises on its way out is dropped."""
+        """Makes the body finish from wherever it waits, and waits for that. What it raises meanwhile is dropped."""
         if self._thread is not None and not self._over:
             while True:
                 self._go.put(False)
-                kind, _ = self._given.get()
+                kind, _ = self._items.get()
                 if kind != "item":
                     break
             self._thread.join()
@@ -64,10 +65,10 @@ class Turns(Generic[Item]):
         try:
             self._body(self._hand_over)
         except BaseException as error:
-            self._given.put(("error", error))
+            self._items.put(("error", error))
         else:
-            self._given.put(("end", None))
+            self._items.put(("end", None))
 
     def _hand_over(self, item: Item) -> bool:
-        self._given.put(("item", item))
+        self._items.put(("item", item))
         return self._go.get()

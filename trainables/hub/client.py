@@ -1,8 +1,8 @@
-"""The hub asked: the commits of what a search names, and its files, brought into this machine's cache.
+"""The hub: commits of what a search names, and files downloaded into this machine's cache.
 
-A branch may move while a search runs, so every hub id is resolved to a commit once, before anything else, and that
-commit is what prepares, trains, resumes and merges. Files are fetched once a machine, by the first who asks. A commit
-that the cache holds is read from there: nobody asks the hub again, and nobody waits for a lock.
+A branch may move during a search, so every hub id is resolved to a commit once, before anything else, and that commit
+is prepared, trained on, resumed and merged with. Files are downloaded once a machine, by the first process that needs
+them. A commit that is cached is read from the cache: without a question to the hub, and without a lock.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trainables.hub import local_cache, refusals
-from trainables.hub.refusals import endpoint, told
-from trainables.hub.sources import LEFT_OUT, Source, wanted
+from trainables.hub.refusals import endpoint, input_errors
+from trainables.hub.sources import LEFT_OUT, HubSource, wanted
 
 _CONNECTS_WITHIN_S = 3.0
 _ANSWERS_WITHIN_S = 10.0
-"""Silence after which a question counts as unanswered; the hub's library by itself waits without end."""
+"""Seconds after which a request counts as unanswered; the hub's library by itself has no limit."""
 
 
-def commit(source: Source) -> str:
-    """The commit that a source's revision stands for now; without a hub, the one that the cache has of it."""
+def commit(source: HubSource) -> str:
+    """The commit of a source's revision now; without a hub, the one that the cache has. Raises InputError."""
     why = why_unreachable()
-    with told(source):
+    with input_errors(source):
         if why:
             held = local_cache.cached_commit(source)
             if held is None:
@@ -38,38 +38,38 @@ def commit(source: Source) -> str:
             return held
         from huggingface_hub import HfApi
 
-        _be_patient()
+        _set_timeouts()
         return str(HfApi().resolve_revision(source.name, repo_type=source.kind, revision=source.revision).resolved)
 
 
-def fetch(source: Source) -> Path:
-    """The folder of a base or a tokenizer in this machine's cache; what is missing is fetched, by one process at a
-    time. A commit that the cache holds is neither asked for nor locked."""
-    with told(source):
+def fetch(source: HubSource) -> Path:
+    """The folder of a base or a tokenizer in this machine's cache. Missing files are downloaded, by one process at a
+    time; for a commit that is cached, there is no request and no lock. Raises InputError."""
+    with input_errors(source):
         held = local_cache.look(source)
-        if held is not None and held.is_whole and held.is_listed and source.is_pinned:
+        if held is not None and held.is_complete and held.is_listed and source.is_pinned:
             return held.folder
         if why := why_unreachable():
-            if held is not None and held.is_whole:
+            if held is not None and held.is_complete:
                 return held.folder
             raise refusals.out_of_reach(source, why, held.missing if held else ())
         with _one_at_a_time(source):
             return _download(source)
 
 
-def _download(source: Source) -> Path:
+def _download(source: HubSource) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     held = local_cache.look(source)
-    if held is not None and held.is_whole and held.is_listed and source.is_pinned:
-        return held.folder  # fetched by the process that this one has waited for
+    if held is not None and held.is_complete and held.is_listed and source.is_pinned:
+        return held.folder  # downloaded by the process that this one has waited for
     for file in (held.folder / name for name in held.missing) if held is not None and held.is_listed else ():
-        if file.exists():  # cut off: the library takes what is there for whole
+        if file.exists():  # cut off: the library takes a file that exists for complete
             file.resolve().unlink()
             file.unlink(missing_ok=True)
     disable_progress_bars()
-    _be_patient()
+    _set_timeouts()
     folder = snapshot_download(
         source.name, revision=source.revision, allow_patterns=wanted(source), ignore_patterns=list(LEFT_OUT)
     )
@@ -77,9 +77,9 @@ def _download(source: Source) -> Path:
 
 
 @contextmanager
-def _one_at_a_time(source: Source) -> Iterator[None]:
-    """Lets others wait who fetch the same. Where no lock can be had, because the cache cannot be written or the lock's
-    file is another user's, nobody waits: the library keeps single files apart by itself."""
+def _one_at_a_time(source: HubSource) -> Iterator[None]:
+    """Within it, other processes that download the same source wait. Where there can be no lock, because the cache
+    cannot be written or the lock's file is another user's, none waits: the library locks single files by itself."""
     file = local_cache.cache_folder() / ".locks" / f"tuner--{source.name.replace('/', '--')}"
     descriptor = None
     with suppress(OSError):
@@ -96,14 +96,14 @@ def _one_at_a_time(source: Source) -> Iterator[None]:
 
 
 def names_other_code(folder: Path) -> bool:
-    """Whether classes of a base or a tokenizer are in another repository (`org/name--module.Class`), which is fetched
-    when it is first imported."""
+    """Whether classes of a base or a tokenizer are in another repository (`org/name--module.Class`), which is
+    downloaded when it is first imported."""
     configurations = (local_cache.read_json(file) for file in folder.glob("*config.json"))
     return any("--" in str(found["auto_map"]) for found in configurations if "auto_map" in found)
 
 
-def at_hand(source: Source, file: str) -> Path | None:
-    """A file of a source, if the cache has it."""
+def at_hand(source: HubSource, file: str) -> Path | None:
+    """The path of a source's file in the cache; None where it is not cached."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.name, file, revision=source.revision)
@@ -112,15 +112,15 @@ def at_hand(source: Source, file: str) -> Path | None:
 
 @cache
 def why_unreachable() -> str:
-    """Why the hub cannot be asked, or nothing where it answers. Asked once a process, by one short request that takes
-    the way of all others, past or through a proxy."""
+    """Why the hub cannot be reached; "" where it answers. Found out once a process, by one short request, through the
+    same proxy as all others."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return "HF_HUB_OFFLINE is set"
     if not endpoint().startswith(("http://", "https://")):
         return f"HF_ENDPOINT is no address: {endpoint()}"
     import httpx2
 
-    timeout = httpx2.Timeout(_patience(), connect=_CONNECTS_WITHIN_S)
+    timeout = httpx2.Timeout(_timeout_s(), connect=_CONNECTS_WITHIN_S)
     try:
         with httpx2.Client(timeout=timeout) as client, client.stream("HEAD", endpoint()):
             return ""
@@ -130,15 +130,15 @@ def why_unreachable() -> str:
 
 
 def offline_if_unreachable() -> str:
-    """Where the hub does not answer, this process uses the cache alone from here on, without retries, which would take
-    45 s. Why it does not, or nothing."""
+    """Where the hub does not answer, this process uses the cache alone from now on, without retries, which would take
+    45 s. Gives `why_unreachable`."""
     if why := why_unreachable():
         go_offline()
     return why
 
 
 def go_offline() -> None:
-    """From here on this process uses the cache alone."""
+    """From now on this process uses the cache alone."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     if "huggingface_hub" in sys.modules:  # it read the environment when it was imported
         import huggingface_hub
@@ -151,7 +151,7 @@ def go_offline() -> None:
 
 
 def _through() -> str:
-    """The proxy on the way to the hub, without the password that its address may hold."""
+    """The proxy before the hub, without the password that its address may have."""
     parts = urlsplit(endpoint())
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -160,15 +160,15 @@ def _through() -> str:
     return f" through the proxy {proxy.rpartition('@')[2].rpartition('://')[2]}"
 
 
-def _patience() -> float:
+def _timeout_s() -> float:
     with suppress(ValueError):
         return max(_ANSWERS_WITHIN_S, float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 0))
     return _ANSWERS_WITHIN_S
 
 
 @cache
-def _be_patient() -> None:
-    """Gives every question to the hub a time limit. Its library has none where it lists files and resolves branches."""
+def _set_timeouts() -> None:
+    """Gives every request to the hub a time limit. The library has none for listing files and resolving branches."""
     import huggingface_hub
     from huggingface_hub.utils._http import default_client_factory
 
@@ -176,7 +176,7 @@ def _be_patient() -> None:
         limits = request.extensions.setdefault("timeout", {})
         for step in ("connect", "read", "write", "pool"):
             if limits.get(step) is None:
-                limits[step] = _patience()
+                limits[step] = _timeout_s()
 
     def client() -> Any:
         made = default_client_factory()

@@ -1,7 +1,7 @@
-"""What this machine's cache of the hub holds: read without a lock, and without a question to the hub.
+"""What this machine's cache of the hub has: read without a lock and without a request to the hub.
 
 A cache may be another user's, on a disk that cannot be written, or on a machine without a network. Libraries take locks
-in it, write to it or ask the hub before they read what is there; the functions here only read.
+in it, write to it or query the hub before they read; the functions here only read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.hub.sources import LEFT_OUT, Source, wanted
+from trainables.hub.sources import LEFT_OUT, HubSource, wanted
 
 _INDEX = "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -20,30 +20,29 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A commit of a repository as the cache has it.
-
-    missing: files of it that are not there, or not with all their bytes. is_listed: the cache knows which files the
-    commit has; otherwise `missing` names only what the files that are there ask for.
-    """
+    """A commit of a repository as the cache has it."""
 
     folder: Path
     missing: tuple[str, ...]
+    """Files of the commit that are not cached, or not with all their bytes."""
     is_listed: bool
+    """Whether the cache knows the commit's list of files; if not, `missing` has only what the cached files refer to."""
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
+        """Whether no file is missing."""
         return not self.missing
 
 
 def cache_folder() -> Path:
-    """Where the hub's files are: HF_HUB_CACHE, or below HF_HOME."""
+    """The folder of the hub's files: HF_HUB_CACHE, or below HF_HOME."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
-def look(source: Source) -> Snapshot | None:
-    """What the cache has of a source, or None. A branch is looked up as the cache last heard of it.
+def look(source: HubSource) -> Snapshot | None:
+    """What the cache has of a source; None where it has nothing. A branch is the commit of the last request.
 
     Raises OSError where the cache cannot be read.
     """
@@ -64,7 +63,7 @@ def look(source: Source) -> Snapshot | None:
     return Snapshot(folder, tuple(name for name in names if _size(folder / name) != sizes[name]), is_listed=True)
 
 
-def rows(source: Source, name: str | None, split: str) -> Any | None:
+def rows(source: HubSource, name: str | None, split: str) -> Any | None:
     """The rows of a pinned dataset that `datasets` has prepared before, as a Dataset; None where it has not.
 
     Raises what `datasets` raises for an unknown split and for damaged files.
@@ -80,11 +79,11 @@ def rows(source: Source, name: str | None, split: str) -> Any | None:
     return datasets.Dataset(**reader.read(info.dataset_name, split, list(info.splits.values())))
 
 
-def _repository(source: Source) -> Path:
+def _repository(source: HubSource) -> Path:
     return cache_folder() / f"{source.kind}s--{source.name.replace('/', '--')}"
 
 
-def cached_commit(source: Source) -> str | None:
+def cached_commit(source: HubSource) -> str | None:
     """The commit that a branch or a tag had when the hub was last asked, or None."""
     try:
         return (_repository(source) / "refs" / (source.revision or "main")).read_text(encoding="utf-8").strip() or None
@@ -99,8 +98,8 @@ def _size(file: Path) -> int | None:
         return None
 
 
-def _lacking(folder: Path, source: Source) -> Iterator[str]:
-    """What a base or a tokenizer cannot do without, by its own files."""
+def _lacking(folder: Path, source: HubSource) -> Iterator[str]:
+    """Files that a base or a tokenizer cannot be loaded without, as far as its cached files say."""
     if not any((folder / name).exists() for name in _TOKENIZERS) and not source.has_weights:
         yield _TOKENIZERS[0]
     if not source.has_weights:
@@ -114,9 +113,9 @@ def _lacking(folder: Path, source: Source) -> Iterator[str]:
         yield "model.safetensors"
 
 
-def _prepared(source: Source, name: str | None) -> Path | None:
-    """The folder with the Arrow files of a commit, in one of its configurations; it is renamed to its name when it is
-    complete."""
+def _prepared(source: HubSource, name: str | None) -> Path | None:
+    """The folder with the Arrow files of a commit in one of its configurations; `datasets` renames it to this place
+    when it is complete."""
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
 
@@ -127,7 +126,7 @@ def _prepared(source: Source, name: str | None) -> Path | None:
     return next((file.parent for file in found), None)
 
 
-def _default_configuration(source: Source) -> str:
+def _default_configuration(source: HubSource) -> str:
     """The configuration that `datasets` takes where none is named, as the dataset's card says."""
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard

@@ -1,4 +1,4 @@
-"""What the hub, the way to it or its cache have against a source, in words that say what to do."""
+"""Errors of the hub, the network and the cache, in words that say what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trainables.hub.sources import Source
+from trainables.hub.sources import HubSource
 from tuner.contract import InputError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -17,8 +17,8 @@ _OWN_CACHE = "set HF_HOME to a folder of your own"
 
 
 @contextmanager
-def told(source: Source) -> Iterator[None]:
-    """Raises InputError for what goes wrong while a source is asked for, fetched, or read from the cache."""
+def input_errors(source: HubSource) -> Iterator[None]:
+    """Within it, errors of a request, a download or the cache are raised as InputError."""
     import httpx2
     from huggingface_hub import errors
 
@@ -30,9 +30,8 @@ def told(source: Source) -> Iterator[None]:
         raise found from error
 
 
-def in_words(error: BaseException, source: Source) -> InputError | None:
-    """What is wrong with a source; None where the error is of another kind. Libraries raise errors of their own around
-    the one that says it."""
+def in_words(error: BaseException, source: HubSource) -> InputError | None:
+    """An error as InputError; None where it is of another kind. Its causes are searched too: libraries wrap errors."""
     chain = list(_chain(error))
     for say in (_refused, _broken_off, _disk, _gone):
         for link in chain:
@@ -41,8 +40,8 @@ def in_words(error: BaseException, source: Source) -> InputError | None:
     return None
 
 
-def out_of_reach(source: Source, why: str, missing: tuple[str, ...] = ()) -> InputError:
-    """Not in the cache, or not all of it, and no hub to ask. missing: files that the cache lacks."""
+def out_of_reach(source: HubSource, why: str, missing: tuple[str, ...] = ()) -> InputError:
+    """The error where a source is not cached completely and the hub cannot be reached. missing: files that lack."""
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return InputError(
@@ -65,8 +64,8 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
 
 
-def _download(source: Source) -> str:
-    """The command that fills the cache: rows are read from where `datasets` has prepared them."""
+def _download(source: HubSource) -> str:
+    """The command that fills the cache; rows are read from the files that `datasets` prepares."""
     if source.kind == "dataset":
         revision = f", revision={source.revision!r}" if source.revision else ""
         return f'python -c "import datasets; datasets.load_dataset({source.name!r}{revision})"'
@@ -81,8 +80,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _refused(error: BaseException, source: Source) -> InputError | None:
-    """The hub's own answer."""
+def _refused(error: BaseException, source: HubSource) -> InputError | None:
+    """An error that the hub answered with."""
     from huggingface_hub import errors
 
     what = "dataset" if source.kind == "dataset" else "model"
@@ -123,8 +122,8 @@ def _refused(error: BaseException, source: Source) -> InputError | None:
                       remedy=f"look at {endpoint()}/{source.name}")  # fmt: skip
 
 
-def _broken_off(error: BaseException, source: Source) -> InputError | None:
-    """The way to the hub, or something else at its address."""
+def _broken_off(error: BaseException, source: HubSource) -> InputError | None:
+    """An error of the network, or of another server at the hub's address."""
     import httpx2
     from huggingface_hub import errors
 
@@ -143,8 +142,8 @@ def _broken_off(error: BaseException, source: Source) -> InputError | None:
     return None
 
 
-def _disk(error: BaseException, source: Source) -> InputError | None:
-    """The disk that the cache is on."""
+def _disk(error: BaseException, source: HubSource) -> InputError | None:
+    """An error of the disk that the cache is on."""
     if not isinstance(error, OSError) or error.errno is None or isinstance(error, ConnectionError):
         return None
     at = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
@@ -161,8 +160,8 @@ def _disk(error: BaseException, source: Source) -> InputError | None:
                       remedy=_OWN_CACHE)  # fmt: skip
 
 
-def _gone(error: BaseException, source: Source) -> InputError | None:
-    """The libraries' own words for a hub that is not there, without the reason."""
+def _gone(error: BaseException, source: HubSource) -> InputError | None:
+    """An error that the libraries raise where the hub cannot be reached, without the reason."""
     from huggingface_hub import errors
 
     gone = (errors.LocalEntryNotFoundError, errors.RevisionResolutionError, ConnectionError)

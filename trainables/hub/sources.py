@@ -13,25 +13,28 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = "*.safetensors"
 _FILES = (_WEIGHTS, "*.json", "*.model", "*.txt", "*.jinja", "*.py")
-"""What a base and its tokenizer are loaded from."""
+"""Files that a base and its tokenizer are loaded from."""
 LEFT_OUT = ("original/*", "onnx/*", "consolidated*")
-"""The same weights once more, in the formats of other libraries."""
+"""Copies of the weights in the formats of other libraries."""
 _TOKENIZER = "model.tokenizer_revision"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-"""Of files with rows: a name that ends so is no hub id."""
+"""Of files with rows: a name with such an ending is no hub id."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A hub repository that the settings name. setting: where its revision stands in them."""
+class HubSource:
+    """A hub repository that the settings name."""
 
     name: str
     kind: Literal["model", "dataset"]
     setting: str
+    """The setting that has its revision."""
     revision: str | None
+    """A branch, a tag or a commit; None: the main branch."""
 
     @property
     def is_pinned(self) -> bool:
+        """Whether the revision is a commit."""
         return bool(self.revision and _COMMIT.fullmatch(self.revision))
 
     @property
@@ -40,8 +43,8 @@ class Source:
         return self.kind == "model" and self.setting != _TOKENIZER
 
 
-def wanted(source: Source) -> list[str]:
-    """Patterns of the files that are fetched of a base or a tokenizer."""
+def wanted(source: HubSource) -> list[str]:
+    """Patterns of the files that are downloaded of a base or a tokenizer."""
     return [pattern for pattern in _FILES if source.has_weights or pattern != _WEIGHTS]
 
 
@@ -55,35 +58,35 @@ def is_dataset_id(name: str) -> bool:
     return is_hub_id(name) and Path(name).suffix.lower() not in SUFFIXES
 
 
-def base_of(model: ModelSettings) -> Source | None:
+def base_of(model: ModelSettings) -> HubSource | None:
     """The base, where it is on the hub."""
-    source = Source(model.model_name_or_path, "model", "model.model_revision", model.model_revision)
+    source = HubSource(model.model_name_or_path, "model", "model.model_revision", model.model_revision)
     return source if is_hub_id(source.name) else None
 
 
-def tokenizer_of(model: ModelSettings) -> Source | None:
+def tokenizer_of(model: ModelSettings) -> HubSource | None:
     """The tokenizer, where it is on the hub; the base's own comes with the base."""
     if model.tokenizer == model.model_name_or_path:
         return base_of(model)
-    source = Source(model.tokenizer, "model", _TOKENIZER, model.tokenizer_revision)
+    source = HubSource(model.tokenizer, "model", _TOKENIZER, model.tokenizer_revision)
     return source if is_hub_id(source.name) else None
 
 
-def bases(model: ModelSettings) -> list[Source]:
+def bases(model: ModelSettings) -> list[HubSource]:
     """The base and its tokenizer, as far as they are on the hub."""
     found = (base_of(model), tokenizer_of(model))
     return list(dict.fromkeys(source for source in found if source is not None))
 
 
-def rows(data: DataSettings) -> list[Source]:
+def rows(data: DataSettings) -> list[HubSource]:
     """The datasets, as far as they are on the hub."""
-    found = [Source(data.train, "dataset", "data.revision", data.revision)]
+    found = [HubSource(data.train, "dataset", "data.revision", data.revision)]
     if data.validation is not None:
         revision = data.validation_revision or data.revision
-        found.append(Source(data.validation, "dataset", "data.validation_revision", revision))
+        found.append(HubSource(data.validation, "dataset", "data.validation_revision", revision))
     return [source for source in found if is_dataset_id(source.name)]
 
 
-def unpinned(settings: Settings) -> list[Source]:
+def unpinned(settings: Settings) -> list[HubSource]:
     """What the settings name on the hub without saying which commit of it."""
     return [source for source in (*bases(settings.model), *rows(settings.data)) if not source.is_pinned]

@@ -1,4 +1,4 @@
-"""The adapter on disk, written beside its place and renamed."""
+"""An adapter on disk, written to a folder beside its place and renamed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def save_adapter(model: Any, folder: Path, weights: Mapping[str, Any] | None = None) -> Path:
-    """Saves the adapter alone to `<folder>/adapter` as safetensors; an older one there is replaced whole.
+    """Saves the adapter alone to `<folder>/adapter` as safetensors, replacing an older one; gives that folder.
 
-    weights: the adapter's tensors by name, where the model itself holds no more than a share of each.
+    weights: the adapter's tensors by name, where the model has only shards of them. Raises OSError.
     """
 
     def write(beside: Path) -> None:
-        # "auto" would ask the hub at every save whether the base's vocabulary has changed
+        # "auto" would query the hub at every save for a change of the base's vocabulary
         given = {} if weights is None else {"state_dict": dict(weights)}
         model.save_pretrained(str(beside), save_embedding_layers=False, **given)
         (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
@@ -24,15 +24,15 @@ def save_adapter(model: Any, folder: Path, weights: Mapping[str, Any] | None = N
 
 
 def replace_adapter(folder: Path, write: Callable[[Path], None]) -> Path:
-    """`<folder>/adapter` as `write` writes it to the folder it is given; an older one is replaced whole."""
+    """Replaces `<folder>/adapter` by what `write` writes into the folder that it is given. Raises OSError."""
     place, beside, old = folder / "adapter", folder / ".adapter.new", folder / ".adapter.old"
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    folder.stat()  # what writes makes folders that are missing, and one that was moved must stay moved
+    folder.stat()  # `write` would create a missing folder, and one that was moved must stay moved
     try:
         write(beside)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)  # half an adapter would keep the room that was missing
+        shutil.rmtree(beside, ignore_errors=True)  # half an adapter would use up a disk that is full
         raise
     if place.exists():
         place.rename(old)

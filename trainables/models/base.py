@@ -9,7 +9,7 @@ import transformers
 
 from trainables.models import base_folder, loading
 from trainables.models.causality import require_causal
-from trainables.models.completeness import require_whole
+from trainables.models.completeness import require_complete
 from trainables.settings import NF4, ModelSettings
 from tuner.contract import ALONE, Fault, Group, InputError, Reason
 
@@ -17,22 +17,21 @@ Model = Any
 
 
 def device() -> torch.device:
-    """This process's own GPU, or the CPU."""
+    """The GPU of this process, or the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def dtype(model: ModelSettings) -> torch.dtype:
-    """The precision of what is not quantized."""
+    """The dtype of weights that are not quantized."""
     if model.dtype != "auto":
         return torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
     return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def compute_dtype(quantization: NF4) -> torch.dtype:
-    """The precision of products with 4-bit weights.
+    """The dtype of products with 4-bit weights.
 
-    A CPU without instructions for it takes its time over a product in bfloat16: 15 times as long as in float32 on one
-    that has AVX2 and no more.
+    A CPU without bfloat16 instructions is slow at it: with AVX2 only, a product takes 15 times as long as in float32.
     """
     if quantization.compute_dtype != "auto":
         return torch.bfloat16 if quantization.compute_dtype == "bfloat16" else torch.float32
@@ -41,17 +40,19 @@ def compute_dtype(quantization: NF4) -> torch.dtype:
 
 
 def computes_in_bf16(model: Model) -> bool:
-    """Whether a trial on a GPU trains under bf16 autocast."""
+    """Whether a trial on a GPU trains under bf16 autocast, as its base's dtype says."""
     quantized = getattr(model.config, "quantization_config", None)
     compute = getattr(quantized, "bnb_4bit_compute_dtype", None)
     return compute is torch.bfloat16 or (quantized is None and model.dtype is torch.bfloat16)
 
 
 def load(model: ModelSettings, group: Group = ALONE) -> Model:
-    """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if asked for.
+    """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if the settings allow it.
 
-    group: the processes that train on it; each loads its own. Where they are to share it out, it waits in the host's
-    memory and goes to the GPU a layer at a time; NF4 has a quarter of the size and is made where it is used.
+    group: the processes that train on it; each loads its own. With fsdp it is loaded into the host's memory, and FSDP
+    moves it to the GPU a layer at a time; in NF4, a quarter of the size, it is loaded onto the GPU.
+
+    Raises InputError where it cannot be a base, and Fault where this process sees more than one GPU.
     """
     place = base_folder.check(model)
     if torch.cuda.device_count() > 1 and group.size == 1:
@@ -59,11 +60,11 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
                     "set resources.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
     waits = group.shares_base and model.quantization.kind == "none"
     where, config = model.model_name_or_path, base_folder.config(model) or {}
-    with loading.told(where):
+    with loading.input_errors(where):
         base, found = loading.reported(
             transformers.AutoModelForCausalLM.from_pretrained,
             ", ".join(config.get("architectures") or ["causal language model"]),
-            # not the hub id: the libraries would ask the hub, cached or not
+            # not the hub id: the libraries would query the hub even if it is cached
             pretrained_model_name_or_path=str(place),
             dtype=dtype(model),
             device_map=None if waits else {"": str(device())},
@@ -72,12 +73,12 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
             use_safetensors=True,
             **_quantization(model, group),
         )
-    require_whole(found, config, where)
+    require_complete(found, config, where)
     loading.require_trainable(base, where)
-    # PEFT writes this name into adapters: the one that others know the base by
+    # PEFT writes this name into adapters
     base.name_or_path = base.config.name_or_path = where
     base.requires_grad_(False)
-    if group.leads:  # the others hold the same
+    if group.leads:  # all processes hold the same
         _require_finite(base, where)
     _prepare_4bit(base, model)
     base.eval()
@@ -87,9 +88,9 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
 
 
 def _require_finite(base: Model, where: str) -> None:
-    """Refuses a base with a weight that is no number, or infinite: every loss would be NaN.
+    """Raises InputError where a weight is NaN or infinite: every loss would be NaN.
 
-    One pass over the weights without a copy of any. NF4 weights are bytes: their scales are looked at.
+    One pass over the weights without copying any. NF4 weights are bytes: their scales are checked.
     """
     for name, parameter in base.named_parameters():
         state = getattr(parameter, "quant_state", None)
@@ -105,10 +106,10 @@ def _require_finite(base: Model, where: str) -> None:
 
 
 def _prepare_4bit(base: Model, model: ModelSettings) -> None:
-    """Sets what a base that is stored in 4 bits may have otherwise, and forbids bitsandbytes to repack its weights.
+    """Sets the compute dtype of a base that is stored in 4 bits, and keeps bitsandbytes from repacking its weights.
 
-    On CPUs with AVX512-BF16 the first forward in evaluation mode repacks every weight for a kernel without a backward
-    pass, and leaves it so: training after the first evaluation would go on without the gradient of all lower layers.
+    On CPUs with AVX512-BF16 the first forward in evaluation mode repacks every weight for a kernel without a backward,
+    and does not undo it: after the first evaluation, all lower layers would train without a gradient.
     """
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -118,13 +119,13 @@ def _prepare_4bit(base: Model, model: ModelSettings) -> None:
 
 
 def _quantization(model: ModelSettings, group: Group) -> dict[str, Any]:
-    """What is said of quantization. Nothing where it is none: a None would make transformers forget what config.json
-    says of it, and read 8-bit weights without their scales."""
+    """The arguments of a load that quantize; empty where nothing is quantized: `quantization_config=None` would make
+    transformers ignore that of config.json, and read 8-bit weights without their scales."""
     chosen = model.quantization
     if chosen.kind == "none":
         return {}
     compute = compute_dtype(chosen)
-    # FSDP shares out parameters of one floating type; bytes would stay whole on every GPU
+    # FSDP shards parameters of one floating dtype; bytes would stay unsharded on every GPU
     storage = {"bnb_4bit_quant_storage": compute} if group.shares_base else {}
     how = transformers.BitsAndBytesConfig(
         load_in_4bit=True,

@@ -14,10 +14,10 @@ from tuner.contract import InputError
 
 
 def check(model: ModelSettings) -> Path:
-    """Where the base's files lie. Refuses what cannot be a base: missing, an adapter, without config, without whole
-    safetensors files, or quantized in another way than the settings say.
+    """The folder of the base's files. A base on the hub and its tokenizer are downloaded if they are not cached.
 
-    A base on the hub, and its tokenizer, are fetched first, where this machine does not have them.
+    Raises InputError for what cannot be a base: missing, an adapter, without config, without complete safetensors
+    files, or quantized in another way than the settings say.
     """
     name = model.model_name_or_path
     folder = Path(name)
@@ -71,7 +71,7 @@ def _check_quantization(model: ModelSettings, found: Mapping[str, Any]) -> None:
 
 
 def vocabulary(model: ModelSettings) -> int | None:
-    """Number of token ids a base at hand knows, or None where it cannot be told."""
+    """Number of token ids of a base on this machine; None where it is not known."""
     found = config(model)
     if found is None:
         return None
@@ -80,7 +80,7 @@ def vocabulary(model: ModelSettings) -> int | None:
 
 
 def config(model: ModelSettings) -> dict[str, Any] | None:
-    """What config.json says of a base, or None where there is none at hand."""
+    """The content of a base's config.json; None where it is not on this machine. Raises InputError."""
     source = sources.base_of(model)
     path = Path(model.model_name_or_path) / "config.json" if source is None else client.at_hand(source, "config.json")
     return _read(path) if path is not None and path.is_file() else None

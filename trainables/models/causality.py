@@ -1,7 +1,7 @@
 """Whether a base predicts a token from those before it alone.
 
-Transformers makes a language model of a BERT as well: its tokens see those after them, and a loss of nearly nothing is
-learned by copying.
+Transformers makes a language model of a BERT too: its tokens attend to those after them, and it learns a loss near zero
+by copying.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tuner.contract import InputError
 _TOKENS = 8
 _EQUAL = {torch.float32: 1e-3}
 _EQUAL_LOW = 3e-2
-"""Of the largest logit: what experts that are grouped otherwise may differ by, in float32 and below."""
+"""Tolerance relative to the largest logit, in float32 and in lower precision: experts may be grouped otherwise."""
 
 
 def require_causal(model: Any, where: str) -> None:
     """Raises InputError where a token's logits change with a later token.
 
-    Asked by a pass over a row of eight tokens, twice, and only of a model whose attention does not say that it is
-    causal. One that cannot be asked is let through.
+    Measured by two passes over eight tokens, only where the model's attention does not say that it is causal. A model
+    on which such a pass fails is accepted.
     """
     said = [module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
     if said and all(said):

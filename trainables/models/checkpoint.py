@@ -21,12 +21,15 @@ _AGAIN = "copy or download it again"
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as a header describes it. dtype: in safetensors' words. begin, end: its bytes in the file."""
+    """A tensor as a header describes it."""
 
     dtype: str
+    """By safetensors' name ("BF16")."""
     shape: tuple[int, ...]
     begin: int
+    """The offset of its first byte in the file."""
     end: int
+    """The offset behind its last byte."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -87,7 +90,7 @@ def header(file: Path) -> dict[str, Tensor]:
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
+    """The first `most` names, and the number of others, for a message."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

@@ -1,7 +1,7 @@
 """Whether a checkpoint has every weight of the model that is made from it.
 
-Transformers draws a weight that the checkpoint lacks at random, in each process anew, and says so in a log alone. All
-loads pass through `require_whole`, with what transformers reports of them. Torch-free.
+Transformers draws a weight that the checkpoint lacks at random, in each process anew, and only logs it. Every load
+passes through `require_complete`, with what transformers reports of it. Torch-free.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ _LEFT_BY = {
     "_orig_mod": "torch.compile",
     "_fsdp_wrapped_module": "FSDP",
 }
-"""Components of names, and who leaves them there. For the words of a message: what is refused does not depend on it."""
+"""Components of names, and what adds them. Only messages use it: what is refused does not depend on it."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What a load reported. model: the class that was made. expected: the number of its weights; 0: not known.
-
-    missing: weights of the model that the checkpoint does not have; tied ones are not among them, nor buffers that are
-    never saved. unexpected: tensors of the checkpoint that have no place. mismatched: name, shape in the checkpoint,
-    shape in the model. unconverted: weights that could not be put together from several tensors.
-    """
+    """What a load reported."""
 
     model: str
+    """The name of the model's class."""
     expected: int
+    """The number of its weights; 0: not known."""
     missing: Collection[str] = ()
+    """Weights of the model that the checkpoint lacks, without tied ones and buffers that are never saved."""
     unexpected: Collection[str] = ()
+    """Tensors of the checkpoint that the model does not have."""
     mismatched: Collection[tuple[str, tuple[int, ...], tuple[int, ...]]] = ()
+    """Name, shape in the checkpoint, shape in the model."""
     unconverted: Collection[str] = ()
+    """Weights that could not be made from several tensors of the checkpoint."""
 
 
-def require_whole(loading: Loading, config: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Raises InputError where a weight would be made up; else notes for the user. config: what config.json says."""
+def require_complete(loading: Loading, config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Notes for the user. Raises InputError where a weight would be random. config: the content of config.json."""
     missing = sorted({*loading.missing, *loading.unconverted})
     if loading.mismatched and not missing:
         name, has, wants = sorted(loading.mismatched)[0]
@@ -80,7 +81,7 @@ def _another_class(loading: Loading, config: Mapping[str, Any]) -> tuple[str, ..
 
 
 def _cause(missing: list[str], loading: Loading, config: Mapping[str, Any]) -> tuple[str, str]:
-    """What is likely wrong, and what to do."""
+    """The likely cause, and what to do."""
     quantized = (config.get("quantization_config") or {}).get("quant_method")
     if quantized and loading.unexpected:
         return (f"it is quantized ({quantized}) in a way that is not read here",
@@ -106,7 +107,7 @@ def _cause(missing: list[str], loading: Loading, config: Mapping[str, Any]) -> t
 
 
 def _foreign(missing: list[str], unexpected: Collection[str]) -> str:
-    """What stands in the checkpoint's names and, taken out, makes them the model's; "" where that is not it."""
+    """What has to be removed from the checkpoint's names to make them the model's; "" where that is not the cause."""
     wanted = set(missing)
     known = {part for name in missing for part in name.split(".")}
     taken: Counter[str] = Counter()

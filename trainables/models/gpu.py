@@ -13,11 +13,10 @@ _GIVEN = "CUDA_VISIBLE_DEVICES"
 
 
 def require() -> None:
-    """Refuses to go on without the GPU that Ray, or the user, has given to this process.
+    """Raises Fault (`config`) where torch cannot use the GPU that Ray or the user has given to this process.
 
-    torch answers that there is no GPU wherever it cannot use one: with a driver that is too old for it, in a build for
-    the CPU, in a container without the driver. A trial would then train on the CPU, hundreds of times slower, and say
-    nothing. Raises Fault (`config`).
+    torch says that there is no GPU wherever it cannot use one: with a driver that is too old, in a build for the CPU,
+    in a container without the driver. A trial would then train on the CPU, hundreds of times slower, without a word.
     """
     given = os.environ.get(_GIVEN)
     if given is None or given.strip() in _NONE or torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The base looked at before anything trains: in a process of its own, so that preparing rows needs no torch.
+"""The base inspected before anything trains: in a process of its own, so that preparing rows needs no torch.
 
 Run as `python -m trainables.models.inspecting`, settings as JSON on standard input, the answer as the last line of
 standard output.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.models import base_folder
-from trainables.models.completeness import require_whole
+from trainables.models.completeness import require_complete
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
 
@@ -28,18 +28,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Inspection:
-    """A look at the base under way, beside the rows: whether its checkpoint has every weight of its model."""
+    """An inspection that runs while rows are prepared: whether the checkpoint has every weight of its model."""
 
     def __init__(self, model: ModelSettings, folder: Path, memory: Path, files: Mapping[str, str]) -> None:
-        """folder: where the base's files lie. memory: a file that keeps what was found, for a resume; files: the
-        fingerprints of the base, with which that holds."""
+        """folder: of the base's files. memory: the file that keeps the result for a resume. files: the fingerprints of
+        the base that the result is valid for."""
         self._model, self._folder, self._memory = model, folder, memory
         self._key = json.dumps(
             [files, model.attn_implementation, *(version(name) for name in ("torch", "transformers"))]
         )
         self._process: subprocess.Popen[str] | None = None
         self._notes = self._remembered()
-        if self._notes is not None or "torch" in sys.modules:  # 4 s for nothing
+        if self._notes is not None or "torch" in sys.modules:  # a process of its own would import it again, in 4 s
             return
         asked = json.dumps({"model": model.model_dump(mode="json"), "folder": str(folder)})
         self._process = subprocess.Popen(
@@ -52,7 +52,7 @@ class Inspection:
             self._process.stdin.close()
 
     def result(self) -> tuple[str, ...]:
-        """Notes for the user. Raises InputError where the base would be trained with weights that are made up."""
+        """Notes for the user. Raises InputError where the base would be trained with weights drawn at random."""
         if self._notes is not None:
             return self._notes
         if self._process is None:
@@ -86,7 +86,7 @@ class Inspection:
 
     def _remember(self, notes: tuple[str, ...]) -> tuple[str, ...]:
         beside = self._memory.with_name(f".{self._memory.name}.{uuid.uuid4().hex[:8]}")
-        with suppress(OSError):  # looked at once more, then
+        with suppress(OSError):  # it is inspected again, then
             beside.write_text(json.dumps({"key": self._key, "notes": notes}), encoding="utf-8")
             beside.replace(self._memory)
         return notes
@@ -97,11 +97,11 @@ def inspect(model: ModelSettings, folder: Path) -> tuple[str, ...]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stored = base_folder.stored_quantized(config)
     notes = (f"the base is stored quantized ({stored}) and trained as it is",) if stored not in ("", "nf4") else ()
-    if "auto_map" in config:  # code of its own, which only workers run
+    if "auto_map" in config:  # code that comes with the model, which only workers run
         return notes
     from trainables.models import loading
 
-    return notes + require_whole(loading.of_headers(model, folder), config, model.model_name_or_path)
+    return notes + require_complete(loading.of_headers(model, folder), config, model.model_name_or_path)
 
 
 def _main() -> None:

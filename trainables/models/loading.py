@@ -1,4 +1,4 @@
-"""Loads by transformers with what it reports of them; and a load that reads names and shapes alone."""
+"""Loads by transformers with what it reports of them; and a load of names and shapes without values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tuner.contract import InputError
 Model = Any
 
 _ALONE = threading.RLock()
-"""Held by a load: transformers patches its own classes meanwhile, and two threads would leave them patched."""
+"""Held during a load: transformers patches its own classes, and two threads at once would leave them patched."""
 
 _DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
@@ -31,16 +31,17 @@ _DTYPES = {
     "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
-"""safetensors' words for what it stores."""
+"""By safetensors' name."""
 
 _LINE = re.compile(r"^(\S[^|\n]*?)\s*\|[^|\n]*(MISSING|CONVERSION)", re.MULTILINE)
-"""A line of transformers' report on a load: a weight, and what is wrong with it."""
+"""A line of transformers' report on a load: a weight, and the kind of problem."""
 
 
 def reported(load: Callable[..., Any], name: str, **options: Any) -> tuple[Model, Loading]:
-    """The model that `load`, a `from_pretrained`, makes, and what was missing, unexpected or of another shape.
+    """The model that `load`, a `from_pretrained`, makes, and its report.
 
-    name: of the model's class, for where no model comes of it: a weight could not be put together from several tensors.
+    The model is None where a weight could not be made from several tensors. name: of the model's class, for that case.
+    Raises RuntimeError where the load fails for another reason.
     """
     with _ALONE, _log() as said:
         try:
@@ -61,17 +62,17 @@ def reported(load: Callable[..., Any], name: str, **options: Any) -> tuple[Model
 
 
 def of_headers(model: ModelSettings, folder: Path) -> Loading:
-    """What a load of the base in `folder` would report: tensors have names, types and shapes, and no values.
+    """What a load of the base in `folder` would report, found out with tensors that have no values.
 
-    Transformers' own conversions (experts that are fused, weights that are renamed or tied) are applied. 70 GB take as
-    long as 1 GB does. Weights that are stored quantized want their values to be put together: those are left out.
+    Transformers' own conversions (fused experts, renamed and tied weights) are applied. 70 GB take as long as 1 GB.
+    Weights that are stored quantized are made from several tensors' values, and are left out. Raises InputError.
     """
     tensors = {
         name: torch.empty(tensor.shape, dtype=_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
         for file in checkpoint.files(folder)
         for name, tensor in checkpoint.header(file).items()
     }
-    with _ALONE, told(model.model_name_or_path):
+    with _ALONE, input_errors(model.model_name_or_path):
         config = transformers.AutoConfig.from_pretrained(str(folder))
         with torch.device("meta"):
             made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
@@ -99,8 +100,8 @@ def require_trainable(base: Model, where: str) -> None:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
-    """What transformers and safetensors have against a base, as the user reads it."""
+def input_errors(where: str) -> Iterator[None]:
+    """Within it, errors of transformers and safetensors about a base are raised as InputError."""
     try:
         yield
     except (OSError, ValueError, ImportError, SafetensorError) as error:
@@ -110,7 +111,7 @@ def told(where: str) -> Iterator[None]:
 
 @contextmanager
 def _log() -> Iterator[list[str]]:
-    """What transformers says of a load to its log, taken out of it."""
+    """Within it, what transformers logs about a load goes into this list instead."""
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]

@@ -1,8 +1,7 @@
 """How much memory training needs, from a base's config alone: torch-free, so that `plan` can tell it.
 
-Counted are the tensors that a decoder of the Llama kind keeps from its forward pass for its backward pass, in the order
-in which they are made. Over the grid of `scripts/bench_tokens.py` that is within 2% of the measured peaks: see
-BENCHMARKS.md.
+It counts the tensors that a decoder of the Llama kind saves in its forward for its backward, in the order of their
+computation. Over the grid of `scripts/bench_tokens.py` that is within 2% of the measured peaks: see BENCHMARKS.md.
 """
 
 from __future__ import annotations
@@ -12,20 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 _WORKSPACE = 64 << 20
-"""What cuBLAS takes on an H200 at its first product, and keeps."""
+"""Bytes that cuBLAS allocates on an H200 at its first product, and keeps."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What counts of a decoder. key_values: width of keys, and of values."""
+class DecoderShape:
+    """The sizes of a decoder that its memory depends on."""
 
     hidden: int
+    """Features of the hidden states."""
     intermediate: int
+    """Features within the MLP."""
     layers: int
     queries: int
+    """Features of all queries of a token."""
     key_values: int
+    """Features of all keys of a token, and of all values."""
     vocabulary: int
     tied: bool
+    """Whether embeddings and output layer are one tensor."""
 
     @property
     def linear(self) -> int:
@@ -35,7 +39,7 @@ class Shape:
 
     @property
     def embeddings(self) -> int:
-        """Parameters of what is looked up and of the output layer."""
+        """Parameters of the embeddings and of the output layer."""
         return (1 if self.tied else 2) * self.vocabulary * self.hidden
 
     def adapter(self, rank: int) -> int:
@@ -46,12 +50,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes: the base, all adapters with gradients and moments, what a step keeps, what it takes for a moment."""
+    """Bytes at the peak, by what they are for."""
 
     base: int
     adapters: int
+    """All adapters with their gradients and moments."""
     activations: int
+    """Saved by the forward for the backward."""
     passing: int
+    """Allocated for a moment only."""
 
     @property
     def total(self) -> int:
@@ -59,13 +66,13 @@ class Need:
         return self.base + self.adapters + self.activations + self.passing
 
 
-def shape_of(config: Mapping[str, Any]) -> Shape | None:
+def shape_of(config: Mapping[str, Any]) -> DecoderShape | None:
     """The shape in a model's config.json; None where it is of another kind."""
     config = config.get("text_config") or config
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         head = int(config.get("head_dim") or hidden // heads)
-        return Shape(
+        return DecoderShape(
             hidden=hidden,
             intermediate=int(config["intermediate_size"]),
             layers=int(config["num_hidden_layers"]),
@@ -79,33 +86,41 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
 
 
 def need(
-    shape: Shape, *, slots: int, tokens: int, rank: int, bf16: bool, nf4: bool, packed: bool, dropout: bool = False,
+    shape: DecoderShape,
+    *,
+    slots: int,
+    tokens: int,
+    rank: int,
+    bf16: bool,
+    nf4: bool,
+    packed: bool,
+    dropout: bool = False,
     shares: int = 1,
-) -> Need:  # fmt: skip
+) -> Need:
     """What `slots` trials at a time need, each with micro-batches of `tokens` tokens and an adapter of `rank`.
 
-    packed: on one base by the engine; else it is one trial by SFTTrainer, which keeps more of every norm and adapter.
-    dropout: with masks of all adapted layers' inputs, which is arithmetic and was not measured.
-    shares: GPUs that FSDP shares the base and the adapter out to; on each, a layer and the next one are put together,
-    and the embeddings are while they are used.
+    packed: on one base by the engine; else it is one trial by SFTTrainer, which saves more for every norm and adapter.
+    dropout: with masks of all adapted layers' inputs, which is computed and was not measured.
+    shares: GPUs among which FSDP shards base and adapter; on each, a layer and the next one are gathered, and the
+    embeddings while they are used.
     """
     size = 2 if bf16 or nf4 else 4
     # NF4: half a byte a weight, and per 64 of them a byte of scale
     base = int(shape.linear * (0.5 + 1 / 64 + 4 / 16384 if nf4 else size)) + shape.embeddings * size
     state = size if nf4 else 4
     adapters = slots * shape.adapter(rank) * (4 * state + (2 if bf16 and not nf4 and packed else 0))
-    # The input of both norms, what they give, attention's q, k, v and output, the output laid out for o_proj; the
-    # gate before and after its activation, `up`, and their product
+    # Inputs and outputs of both norms, attention's q, k, v and output, that output transposed for o_proj; the gate
+    # before and after its activation, `up`, and their product
     kept = size * (6 * shape.hidden + shape.queries + 2 * shape.key_values + 4 * shape.intermediate)
     if not packed:
-        # Both norms step by step in fp32, and a low-rank product in fp32 beside each layer's output
+        # Both norms in fp32, operation by operation, and a low-rank product in fp32 beside each layer's output
         kept += 2 * 4 * shape.hidden + (size * (shape.hidden + shape.intermediate) if bf16 else 0)
-    if dropout:  # the engine keeps the factors; torch a byte for each and what they leave
+    if dropout:  # the engine saves the factors; torch a byte each and the product
         kept += (size if packed else size + 1) * (5 * shape.hidden + shape.queries + shape.intermediate)
     all_tokens = slots * tokens
     if shares > 1:
         together = (base - shape.embeddings * size) * 2 // shape.layers + shape.embeddings * size
         base, adapters = base // shares + together, adapters // shares
-    # Logits and gradients come and go in less than the layers above have given back. NF4 unpacks one layer at a time
+    # Logits and their gradients take less than the layers above have freed by then. NF4 dequantizes a layer at a time
     passing = _WORKSPACE + (2 * shape.hidden * shape.intermediate if nf4 else 0)
     return Need(base, adapters, shape.layers * kept * all_tokens, passing)

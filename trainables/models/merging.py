@@ -14,14 +14,14 @@ _WEIGHTS = "adapter_model.safetensors"
 
 
 def merge(settings: Settings, adapter: Path, to: Path) -> None:
-    """Merges `adapter` into the unquantized base and saves the result with its tokenizer.
+    """Merges `adapter` into the unquantized base and saves the result with its tokenizer. Raises InputError.
 
     An adapter trained over NF4 is merged into the full-precision weights: 4-bit weights cannot take the sum without
     being rounded again. A base that is stored quantized is expanded first.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
-    if not (adapter / _WEIGHTS).is_file():  # PEFT would go on to unpickle an adapter_model.bin
+    if not (adapter / _WEIGHTS).is_file():  # PEFT would unpickle an adapter_model.bin
         raise InputError(f"has no {_WEIGHTS}", where=str(adapter), expected="an adapter in safetensors")
     adapted = PeftModel.from_pretrained(_plain(settings.model), str(adapter))
     _require_all(checkpoint.header(adapter / _WEIGHTS), get_peft_model_state_dict(adapted), adapter)
@@ -31,7 +31,7 @@ def merge(settings: Settings, adapter: Path, to: Path) -> None:
 
 
 def _plain(model: ModelSettings) -> Any:
-    """The base in weights that take a sum without being rounded to 4 or 8 bits."""
+    """The base in weights that are not rounded to 4 or 8 bits when the adapter is added."""
     stored = base_folder.stored_quantized(base_folder.config(model) or {})
     if not stored:
         return base.load(model.model_copy(update={"quantization": Unquantized()}))
@@ -47,12 +47,12 @@ def _plain(model: ModelSettings) -> Any:
             expected="a base that is not quantized",
             remedy="export the adapter without --merge",
         ) from None
-    # Saving goes back through the steps of the load, of which putting 4-bit weights together has no way back
-    expanded._weight_conversions = [step for step in expanded._weight_conversions if _has_way_back(step)]
+    # Saving reverses the conversions of the load, and that of 4-bit weights cannot be reversed
+    expanded._weight_conversions = [step for step in expanded._weight_conversions if _is_reversible(step)]
     return expanded
 
 
-def _has_way_back(conversion: Any) -> bool:
+def _is_reversible(conversion: Any) -> bool:
     try:
         conversion.reverse_transform()
     except NotImplementedError:
@@ -61,7 +61,7 @@ def _has_way_back(conversion: Any) -> bool:
 
 
 def _require_all(saved: dict[str, Any], taken: dict[str, Any], adapter: Path) -> None:
-    """Refuses an adapter of another base: PEFT leaves out what finds no place, and says so in a warning."""
+    """Raises InputError for an adapter of another base: PEFT only warns, and leaves out what it cannot place."""
     lost = sorted(set(saved) ^ set(taken))
     if lost:
         raise InputError(

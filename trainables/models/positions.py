@@ -1,8 +1,8 @@
-"""How many positions a base has. A table of positions ends somewhere: a longer row is an index error on the CPU, and on
-a GPU an assertion that takes the process with it. Rotary and other computed positions do not end.
+"""How many positions a base has.
 
-The base itself is asked, and not its config or its name: config keys mean a table in one family and a mere hint in
-another.
+A table of positions has an end: a longer row is an index error on the CPU, and on a GPU an assertion that ends the
+process. Rotary and other computed positions have none. It is measured on the base itself, because the same key of
+config.json means a table in one family and only a hint in another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOKENS = 4
 
 
 def check(base: Any, preparation: Preparation) -> None:
-    """Refuses rows that are longer than the base's table of positions. Raises InputError."""
+    """Raises InputError where a row is longer than the base's table of positions."""
     sets = [preparation.facts.get(name) or {} for name in ("train", "validation")]
     longest = max((int(found.get("max_length", 0)) for found in sets), default=0)
     most = table_of(base) if longest else None
@@ -33,10 +33,10 @@ def check(base: Any, preparation: Preparation) -> None:
 
 
 def table_of(base: Any) -> int | None:
-    """Tokens of the longest row that a base's table of positions serves; None where positions are computed."""
+    """Tokens of the longest row that a base's table of positions allows; None where positions are computed."""
     words = base.get_input_embeddings()
     if not any(isinstance(module, torch.nn.Embedding) and module is not words for module in base.modules()):
-        return None  # nothing to ask, as in most: a base in the host's memory would take its time
+        return None  # as in most; a pass over a base in the host's memory is slow
     tokens = torch.zeros((1, _TOKENS), dtype=torch.long, device=words.weight.device)
     with _lookups() as seen, torch.no_grad():
         base(input_ids=tokens, use_cache=False)
@@ -49,13 +49,13 @@ def table_of(base: Any) -> int | None:
 
 
 def _ascends(indices: torch.Tensor) -> bool:
-    """Whether neighbours differ by one: positions, and not token types or the tokens, which are all the same here."""
+    """Whether consecutive indices [..., tokens] differ by one: positions do, token types and these tokens do not."""
     return bool((indices.diff(dim=-1) == 1).all())
 
 
 @contextmanager
 def _lookups() -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """What torch looks up in tables meanwhile: indices and table."""
+    """Within it, lookups in embedding tables are collected: indices [..., tokens] int64, and table [rows, features]."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     plain = torch.nn.functional.embedding
 

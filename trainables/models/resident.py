@@ -1,8 +1,8 @@
-"""The base as first loaded, and back to that after every trial.
+"""The base as it was loaded, restored after every trial.
 
-A trial leaves marks: TRL replaces the base's `forward` (once more each time), PEFT its linear layers, transformers its
-config and hooks. Undoing each by name would miss the next version's; so the whole module tree's attributes are written
-down once, by reference, and put back.
+A trial changes it: TRL replaces the base's `forward` (once more each time), PEFT its linear layers, transformers its
+config and hooks. Undoing each by name would miss what the next version changes; so the attributes of all modules are
+saved once, by reference, and put back.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Resident:
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
 
     def restore(self) -> None:
-        """Module tree, `forward`, hooks, configs and flags as they were. Weights changed in place stay changed."""
+        """Restores modules, `forward`, hooks, configs and flags. Weights that were changed in place stay changed."""
         for module, attributes in self._modules:
             vars(module).clear()
             vars(module).update(_copied(attributes))
@@ -46,7 +46,7 @@ class Resident:
         ]
 
     def checksum(self) -> str:
-        """SHA-256 over all weights and buffers. Copies them to the host: for tests, and to prove a suspicion."""
+        """SHA-256 over all weights and buffers. Copies them to the host: for tests and debugging."""
         digest = hashlib.sha256()
         for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
             digest.update(name.encode())

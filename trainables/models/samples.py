@@ -1,8 +1,8 @@
-"""The fingerprint of a checkpoint that may have 100 GB: small files whole, of large ones every tensor in samples.
+"""The fingerprint of a checkpoint that may have 100 GB: of all bytes of small files, and of samples of large ones.
 
-Sampled are the header, the size, every tensor of up to 64 KiB whole (norms, biases), and of each larger one its first
-and last 16 KiB and two places between, which follow from its name. Training changes all of a tensor, and so does
-merging an adapter: that is seen. A few bytes that are changed by hand in the middle of a large one are not.
+A sample has the header, the size, all of every tensor of up to 64 KiB (norms, biases), and of each larger tensor its
+first and last 16 KiB and two blocks between, whose places follow from its name. Training changes all of a tensor, and
+so does merging an adapter: both change the fingerprint. A few bytes changed by hand in the middle of a tensor do not.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from pathlib import Path
 from trainables.data import contents
 from trainables.models import checkpoint
 
-_WHOLE = 256 << 20
-"""Bytes up to which a file is read whole: 0.2 s."""
+_SMALL = 256 << 20
+"""Bytes of a file up to which all of it is read: 0.2 s."""
 _BLOCK = 16 << 10
 _BLOCKS = 4
 _BATCH = 256
 _READERS = 8
-"""Threads that read: on a network file system each read waits for its answer."""
+"""Threads that read: on a network file system each read waits for the server."""
 
 
-def of_weights(file: Path, *, whole: bool = False) -> str:
-    """The fingerprint of a safetensors file. whole: every byte of it."""
+def of_weights(file: Path, *, every_byte: bool = False) -> str:
+    """The fingerprint of a safetensors file. every_byte: not samples alone."""
     stat = file.stat()
-    return _known(file, whole, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return _known(file, every_byte, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 @cache
-def _known(file: Path, whole: bool, size: int, *_stat: int) -> str:
-    """Worked out once a process, as long as the file system says that nothing has been written."""
-    if whole or size <= _WHOLE:
+def _known(file: Path, every_byte: bool, size: int, *_stat: int) -> str:
+    """Computed once a process, as long as the file's size, times and inode stay the same."""
+    if every_byte or size <= _SMALL:
         return contents.of_file(file)
     tensors = checkpoint.header(file)
     first = min((tensor.begin for tensor in tensors.values()), default=size)
@@ -53,7 +53,7 @@ def _known(file: Path, whole: bool, size: int, *_stat: int) -> str:
 
 
 def _spans(name: str, tensor: checkpoint.Tensor) -> Iterator[tuple[int, int]]:
-    """Where to look at a tensor: offset in the file, and bytes."""
+    """The blocks of a tensor that are sampled: offset in the file, and bytes."""
     size = tensor.end - tensor.begin
     if size <= _BLOCK * _BLOCKS:
         yield tensor.begin, size

@@ -15,11 +15,11 @@ _ATTENTION_LEAVES = frozenset(
 _MLP_LEAVES = frozenset(
     ["gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "fc_in", "fc_out", "c_fc", "w1", "w2", "w3"]
 )
-"""Names that tell by themselves, for layers that stand in no module called attention or mlp (OPT's fc1)."""
+"""Names that are enough, for layers that are in no module called attention or mlp (OPT's fc1)."""
 
 
 def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
-    """What PEFT's `target_modules` takes. A name that matches nothing is a fault of the set-up, with the nearest."""
+    """The value of PEFT's `target_modules`. Raises Fault for a name that matches nothing, with the nearest."""
     if wanted == "all-linear":
         return _all_linear(model)
     names, fused = linear_names(model), _fused(model)
@@ -45,8 +45,8 @@ def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
 
 
 def linear_names(model: Any) -> list[str]:
-    """Every linear layer but the output's: what all-linear means, and all that an adapter may sit on. As PEFT has it, a
-    class that is derived from one of them is one too (Falcon's, and those of 4 and 8 bit)."""
+    """Every linear layer but the output layer: what all-linear means, and all that an adapter can be put on. As in
+    PEFT, derived classes count (Falcon's, and those of 4 and 8 bit)."""
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
@@ -55,8 +55,8 @@ def linear_names(model: Any) -> list[str]:
 
 
 def _all_linear(model: Any) -> str | list[str]:
-    """The word, which PEFT knows; the layers that it takes where it would refuse some of them (`out_proj` of a Mamba,
-    whose kernel reads the weight and would pass the adapter by)."""
+    """ "all-linear", or a list of names where PEFT refuses some layers (`out_proj` of a Mamba, whose kernel reads the
+    weight and would bypass the adapter)."""
     names = linear_names(model)
     refused = {name for name in names if _refused(model, name.rpartition(".")[2])}
     return [name for name in names if name not in refused] if refused else "all-linear"
@@ -75,8 +75,8 @@ def _refused(model: Any, leaf: str) -> bool:
 
 
 def _fused(model: Any) -> list[str]:
-    """Names of layers that this base has no more because its experts are one tensor, and that PEFT still takes for
-    parts of it."""
+    """Names of layers that this base does not have because its experts are one tensor, and that PEFT takes for parts of
+    that tensor."""
     from peft.utils import transformers_weight_conversion as conversion
 
     kinds = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
@@ -92,7 +92,7 @@ def _output_name(model: Any) -> str | None:
 
 
 def _group(names: list[str], wanted: str) -> list[str]:
-    """Suffixes of the group's modules: the last name, with its parent's where another group has the same last name."""
+    """Suffixes of a group's modules: the last name, or the last two where another group has the same last name."""
     mine = [name for name in names if _kind(name) == wanted]
     others = {name.rpartition(".")[2] for name in names if _kind(name) != wanted}
     suffixes = []

@@ -16,6 +16,7 @@ optimizer.py      AdamW and clipping, every slot with its own rate, decay and st
 peft_adapters.py  a trial's adapter as PEFT initialises it under the trial's seed, and as PEFT's files
 packed_trial.py   one trial: its rows, its schedule, its step, and what it waits for
 trial_state.py    a packed trial's state on disk, from which another engine can continue
+trial_files.py    the files of an evaluation: adapter and state
 cuda_graphs.py    the base's pass over batches of a few shapes, captured as CUDA graphs
 packed_model.py   the base, changed so that it takes a batch of several slots
 head.py           the loss of a batch, by the head that SFTTrainer uses
@@ -45,7 +46,7 @@ __all__ = ["load", "packs"]
 
 
 def load(
-    settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *, record: bool = True
+    settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *, capture: bool = True
 ) -> Engine:
     """An engine in a worker of its own: the libraries quiet, and out of the garbage collector's sight."""
     from trainables import imports
@@ -54,4 +55,4 @@ def load(
         from trainables.packed.engine import Engine
     gc.collect()
     gc.freeze()
-    return Engine(settings, preparation, slots, run_ahead, record=record)
+    return Engine(settings, preparation, slots, run_ahead, capture=capture)

@@ -9,42 +9,45 @@ from typing import Any
 import torch
 
 from trainables.models import targets
-from trainables.packed.frozen_linear import freeze
-from trainables.packed.layer_context import Board, Site
-from trainables.packed.multi_lora import Delta
+from trainables.packed.frozen_linear import frozen_linear
+from trainables.packed.layer_context import AdaptedLinear, BatchContext
+from trainables.packed.multi_lora import MultiLoRALinear
 from trainables.packed.stack import Stack
 from tuner.contract import Fault, Reason
 
 
-def attach(model: Any, board: Board) -> dict[str, Site]:
-    """Puts a site on every linear layer but the output's, by replacing `forward`.
+def attach(model: Any, context: BatchContext) -> dict[str, AdaptedLinear]:
+    """Replaces `forward` of every linear layer but the output layer; gives the adapted layers by name.
 
-    The module tree stays as it is, so that PEFT finds the base it knows.
+    The module tree stays as it is, so that PEFT finds the base it knows. Raises Unpackable for a kind of layer that
+    has no packed form.
     """
-    sites = {}
+    layers = {}
     for name in targets.linear_names(model):
         module = model.get_submodule(name)
-        sites[name] = site = Site(name, freeze(name, module), board)
-        site.base = module.forward
-        module.forward = partial(_forward, site)
-    return sites
+        layers[name] = layer = AdaptedLinear(name, frozen_linear(name, module), context)
+        layer.base = module.forward
+        module.forward = partial(_forward, layer)
+    return layers
 
 
-def bind(sites: Mapping[str, Site], stack: Stack) -> None:
-    """Gives every site its views of the stack's buffers."""
+def bind(layers: Mapping[str, AdaptedLinear], stack: Stack) -> None:
+    """Gives every layer its views of the stack's buffers."""
     weights, grads = stack.views(stack.cast), stack.views(stack.grads)
-    for name, site in sites.items():
-        site.a, site.b = weights[name]
-        site.grad_a, site.grad_b = grads[name]
-        site.ranks = stack.ranks
-        site.scale = torch.tensor(site.scales, dtype=stack.compute).view(-1, 1, 1).to(stack.device)
+    for name, layer in layers.items():
+        layer.a, layer.b = weights[name]
+        layer.grad_a, layer.grad_b = grads[name]
+        layer.ranks = stack.ranks
+        layer.scale = torch.tensor(layer.scales, dtype=stack.compute).view(-1, 1, 1).to(stack.device)
 
 
-def _forward(site: Site, x: torch.Tensor) -> torch.Tensor:
-    board = site.board
-    if not board.segments or not any(site.scales[segment.slot] for segment in board.segments):
-        return site.base(x)
-    if x.numel() != board.tokens * site.shape.inputs:
-        raise Fault(Reason.CONFIG, f"{site.name} sees {x.numel() // site.shape.inputs} of the batch's {board.tokens} "
-                    "tokens: its trials cannot be told apart", "set resources.trials_per_gpu to 1")  # fmt: skip
-    return Delta.apply(x, site.anchor, site)
+def _forward(layer: AdaptedLinear, x: torch.Tensor) -> torch.Tensor:
+    """x: [1, tokens, in]; gives [1, tokens, out]. Raises Fault where a layer does not get the batch's tokens."""
+    context = layer.context
+    if not context.segments or not any(layer.scales[segment.slot] for segment in context.segments):
+        return layer.base(x)
+    if x.numel() != context.tokens * layer.shape.inputs:
+        seen = x.numel() // layer.shape.inputs
+        raise Fault(Reason.CONFIG, f"{layer.name} sees {seen} of the batch's {context.tokens} tokens: its trials "
+                    "cannot be told apart", "set resources.trials_per_gpu to 1")  # fmt: skip
+    return MultiLoRALinear.apply(x, layer.anchor, layer)

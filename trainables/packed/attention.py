@@ -1,7 +1,8 @@
-"""Attention over rows that lie one behind the other.
+"""Attention over the rows of a batch.
 
-Everything else in a decoder works token by token, so a batch goes through it without padding. Here alone the rows are
-laid side by side, padded on the right; causal attention never looks there, and what it computes there is left behind.
+Everything else in a decoder works token by token, so consecutive rows pass through it without padding. Attention alone
+needs the rows as lines of one length, padded on the right: causal attention never reads that padding, and what is
+computed there is dropped.
 """
 
 from __future__ import annotations
@@ -12,39 +13,40 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainables.packed.batches import Batch, Grid
+from trainables.packed.batches import AttentionGrid, Batch
 
-_NAME = "rows_in_a_line"
+_NAME = "packed_rows"
 
 
 class RowAttention:
-    """The attention that the user chose, on the rows of the batch that is shown to it."""
+    """The attention that the user chose, applied to the rows of `batch`."""
 
     def __init__(self, chosen: str) -> None:
         self._attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[chosen]
         self.batch: Batch | None = None
+        """The batch that is passing through the base; None between two passes."""
         self.window: int | None = None
-        """The fewest tokens that a layer wanted to see; here every layer sees its whole row."""
+        """The smallest sliding window that a layer asked for; none is applied, every token sees its whole row."""
 
     def __call__(
         self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **more: Any
     ) -> tuple[torch.Tensor, None]:
-        """query, key, value: [1, heads, tokens, features]; answers [1, tokens, heads, features]."""
+        """query, key, value: [1, heads, tokens, features]; gives [1, tokens, heads, features] of the same dtype."""
         assert self.batch is not None
         if (window := more.get("sliding_window")) and (self.window is None or window < self.window):
             self.window = window
         grid, width, tokens = self.batch.grid, self.batch.width, query.shape[2]
         if grid is None:
-            query, key, value = (_apart(part, width) for part in (query, key, value))
+            query, key, value = (_as_lines(part, width) for part in (query, key, value))
             found, _ = self._attend(module, query, key, value, None, **more)
             return found.reshape(1, tokens, *found.shape[2:]), None
-        query, key, value = (_laid_out(part, grid) for part in (query, key, value))
+        query, key, value = (_on_grid(part, grid) for part in (query, key, value))
         found, _ = self._attend(module, query, key, value, None, **more)
-        return _Gather.apply(found.reshape(grid.rows * width, -1), grid, tokens).view(1, tokens, *found.shape[2:]), None
+        return Gather.apply(found.reshape(grid.rows * width, -1), grid, tokens).view(1, tokens, *found.shape[2:]), None
 
 
 def attach(model: Any) -> RowAttention | None:
-    """Gives the model's layers an attention over rows in a line. None where the model lets nobody choose."""
+    """Replaces the attention of the model's layers. None where the model does not let its attention be chosen."""
     chosen = model.config._attn_implementation
     if not getattr(model, "_supports_attention_backend", False) or chosen not in ALL_ATTENTION_FUNCTIONS:
         return None
@@ -55,23 +57,27 @@ def attach(model: Any) -> RowAttention | None:
     return attention
 
 
-def _apart(part: torch.Tensor, width: int) -> torch.Tensor:
+def _as_lines(part: torch.Tensor, width: int) -> torch.Tensor:
     """[1, heads, tokens, features] as [rows, heads, width, features]."""
     _, heads, tokens, features = part.shape
     return part.view(heads, tokens // width, width, features).transpose(0, 1)
 
 
-def _laid_out(part: torch.Tensor, grid: Grid) -> torch.Tensor:
+def _on_grid(part: torch.Tensor, grid: AttentionGrid) -> torch.Tensor:
+    """[1, heads, tokens, features] as [rows, heads, width, features], zeros where no token is."""
     _, heads, tokens, features = part.shape
     flat = part.transpose(1, 2).reshape(tokens, heads * features)
-    return _Scatter.apply(flat, grid).view(grid.rows, grid.width, heads, features).transpose(1, 2)
+    return Scatter.apply(flat, grid).view(grid.rows, grid.width, heads, features).transpose(1, 2)
 
 
-class _Scatter(torch.autograd.Function):
-    """Tokens [tokens, features] to the grid [rows * width, features], zeros elsewhere. Its gradient is a gather."""
+class Scatter(torch.autograd.Function):
+    """Tokens [tokens, features] to the cells of a grid [rows * width, features], zeros elsewhere.
+
+    Its gradient is a gather.
+    """
 
     @staticmethod
-    def forward(ctx: Any, flat: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(ctx: Any, flat: torch.Tensor, grid: AttentionGrid) -> torch.Tensor:
         ctx.grid, ctx.tokens = grid, flat.shape[0]
         return _scattered(flat, grid)
 
@@ -80,12 +86,15 @@ class _Scatter(torch.autograd.Function):
         return _gathered(grad, ctx.grid, ctx.tokens), None
 
 
-class _Gather(torch.autograd.Function):
-    """The way back. Autograd's own gradient of an index_select adds where here nothing overlaps but filler, whose
-    gradients are zeros."""
+class Gather(torch.autograd.Function):
+    """The cells of a grid [rows * width, features] to tokens [tokens, features]. Its gradient is a scatter.
+
+    Autograd's gradient of `index_select` would add; here no two tokens share a cell but padding, whose gradients are
+    zeros.
+    """
 
     @staticmethod
-    def forward(ctx: Any, lines: torch.Tensor, grid: Grid, tokens: int) -> torch.Tensor:
+    def forward(ctx: Any, lines: torch.Tensor, grid: AttentionGrid, tokens: int) -> torch.Tensor:
         ctx.grid = grid
         return _gathered(lines, grid, tokens)
 
@@ -94,11 +103,11 @@ class _Gather(torch.autograd.Function):
         return _scattered(grad, ctx.grid), None, None
 
 
-def _scattered(flat: torch.Tensor, grid: Grid) -> torch.Tensor:
+def _scattered(flat: torch.Tensor, grid: AttentionGrid) -> torch.Tensor:
     own = flat if grid.tokens is None else flat.index_select(0, grid.tokens)
-    return flat.new_zeros(grid.rows * grid.width, flat.shape[1]).index_copy_(0, grid.places, own)
+    return flat.new_zeros(grid.rows * grid.width, flat.shape[1]).index_copy_(0, grid.cells, own)
 
 
-def _gathered(lines: torch.Tensor, grid: Grid, tokens: int) -> torch.Tensor:
-    own = lines.index_select(0, grid.places)
+def _gathered(lines: torch.Tensor, grid: AttentionGrid, tokens: int) -> torch.Tensor:
+    own = lines.index_select(0, grid.cells)
     return own if grid.tokens is None else lines.new_zeros(tokens, lines.shape[1]).index_copy_(0, grid.tokens, own)

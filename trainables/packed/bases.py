@@ -1,4 +1,4 @@
-"""Which bases trials can be packed on, as far as their code says it; what they do is asked by probe.py."""
+"""Which bases trials can be packed on, as far as their code says it; probe.py measures what they do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from tuner.contract import Reason, Unpackable
 
 
 def check(model: Any) -> None:
-    """Refuses a base whose loss couples its rows, or is not divided by a window's targets; in the words of SFTTrainer,
-    which adds the one and asks for the other."""
+    """Refuses a base whose loss couples its rows, or is not divided by the targets of an accumulation window.
+
+    SFTTrainer adds the first (a router's auxiliary loss) and asks for the second (`accepts_loss_kwargs`). Raises
+    Unpackable.
+    """
     config = model.config.get_text_config()
     if hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0.0) != 0.0:
         raise unpackable(model, "its auxiliary loss is a mean over all rows of a batch, the neighbours' too")
@@ -22,7 +25,7 @@ def check(model: Any) -> None:
 
 
 def row_attention(model: Any) -> attention.RowAttention:
-    """The base's attention over rows in a line; refuses a base that has none."""
+    """Replaces the base's attention. Raises Unpackable where it cannot be replaced."""
     found = attention.attach(model)
     if found is None:
         raise unpackable(model, "its attention cannot be replaced")
@@ -30,7 +33,7 @@ def row_attention(model: Any) -> attention.RowAttention:
 
 
 def unpackable(model: Any, why: str) -> Unpackable:
-    """The fault of a base that takes no packed trials."""
+    """The fault of a base that trials cannot be packed on."""
     what = f"trials on {type(model).__name__} cannot be packed: {why}"
     return Unpackable(Reason.CONFIG, what, "set resources.trials_per_gpu to 1")
 
@@ -41,7 +44,7 @@ def _takes_anything(model: Any) -> bool:
 
 
 def dropouts(model: Any) -> list[str]:
-    """Where the base drops in training: modules, and numbers handed to functions."""
+    """Names of the base's own dropout: modules, and rates that are passed to functions."""
     return [
         f"{name}.{key}".strip(".")
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Micro-batches of several slots as one, and the shapes that they are brought to."""
+"""Micro-batches of several slots as one batch, and the few shapes that batches are padded to."""
 
 from __future__ import annotations
 
@@ -11,137 +11,145 @@ import numpy
 import torch
 
 from trainables.data.tokenizing import IGNORED
-from trainables.packed.rows import Indices, Rows
+from trainables.packed.rows import FlatRows, Indices
 
-_MOST_FILLER = 1.25
-"""Tokens computed over tokens of rows, up to which all segments are made as long as the longest one."""
+_MAX_PADDING = 1.25
+"""Tokens of a batch over tokens of its rows, up to which all segments are padded to the longest one."""
 _ALIGNED = 8
 """On a GPU a segment's tokens are a multiple of this: grouped products read 16 bytes at a time, 8 numbers in bf16."""
 _FEW_TOKENS = 4096
-"""Below it launches bind a GPU over all but the largest bases, and filler costs less than one more shape."""
+"""Below it kernel launches limit a GPU over all but the largest bases, and padding costs less than one more shape."""
 _SHORT = 1024
-"""Lines of attention of which twice the width costs little: it is 5% of a 1.5B base's time."""
+"""Width of attention's lines up to which twice the width costs little: 5% of a 1.5B base's time."""
 
 
-Part = tuple[int, Indices]
-"""A slot, and rows for it whose losses are summed up together."""
+SlotRows = tuple[int, Indices]
+"""A slot, and row numbers [rows] int64 whose losses are summed together."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A slot's part of a batch: the tokens from `begin` to `end`. lengths: of its rows, filler left out."""
+    """A slot's part of a batch: the tokens from `begin` to `end`, padding included."""
 
     slot: int
     lengths: tuple[int, ...]
+    """Tokens of each row, padding excluded."""
     begin: int
     end: int
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where attention finds its rows: `rows` lines of `width`, token `tokens[i]` of the batch at `places[i]` of them.
-
-    tokens: None where every token of the batch has a place; where shapes are not fixed filler has none.
-    """
+class AttentionGrid:
+    """The rows of a batch as lines of one width, as attention reads them."""
 
     rows: int
     width: int
-    places: torch.Tensor
+    """Cells of a line."""
+    cells: torch.Tensor
+    """[tokens with a cell] int64: the cell of each token, counted line by line."""
     tokens: torch.Tensor | None
+    """[tokens with a cell] int64: those tokens. None where every token has a cell; padding of a batch that is not
+    bucketed has none."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of several slots, one behind the other and without padding: linear layers never see a padded token.
-
-    input_ids, position_ids: [1, tokens]. grid: None where all rows have one length, and lie as attention wants them.
-    """
+    """Rows of several slots, one after another: linear layers compute no padding within a segment."""
 
     input_ids: torch.Tensor
+    """[1, tokens] int64."""
     position_ids: torch.Tensor
+    """[1, tokens] int64: each row counts from 0."""
     segments: tuple[Segment, ...]
-    grid: Grid | None
+    grid: AttentionGrid | None
+    """None where all rows have one length and no padding: they are lines already."""
     width: int
-    """Of attention's lines: tokens of the longest row, or more where shapes are fixed."""
-    positions: torch.Tensor
-    """The tokens whose successor is a target, part by part."""
-    targets: torch.Tensor
-    """What follows at `positions`."""
-    counts: torch.Tensor
-    """How many of them each part has."""
-    ends: torch.Tensor
-    """Where each segment ends."""
-    even: bool
+    """Tokens of attention's lines: those of the longest row, or more where the batch is bucketed."""
+    target_positions: torch.Tensor
+    """[targets] int64: the tokens whose successor is a target, part by part."""
+    target_ids: torch.Tensor
+    """[targets] int64: the successors."""
+    target_counts: torch.Tensor
+    """[parts] int64: targets of each part."""
+    segment_ends: torch.Tensor
+    """[segments] int32: the token after each segment's last."""
+    uniform: bool
     """Whether all segments have one length."""
-    fixed: bool
-    """Whether its shapes are some of a few. Then there are:"""
-    span: int
-    """Tokens that no segment has more of, filler not counted."""
-    spots: torch.Tensor | None
-    """Where each token lies once every segment has `span` tokens; None where they have."""
+    bucketed: bool
+    """Whether its shapes are among a few. If so, it also has:"""
+    padded_len: int
+    """Tokens of the longest segment at most; 0 where the batch is not bucketed."""
+    scatter_index: torch.Tensor | None
+    """[tokens] int64: each token's place once every segment is padded to `padded_len`; None where they are already."""
 
     @property
-    def read(self) -> list[torch.Tensor]:
-        """What the base's layers read, adapters and all."""
-        found = [self.input_ids, self.position_ids, self.ends, self.spots]
+    def layer_inputs(self) -> list[torch.Tensor]:
+        """All tensors that the base's layers read, adapters included."""
+        found = [self.input_ids, self.position_ids, self.segment_ends, self.scatter_index]
         if self.grid is not None:
-            found += [self.grid.places, self.grid.tokens]
+            found += [self.grid.cells, self.grid.tokens]
         return [tensor for tensor in found if tensor is not None]
 
     def copy(self) -> Batch:
-        """The same with a `read` of its own."""
-        grid, spots = self.grid, self.spots
+        """The same batch with copies of its `layer_inputs`."""
+        grid, scatter_index = self.grid, self.scatter_index
         if grid is not None:
-            grid = replace(
-                grid, places=grid.places.clone(), tokens=None if grid.tokens is None else grid.tokens.clone()
-            )
+            grid = replace(grid, cells=grid.cells.clone(), tokens=None if grid.tokens is None else grid.tokens.clone())
         return replace(
-            self, input_ids=self.input_ids.clone(), position_ids=self.position_ids.clone(), ends=self.ends.clone(),
-            spots=None if spots is None else spots.clone(), grid=grid,
-        )  # fmt: skip
+            self,
+            input_ids=self.input_ids.clone(),
+            position_ids=self.position_ids.clone(),
+            segment_ends=self.segment_ends.clone(),
+            scatter_index=None if scatter_index is None else scatter_index.clone(),
+            grid=grid,
+        )
 
 
-class Shapes:
-    """The few shapes that batches of different rows are brought to: those that earlier ones had, where they fit."""
+class ShapeBuckets:
+    """The few shapes that batches are padded to: those of earlier batches where they are near enough."""
 
     def __init__(self) -> None:
         self._tokens: set[int] = set()
         self._widths: set[int] = set()
 
     def tokens(self, needed: int) -> int:
-        """Tokens of a batch that needs so many."""
+        """The size of a batch that has `needed` tokens."""
         between, most = (8, 1.125) if needed >= _FEW_TOKENS else (4, 1.25)
-        return _known(self._tokens, needed, most, between)
+        return _bucket(self._tokens, needed, most, between)
 
     def width(self, needed: int) -> int:
-        """Cells of a line for rows of so many tokens."""
-        return _known(self._widths, needed, 2.0 if needed <= _SHORT else 1.25, 2)
+        """The width of attention's lines for rows of up to `needed` tokens."""
+        return _bucket(self._widths, needed, 2.0 if needed <= _SHORT else 1.25, 2)
 
 
-def _known(sizes: set[int], needed: int, most: float, between: int) -> int:
-    """The largest of `sizes` that is at most so many times as much, or a new one: that many lie evenly between a power
-    of two and the next."""
+def _bucket(sizes: set[int], needed: int, most: float, between: int) -> int:
+    """The largest of `sizes` within `most` times `needed`, or a new one, which is added.
+
+    between: bucket sizes from one power of two to the next.
+    """
     step = max(_ALIGNED, 2 ** (needed.bit_length() - 1) // between)
     found = max((size for size in sizes if needed <= size <= most * needed), default=-(-needed // step) * step)
     sizes.add(found)
     return found
 
 
-def collate(parts: Sequence[Part], rows: Rows, filler: int, device: torch.device, fixed: Shapes | None = None) -> Batch:
-    """The rows of all parts as one batch. Parts of one slot stand together and make one segment.
+def collate(
+    parts: Sequence[SlotRows], rows: FlatRows, padding: int, device: torch.device, buckets: ShapeBuckets | None = None
+) -> Batch:
+    """The rows of all parts as one batch. Parts of one slot are consecutive, and make one segment.
 
-    On a GPU segments are filled up with the token `filler`: to one length where that costs little, because one batched
-    product then serves them all, or else to a multiple of eight. fixed: to one of these shapes; segments stay as long
-    as they are, up to a multiple of eight, and the last one takes the filler.
+    padding: the token that segments are padded with. On a GPU they are padded to one length where that costs little,
+    because one batched product then serves them all, or else to a multiple of eight. buckets: pad the batch to one of
+    these shapes; then segments are padded to a multiple of eight, and the last one takes the rest.
     """
     slots = [(slot, [indices for _, indices in own]) for slot, own in groupby(parts, key=lambda part: part[0])]
     lengths = [rows.lengths(numpy.concatenate(own)).astype(int) for _, own in slots]
     every = numpy.concatenate(lengths)
     alike = len(every) > 1 and every.min() == every.max()  # their shapes recur by themselves
-    aligned = fixed is not None or device.type == "cuda"
+    aligned = buckets is not None or device.type == "cuda"
     sizes = [int(own.sum()) for own in lengths]
-    begins, total = _places(sizes, aligned=aligned, fixed=None if alike else fixed)
-    ids = numpy.full(total, filler, dtype=numpy.int64)
+    begins, total = _places(sizes, aligned=aligned, buckets=None if alike else buckets)
+    ids = numpy.full(total, padding, dtype=numpy.int64)
     labels = numpy.full(total, IGNORED, dtype=numpy.int64)
     position_ids = numpy.zeros(total, dtype=numpy.int64)
     counts, kept = [], []
@@ -159,98 +167,108 @@ def collate(parts: Sequence[Part], rows: Rows, filler: int, device: torch.device
             counts.append(int(numpy.count_nonzero(labels[start:place] != IGNORED)))
         kept.append(numpy.arange(begin, place))
     positions = numpy.flatnonzero(labels[1:] != IGNORED)
-    span, spots = _spots(sizes, begins, fixed) if fixed else (0, None)
-    if fixed:
-        (places, width), real = _fixed_places(lengths, begins, fixed), None
+    padded_len, scatter_index = _scatter_index(sizes, begins, buckets) if buckets else (0, None)
+    if buckets:
+        (cells, width), real = _bucketed_cells(lengths, begins, buckets), None
     else:
-        places, real, width = _line_places(lengths, numpy.concatenate(kept), total)
+        cells, real, width = _line_cells(lengths, numpy.concatenate(kept), total)
     on_device = _to(device, {
         "input_ids": ids[None],
         "position_ids": position_ids[None],
-        "positions": positions,
-        "targets": labels[positions + 1],
-        "counts": numpy.array(counts, dtype=numpy.int64),
-        "ends": numpy.array(begins[1:], dtype=numpy.int32),
-        "spots": spots,
+        "target_positions": positions,
+        "target_ids": labels[positions + 1],
+        "target_counts": numpy.array(counts, dtype=numpy.int64),
+        "segment_ends": numpy.array(begins[1:], dtype=numpy.int32),
+        "scatter_index": scatter_index,
     })  # fmt: skip
-    lines = _to(device, {"places": places, "tokens": real})
+    lines = _to(device, {"cells": cells, "tokens": real})
     return Batch(
         **on_device,
         segments=tuple(
             Segment(slot, tuple(own.tolist()), begin, end)
             for (slot, _), own, begin, end in zip(slots, lengths, begins[:-1], begins[1:], strict=True)
         ),
-        grid=None if places is None else Grid(len(every), width, **lines),
+        grid=None if cells is None else AttentionGrid(len(every), width, **lines),
         width=width,
-        even=len(set(numpy.diff(begins))) == 1,
-        fixed=fixed is not None,
-        span=span,
+        uniform=len(set(numpy.diff(begins))) == 1,
+        bucketed=buckets is not None,
+        padded_len=padded_len,
     )
 
 
-def _places(tokens: list[int], *, aligned: bool, fixed: Shapes | None) -> tuple[list[int], int]:
-    """Where segments of so many tokens begin, and the end of the last."""
+def _places(tokens: list[int], *, aligned: bool, buckets: ShapeBuckets | None) -> tuple[list[int], int]:
+    """Where segments begin, with the end of the last one; and that end. tokens: of each segment."""
     if aligned:
         filled = [-(-own // _ALIGNED) * _ALIGNED for own in tokens]
         longest = max(filled)
-        even = not fixed and longest * len(tokens) <= _MOST_FILLER * sum(tokens)
-        tokens = [longest] * len(tokens) if even else filled
-    if fixed:
+        uniform = not buckets and longest * len(tokens) <= _MAX_PADDING * sum(tokens)
+        tokens = [longest] * len(tokens) if uniform else filled
+    if buckets:
         total = sum(tokens)
-        tokens[-1] += fixed.tokens(total) - total
+        tokens[-1] += buckets.tokens(total) - total
     begins = [0, *numpy.cumsum(tokens).tolist()]
     return begins, begins[-1]
 
 
-def _spots(sizes: list[int], begins: list[int], fixed: Shapes) -> tuple[int, Any]:
-    """How long segments are if they are of one length, and where in it their tokens lie; filler may lie anywhere."""
+def _scatter_index(sizes: list[int], begins: list[int], buckets: ShapeBuckets) -> tuple[int, Any]:
+    """`Batch.padded_len` and `Batch.scatter_index`; the place of padding does not matter.
+
+    sizes: tokens of each segment, padding excluded. begins: where segments begin, and the end of the last one.
+    """
     filled = numpy.diff(begins)
     if filled.min() == filled.max():
         return int(filled[0]), None
-    span = fixed.width(max(sizes))
-    return span, numpy.repeat(numpy.arange(len(sizes)) * span, filled) + numpy.minimum(_within(filled), span - 1)
+    padded_len = buckets.width(max(sizes))
+    begins_padded = numpy.repeat(numpy.arange(len(sizes)) * padded_len, filled)
+    return padded_len, begins_padded + numpy.minimum(_within(filled), padded_len - 1)
 
 
-def _line_places(lengths: list[Any], tokens: Any, total: int) -> tuple[Any, Any, int]:
-    """Where `tokens`, all but filler, lie in lines of the longest row's width; those tokens, if there is filler; that
-    width. No places where they lie so already."""
+def _line_cells(lengths: list[Any], tokens: Any, total: int) -> tuple[Any, Any, int]:
+    """The cells of `tokens` in lines of the longest row's width, those tokens if there is padding, and the width.
+
+    lengths: [rows] of each segment's rows. tokens: [tokens] int64, all but padding. No cells where rows are lines
+    already.
+    """
     every = numpy.concatenate(lengths)
     width = int(every.max())
-    if _lies_so(every, total):
+    if _are_lines(every, total):
         return None, None, width
     lines = numpy.repeat(numpy.arange(len(every)) * width, every)
     return lines + _within(every), tokens if len(tokens) < total else None, width
 
 
 def _within(sizes: Any) -> Any:
-    """For pieces of these sizes, one behind the other: where in its piece each element lies."""
+    """[sum of sizes] int64: the index of each element within its piece, for consecutive pieces of these sizes."""
     return numpy.arange(sizes.sum()) - numpy.repeat(numpy.cumsum(sizes) - sizes, sizes)
 
 
-def _lies_so(every: Any, total: int) -> bool:
-    """Whether rows of these lengths are lines of one width already. Their number times the longest is not enough: with
-    filler so many tokens may be there of shorter rows, and rows of 215 and 256 tokens would be read as two of 256."""
+def _are_lines(every: Any, total: int) -> bool:
+    """Whether rows of these lengths are lines of one width already.
+
+    `rows * longest == total` alone does not say so: with padding, rows of 215 and 256 tokens may have 512 tokens in all
+    and would be read as two of 256.
+    """
     return bool(every.min() == every.max() and every.sum() == total)
 
 
-def _fixed_places(lengths: list[Any], begins: list[int], fixed: Shapes) -> tuple[Any, int]:
-    """The same for all tokens, filler's in the last cell of its slot's first line: no row is so long as to reach it.
+def _bucketed_cells(lengths: list[Any], begins: list[int], buckets: ShapeBuckets) -> tuple[Any, int]:
+    """The cells of all tokens, and the width of the lines. Padding lies in the last cell of its slot's first line.
 
-    No token of a row sees that cell, and nothing comes back from it; so whatever filler is, its slot's rows do not feel
-    it, and its neighbours' neither.
+    No row is long enough to reach that cell, so no token attends to it and no gradient comes from it: padding changes
+    neither its own slot's rows nor another's.
     """
     every = numpy.concatenate(lengths)
-    if _lies_so(every, begins[-1]):
+    if _are_lines(every, begins[-1]):
         return None, int(every[0])
-    width = fixed.width(int(every.max()) + 1)
-    places = numpy.empty(begins[-1], dtype=numpy.int64)
+    width = buckets.width(int(every.max()) + 1)
+    cells = numpy.empty(begins[-1], dtype=numpy.int64)
     first = 0
     for own, begin, end in zip(lengths, begins[:-1], begins[1:], strict=True):
         lines = numpy.repeat(numpy.arange(first, first + len(own)) * width, own)
-        places[begin : begin + len(lines)] = lines + _within(own)
-        places[begin + len(lines) : end] = (first + 1) * width - 1
+        cells[begin : begin + len(lines)] = lines + _within(own)
+        cells[begin + len(lines) : end] = (first + 1) * width - 1
         first += len(own)
-    return places, width
+    return cells, width
 
 
 def _to(device: torch.device, arrays: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How many trials an engine takes: as many as fit, and where asked for, as many as pay."""
+"""How many trials an engine takes: as many as fit, and where asked for, no more than make it faster."""
 
 from __future__ import annotations
 
@@ -17,26 +17,30 @@ import torch
 from tuner.contract import Assignment, Fault, Reason
 
 _PAYS = 1.1
-"""More slots must bring so many times the trials' steps a second, or fewer are as good: fewer tell the sampler more."""
+"""Trials' steps a second with more slots, over those with fewer, from which on more slots are taken: with fewer trials
+at a time, the sampler knows more when it draws the next."""
 _STEPS = 3
-"""Steps that are timed together, after one that is not."""
+"""Steps that are timed together, after one that is not timed."""
 _SEEN = 2
+"""Steps that are not timed where the engine captures CUDA graphs: the first of a shape is launched kernel by kernel and
+the second captured, which takes several times as long as a replay."""
 _TRIED = 6
-"""The same by an engine that records, and steps that are timed one by one: the shortest counts. The first of a shape is
-launched kernel by kernel and the second is recorded, which takes several times what all others take."""
+"""Steps that are then timed one by one: the shortest counts."""
 _ROOM = 0.9
-"""Share of a GPU's memory that is planned with; the rest is lost between the allocator's blocks."""
+"""Share of a GPU's memory that can be used; the rest is lost between the allocator's blocks."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """slots: how many trials at a time. fit: how many there is room for. speeds: slots to their trials' steps a
-    second, as measured. note: all that in words."""
+class SlotChoice:
+    """How many trials an engine takes at a time."""
 
     slots: int
     fit: int
+    """Trials that have room in memory."""
     speeds: Mapping[int, float]
+    """Measured steps a second, of all trials together, by number of slots."""
     note: str
+    """For the user; empty where all that were wanted are taken."""
 
 
 class TrialRunner(Protocol):
@@ -45,7 +49,7 @@ class TrialRunner(Protocol):
     device: torch.device
 
     @property
-    def records(self) -> bool:
+    def uses_graphs(self) -> bool:
         """Whether steps are captured as CUDA graphs."""
 
     def join(self, slot: int, assignment: Assignment) -> Any:
@@ -57,24 +61,25 @@ class TrialRunner(Protocol):
     def advance(self, limit: int | None = None) -> Sequence[Any]:
         """Trains `limit` steps."""
 
-    def rigid(self) -> AbstractContextManager[None]:
-        """A step that finds no memory raises."""
+    def strict_memory(self) -> AbstractContextManager[None]:
+        """Within it a step that runs out of memory raises."""
 
-    def launching(self) -> AbstractContextManager[None]:
-        """No step is captured."""
+    def without_graphs(self) -> AbstractContextManager[None]:
+        """Within it no step is captured or replayed."""
 
 
 def choose(
     engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False
-) -> Choice:
-    """Tries how many of `wanted` slots fit, and with `measure` how many of those pay.
+) -> SlotChoice:
+    """Finds out how many of `wanted` slots fit, and with `measure`, how many of those make the engine faster.
 
     heaviest: the parameters of the trial that takes most memory. beside: leaves room for an unpacked one on this GPU.
+    Raises Fault where a trial cannot be trained, for another reason than memory.
     """
     fit = _fitting(engine, wanted, heaviest, beside)
     if not measure:
         note = f"{fit} of {wanted} trials fit on a GPU: {fit} are packed" if fit < wanted else ""
-        return Choice(fit, fit, {}, note)
+        return SlotChoice(fit, fit, {}, note)
     speeds: dict[int, float] = {}
     best = 1
     for slots in [*takewhile(lambda n: n < fit, (2**power for power in range(10))), fit]:
@@ -84,18 +89,18 @@ def choose(
         best = slots
     told = ", ".join(f"{slots}: {speed:.1f}" for slots, speed in speeds.items())
     packed = f"{best} trials are packed" if best > 1 else "packing does not pay: one trial"
-    return Choice(best, fit, speeds, f"{packed} at a time (steps a second of all trials, by their number: {told})")
+    return SlotChoice(best, fit, speeds, f"{packed} at a time (steps a second of all trials, by their number: {told})")
 
 
 def _fitting(engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], beside: bool) -> int:
-    """Slots for which the heaviest trials have room; on a CPU all that are wanted."""
+    """How many of the heaviest trials have room; on a CPU, all that are wanted."""
     if engine.device.type != "cuda" or wanted == 1:
         return wanted
     peaks = []
     for slots in (1, 2):
         torch.cuda.reset_peak_memory_stats()
         try:
-            with engine.rigid(), engine.launching():  # recordings would hold what the next one needs
+            with engine.strict_memory(), engine.without_graphs():  # graphs would hold memory that the next one needs
                 _seconds_a_step(engine, slots, heaviest, steps=1)
         except Fault as fault:
             if fault.reason is not Reason.OUT_OF_MEMORY:
@@ -107,21 +112,24 @@ def _fitting(engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], besi
 
 
 def room_for(wanted: int, peaks: tuple[float, float], memory: float, beside: bool) -> int:
-    """How many of `wanted` slots fit into `memory` bytes, if one takes peaks[0] and two peaks[1], the base included."""
+    """How many of `wanted` slots fit into `memory` bytes.
+
+    peaks: bytes of one slot and of two, the base included. beside: leaves room for an unpacked trial.
+    """
     each = max(1, peaks[1] - peaks[0])
     room = _ROOM * memory
-    if beside:  # it brings its own base, and keeps a little more of every step
+    if beside:  # it has its own base, and saves a little more in every step
         room -= 1.3 * peaks[0]
     return max(1, min(wanted, int((room - (peaks[0] - each)) / each)))
 
 
 def _seconds_a_step(engine: TrialRunner, slots: int, params: Mapping[str, Any], *, steps: int = _STEPS) -> float:
-    """Joins so many trials of these parameters, takes some steps, leaves."""
+    """Seconds of an engine step with `slots` trials of these parameters, which leave again."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     try:
         for slot in range(slots):
             engine.join(slot, Assignment(slot, {**params, "max_steps": 1000}, 0, (1.0,), str(folder)))
-        if engine.records:
+        if engine.uses_graphs:
             _timed(engine, _SEEN)
             return min(_timed(engine, 1) for _ in range(_TRIED))
         _timed(engine, 1)

@@ -1,8 +1,8 @@
-"""A step's rows in as many passes through the base as memory takes.
+"""A step's rows in as many passes through the base as memory allows.
 
-Rows are independent, and gradients and losses are sums over them. So a step that finds no memory is taken again in
-smaller passes, and nobody's trial is lost or changed: fewer slots a pass first, then fewer rows of a slot, and where a
-single row has no room its layers' activations are computed twice.
+Rows are independent, and gradients and losses are sums over them. So a step that runs out of memory is taken again in
+smaller passes, and no trial is lost or changed: first fewer slots a pass, then fewer rows of a slot, and where a single
+row does not fit, its layers recompute their activations in the backward.
 """
 
 from __future__ import annotations
@@ -14,60 +14,62 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from trainables.out_of_memory import is_out_of_memory
-from trainables.packed.batches import Part
-from trainables.packed.rows import Indices, Rows
+from trainables.packed.batches import SlotRows
+from trainables.packed.rows import FlatRows, Indices
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Rows of a slot in one pass. part: the place, in the step's list, of the part that they belong to."""
+class Chunk:
+    """Rows of one slot in one pass."""
 
     part: int
+    """The index, in the step's list, of the part that they belong to."""
     slot: int
     rows: Indices
+    """[rows] int64."""
 
 
-Pieces = list[Piece]
+Chunks = list[Chunk]
+"""One pass."""
 
 
-class Room:
-    """What has been found out about the memory of passes: the tokens that they may have, and whether activations are
-    kept. It holds for all that come later.
+class Chunking:
+    """The size of passes: limits that shrink when memory runs out, and hold from then on."""
 
-    together: tokens of a pass of several parts at most, None without a limit. recomputes: whether activations can be
-    computed twice.
-    """
-
-    def __init__(self, together: int | None = None, *, recomputes: bool = False) -> None:
-        self.together = together
-        self.apart: int | None = None
-        """Tokens of a part beyond which it goes in several passes."""
+    def __init__(self, max_tokens: int | None = None, *, recomputes: bool = False) -> None:
+        """recomputes: whether the base can recompute activations in the backward."""
+        self.max_tokens = max_tokens
+        """Tokens of a pass with several parts; None: no limit."""
+        self.max_part_tokens: int | None = None
+        """Tokens of a part beyond which it is divided among passes; None: no limit."""
         self.recompute = False
+        """Whether activations are recomputed in the backward."""
         self.shrunk = False
+        """Whether a pass has run out of memory before."""
         self._recomputes = recomputes
-        self._rigid = False
+        self._strict = False
 
-    def run(self, parts: Sequence[Part], rows: Rows, one: Callable[[Pieces], None]) -> Pieces:
-        """Runs `one` for every pass; gives the pieces that found no memory, or none where all did."""
-        for pieces in divided(parts, rows, self.together, self.apart):
+    def run(self, parts: Sequence[SlotRows], rows: FlatRows, one: Callable[[Chunks], None]) -> Chunks:
+        """Calls `one` for every pass. Gives the pass that ran out of memory, or an empty one where none did."""
+        for chunks in divided(parts, rows, self.max_tokens, self.max_part_tokens):
             try:
-                one(pieces)
+                one(chunks)
             except (MemoryError, RuntimeError) as error:
-                if self._rigid or not is_out_of_memory(error):
+                if self._strict or not is_out_of_memory(error):
                     raise
                 traceback.clear_frames(error.__traceback__)
-                return pieces
+                return chunks
         return []
 
-    def shrink(self, pieces: Pieces, rows: Rows) -> bool:
-        """Makes passes smaller than `pieces`, which had no memory. False where they are as small as can be."""
-        sizes = [rows.tokens(piece.rows) for piece in pieces]
-        if len(pieces) > 1:
-            self.together = max(sum(sizes) // 2, *sizes)  # no part is cut as long as passes have several
-        elif len(pieces[0].rows) > 1:
-            self.together = self.apart = sizes[0] // 2
+    def shrink(self, chunks: Chunks, rows: FlatRows) -> bool:
+        """Makes passes smaller than `chunks`, which ran out of memory. False where they cannot be smaller."""
+        sizes = [rows.tokens(chunk.rows) for chunk in chunks]
+        if len(chunks) > 1:
+            self.max_tokens = max(sum(sizes) // 2, *sizes)  # no part is divided while a pass has several
+        elif len(chunks[0].rows) > 1:
+            self.max_tokens = self.max_part_tokens = sizes[0] // 2
         elif self._recomputes and not self.recompute:
-            self.recompute, self.together, self.apart = True, None, None
+            self.recompute, self.max_tokens, self.max_part_tokens = True, None, None
         else:
             return False
         self.shrunk = True
@@ -75,43 +77,44 @@ class Room:
         return True
 
     @contextmanager
-    def rigid(self) -> Iterator[None]:
-        """Meanwhile what finds no memory raises, so that it can be found out what fits."""
-        self._rigid = True
+    def strict(self) -> Iterator[None]:
+        """Within it a pass that runs out of memory raises, so that it can be measured what fits."""
+        self._strict = True
         try:
             yield
         finally:
-            self._rigid = False
+            self._strict = False
 
     def __str__(self) -> str:
-        told = f"a pass has {self.together} tokens at most" if self.together else "a pass has all rows of a step"
-        return told + (", activations are computed twice" if self.recompute else "")
+        told = f"a pass has {self.max_tokens} tokens at most" if self.max_tokens else "a pass has all rows of a step"
+        return told + (", activations are recomputed" if self.recompute else "")
 
 
-def divided(parts: Sequence[Part], rows: Rows, together: int | None, apart: int | None) -> Iterator[Pieces]:
-    """The parts in passes: several make at most `together` tokens, and one of more than `apart` is cut between rows.
-
-    Pieces of one slot stand together."""
-    passing: Pieces = []
+def divided(
+    parts: Sequence[SlotRows], rows: FlatRows, max_tokens: int | None, max_part_tokens: int | None
+) -> Iterator[Chunks]:
+    """The parts as passes. A pass with several parts has at most `max_tokens` tokens, and a part of more than
+    `max_part_tokens` is divided between rows. Within a pass, chunks of one slot are consecutive."""
+    passing: Chunks = []
     filled = 0
-    for piece in _pieces(parts, rows, apart):
-        more = rows.tokens(piece.rows)
-        if passing and together is not None and filled + more > together:
-            yield sorted(passing, key=lambda piece: piece.slot)
+    for chunk in _chunks(parts, rows, max_part_tokens):
+        more = rows.tokens(chunk.rows)
+        if passing and max_tokens is not None and filled + more > max_tokens:
+            yield sorted(passing, key=lambda chunk: chunk.slot)
             passing, filled = [], 0
-        passing.append(piece)
+        passing.append(chunk)
         filled += more
     if passing:
-        yield sorted(passing, key=lambda piece: piece.slot)
+        yield sorted(passing, key=lambda chunk: chunk.slot)
 
 
-def _pieces(parts: Sequence[Part], rows: Rows, apart: int | None) -> Iterator[Piece]:
+def _chunks(parts: Sequence[SlotRows], rows: FlatRows, max_part_tokens: int | None) -> Iterator[Chunk]:
     for number, (slot, indices) in enumerate(parts):
         begin, filled = 0, 0
-        if apart is not None:
+        if max_part_tokens is not None:
             for at, length in enumerate(rows.lengths(indices).tolist()):
-                if at > begin and filled + length > apart:
-                    yield Piece(number, slot, indices[begin:at])
+                if at > begin and filled + length > max_part_tokens:
+                    yield Chunk(number, slot, indices[begin:at])
                     begin, filled = at, 0
                 filled += length
-        yield Piece(number, slot, indices[begin:])
+        yield Chunk(number, slot, indices[begin:])

@@ -1,16 +1,16 @@
-"""Training steps recorded once as CUDA graphs, and replayed.
+"""Training passes captured once as CUDA graphs, and replayed.
 
-A step of few tokens is bound by its launches: some 10,000 of them keep a core busy for 0.15 s and more over a base of
-28 layers, whatever the GPU has to do. A graph is launched as one. It reads and writes fixed addresses of fixed shapes,
-so a batch's rows are brought to one of a few shapes (`batches.collate`), and adapters lie where they always lie
-(`stack.Stack`): trials come and go, and the graphs stay.
+A step of few tokens is limited by its kernel launches: some 10,000 of them keep a core busy for 0.15 s and more over a
+base of 28 layers, whatever the GPU has to do. A graph is one launch. It reads and writes fixed addresses of fixed
+shapes, so batches are padded to one of a few shapes (`batches.collate`), and adapters have fixed addresses
+(`stack.Stack`): trials join and leave, and the graphs stay.
 
-Two graphs a shape: the way to the last hidden states, and the way back from their gradient. What lies between is not
-recorded: the head scores as many positions as have a target.
+There are two graphs a shape: the forward to the last hidden states, and the backward from their gradient. The head
+between them is not captured: it scores as many positions as have a target, which differs from batch to batch.
 
-What a recording holds is memory that nothing else can use. So there is one where it leaves room (`_room`), none any
-more where a batch comes that is larger than all before and would have none beside it (`_make_way`), and none where
-memory gave out nevertheless (`making_way`).
+A graph holds memory that nothing else can use. So a shape is captured only where enough stays free (`_has_room`), all
+graphs are dropped before a batch that is larger than all before and would find no memory beside them (`_free_for`), and
+where memory gives out nevertheless (`retry_without_graphs`).
 """
 
 from __future__ import annotations
@@ -25,240 +25,251 @@ from typing import Any, TypeVar
 
 import torch
 
-from trainables.packed.batches import Batch, Shapes
-from trainables.packed.layer_context import Board, Site
+from trainables.packed.batches import Batch, ShapeBuckets
+from trainables.packed.layer_context import AdaptedLinear, BatchContext
 
 _PAYS = 2.5e13
-"""Tokens of a step times weights, below which launches take longer than the GPU: 0.25 s of it at 400 TFLOP/s."""
+"""Tokens of a step times weights, below which launches take longer than the GPU: 0.25 s at 400 TFLOP/s."""
 
 _MOST = 32
-"""Shapes that are kept, those that were used last."""
+"""Graphs that are kept, by shape: those that were used last."""
 
 _MORE = 1.3
-"""What a recording takes, by what the way forward leaves for the way back."""
+"""Memory that a graph takes, over the bytes of activations that the forward saves for the backward."""
 
 _GENERATIONS = (9, 10)
-"""Of GPUs whose `grouped_mm` reads where segments end by itself. On others it asks the host, in torch 2.11 to 2.13, and
-a step that does cannot be recorded; besides, `bmm` over segments filled up to one length is faster there."""
+"""Major compute capabilities whose `grouped_mm` reads the ends of segments on the GPU. On others, in torch 2.11 to
+2.13, it asks the host, and such a step cannot be captured; besides, `bmm` over segments padded to one length is faster
+there."""
 
 _SPARE = 0.1
-"""Share of the GPU that a recording leaves free, besides what a step has needed so far."""
+"""Share of the GPU's memory that a graph leaves free, besides what a step has needed so far."""
 
 Pass = Callable[[Batch], torch.Tensor]
+"""From a batch to the last hidden states, [1, tokens, features]."""
 Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
-class _Recorded:
-    """batch: what the graphs read. hidden, gradient: [1, tokens, features], written by one and read by the other.
-    kept: what they read besides, and nothing else holds."""
+class _Captured:
+    """The two graphs of one shape, with the tensors at the addresses that they read and write."""
 
     batch: Batch
+    """Its `layer_inputs` are what the graphs read."""
     forward: torch.cuda.CUDAGraph
     backward: torch.cuda.CUDAGraph
     hidden: torch.Tensor
+    """[1, tokens, features] in the base's dtype: written by `forward`."""
     gradient: torch.Tensor
-    kept: Any
+    """The same shape and dtype: the gradient of `hidden`, read by `backward`."""
+    slots: Any
+    """`BatchContext.slots` as it was captured: the graphs read it, and nothing else keeps it alive."""
 
 
-def possible(device: torch.device) -> bool:
-    """Whether steps can be recorded on a device."""
+def supported(device: torch.device) -> bool:
+    """Whether steps can be captured on a device."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in _GENERATIONS
 
 
-class Replays:
-    """The base's pass over batches of fixed shapes, in training.
-
-    run: the pass itself, over a batch that is shown. show: shows one. After a recording that failed there is no other.
-    """
+class CudaGraphs:
+    """The base's training pass, captured for batches of recurring shapes."""
 
     def __init__(
-        self, run: Pass, show: Callable[[Batch], None], board: Board, sites: Collection[Site], *, on: bool
+        self,
+        run: Pass,
+        show: Callable[[Batch], None],
+        context: BatchContext,
+        layers: Collection[AdaptedLinear],
+        *,
+        enabled: bool,
     ) -> None:
-        self._run, self._show, self._board, self._sites = run, show, board, sites
-        self._weights = sum(site.shape.inputs * site.shape.outputs for site in sites)
+        """run: the pass, over the batch that is shown. show: shows a batch. enabled: whether to capture at all."""
+        self._run, self._show, self._context, self._layers = run, show, context, layers
+        self._weights = sum(layer.shape.inputs * layer.shape.outputs for layer in layers)
         self._anchor = torch.zeros((), requires_grad=True)
-        self._shapes = Shapes()
-        self._left: dict[Any, int] = {}
-        """Of every shape that has run once, what its way forward left for the way back. The second batch is recorded:
-        that takes as long as two that are not."""
+        self._buckets = ShapeBuckets()
+        self._saved_bytes: dict[Any, int] = {}
+        """Bytes of saved activations of every shape that has run once. The second batch of a shape is captured, which
+        takes as long as two that are not."""
         self._refused: set[Any] = set()
-        self._recorded: dict[Any, _Recorded] = {}
+        self.captured: dict[Any, _Captured] = {}
+        """The graphs by shape, in the order of their last use."""
         self._pool: Any = None
         self._stream: Any = None
-        self._held = self._largest = 0
-        self._most = 0
-        """Tokens of the largest batch that has run by itself, which is what memory's peak so far comes from."""
-        self.on = on
+        self._held_bytes = self._largest = 0
+        self._largest_eager = 0
+        """Tokens of the largest batch that ran without a graph: the peak of memory so far comes from it."""
+        self.enabled = enabled
+        """False from a capture on that failed for another reason than memory."""
 
-    def shapes(self, tokens: int) -> Shapes | None:
-        """What batches of so many tokens are brought to, where that pays."""
-        return self._shapes if self.on and tokens * self._weights <= _PAYS else None
+    def buckets(self, tokens: int) -> ShapeBuckets | None:
+        """The shapes that a batch of `tokens` tokens is padded to; None where graphs would not make its step faster."""
+        return self._buckets if self.enabled and tokens * self._weights <= _PAYS else None
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """The last hidden states, [1, tokens, features], of a batch that is shown; a replay where there is one."""
-        if not self.on:
+        """The last hidden states, [1, tokens, features], of the batch that is shown; replayed if there is a graph."""
+        if not self.enabled:
             return self._run(batch)
-        key = self._key(batch) if batch.fixed else None
-        if key is not None and (key in self._recorded or (key in self._left and self._record(key, batch))):
-            self._recorded[key] = recorded = self._recorded.pop(key)  # the last one now
-            replayed: torch.Tensor = _Replay.apply(self._anchor, recorded, batch)
+        key = self._key(batch) if batch.bucketed else None
+        if key is not None and (key in self.captured or (key in self._saved_bytes and self._capture(key, batch))):
+            self.captured[key] = captured = self.captured.pop(key)  # moved to the end: the last used
+            replayed: torch.Tensor = Replay.apply(self._anchor, captured, batch)
             return replayed
-        self._make_way(batch.input_ids.numel())
+        self._free_for(batch.input_ids.numel())
         before = torch.cuda.memory_allocated()
         hidden = self._run(batch)
         if key is not None:
-            self._left[key] = torch.cuda.memory_allocated() - before
+            self._saved_bytes[key] = torch.cuda.memory_allocated() - before
         return hidden
 
-    def making_way(self, run: Callable[[], Given]) -> Given:
-        """What `run` gives; where memory gives out beside recordings, they go and it is run once more."""
+    def retry_without_graphs(self, run: Callable[[], Given]) -> Given:
+        """What `run` gives. Where memory gives out and there are graphs, they are dropped and it is run once more."""
         try:
             return run()
         except torch.OutOfMemoryError as error:
-            if not self._recorded:
+            if not self.captured:
                 raise
             traceback.clear_frames(error.__traceback__)
-        self.forget()
+        self.clear()
         return run()
 
     @property
-    def hold(self) -> bool:
-        """Whether recordings hold memory."""
-        return bool(self._recorded)
+    def holds_memory(self) -> bool:
+        """Whether graphs hold memory."""
+        return bool(self.captured)
 
-    def forget(self) -> None:
-        """Drops what is recorded: the adapters that it reads are about to lie elsewhere, or memory gave out."""
-        self._give_back()
+    def clear(self) -> None:
+        """Drops all graphs: the adapters that they read are about to get other addresses, or memory gave out."""
+        self._release()
         self._refused.clear()
-        self._left.clear()
-        self._most = 0
+        self._saved_bytes.clear()
+        self._largest_eager = 0
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Meanwhile nothing is recorded or replayed."""
-        on, self.on = self.on, False
+    def disabled(self) -> Iterator[None]:
+        """Within it nothing is captured or replayed."""
+        enabled, self.enabled = self.enabled, False
         try:
             yield
         finally:
-            self.on = on
+            self.enabled = enabled
 
-    def _give_back(self) -> None:
-        if self._recorded:
-            self._recorded.clear()
+    def _release(self) -> None:
+        if self.captured:
+            self.captured.clear()
             torch.cuda.empty_cache()
-        self._pool, self._held, self._largest = None, 0, 0
+        self._pool, self._held_bytes, self._largest = None, 0, 0
 
     def _key(self, batch: Batch) -> Any:
-        """All that the pass depends on but the values of tensors; None where it depends on more than shapes."""
+        """All that the pass depends on except the values of tensors; None where it depends on more than shapes."""
         slots = tuple(segment.slot for segment in batch.segments)
-        dropouts = {slot: self._board.dropouts[slot].share for slot in slots if slot in self._board.dropouts}
-        if not batch.even and next(iter(self._sites)).a.dtype != torch.bfloat16:
-            return None  # a product for each of these segments, and for no others
+        dropouts = {slot: self._context.dropouts[slot].share for slot in slots if slot in self._context.dropouts}
+        if not batch.uniform and next(iter(self._layers)).a.dtype != torch.bfloat16:
+            return None  # the form `each`: one product for each of these very segments
         return (
             slots,
-            tuple(tensor.shape for tensor in batch.read),
+            tuple(tensor.shape for tensor in batch.layer_inputs),
             batch.grid and batch.grid.rows,
             batch.width,
-            batch.span if dropouts else None,
+            batch.padded_len if dropouts else None,
             tuple(dropouts.items()),
-            tuple(tuple(bool(site.scales[slot]) for site in self._sites) for slot in dropouts),
-            tuple(any(site.scales[slot] for slot in slots) for site in self._sites),
+            tuple(tuple(bool(layer.scales[slot]) for layer in self._layers) for slot in dropouts),
+            tuple(any(layer.scales[slot] for slot in slots) for layer in self._layers),
         )
 
-    def _record(self, key: Any, batch: Batch) -> bool:
-        """Records the passes over a batch of this shape, and runs none. False where there is no room or no way."""
+    def _capture(self, key: Any, batch: Batch) -> bool:
+        """Captures the passes over a batch of this shape, without running them. False where it cannot be captured."""
         if key in self._refused:
             return False
         tokens = batch.input_ids.numel()
-        # What a larger one needs does not go into the blocks of smaller ones: it takes their place
+        # A larger graph does not fit into the blocks of smaller ones, so it replaces them
         larger = tokens > self._largest
-        if not self._room(self._left[key], given_back=self._held if larger else 0):
+        if not self._has_room(self._saved_bytes[key], given_back=self._held_bytes if larger else 0):
             self._refused.add(key)
             return False
         if larger:
-            self._give_back()
-        while len(self._recorded) >= _MOST:
-            self._left.pop(oldest := next(iter(self._recorded)))
-            del self._recorded[oldest]
+            self._release()
+        while len(self.captured) >= _MOST:
+            self._saved_bytes.pop(oldest := next(iter(self.captured)))
+            del self.captured[oldest]
         before, stream = torch.cuda.memory_reserved(), torch.cuda.current_stream()
         failure, no_room = "", False
         try:
-            self._recorded[key] = self._passes(batch.copy())
+            self.captured[key] = self._capture_passes(batch.copy())
         except RuntimeError as error:
             traceback.clear_frames(error.__traceback__)
             failure, no_room = str(error), isinstance(error, torch.OutOfMemoryError)
         finally:
-            torch.cuda.set_stream(stream)  # a recording that ends in an error does not come back to it
-            torch._C._cuda_clearCublasWorkspaces()  # 67 MB of each stream that a recording has had are kept otherwise
+            torch.cuda.set_stream(stream)  # a capture that fails does not restore it
+            torch._C._cuda_clearCublasWorkspaces()  # else 67 MB of each stream that was captured on stay
             self._show(batch)
         if failure:
-            self._mend()
+            self._recover()
             if no_room:
                 self._refused.add(key)
                 return False
-            self.on = False
-            logging.getLogger(__name__).warning("steps cannot be recorded as CUDA graphs: %s", failure)
+            self.enabled = False
+            logging.getLogger(__name__).warning("steps cannot be captured as CUDA graphs: %s", failure)
             return False
-        self._held += torch.cuda.memory_reserved() - before
+        self._held_bytes += torch.cuda.memory_reserved() - before
         self._largest = max(self._largest, tokens)
         return True
 
-    def _room(self, left: int, *, given_back: int) -> bool:
-        """Whether a recording fits beside what a step that is not recorded has needed so far."""
-        torch.cuda.empty_cache()  # torch does not do it in the middle of a recording
-        needed = max(0, _MORE * left - (self._held - given_back))  # recordings share what they hold
+    def _has_room(self, left: int, *, given_back: int) -> bool:
+        """Whether a graph fits beside what a step without one has needed so far. left: bytes of saved activations."""
+        torch.cuda.empty_cache()  # torch does not do it during a capture
+        needed = max(0, _MORE * left - (self._held_bytes - given_back))  # graphs share one pool
         needed += torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
         free, everything = torch.cuda.mem_get_info()
         return free + given_back >= needed + _SPARE * everything
 
-    def _make_way(self, tokens: int) -> None:
-        """Gives back what is recorded where a batch that is larger than all before has no room beside it."""
-        if tokens <= self._most:
+    def _free_for(self, tokens: int) -> None:
+        """Drops all graphs where a batch that is larger than all before would find no memory beside them."""
+        if tokens <= self._largest_eager:
             return
-        if self._recorded:
+        if self.captured:
             allocated, (free, _) = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()
-            needed = (torch.cuda.max_memory_allocated() - allocated) * tokens / self._most
-            if free + torch.cuda.memory_reserved() - self._held - allocated < needed:
-                self._give_back()
-        self._most = tokens
+            needed = (torch.cuda.max_memory_allocated() - allocated) * tokens / self._largest_eager
+            if free + torch.cuda.memory_reserved() - self._held_bytes - allocated < needed:
+                self._release()
+        self._largest_eager = tokens
 
-    def _passes(self, batch: Batch) -> _Recorded:
+    def _capture_passes(self, batch: Batch) -> _Captured:
         self._show(batch)
-        if self._pool is None:  # what one recording has let go the next one takes, from one pool and on one stream
+        if self._pool is None:  # one pool and one stream, so that graphs share memory
             self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
-        # Other threads copy and write meanwhile, which is no business of the recording
-        record = partial(torch.cuda.graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        # thread_local: other threads copy and write meanwhile, and are not captured
+        capture = partial(torch.cuda.graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
         forward, backward = self._graph(), torch.cuda.CUDAGraph()
-        # A weight that autocast has cast must not be taken for the next pass's
-        with record(forward), _without_cache():
+        # A weight that autocast has cast in this pass must not be reused in the next one
+        with capture(forward), _without_autocast_cache():
             hidden = self._run(batch)
         gradient = torch.zeros_like(hidden)
-        with record(backward), torch.autocast("cuda", enabled=False):
+        with capture(backward), torch.autocast("cuda", enabled=False):
             torch.autograd.backward(hidden, gradient)
-        return _Recorded(batch, forward, backward, hidden.detach(), gradient, self._board.slots)
+        return _Captured(batch, forward, backward, hidden.detach(), gradient, self._context.slots)
 
     def _graph(self) -> torch.cuda.CUDAGraph:
-        """One that may draw the masks of those who have dropout."""
+        """An empty graph, with the random generators of the slots that have dropout."""
         graph = torch.cuda.CUDAGraph()
-        for dropout in self._board.dropouts.values():
+        for dropout in self._context.dropouts.values():
             graph.register_generator_state(dropout.stream)
         return graph
 
-    def _mend(self) -> None:
-        """After a recording that ended in an error, which leaves torch's allocator in its pool, the pool without an
-        owner that would give it back, and generators waiting for a replay."""
+    def _recover(self) -> None:
+        """Cleans up after a capture that failed: torch's allocator still allocates from its pool, nothing owns the pool
+        that would free it, and generators wait for a replay."""
         device = torch.cuda.current_device()
         with suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(device, self._pool)
             torch._C._cuda_releasePool(device, self._pool)
-        self.forget()
+        self.clear()
         with suppress(RuntimeError), torch.cuda.graph(self._graph()):
             torch.zeros(1, device="cuda")
 
 
 @contextmanager
-def _without_cache() -> Iterator[None]:
+def _without_autocast_cache() -> Iterator[None]:
     cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
@@ -267,19 +278,21 @@ def _without_cache() -> Iterator[None]:
         torch.set_autocast_cache_enabled(cached)
 
 
-class _Replay(torch.autograd.Function):
-    """One replay forward, and one on the way back."""
+class Replay(torch.autograd.Function):
+    """Replays the forward graph, and in its backward the backward graph."""
 
     @staticmethod
-    def forward(ctx: Any, _anchor: torch.Tensor, recorded: _Recorded, batch: Batch) -> torch.Tensor:
-        for own, new in zip(recorded.batch.read, batch.read, strict=True):
+    def forward(ctx: Any, _anchor: torch.Tensor, captured: _Captured, batch: Batch) -> torch.Tensor:
+        """_anchor: [], so that the result requires a gradient. Gives [1, tokens, features]."""
+        for own, new in zip(captured.batch.layer_inputs, batch.layer_inputs, strict=True):
             own.copy_(new, non_blocking=True)
-        recorded.forward.replay()
-        ctx.recorded = recorded
-        return recorded.hidden.detach()
+        captured.forward.replay()
+        ctx.captured = captured
+        return captured.hidden.detach()
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, None, None]:  # type: ignore[override]
-        ctx.recorded.gradient.copy_(grad)
-        ctx.recorded.backward.replay()
+        """grad: [1, tokens, features]. Adds to the stack's gradients; the tokens themselves have none."""
+        ctx.captured.gradient.copy_(grad)
+        ctx.captured.backward.replay()
         return None, None, None

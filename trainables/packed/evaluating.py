@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy
 import torch
 
-from trainables.packed.batches import Part
-from trainables.packed.rows import Rows
+from trainables import runtime
+from trainables.packed.batches import SlotRows, collate
+from trainables.packed.chunking import Chunking, Chunks
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.rows import FlatRows
+from tuner.contract import Fault, Reason
 
-TOKENS = {"cpu": 4096, "cuda": 65536}
-"""Tokens of a forward pass: on a CPU what its cache holds is fastest, a GPU wants to be filled."""
+_TOKENS = {"cpu": 4096, "cuda": 65536}
+"""Tokens of a forward pass: on a CPU, passes that fit into its cache are fastest; a GPU wants large ones."""
 
 
-def evaluate(
-    slots: Sequence[int], rows: Rows, batch_size: int, sums: Callable[[Sequence[Part]], torch.Tensor]
-) -> list[float | None]:
-    """Each slot's eval_loss as SFTTrainer defines it: batches in file order, the mean of their means, by rows.
+class Evaluator:
+    """Measures slots on the validation rows."""
 
-    sums: the negative log-likelihood of every part, summed over its targets. None where there are no rows.
-    """
-    if not len(rows):
-        return [None] * len(slots)
-    batches = [numpy.arange(begin, min(begin + batch_size, len(rows))) for begin in range(0, len(rows), batch_size)]
-    weights = torch.tensor([len(batch) / len(rows) for batch in batches], dtype=torch.float64)
-    targets = torch.tensor([max(1, rows.targets(batch)) for batch in batches], dtype=torch.float64)
-    found = sums([(slot, batch) for batch in batches for slot in slots])
-    means = found.double().cpu().view(len(batches), len(slots)).t() / targets
-    return [float(value) for value in means @ weights]
+    def __init__(self, packed: PackedModel, rows: FlatRows, batch_size: int, padding: int) -> None:
+        """batch_size: rows of a validation batch. padding: the token that batches are padded with."""
+        self._packed, self._rows, self._batch_size, self._padding = packed, rows, batch_size, padding
+        self.chunking = Chunking(_TOKENS.get(packed.device.type, 4096))
+
+    def losses(self, slots: Sequence[int]) -> list[float | None]:
+        """Each slot's eval_loss as SFTTrainer defines it: batches in file order, the mean of their means, by rows.
+
+        None where there are no rows. Raises Fault where a single row does not fit into memory.
+        """
+        total, size = len(self._rows), self._batch_size
+        if not total:
+            return [None] * len(slots)
+        batches = [numpy.arange(begin, min(begin + size, total)) for begin in range(0, total, size)]
+        weights = torch.tensor([len(batch) / total for batch in batches], dtype=torch.float64)
+        targets = torch.tensor([max(1, self._rows.targets(batch)) for batch in batches], dtype=torch.float64)
+        found = self._sums([(slot, batch) for batch in batches for slot in slots])
+        means = found.double().cpu().view(len(batches), len(slots)).t() / targets
+        return [float(value) for value in means @ weights]
+
+    def effect(self, slot: int) -> float:
+        """The summed loss of one validation batch with the slot's adapter minus without it."""
+        part = slot, numpy.arange(min(len(self._rows), self._batch_size))
+        with_adapter = self._sums([part]).item()
+        layers = self._packed.layers
+        scales = {name: layer.scales[slot] for name, layer in layers.items()}
+        for layer in layers.values():
+            layer.rescale(slot, 0.0)
+        without = self._sums([part]).item()
+        for name, layer in layers.items():
+            layer.rescale(slot, scales[name])
+        return with_adapter - without
+
+    def _sums(self, parts: Sequence[SlotRows]) -> torch.Tensor:
+        """[parts] float32: the negative log-likelihood of each part, summed over its targets."""
+        sums = torch.zeros(len(parts), device=self._packed.device)
+
+        def one(chunks: Chunks) -> None:
+            batch = collate(
+                [(chunk.slot, chunk.rows) for chunk in chunks], self._rows, self._padding, self._packed.device
+            )
+            places = torch.tensor([chunk.part for chunk in chunks], device=self._packed.device)
+            sums.index_add_(0, places, self._packed.measure(batch))
+
+        while short := self.chunking.run(parts, self._rows, one):
+            self._packed.graphs.clear()
+            if not self.chunking.shrink(short, self._rows):
+                length = self._rows.tokens(short[0].rows)
+                raise Fault(Reason.OUT_OF_MEMORY, f"at an evaluation: out of memory at a single row of {length} tokens",
+                            "lower data.max_length", runtime.device_name())  # fmt: skip
+            sums.zero_()
+        return sums

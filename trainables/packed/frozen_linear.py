@@ -1,4 +1,4 @@
-"""The frozen linear layers of a base: their shapes, and the gradient of their inputs."""
+"""A frozen linear layer of the base: its shape, and the gradient of its inputs."""
 
 from __future__ import annotations
 
@@ -10,42 +10,45 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from trainables.packed.stack import Shape
+from trainables.packed.stack import LinearShape
 from tuner.contract import Reason, Unpackable
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A layer whose weights have no gradient. backward: gradient of [tokens, outputs] to that of [tokens, inputs]."""
+class FrozenLinear:
+    """A linear layer whose weights have no gradient."""
 
-    shape: Shape
-    backward: Callable[[torch.Tensor], torch.Tensor]
+    shape: LinearShape
+    input_grad: Callable[[torch.Tensor], torch.Tensor]
+    """From the gradient of its outputs [tokens, out] to that of its inputs [tokens, in]; for a 4-bit layer in the
+    layer's compute dtype, else in the gradient's."""
 
 
-def freeze(name: str, module: Any) -> Frozen:
-    """The layer's part in a backward pass, for the kinds of linear layers a base is loaded with."""
-    if isinstance(module, Conv1D):  # transformers' own: a linear layer with its weight the other way round
+def frozen_linear(name: str, module: Any) -> FrozenLinear:
+    """The frozen form of a linear layer of a kind that a base is loaded with. Raises Unpackable for any other."""
+    if isinstance(module, Conv1D):  # transformers' own: a linear layer with its weight transposed
         inputs, outputs = module.weight.shape
-        return Frozen(Shape(inputs, outputs), partial(_back_conv1d, module))
+        return FrozenLinear(LinearShape(inputs, outputs), partial(_input_grad_conv1d, module))
     if isinstance(module, torch.nn.Linear):
+        shape = LinearShape(module.in_features, module.out_features)
         if getattr(module.weight, "quant_state", None) is not None:
-            return Frozen(Shape(module.in_features, module.out_features), partial(_back_4bit, module))
-        if module.weight.is_floating_point():  # whether it is no more than that the probe finds out
-            return Frozen(Shape(module.in_features, module.out_features), partial(_back_linear, module))
+            return FrozenLinear(shape, partial(_input_grad_4bit, module))
+        if module.weight.is_floating_point():  # the probe finds out whether it does more than a linear layer
+            return FrozenLinear(shape, partial(_input_grad_linear, module))
     raise Unpackable(Reason.CONFIG, f"{name} is a {type(module).__name__}: no trials can be packed on it",
                      "set resources.trials_per_gpu to 1")  # fmt: skip
 
 
-def _back_linear(module: Any, grad: torch.Tensor) -> torch.Tensor:
+def _input_grad_linear(module: Any, grad: torch.Tensor) -> torch.Tensor:
     return grad @ module.weight.to(grad.dtype)
 
 
-def _back_conv1d(module: Any, grad: torch.Tensor) -> torch.Tensor:
+def _input_grad_conv1d(module: Any, grad: torch.Tensor) -> torch.Tensor:
     return grad @ module.weight.t().to(grad.dtype)
 
 
-def _back_4bit(module: Any, grad: torch.Tensor) -> torch.Tensor:
-    """As bitsandbytes has it: the weights are unpacked once more, and in the precision that the layer computes in."""
+def _input_grad_4bit(module: Any, grad: torch.Tensor) -> torch.Tensor:
+    """As bitsandbytes does it: the weights dequantized again, in the dtype that the layer computes in."""
     from bitsandbytes.functional import dequantize_4bit
 
     weight = module.weight

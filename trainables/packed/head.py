@@ -1,4 +1,4 @@
-"""The loss of a batch from the base's last hidden states, by the head that SFTTrainer uses."""
+"""The loss of a batch from the last hidden states, by the head that SFTTrainer uses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from trainables.packed.batches import Batch
 class Head:
     """TRL's fused output layer over the positions that have a target, and over no others.
 
-    It knows every base's scaling and capping of logits. On a CPU it scores padding and prompts too, two of three
-    positions of a short completion; so it is given the positions that count, as a model whose backbone is done.
+    It applies every base's scaling and capping of logits. On a CPU it would score padding and prompts too, two of three
+    positions of a short completion; so it gets the positions with a target only. To TRL this class is a model, whose
+    backbone returns hidden states that were computed before.
     """
 
     def __init__(self, model: Any) -> None:
@@ -24,20 +25,23 @@ class Head:
         add_fused_lm_head(self, outputs=("log_probs",))
 
     def forward(self, *_: Any, **__: Any) -> Any:
-        """Replaced by the fused one, which is the only one asked."""
+        """Replaced by TRL's fused forward in the constructor."""
         raise NotImplementedError
 
     def base_model(self, hidden: torch.Tensor, **_: Any) -> Any:
-        """The backbone, which has run before."""
+        """Gives back `hidden` [1, targets, features]: the backbone has run before."""
         return SimpleNamespace(last_hidden_state=hidden)
 
     def get_output_embeddings(self) -> Any:
-        """The base's own."""
+        """The base's output layer."""
         return self._model.get_output_embeddings()
 
     def losses(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The negative log-likelihood of each part, summed over its targets; `hidden` is [1, tokens, features]."""
-        chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.positions)
-        scored = self.forward(chosen.unsqueeze(0), shift_labels=batch.targets.unsqueeze(0), fused_lm_head=True)
+        """[parts] float32: the negative log-likelihood of each part, summed over its targets.
+
+        hidden: [1, tokens, features], the base's last hidden states.
+        """
+        chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.target_positions)
+        scored = self.forward(chosen.unsqueeze(0), shift_labels=batch.target_ids.unsqueeze(0), fused_lm_head=True)
         # Part by part, so that a sum that is not finite stays alone. unsafe: the counts are ours, and need no check
-        return torch.segment_reduce(-scored.log_probs[0].float(), "sum", lengths=batch.counts, unsafe=True)
+        return torch.segment_reduce(-scored.log_probs[0].float(), "sum", lengths=batch.target_counts, unsafe=True)

@@ -1,4 +1,4 @@
-"""What the adapted layers of the base look at during a pass: the batch's segments, each slot's adapter and dropout."""
+"""What the adapted layers of the base read during a pass: the batch's segments, each slot's adapter and dropout."""
 
 from __future__ import annotations
 
@@ -9,81 +9,93 @@ from typing import Any
 import torch
 
 from trainables.packed.batches import Batch, Segment
-from trainables.packed.frozen_linear import Frozen
-from trainables.packed.stack import Shape
+from trainables.packed.frozen_linear import FrozenLinear
+from trainables.packed.stack import LinearShape
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """A slot's dropout: its own stream of random numbers, so that none of it is shared with its neighbours.
+    """A slot's dropout, with random numbers of its own, so that neighbours do not change what it draws from.
 
-    Where steps are recorded, how many of them are drawn follows from the batch's shape, and so from the neighbours'
-    rows: which masks a trial draws then depends on them, what they are drawn from does not.
+    Where steps are captured, the number of draws follows from the batch's shape, and so from the neighbours' rows:
+    which masks a trial draws then depends on them, the generator does not.
     """
 
     share: float
+    """Probability that an input is dropped."""
     stream: torch.Generator
 
     def draw(self, mask: torch.Tensor) -> torch.Tensor:
-        """Fills a mask with factors, and returns it."""
+        """Fills `mask`, of any shape and floating dtype, with 0 and 1 / (1 - share) in place, and returns it."""
         keep = 1.0 - self.share
         return mask.bernoulli_(keep, generator=self.stream).div_(keep)
 
 
 @dataclass
-class Board:
-    """What every site looks at during a forward pass and its backward; `show` sets it before."""
+class BatchContext:
+    """The batch that is passing through the base, for every adapted layer's forward and backward.
+
+    `show` sets it before the pass; while `segments` is empty, layers compute what the base alone computes.
+    """
 
     segments: tuple[Segment, ...] = ()
-    even: bool = False
-    fixed: bool = False
-    span: int = 0
-    spots: torch.Tensor | None = None
-    """As `Batch` has them."""
+    uniform: bool = False
+    """As in `Batch`, and so the next three."""
+    bucketed: bool = False
+    padded_len: int = 0
+    scatter_index: torch.Tensor | None = None
+    """[tokens] int64, or None."""
+    segment_ends: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    """[segments] int32."""
     tokens: int = 0
+    """Of the batch, padding included."""
     training: bool = False
     slots: Any = None
-    """The segments' slots: a slice where they are neighbours, which copies nothing, or else a tensor."""
-    ends: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    """The segments' slots: a slice where they are consecutive, which copies nothing, or else [segments] int64."""
     dropouts: dict[int, Dropout] = field(default_factory=dict)
+    """By slot, of those that have dropout."""
     _kept: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def show(self, batch: Batch, *, training: bool) -> None:
-        """The batch whose rows come through next."""
+        """Sets the batch of the next pass."""
         self.segments, self.tokens, self.training = batch.segments, batch.input_ids.numel(), training
-        self.even, self.fixed, self.span, self.spots = batch.even, batch.fixed, batch.span, batch.spots
-        self.ends = batch.ends
+        self.uniform, self.bucketed = batch.uniform, batch.bucketed
+        self.padded_len, self.scatter_index = batch.padded_len, batch.scatter_index
+        self.segment_ends = batch.segment_ends
         numbers = [segment.slot for segment in batch.segments]
-        neighbours = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        consecutive = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         self.slots = (
             slice(numbers[0], numbers[-1] + 1)
-            if neighbours
+            if consecutive
             else torch.tensor(numbers).to(batch.input_ids.device, non_blocking=True)
         )
         self._kept.clear()
 
-    def mask(self, site: Site, like: torch.Tensor) -> torch.Tensor | None:
-        """The factors of a layer's inputs [tokens, features]; None where no segment has dropout there.
+    def mask(self, layer: AdaptedLinear, inputs: torch.Tensor) -> torch.Tensor | None:
+        """The factors of a layer's `inputs` [tokens, in], of the same shape and dtype; None where no slot has dropout.
 
-        Drawn for adapted modules alone, as a solo run does.
+        Drawn for modules with an adapter alone, as a solo run does.
         """
         if not self.training or not self.dropouts:
             return None
         dropouts = {at: self.dropouts[segment.slot] for at, segment in enumerate(self.segments)
-                    if segment.slot in self.dropouts and site.scales[segment.slot]}  # fmt: skip
+                    if segment.slot in self.dropouts and layer.scales[segment.slot]}  # fmt: skip
         if not dropouts:
             return None
-        if not like.is_cuda:
-            return self._as_alone(dropouts, like)
-        return self._by_spans(dropouts, like) if self.fixed else self._by_segments(dropouts, like)
+        if not inputs.is_cuda:
+            return self.mask_of_solo_runs(dropouts, inputs)
+        return self.mask_of_bucket(dropouts, inputs) if self.bucketed else self.mask_of_segments(dropouts, inputs)
 
-    def _as_alone(self, dropouts: Mapping[int, Dropout], like: torch.Tensor) -> torch.Tensor:
-        """What a solo run draws on a CPU: for rows padded to the longest of them; what pads them is left out."""
-        mask = torch.ones_like(like)
+    def mask_of_solo_runs(self, dropouts: Mapping[int, Dropout], inputs: torch.Tensor) -> torch.Tensor:
+        """The mask that solo runs draw on a CPU: for rows padded to the longest of them, the padding then left out.
+
+        dropouts: by index of the segment. inputs: [tokens, in], as is what is returned.
+        """
+        mask = torch.ones_like(inputs)
         for at, dropout in dropouts.items():
             segment = self.segments[at]
             rows, width, tokens = len(segment.lengths), max(segment.lengths), sum(segment.lengths)
-            drawn = dropout.draw(like.new_empty(rows * width, like.shape[1]))
+            drawn = dropout.draw(inputs.new_empty(rows * width, inputs.shape[1]))
             if tokens < len(drawn):
                 if segment.slot not in self._kept:
                     lengths = torch.tensor(segment.lengths).unsqueeze(1)
@@ -92,39 +104,51 @@ class Board:
             mask[segment.begin : segment.begin + tokens] = drawn
         return mask
 
-    def _by_segments(self, dropouts: Mapping[int, Dropout], like: torch.Tensor) -> torch.Tensor:
-        """As many as there are tokens: a solo run's kernels on a GPU draw other numbers anyway."""
-        mask = torch.ones_like(like)
+    def mask_of_segments(self, dropouts: Mapping[int, Dropout], inputs: torch.Tensor) -> torch.Tensor:
+        """A mask with as many draws as segments have tokens: a solo run's kernels on a GPU draw other numbers anyway.
+
+        dropouts: by index of the segment. inputs: [tokens, in], as is what is returned.
+        """
+        mask = torch.ones_like(inputs)
         for at, dropout in dropouts.items():
             segment = self.segments[at]
             dropout.draw(mask[segment.begin : segment.begin + sum(segment.lengths)])
         return mask
 
-    def _by_spans(self, dropouts: Mapping[int, Dropout], like: torch.Tensor) -> torch.Tensor:
-        """As many for each segment, whatever it has: the number of draws and their places are those of the shape."""
-        mask = like.new_ones(len(self.segments), self.span, like.shape[1])
+    def mask_of_bucket(self, dropouts: Mapping[int, Dropout], inputs: torch.Tensor) -> torch.Tensor:
+        """A mask with `padded_len` draws for each segment: their number and places depend on the batch's shape alone.
+
+        dropouts: by index of the segment. inputs: [tokens, in], as is what is returned.
+        """
+        mask = inputs.new_ones(len(self.segments), self.padded_len, inputs.shape[1])
         for at, dropout in dropouts.items():
             dropout.draw(mask[at])
-        mask = mask.view(-1, like.shape[1])
-        return mask if self.spots is None else mask.index_select(0, self.spots)
+        mask = mask.view(-1, inputs.shape[1])
+        return mask if self.scatter_index is None else mask.index_select(0, self.scatter_index)
 
 
-class Site:
-    """One linear layer: the slots' A and B on it, and their scales; scale 0 where a trial leaves it out."""
+class AdaptedLinear:
+    """One linear layer of the base, with its views of the stack: A, B and a scale for each slot."""
 
-    def __init__(self, name: str, frozen: Frozen, board: Board) -> None:
-        self.name, self.frozen, self.board = name, frozen, board
-        self.shape: Shape = frozen.shape
+    def __init__(self, name: str, frozen: FrozenLinear, context: BatchContext) -> None:
+        self.name, self.frozen, self.context = name, frozen, context
+        self.shape: LinearShape = frozen.shape
         self.base: Callable[..., torch.Tensor] = lambda x: x
+        """The base's own forward: [1, tokens, in] to [1, tokens, out]."""
         self.scales: list[float] = []
+        """The factor of each slot's adapter; 0 where its trial leaves this layer out."""
         self.ranks: list[int] = []
+        """The rank of each slot's adapter, padding excluded."""
         self.scale = torch.empty(0)
+        """[slots, 1, 1] in the compute dtype: `scales` on the device."""
         self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)
+        """a: [slots, rank, in] and b: [slots, out, rank], in the compute dtype; grad_a and grad_b: the same shapes in
+        the adapters' dtype. Views of the stack, ranks padded."""
         # Makes the output require a gradient where the input does not: in the first layer
         self.anchor = torch.zeros((), requires_grad=True)
 
-    def make_room(self, slots: int) -> None:
-        """So many slots, all of them empty."""
+    def allocate(self, slots: int) -> None:
+        """Makes `slots` slots, all of them empty."""
         self.scales, self.ranks = [0.0] * slots, [0] * slots
         self.scale = torch.zeros(slots, 1, 1)
         self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)  # or the stack before would stay

@@ -1,10 +1,10 @@
-"""A linear layer of the base with the adapters of several slots on it, in one call.
+"""A linear layer of the base with the adapters of several slots on it, as one autograd function.
 
 The tokens of a slot are consecutive, so a batch is a list of segments:
-`result[segment] = base(x[segment]) + scale * (x A^T) B^T`. One autograd function does the base's product too: it adds
-the adapters' into what the base has computed, forward and backward, instead of making a second tensor of that size and
-a third one for the sum. The gradients of A and B go straight into the stack's buffers: what autograd would do with a
-slice of a stacked parameter is write a whole stack of zeros for each slot.
+`result[segment] = base(x[segment]) + scale * (x A^T) B^T`. The function computes the base's product too: it adds the
+adapters' products to the base's result in place, forward and backward, instead of allocating a second tensor of that
+size and a third one for the sum. The gradients of A and B go straight into the stack's buffers: for a slice of a
+stacked parameter, autograd would write zeros over a whole stack for each slot.
 
 Three forms with the same result, chosen by `form`:
 
@@ -20,169 +20,194 @@ from typing import Any
 
 import torch
 
-from trainables.packed.layer_context import Board, Site
+from trainables.packed.layer_context import AdaptedLinear, BatchContext
 
 Hidden = list[torch.Tensor]
-"""What a form keeps of its forward pass: scale * x A^T, or x A^T by segments."""
+"""What a form saves for its backward: x A^T of each segment [tokens, rank] (each), scale * x A^T of all segments
+[segments, tokens, padded rank] (batched), or x A^T [tokens, padded rank] (grouped); in the compute dtype."""
 
 
-class Delta(torch.autograd.Function):
-    """The layer with all adapters; accumulates their gradients in place."""
+class MultiLoRALinear(torch.autograd.Function):
+    """The layer with all adapters; its backward adds their gradients to the stack's, in place."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor, site: Site) -> torch.Tensor:
-        board = site.board
-        result = site.base(x)
-        inputs = x.reshape(-1, site.shape.inputs).to(site.a.dtype)
-        mask = board.mask(site, inputs)
-        add, _ = _FORMS[form(board, inputs)]
-        hidden = add(result.view(-1, site.shape.outputs), _dropped(inputs, mask), site)
+    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor, layer: AdaptedLinear) -> torch.Tensor:
+        """x: [1, tokens, in], of any floating dtype. anchor: [], so that the result requires a gradient. Gives
+        [1, tokens, out] in the base's dtype."""
+        context = layer.context
+        result = layer.base(x)
+        inputs = x.reshape(-1, layer.shape.inputs).to(layer.a.dtype)
+        mask = context.mask(layer, inputs)
+        add, _ = _FORMS[form(context, inputs)]
+        hidden = add(result.view(-1, layer.shape.outputs), _dropped(inputs, mask), layer)
         # Unmasked, since layers share their inputs: masked copies of them would take as much memory as the masks
         ctx.save_for_backward(inputs, mask, *hidden)
-        ctx.site, ctx.like = site, (x.shape, x.dtype)
+        ctx.layer, ctx.like = layer, (x.shape, x.dtype)
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        site, (shape, dtype) = ctx.site, ctx.like
+        """grad: [1, tokens, out] in the result's dtype. Gives the gradient of x, in x's shape and dtype."""
+        layer, (shape, dtype) = ctx.layer, ctx.like
         plain, mask, *hidden = ctx.saved_tensors
         inputs = _dropped(plain, mask)
-        flat = grad.reshape(-1, site.shape.outputs)
+        flat = grad.reshape(-1, layer.shape.outputs)
         own = flat.to(inputs.dtype)
-        _, back = _FORMS[form(site.board, inputs)]
+        _, back = _FORMS[form(layer.context, inputs)]
         if not ctx.needs_input_grad[0]:
-            back(own, inputs, hidden, site, None)
+            back(own, inputs, hidden, layer, None)
             return None, None, None
-        into = site.frozen.backward(flat).to(dtype)
-        if mask is None and into.dtype == inputs.dtype:
-            back(own, inputs, hidden, site, into)
+        grad_x = layer.frozen.input_grad(flat).to(dtype)
+        if mask is None and grad_x.dtype == inputs.dtype:
+            back(own, inputs, hidden, layer, grad_x)
         else:
             more = torch.zeros_like(inputs)
-            back(own, inputs, hidden, site, more)
-            into += more if mask is None else more.mul_(mask)
-        return into.view(shape), None, None
+            back(own, inputs, hidden, layer, more)
+            grad_x += more if mask is None else more.mul_(mask)
+        return grad_x.view(shape), None, None
 
 
 def _dropped(inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """inputs, mask: [tokens, in]."""
     return inputs if mask is None else inputs * mask
 
 
-def form(board: Board, like: torch.Tensor) -> str:
-    """Which form a batch takes. On a CPU the true ranks count, on a GPU the launches."""
-    if not like.is_cuda:
+def form(context: BatchContext, inputs: torch.Tensor) -> str:
+    """The form for a batch: on a CPU the true ranks matter, on a GPU the number of kernel launches.
+
+    inputs: [tokens, in] in the compute dtype.
+    """
+    if not inputs.is_cuda:
         return "each"
-    if board.even:
+    if context.uniform:
         return "batched"
-    return "grouped" if like.dtype == torch.bfloat16 else "each"
+    return "grouped" if inputs.dtype == torch.bfloat16 else "each"
 
 
-def _add_each(out: torch.Tensor, inputs: torch.Tensor, site: Site) -> Hidden:
+def _forward_each(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
+    """Adds the adapters' products to `out` [tokens, out]; inputs: [tokens, in]. The other two forms likewise."""
     hidden = []
-    for segment in site.board.segments:
-        slot, scale = segment.slot, site.scales[segment.slot]
+    for segment in layer.context.segments:
+        slot, scale = segment.slot, layer.scales[segment.slot]
         if not scale:
             continue
-        rank = site.ranks[slot]
+        rank = layer.ranks[slot]
         own = inputs[segment.begin : segment.end]
-        h = own @ site.a[slot, :rank].t()
-        _accumulate(out[segment.begin : segment.end], h, site.b[slot, :, :rank].t(), scale)
+        h = own @ layer.a[slot, :rank].t()
+        _accumulate(out[segment.begin : segment.end], h, layer.b[slot, :, :rank].t(), scale)
         hidden.append(h)
     return hidden
 
 
-def _back_each(grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, site: Site, into: torch.Tensor | None) -> None:
+def _backward_each(
+    grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
+) -> None:
+    """Adds to the gradients of A and B, and to `grad_x` [tokens, in] where it is asked for.
+
+    grad: [tokens, out]; inputs: [tokens, in] after dropout. The other two forms likewise.
+    """
     kept = iter(hidden)
-    for segment in site.board.segments:
-        slot, scale = segment.slot, site.scales[segment.slot]
+    for segment in layer.context.segments:
+        slot, scale = segment.slot, layer.scales[segment.slot]
         if not scale:
             continue
-        rank, tokens, h = site.ranks[slot], slice(segment.begin, segment.end), next(kept)
+        rank, tokens, h = layer.ranks[slot], slice(segment.begin, segment.end), next(kept)
         own = grad[tokens]
-        grad_h = (own @ site.b[slot, :, :rank]).mul_(scale)
-        _accumulate(site.grad_b[slot, :, :rank], own.t(), h, scale)
-        _accumulate(site.grad_a[slot, :rank], grad_h.t(), inputs[tokens], 1.0)
-        if into is not None:
-            into[tokens].addmm_(grad_h, site.a[slot, :rank])
+        grad_h = (own @ layer.b[slot, :, :rank]).mul_(scale)
+        _accumulate(layer.grad_b[slot, :, :rank], own.t(), h, scale)
+        _accumulate(layer.grad_a[slot, :rank], grad_h.t(), inputs[tokens], 1.0)
+        if grad_x is not None:
+            grad_x[tokens].addmm_(grad_h, layer.a[slot, :rank])
 
 
 def _accumulate(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> None:
-    """`total += scale * left @ right`, rounded as PEFT rounds where the precisions differ."""
+    """`total += scale * left @ right`, rounded as PEFT rounds where the dtypes differ.
+
+    total: [m, n]; left: [m, k]; right: [k, n].
+    """
     if total.dtype == left.dtype:
         total.addmm_(left, right, alpha=scale)
     else:
         total.add_((left @ right).mul_(scale))
 
 
-def _add_batched(out: torch.Tensor, inputs: torch.Tensor, site: Site) -> Hidden:
-    board = site.board
-    h = torch.bmm(_apart(inputs, board), site.a[board.slots].transpose(1, 2)).mul_(site.scale[board.slots])
-    _accumulate_batch(_apart(out, board), h, site.b[board.slots].transpose(1, 2))
+def _forward_batched(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
+    context = layer.context
+    h = torch.bmm(_by_segment(inputs, context), layer.a[context.slots].transpose(1, 2)).mul_(layer.scale[context.slots])
+    _accumulate_batch(_by_segment(out, context), h, layer.b[context.slots].transpose(1, 2))
     return [h]
 
 
-def _back_batched(
-    grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, site: Site, into: torch.Tensor | None
+def _backward_batched(
+    grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
 ) -> None:
-    board = site.board
-    own = _apart(grad, board)
-    grad_h = torch.bmm(own, site.b[board.slots]).mul_(site.scale[board.slots])
-    _accumulate_slots(site.grad_b, own.transpose(1, 2), hidden[0], board)
-    _accumulate_slots(site.grad_a, grad_h.transpose(1, 2), _apart(inputs, board), board)
-    if into is not None:
-        _apart(into, board).baddbmm_(grad_h, site.a[board.slots])
+    context = layer.context
+    own = _by_segment(grad, context)
+    grad_h = torch.bmm(own, layer.b[context.slots]).mul_(layer.scale[context.slots])
+    _accumulate_slots(layer.grad_b, own.transpose(1, 2), hidden[0], context)
+    _accumulate_slots(layer.grad_a, grad_h.transpose(1, 2), _by_segment(inputs, context), context)
+    if grad_x is not None:
+        _by_segment(grad_x, context).baddbmm_(grad_h, layer.a[context.slots])
 
 
 def _accumulate_batch(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """`total += left @ right`; total: [segments, m, n]; left: [segments, m, k]; right: [segments, k, n]."""
     if total.dtype == left.dtype:
         total.baddbmm_(left, right)
     else:
         total.add_(torch.bmm(left, right))
 
 
-def _accumulate_slots(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, board: Board) -> None:
-    """`total[slots] += left @ right`. Not so written: with a list of slots that would read and write all once more."""
-    if isinstance(board.slots, slice):
-        _accumulate_batch(total[board.slots], left, right)
+def _accumulate_slots(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, context: BatchContext) -> None:
+    """`total[slots] += left @ right`, without reading and writing `total[slots]` once more where slots are a list.
+
+    total: [slots, m, n]; left: [segments, m, k]; right: [segments, k, n].
+    """
+    if isinstance(context.slots, slice):
+        _accumulate_batch(total[context.slots], left, right)
     else:
-        total.index_add_(0, board.slots, torch.bmm(left, right).to(total.dtype))
+        total.index_add_(0, context.slots, torch.bmm(left, right).to(total.dtype))
 
 
-def _add_grouped(out: torch.Tensor, inputs: torch.Tensor, site: Site) -> Hidden:
-    board, ends = site.board, site.board.ends
-    h = _grouped(inputs, site.a[board.slots].transpose(1, 2), ends)
-    scaled = site.b[board.slots] * site.scale[board.slots]
+def _forward_grouped(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
+    context, ends = layer.context, layer.context.segment_ends
+    h = _grouped(inputs, layer.a[context.slots].transpose(1, 2), ends)
+    scaled = layer.b[context.slots] * layer.scale[context.slots]
     out.add_(_grouped(h, scaled.transpose(1, 2), ends))
     return [h]
 
 
-def _back_grouped(
-    grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, site: Site, into: torch.Tensor | None
+def _backward_grouped(
+    grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
 ) -> None:
-    board, ends = site.board, site.board.ends
-    scale = site.scale[board.slots]
-    grad_h = _grouped(grad, site.b[board.slots] * scale, ends)
+    context, ends = layer.context, layer.context.segment_ends
+    scale = layer.scale[context.slots]
+    grad_h = _grouped(grad, layer.b[context.slots] * scale, ends)
     for total, more in (
-        (site.grad_b, _grouped(grad.t(), hidden[0], ends).mul_(scale)),
-        (site.grad_a, _grouped(grad_h.t(), inputs, ends)),
+        (layer.grad_b, _grouped(grad.t(), hidden[0], ends).mul_(scale)),
+        (layer.grad_a, _grouped(grad_h.t(), inputs, ends)),
     ):
-        if isinstance(board.slots, slice):
-            total[board.slots].add_(more)
+        if isinstance(context.slots, slice):
+            total[context.slots].add_(more)
         else:
-            total.index_add_(0, board.slots, more.to(total.dtype))
-    if into is not None:
-        into.add_(_grouped(grad_h, site.a[board.slots], ends))
+            total.index_add_(0, context.slots, more.to(total.dtype))
+    if grad_x is not None:
+        grad_x.add_(_grouped(grad_h, layer.a[context.slots], ends))
 
 
 def _grouped(left: torch.Tensor, right: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """One product a segment: left [tokens, k] and right [segments, k, n] give [tokens, n]; left [m, tokens] and right
+    [tokens, n] give [segments, m, n]. bf16. ends: [segments] int32."""
     return torch.nn.functional.grouped_mm(left, right, offs=ends)
 
 
-def _apart(x: torch.Tensor, board: Board) -> torch.Tensor:
-    return x.view(len(board.segments), -1, x.shape[-1])
+def _by_segment(x: torch.Tensor, context: BatchContext) -> torch.Tensor:
+    """[tokens, features] as [segments, tokens, features]."""
+    return x.view(len(context.segments), -1, x.shape[-1])
 
 
 _FORMS: dict[str, tuple[Callable[..., Hidden], Callable[..., None]]] = {
-    "each": (_add_each, _back_each),
-    "batched": (_add_batched, _back_batched),
-    "grouped": (_add_grouped, _back_grouped),
+    "each": (_forward_each, _backward_each),
+    "batched": (_forward_batched, _backward_batched),
+    "grouped": (_forward_grouped, _backward_grouped),
 }

@@ -13,7 +13,7 @@ import torch
 
 
 def attach(model: Any) -> int:
-    """Replaces `forward` of every norm that torch's own computes too; gives their number."""
+    """Replaces `forward` of every norm that computes what torch's kernel does; gives their number."""
     found = 0
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm") and _same(module):
@@ -23,13 +23,14 @@ def attach(model: Any) -> int:
 
 
 def _forward(weight: torch.Tensor, epsilon: float, hidden: torch.Tensor) -> torch.Tensor:
-    # Autocast would have it in fp32, results included; inside, it computes in fp32 anyway
+    """weight: [features]; hidden: [..., features]; gives hidden's shape and dtype."""
+    # Under autocast the result would be fp32; the kernel itself computes in fp32 anyway
     with torch.autocast(hidden.device.type, enabled=False):
         return torch.nn.functional.rms_norm(hidden, weight.shape, weight, epsilon)
 
 
 def _same(module: Any) -> bool:
-    """Whether the module's own forward is that norm: Gemma's adds 1 to the weight, others have none."""
+    """Whether the module computes the norm of torch's kernel: Gemma's adds 1 to the weight, others have no weight."""
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     if weight is None or epsilon is None or weight.ndim != 1:
         return False

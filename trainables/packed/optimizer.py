@@ -1,8 +1,8 @@
 """AdamW and clipping over a stack, every slot with its own rate, decay, norm and step count.
 
-torch's fused AdamW, the one a solo run takes its steps with, on each slot's row of the stack: one pass over weights,
-gradients and moments. As a dozen operations over all rows it was a quarter of a small base's step (46 ms against 4 ms
-for 8 rows of 600,000 on one core). Rows touch nothing of each other, so a row that is not finite stays alone.
+Each slot's row of the stack is updated by torch's fused AdamW, which a solo run uses too: one pass over weights,
+gradients and moments. As a dozen operations over all rows it took a quarter of a small base's step (46 ms against 4 ms
+for 8 rows of 600,000 on one core). Rows are independent: one that is not finite changes no other.
 """
 
 from __future__ import annotations
@@ -24,16 +24,22 @@ _CLIP_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Update:
-    """One slot's optimizer step. max_norm 0: gradients are not clipped."""
+    """One slot's optimizer step."""
 
     slot: int
     rate: float
+    """The learning rate."""
     decay: float
+    """AdamW's decoupled weight decay."""
     max_norm: float
+    """Gradients are clipped to this norm; 0: not clipped."""
 
 
 def apply(stack: Stack, updates: Sequence[Update]) -> torch.Tensor:
-    """Takes the optimizer step of each of `updates` and clears those gradients. Gives their norms before clipping."""
+    """Takes the optimizer steps and sets their gradients to zero.
+
+    Gives the gradient norms before clipping, [updates] float32.
+    """
     slots = [update.slot for update in updates]
     everyone = slots == list(range(stack.slots))
     norms = (
@@ -55,7 +61,10 @@ def apply(stack: Stack, updates: Sequence[Update]) -> torch.Tensor:
 
 
 def _clip(stack: Stack, updates: Sequence[Update], norms: torch.Tensor) -> None:
-    """Scales gradients down to their slot's norm; those below it are multiplied by 1, as torch has it."""
+    """Scales gradients down to their slot's max_norm; smaller ones are multiplied by 1, as torch does it.
+
+    norms: [updates] float32.
+    """
     if not any(update.max_norm > 0 for update in updates):
         return
     limits = torch.tensor([update.max_norm if update.max_norm > 0 else float("inf") for update in updates])
@@ -65,5 +74,5 @@ def _clip(stack: Stack, updates: Sequence[Update], norms: torch.Tensor) -> None:
             stack.grads[update.slot].mul_(factor)
         return
     for update, share in zip(updates, factors.tolist(), strict=True):
-        if share != 1.0:  # on a CPU it is known already, and saves a pass
+        if share != 1.0:  # on a CPU the factor is known here, and a pass over the gradients is saved
             stack.grads[update.slot].mul_(share)

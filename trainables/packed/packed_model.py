@@ -1,4 +1,4 @@
-"""A batch's way through the base: shown to its attention and to its adapters, then through the head."""
+"""The base, changed so that it takes a batch of several slots: its attention, its linear layers, its norms."""
 
 from __future__ import annotations
 
@@ -13,75 +13,82 @@ from torch.utils.checkpoint import checkpoint
 from trainables.models import base
 from trainables.packed import adapted_layers, bases, cuda_graphs, norms
 from trainables.packed.batches import Batch
-from trainables.packed.cuda_graphs import Replays
+from trainables.packed.cuda_graphs import CudaGraphs
 from trainables.packed.head import Head
-from trainables.packed.layer_context import Board
+from trainables.packed.layer_context import BatchContext
 
 
-class Passes:
-    """The base, changed to take rows of several slots one behind the other. Raises Unpackable where it cannot be.
+class PackedModel:
+    """The base, changed so that it takes consecutive rows of several slots."""
 
-    record: on a GPU, training passes are recorded and replayed where that pays, see replays.py.
-    """
+    def __init__(self, model: Any, *, capture: bool) -> None:
+        """capture: on a GPU, capture training passes as CUDA graphs where that makes steps faster; see cuda_graphs.py.
 
-    def __init__(self, model: Any, *, record: bool) -> None:
+        Raises Unpackable where the base cannot be changed so.
+        """
         self.model = model
         self.device = base.device()
         self.autocast = autocast(model)
+        """Whether products are computed in bf16 by autocast."""
         self.head = Head(model)
         self.attention = bases.row_attention(model)
         if self.device.type == "cuda":
             norms.attach(model)
-        self.board = Board()
-        self.sites = adapted_layers.attach(model, self.board)
-        on = record and cuda_graphs.possible(self.device)
+        self.context = BatchContext()
+        self.layers = adapted_layers.attach(model, self.context)
+        enabled = capture and cuda_graphs.supported(self.device)
         show = partial(self._show, training=True)
-        self.replays = Replays(self.backbone, show, self.board, self.sites.values(), on=on)
+        self.graphs = CudaGraphs(self.backbone, show, self.context, self.layers.values(), enabled=enabled)
 
     def losses(self, batch: Batch, hidden: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-        """The negative log-likelihood of every part's rows, summed over their targets. The batch must be shown."""
+        """[parts] float32: the negative log-likelihood of each part, summed over its targets. The batch must be shown.
+
+        hidden: computes the last hidden states, [1, tokens, features].
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.replays.making_way(lambda: self.head.losses(hidden(batch), batch))
+            return self.graphs.retry_without_graphs(lambda: self.head.losses(hidden(batch), batch))
 
     def measure(self, batch: Batch) -> torch.Tensor:
-        """The same of a batch that nothing is learned from."""
+        """The same losses, [parts] float32, in evaluation: without gradients and dropout."""
         with torch.no_grad(), self.shown(batch, training=False):
             return self.losses(batch, self.backbone)
 
     def backbone(self, batch: Batch) -> torch.Tensor:
-        """The base's last hidden states, [1, tokens, features]."""
+        """The base's last hidden states, [1, tokens, features] in its dtype."""
         outputs = self.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
         hidden: torch.Tensor = outputs.last_hidden_state
         return hidden
 
     @contextmanager
     def shown(self, batch: Batch, *, training: bool) -> Iterator[None]:
-        """Meanwhile attention and adapters know where the batch's rows lie; a backward pass needs that too."""
+        """Within it attention and adapters know where the batch's rows are; the backward needs that too."""
         self._show(batch, training=training)
         try:
             yield
         finally:
-            self.board.segments = ()
+            self.context.segments = ()
             self.attention.batch = None
 
     @property
     def recomputes(self) -> bool:
-        """Whether the base's layers can compute their activations twice, and not keep them."""
+        """Whether the base supports gradient checkpointing."""
         return bool(getattr(self.model, "supports_gradient_checkpointing", False))
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
-        """Meanwhile they do, with the dropout masks that they drew the first time. For this pass alone: what PEFT makes
-        of a base depends on whether it is set."""
-        again = partial(checkpoint, use_reentrant=False, context_fn=self._drawing_alike)
+        """Within it layers recompute their activations in the backward, with the dropout masks of the forward.
+
+        Set for one pass only: PEFT initialises adapters differently where gradient checkpointing is on.
+        """
+        again = partial(checkpoint, use_reentrant=False, context_fn=self._same_masks)
         self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=again)
         try:
             yield
         finally:
             self.model._set_gradient_checkpointing(enable=False)
 
-    def _drawing_alike(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """What a layer runs in, and what it runs in again."""
+    def _same_masks(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """The context of a layer's forward, and of its recomputation, which draws the same dropout masks."""
         began: list[torch.Tensor] = []
 
         @contextmanager
@@ -101,17 +108,17 @@ class Passes:
         return first(), again()
 
     def _streams(self) -> list[torch.Generator]:
-        return [dropout.stream for dropout in self.board.dropouts.values()]
+        return [dropout.stream for dropout in self.context.dropouts.values()]
 
     def _set_streams(self, states: Sequence[torch.Tensor]) -> None:
         for stream, state in zip(self._streams(), states, strict=True):
             stream.set_state(state)
 
     def _show(self, batch: Batch, *, training: bool) -> None:
-        self.board.show(batch, training=training)
+        self.context.show(batch, training=training)
         self.attention.batch = batch
 
 
 def autocast(model: Any) -> bool:
-    """Whether products are computed in bf16 whatever the weights are, as SFTTrainer does on a GPU."""
+    """Whether products are computed in bf16 by autocast, as SFTTrainer does on a GPU."""
     return base.device().type == "cuda" and base.computes_in_bf16(model)

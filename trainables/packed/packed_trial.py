@@ -1,4 +1,4 @@
-"""One packed trial: its rows, its schedule, where it stands, and what it is waiting for."""
+"""One packed trial: its rows, its schedule, its step, and what it waits for."""
 
 from __future__ import annotations
 
@@ -11,56 +11,76 @@ import torch
 from transformers import get_scheduler
 
 from trainables import states
-from trainables.guards import Stillness
-from trainables.heartbeat import Sign
+from trainables.guards import LearningMonitor
+from trainables.heartbeat import Heartbeat
 from trainables.packed.optimizer import Update
-from trainables.packed.peft_adapters import Made
-from trainables.packed.rows import Indices, Rows, Window, windows
+from trainables.packed.peft_adapters import InitialAdapter
+from trainables.packed.rows import AccumulationWindow, FlatRows, Indices, windows
 from trainables.progress import AttemptProgress
 from trainables.settings import Settings, steps
 from tuner.contract import Assignment, Evaluation
 
 
-class Slot:
-    """A trial in a slot. It knows what it needs next; the engine does it, together with the neighbours' needs."""
+class PackedTrial:
+    """A trial in a slot. It knows what it needs next; the engine does it, together with what its neighbours need.
+
+    `slot` is its place in the engine, `number` its own number in the search.
+    """
 
     def __init__(
-        self, number: int, settings: Settings, assignment: Assignment, made: Made, rows: Rows, began: float,
+        self,
+        slot: int,
+        settings: Settings,
+        assignment: Assignment,
+        initial: InitialAdapter,
+        rows: FlatRows,
+        began: float,
         stream: torch.Generator,
-    ) -> None:  # fmt: skip
+    ) -> None:
+        """began: when it began to be set up, by `time.monotonic`. stream: the slot's generator for dropout."""
         train = settings.train
-        self.number, self.settings, self.assignment, self.made = number, settings, assignment, made
+        self.slot, self.number = slot, assignment.number
+        self.settings, self.assignment, self.initial = settings, assignment, initial
         self.max_steps = steps.max_steps(train, len(rows))
         self.points = frozenset(assignment.evaluation_steps(self.max_steps))
+        """The steps after which it is evaluated."""
         self.folder = Path(assignment.folder)
-        self.stillness = Stillness({})
+        self.monitor = LearningMonitor({})
         self.rate_at = _rates(settings, self.max_steps)
+        """The learning rate of a step, counted from 0."""
         self.step = 0
+        """Optimizer steps taken."""
         self.tokens = 0
+        """Tokens trained on, padding excluded."""
         self.grad_norm: torch.Tensor | None = None
+        """[] float32: of the last step, before clipping."""
         self.failed = False
+        """Whether it met a fault; it then waits in its slot until it leaves."""
         self.mid_window = False
-        self._rows = rows
-        shape = steps.batch(train.effective_batch_size, train.per_device_train_batch_size)
-        self._windows = windows(rows, shape.micro, shape.accumulation, assignment.seed)
-        self._waiting: deque[Indices] = deque()
-        self._window: Window | None = None
-        self._before: tuple[int, torch.Tensor | None] = 0, None
-        self._evaluated = 0
-        self._unconfirmed = False
-        self.sign = Sign(self.folder)
-        self.pace = states.Pace(self.folder)
+        """Whether micro-batches of the open accumulation window remain."""
         self.progress = AttemptProgress(began)
+        self.heartbeat = Heartbeat(self.folder)
+        self.saves = states.SaveSchedule(self.folder)
         self.stream = stream
-        """Dropout's random numbers."""
+        self._rows = rows
+        split = steps.split(train.effective_batch_size, train.per_device_train_batch_size)
+        self._windows = windows(rows, split.micro, split.accumulation, assignment.seed)
+        self._micro_batches: deque[Indices] = deque()
+        self._window: AccumulationWindow | None = None
+        self._window_start: tuple[int, torch.Tensor | None] = 0, None
+        """`tokens`, and with dropout the state of `stream`, where the open window began."""
+        self._evaluated = 0
+        """The step of the last evaluation."""
+        self._unconfirmed = False
+        """Whether the driver has not yet said that it goes on after that evaluation."""
 
     @property
     def done(self) -> bool:
-        """All steps taken."""
+        """Whether all steps are taken."""
         return self.step >= self.max_steps
 
-    def go_on(self, evaluation: Evaluation, tokens: int) -> None:
-        """Stands where an earlier attempt stood after `evaluation`: skips the rows that it has trained on."""
+    def resume(self, evaluation: Evaluation, tokens: int) -> None:
+        """Takes the trial to the step of an earlier attempt after `evaluation`, past the rows that it trained on."""
         for _ in range(evaluation.step):
             next(self._windows)
         self.step = self._evaluated = evaluation.step
@@ -71,7 +91,7 @@ class Slot:
 
     @property
     def due(self) -> bool:
-        """At an evaluation point that is not measured yet, with the word on the one before come."""
+        """Whether it is to be evaluated: at an evaluation point, and the evaluation before it is confirmed."""
         return not self.failed and self._at_point and not self._unconfirmed
 
     @property
@@ -79,73 +99,73 @@ class Slot:
         return self.step in self.points and self.step != self._evaluated
 
     def may_train(self, run_ahead: int) -> bool:
-        """Whether the next micro-batch may be run: past an evaluation without a word, `run_ahead` steps may."""
+        """Whether the next micro-batch may run: with an unconfirmed evaluation, for `run_ahead` steps at most."""
         if self.failed or self.done or self._at_point:
             return False
         return not self._unconfirmed or self.step - self._evaluated < run_ahead
 
     @property
-    def heard_of(self) -> bool:
-        """Whether the driver knows of this evaluation from an earlier attempt."""
+    def is_known(self) -> bool:
+        """Whether the driver has heard of the last evaluation from an earlier attempt."""
         return self.progress.knows(self._evaluated)
 
     def confirm(self) -> None:
-        """The word on the last evaluation: go on."""
+        """The driver lets the trial go on after its last evaluation."""
         self._unconfirmed = False
 
     def next_batch(self) -> tuple[Indices, int]:
-        """The rows of the next micro-batch, and the targets of its whole window, by which its loss is divided."""
-        if not self._waiting:
+        """Row numbers [rows] of the next micro-batch, and the targets of its window, which its loss is divided by."""
+        if not self._micro_batches:
             self._window = next(self._windows)
-            self._waiting.extend(self._window.batches)
+            self._micro_batches.extend(self._window.batches)
             if self._window.opens_epoch:
-                self.draw()
-            self._before = self.tokens, self.stream.get_state() if self.settings.train.lora_dropout else None
+                self.draw_loader_seed()
+            self._window_start = self.tokens, self.stream.get_state() if self.settings.train.lora_dropout else None
         assert self._window is not None
-        batch = self._waiting.popleft()
+        batch = self._micro_batches.popleft()
         self.tokens += self._rows.tokens(batch)
-        self.mid_window = bool(self._waiting)
+        self.mid_window = bool(self._micro_batches)
         return batch, max(1, self._window.targets)
 
     def rewind(self) -> None:
-        """Back to where the window began, dropout's stream too: it is taken again from its first micro-batch."""
+        """Goes back to where the window began, with dropout's generator: it is taken again from its first batch."""
         assert self._window is not None
-        self._waiting = deque(self._window.batches)
-        self.tokens, state = self._before
+        self._micro_batches = deque(self._window.batches)
+        self.tokens, state = self._window_start
         if state is not None:
             self.stream.set_state(state)
         self.mid_window = False
 
-    def draw(self) -> None:
-        """What a solo run's loaders draw whenever one begins; after it come the same dropout masks."""
+    def draw_loader_seed(self) -> None:
+        """Draws what a solo run's data loader draws when it begins, so that the same dropout masks follow."""
         if self.stream.device.type == "cpu":
             torch.empty((), dtype=torch.int64).random_(generator=self.stream)
 
     def update(self) -> Update:
-        """The optimizer step that a full window asks for."""
+        """The optimizer step after a full window."""
         train = self.settings.train
         rate = self.rate_at(self.step)
-        self.stillness.stepping(rate)
-        return Update(self.number, rate, train.weight_decay, train.max_grad_norm)
+        self.monitor.before_step(rate)
+        return Update(self.slot, rate, train.weight_decay, train.max_grad_norm)
 
     def evaluated(self, loss: float | None) -> bool:
-        """Notes that this step is measured. True where the loss is the trial's best."""
+        """Notes that this step is evaluated. True where the loss is the trial's best."""
         self._evaluated = self.step
         self._unconfirmed = not self.done
         return self.progress.improves(loss)
 
-    def last_norm(self) -> float | None:
+    def last_grad_norm(self) -> float | None:
         """Norm of the gradient of the last step, before clipping."""
         return None if self.grad_norm is None else self.grad_norm.item()
 
     @property
-    def since_evaluation(self) -> int:
-        """Optimizer steps since the evaluation before."""
+    def steps_since_evaluation(self) -> int:
+        """Optimizer steps since the last evaluation."""
         return self.step - self._evaluated
 
 
 def _rates(settings: Settings, max_steps: int) -> Callable[[int], float]:
-    """The learning rate of every step, counted from 0, as transformers schedules it."""
+    """From a step, counted from 0, to its learning rate as transformers schedules it."""
     train = settings.train
     parameter = torch.nn.Parameter(torch.zeros(()))
     scheduler: Any = get_scheduler(

@@ -9,7 +9,7 @@ _OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
 
 
 def packs(settings: Settings) -> str | None:
-    """Why a trial with these settings cannot share a base with others at the same time; None where it can."""
+    """Why a trial with these settings cannot be packed with others; None where it can."""
     train = settings.train
     if train.use_dora:
         return "use_dora needs the norms of the adapted weights, one set for each trial"

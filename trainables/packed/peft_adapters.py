@@ -1,4 +1,4 @@
-"""A slot's adapter as PEFT makes it under the trial's seed, and as PEFT's files."""
+"""A trial's adapter as PEFT initialises it under the trial's seed, and as PEFT's files."""
 
 from __future__ import annotations
 
@@ -22,42 +22,49 @@ from tuner.contract import Reason, Unpackable
 
 _PREFIX = "base_model.model."
 _KEPT_BYTES = 2 << 30
-"""Of fresh adapters that are kept on the host: eight of rank 64 over a 1.5B base."""
+"""Of initial adapters that are kept on the host: eight of rank 64 over a 1.5B base."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """What PEFT made of a trial's settings: weights and scale by module, and the config as it will be saved."""
+class InitialAdapter:
+    """A trial's adapter before its first step, as PEFT initialises it."""
 
     config: Any
-    adapter: dict[str, Pair]
+    """The LoraConfig, as it will be saved."""
+    weights: dict[str, Pair]
+    """By module: A [rank, in] and B [out, rank] on the host, in the adapter's dtype."""
     scales: dict[str, float]
+    """By module: the factor of B A."""
     count: Count
 
 
-class Maker:
-    """Lets PEFT build adapters as SFTTrainer does, reads them out, and takes them away again.
+class AdapterInitializer:
+    """Lets PEFT put adapters on the base as SFTTrainer does, copies their weights, and removes them again.
 
-    The weights depend on the order in which PEFT visits the modules and on all that it draws on the way, so drawing
-    them again here would be exact until PEFT's next version. On the 196 layers of a 1.5B base that takes 0.35 s, while
-    the neighbours wait; but trials share their seed, and those that share rank and targets too begin alike.
+    The weights depend on the order in which PEFT visits the modules and on all random numbers that it draws, so a
+    reimplementation would be exact only until PEFT's next version. On the 196 layers of a 1.5B base PEFT takes 0.35 s,
+    while the neighbours wait; but trials share their seed, and those with the same rank and targets begin with the same
+    weights, which are kept.
     """
 
     def __init__(self, resident: Resident) -> None:
         self._resident = resident
-        self._kept: OrderedDict[str, Made] = OrderedDict()
+        self._kept: OrderedDict[str, InitialAdapter] = OrderedDict()
         self._bytes = 0
 
-    def make(self, settings: Settings, seed: int) -> Made:
-        """The adapter of a trial before its first step."""
+    def initialize(self, settings: Settings, seed: int) -> InitialAdapter:
+        """The adapter of a trial before its first step.
+
+        Raises Unpackable where it has other tensors than A and B of linear layers.
+        """
         config = lora_config(settings, self._resident.model)
         key = _key(config, seed)
-        made = self._kept.get(key) or self._keep(key, self._build(config, seed))
+        initial = self._kept.get(key) or self._keep(key, self._build(config, seed))
         self._kept.move_to_end(key)
-        # PEFT has filled in the names of the modules in the config that it was given
-        return replace(made, config=replace(made.config, lora_dropout=config.lora_dropout))
+        # The kept config, because PEFT has filled in the modules' names there
+        return replace(initial, config=replace(initial.config, lora_dropout=config.lora_dropout))
 
-    def _build(self, config: Any, seed: int) -> Made:
+    def _build(self, config: Any, seed: int) -> InitialAdapter:
         from peft import get_peft_model
 
         try:
@@ -66,26 +73,26 @@ class Maker:
         finally:
             self._resident.restore()
 
-    def _keep(self, key: str, made: Made) -> Made:
-        self._kept[key] = made
-        self._bytes += _size(made)
+    def _keep(self, key: str, initial: InitialAdapter) -> InitialAdapter:
+        self._kept[key] = initial
+        self._bytes += _size(initial)
         while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return made
+        return initial
 
 
 def _key(config: Any, seed: int) -> str:
-    """All that the weights and their scales depend on, and so all but the dropout."""
+    """All that weights and scales depend on: everything but the dropout."""
     facts = {**config.to_dict(), "lora_dropout": None, "seed": seed}
     facts = {name: sorted(value) if isinstance(value, set) else value for name, value in facts.items()}
     return json.dumps(facts, sort_keys=True, default=repr)
 
 
-def _size(made: Made) -> int:
-    return sum(tensor.nbytes for pair in made.adapter.values() for tensor in pair)
+def _size(initial: InitialAdapter) -> int:
+    return sum(tensor.nbytes for pair in initial.weights.values() for tensor in pair)
 
 
-def _read(model: Any) -> Made:
+def _read(model: Any) -> InitialAdapter:
     adapter, scales = {}, {}
     for name, layer in model.named_modules():
         if not getattr(layer, "lora_A", None):
@@ -99,22 +106,22 @@ def _read(model: Any) -> Made:
     more = sum(parameter.requires_grad for parameter in model.parameters()) - 2 * len(adapter)
     if more:
         raise _unpackable(f"{more} trainable tensors are no A or B of a linear layer")
-    return Made(model.peft_config["default"], adapter, scales, count(model))
+    return InitialAdapter(model.peft_config["default"], adapter, scales, count(model))
 
 
 def _unpackable(why: str) -> Unpackable:
     return Unpackable(Reason.CONFIG, f"{why} and cannot be packed", "set resources.trials_per_gpu to 1")
 
 
-def save(made: Made, adapter: Mapping[str, Pair], folder: Path, base: Any) -> Path:
-    """Writes `adapter` to `<folder>/adapter`: the files PeftModel.save_pretrained writes."""
+def save(initial: InitialAdapter, adapter: Mapping[str, Pair], folder: Path, base: Any) -> Path:
+    """Writes `adapter` to `<folder>/adapter`, as the files that PeftModel.save_pretrained writes; gives that folder."""
     from safetensors.torch import save_file
 
     tensors = {}
     for name, pair in adapter.items():
         for letter, tensor in zip("AB", pair, strict=True):
             tensors[f"{_PREFIX}{name}.lora_{letter}.weight"] = tensor.detach().contiguous()
-    config = made.config
+    config = initial.config
     if config.base_model_name_or_path is None:
         config.base_model_name_or_path = getattr(base, "name_or_path", None)
 
@@ -129,6 +136,6 @@ def save(made: Made, adapter: Mapping[str, Pair], folder: Path, base: Any) -> Pa
 
 
 def state_dtype(model: Any) -> torch.dtype:
-    """The precision of a solo run's adapter: SFTTrainer keeps it in bf16 over a quantized base, PEFT in fp32 else."""
+    """The dtype of a solo run's adapter: SFTTrainer keeps it in bf16 over a quantized base, PEFT else in fp32."""
     quantized = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
     return torch.bfloat16 if quantized else torch.float32

@@ -16,19 +16,25 @@ Indices = numpy.ndarray[Any, numpy.dtype[numpy.int64]]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Tokenized rows: row i is `ids[starts[i]:starts[i + 1]]`. Views of the memory-mapped Arrow file.
+class FlatRows:
+    """Tokenized rows as three arrays: row i is `ids[starts[i]:starts[i + 1]]`. Views of the memory-mapped Arrow file.
 
-    A `datasets` row comes as Python lists, 60 us each: with 16 slots that is longer than a small base's step.
+    A row of `datasets` is made of Python lists, 60 us each: with 16 slots that is longer than a small base's step.
     """
 
     ids: Any
+    """[tokens] int32."""
     labels: Any
+    """[tokens] int32: the token's id, or -100 where it is no target."""
     starts: Any
+    """[rows + 1] int64: where rows begin, and the end of the last one."""
 
     @classmethod
-    def of(cls, dataset: Any) -> Rows:
-        """The rows of a `datasets.Dataset` with the columns input_ids and labels."""
+    def of(cls, dataset: Any) -> FlatRows:
+        """The rows of a `datasets.Dataset` with the columns input_ids and labels.
+
+        Raises ValueError where the two columns have rows of different lengths.
+        """
         table = dataset.with_format(None).data
         columns = [table.column(name).combine_chunks() for name in ("input_ids", "labels")]
         ids, labels = (column.chunk(0) if hasattr(column, "chunk") else column for column in columns)
@@ -45,18 +51,18 @@ class Rows:
         return len(self.starts) - 1
 
     def targets(self, rows: Indices) -> int:
-        """Labels that are a prediction's target: the first token of a row is nobody's."""
+        """Number of targets in `rows` [n]: the first token of a row is predicted from nothing, and never is one."""
         return sum(
             int(numpy.count_nonzero(self.labels[self.starts[row] + 1 : self.starts[row + 1]] != IGNORED))
             for row in rows
         )
 
     def tokens(self, rows: Indices) -> int:
-        """Tokens, padding excluded."""
+        """Number of tokens in `rows` [n]."""
         return int(self.lengths(rows).sum())
 
     def lengths(self, rows: Indices) -> Indices:
-        """Tokens of each row."""
+        """[n] int64: tokens of each of `rows` [n]."""
         return self.starts[rows + 1] - self.starts[rows]
 
     @property
@@ -66,16 +72,19 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Window:
-    """One optimizer step's micro-batches."""
+class AccumulationWindow:
+    """The micro-batches of one optimizer step."""
 
     batches: tuple[Indices, ...]
+    """[rows] int64 each: row numbers."""
     targets: int
+    """Of all of them: a solo run divides their summed loss by this."""
     opens_epoch: bool
+    """Whether it is the first of a pass over the rows."""
 
 
-def windows(rows: Rows, micro: int, accumulation: int, seed: int) -> Iterator[Window]:
-    """The accumulation windows of a solo run, without end.
+def windows(rows: FlatRows, micro: int, accumulation: int, seed: int) -> Iterator[AccumulationWindow]:
+    """The accumulation windows of a solo run, without end. micro: rows of a micro-batch.
 
     accelerate's SeedableRandomSampler seeds epoch e with `data_seed + e`; the last batch of an epoch may be short and
     the last window may hold fewer batches, and neither reaches into the next epoch.
@@ -87,4 +96,4 @@ def windows(rows: Rows, micro: int, accumulation: int, seed: int) -> Iterator[Wi
         batches = [order[begin : begin + micro] for begin in range(0, len(order), micro)]
         for begin in range(0, len(batches), accumulation):
             window = tuple(batches[begin : begin + accumulation])
-            yield Window(window, sum(rows.targets(batch) for batch in window), opens_epoch=begin == 0)
+            yield AccumulationWindow(window, sum(rows.targets(batch) for batch in window), opens_epoch=begin == 0)

@@ -1,8 +1,8 @@
 """The adapters of all slots in flat buffers: weights, gradients and moments, one row a slot.
 
-One row a slot makes clipping and AdamW one kernel each, however many modules the base has: one by one, the 392 matrices
-of a 1.5B base take 16 slots longer than their forward pass. Every module's part is a view of
-fixed shape, so a graph that was captured over it outlives the slot's trials.
+With one row a slot, clipping and AdamW are one kernel each, however many modules the base has: one by one, the 392
+matrices of a 1.5B base take 16 slots longer than their forward pass. Every module's part is a view of fixed shape, so a
+CUDA graph that was captured over it outlives the slot's trials.
 """
 
 from __future__ import annotations
@@ -17,50 +17,56 @@ import torch
 _RANKS = 8
 """Ranks are padded to a multiple of this: grouped_mm wants rows of 16 bytes, 8 bf16."""
 
-_MOST_LOOKED_AT = 16
-"""Sets of places that are kept on the device, 6 MB each over a 1.5B base: one for each rank and choice of modules."""
+_MOST_INDEXES = 16
+"""Index tensors that `sample` keeps on the device, 6 MB each over a 1.5B base: one for each rank and set of modules."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+"""A and B of one module, or buffers of their shapes."""
 Adapter = Mapping[str, Pair]
-"""Module name to A [rank, in] and B [out, rank], PEFT's layout."""
+"""Module name to A [rank, in] and B [out, rank], as PEFT lays them out."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A linear layer's features."""
+class LinearShape:
+    """Features in and out of a linear layer."""
 
     inputs: int
     outputs: int
 
 
 class Stack:
-    """Rows of adapters. Ranks below the padded one are filled with zeros, which stay exactly zero under AdamW."""
+    """One row of adapter a slot. Smaller ranks are padded with zeros, which stay exactly zero under AdamW."""
 
     def __init__(
-        self, shapes: Mapping[str, Shape], slots: int, dtype: torch.dtype, compute: torch.dtype, device: Any
+        self, shapes: Mapping[str, LinearShape], slots: int, dtype: torch.dtype, compute: torch.dtype, device: Any
     ) -> None:
+        """shapes: of the layers, by name. dtype: of weights, gradients and moments. compute: of the products."""
         self.shapes, self.slots = dict(shapes), slots
         self.dtype, self.compute, self.device = dtype, compute, device
         self.rank = 0
+        """The padded rank, the same for all slots."""
         self.ranks = [0] * slots
+        """The true rank of each slot's adapter; 0 where the slot is empty."""
         self.steps = torch.zeros(slots, dtype=torch.float32, device=device)
-        """Optimizer steps that each slot has taken."""
+        """[slots] float32: optimizer steps that each slot has taken."""
         self._allocate(0)
 
     def _allocate(self, rank: int) -> None:
+        """Sets `weights`, `grads`, `first` and `second` (AdamW's moments), [slots, width] in `dtype`, and `cast`, the
+        same weights in `compute`; all zeros. Where memory lacks for one of them, nothing changes."""
         width = sum(rank * (shape.inputs + shape.outputs) for shape in self.shapes.values())
         size = (self.slots, width)
         weights, grads, first, second = (torch.zeros(size, dtype=self.dtype, device=self.device) for _ in range(4))
-        # What the products read: the weights themselves, or their bf16 copy, cast once a step and not once a product
+        # Products read the weights themselves, or a bf16 copy, cast once a step and not once a product
         same = self.compute == self.dtype
         cast = weights if same else torch.zeros(size, dtype=self.compute, device=self.device)
-        # Only now: where there is no memory for them, everything stays as it is
+        # Assigned only when all are there
         self.weights, self.grads, self.first, self.second, self.cast = weights, grads, first, second, cast
         self.rank, self.width = rank, width
-        self._looked_at: dict[tuple[int, frozenset[str], int], torch.Tensor] = {}
+        self._sample_index: dict[tuple[int, frozenset[str], int], torch.Tensor] = {}
 
     def views(self, buffer: torch.Tensor) -> dict[str, Pair]:
-        """Every module's A [rows, rank, in] and B [rows, out, rank] in `buffer` [rows, width]."""
+        """Every module's A [rows, rank, in] and B [rows, out, rank] as views of `buffer` [rows, width]."""
         rows = len(buffer)
         return {
             name: (
@@ -70,8 +76,8 @@ class Stack:
             for name, shape, begin, middle, end in self._layout()
         }
 
-    def _layout(self) -> Iterator[tuple[str, Shape, int, int, int]]:
-        """Every module, and where in a row its A begins, its B begins, and its B ends."""
+    def _layout(self) -> Iterator[tuple[str, LinearShape, int, int, int]]:
+        """Every module's name and shape, and where in a row its A begins, its B begins, and its B ends."""
         begin = 0
         for name, shape in self.shapes.items():
             middle = begin + self.rank * shape.inputs
@@ -79,8 +85,8 @@ class Stack:
             yield name, shape, begin, middle, end
             begin = end
 
-    def fit(self, rank: int) -> bool:
-        """Makes room for `rank`. True where the buffers, and so all views of them, are new."""
+    def grow(self, rank: int) -> bool:
+        """Pads all adapters to `rank` at least. True where the buffers, and so all views of them, are new."""
         if rank <= self.rank:
             return False
         old = [self.views(buffer) for buffer in self._state()]
@@ -97,13 +103,13 @@ class Stack:
         return self.weights, self.grads, self.first, self.second
 
     def put(self, slot: int, adapter: Adapter, rank: int) -> None:
-        """A new adapter with fresh gradients and moments; `fit` came before."""
+        """Writes a new adapter into a slot, its gradients and moments zero. `rank` is at most the padded one."""
         self.clear(slot)
         self.ranks[slot] = rank
         self.fill(slot, adapter, self.weights)
 
     def fill(self, slot: int, values: Adapter, buffer: torch.Tensor) -> None:
-        """Writes `values`, of the slot's rank and on the host, into its row of a buffer in one piece; else zeros."""
+        """Writes `values`, of the slot's rank and on the host, into its row of `buffer` [slots, width]; else zeros."""
         rank = self.ranks[slot]
         row = torch.zeros(1, self.width, dtype=buffer.dtype)
         for name, (a, b) in self.views(row).items():
@@ -115,41 +121,41 @@ class Stack:
             self.recast([slot])
 
     def get(self, slot: int, names: Any) -> dict[str, Pair]:
-        """The adapter of a slot without its padding, as views."""
+        """The adapter of a slot as views, A [rank, in] and B [out, rank] of its true rank. names: its modules."""
         return self._parts(self.weights, slot, self.ranks[slot], names)
 
     def parts(self, row: torch.Tensor, slot: int, names: Any) -> dict[str, Pair]:
-        """The same of a row that was copied from one of the buffers."""
+        """The same views of `row` [width], a copy of the slot's row of one of the buffers."""
         return self._parts(row.unsqueeze(0), 0, self.ranks[slot], names)
 
-    def sampled(self, slot: int, names: Collection[str], count: int) -> torch.Tensor:
-        """The first `count` weights of each tensor, one behind the other, in one kernel."""
+    def sample(self, slot: int, names: Collection[str], count: int) -> torch.Tensor:
+        """[elements] in `dtype`: the first `count` weights of A and of B of each module, read in one kernel."""
         key = self.ranks[slot], frozenset(names), count
-        if key not in self._looked_at:
+        if key not in self._sample_index:
             found, rank = [], self.ranks[slot]
             for name, shape, begin, middle, _ in self._layout():
                 if name in names:
                     lines, columns = divmod(numpy.arange(min(count, shape.outputs * rank)), rank)
                     found.append(begin + numpy.arange(min(count, rank * shape.inputs)))
                     found.append(middle + lines * self.rank + columns)
-            if len(self._looked_at) == _MOST_LOOKED_AT:
-                self._looked_at.clear()
-            self._looked_at[key] = torch.from_numpy(numpy.concatenate(found)).to(self.device)
-        return self.weights[slot].index_select(0, self._looked_at[key])
+            if len(self._sample_index) == _MOST_INDEXES:
+                self._sample_index.clear()
+            self._sample_index[key] = torch.from_numpy(numpy.concatenate(found)).to(self.device)
+        return self.weights[slot].index_select(0, self._sample_index[key])
 
     def _parts(self, buffer: torch.Tensor, row: int, rank: int, names: Any) -> dict[str, Pair]:
         views = self.views(buffer)
         return {name: (views[name][0][row, :rank], views[name][1][row, :, :rank]) for name in names}
 
     def clear(self, slot: int) -> None:
-        """Zeros, whatever was there: filled and not multiplied, or a NaN would stay."""
+        """Sets all of a slot to zero; not by multiplication, after which a NaN would stay."""
         for buffer in (*self._state(), self.cast):
             buffer[slot].zero_()
         self.steps[slot] = 0.0
         self.ranks[slot] = 0
 
     def recast(self, slots: list[int] | None = None) -> None:
-        """Brings the copy that the products read up to date."""
+        """Updates the copy that the products read. slots: whose weights have changed; None: all."""
         if self.cast is self.weights:
             return
         if slots is None:

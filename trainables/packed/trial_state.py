@@ -1,4 +1,4 @@
-"""A packed trial's state: what its slot holds, to be gone on from in a slot of another engine."""
+"""A packed trial's state: what its slot holds, from which a slot of another engine can continue."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ from typing import Any
 import torch
 
 from trainables import states
-from trainables.packed.packed_trial import Slot
+from trainables.packed.packed_trial import PackedTrial
 from trainables.packed.stack import Pair, Stack
 from tuner.contract import Evaluation
 
 
-def find(slot: Slot) -> tuple[states.Found | None, list[str]]:
-    """The newest whole state of the trial's earlier attempts, and a sentence for each that is not."""
-    resume = slot.assignment.resume
-    return states.find(resume.folders, _identity(slot)) if resume else (None, [])
+def find(trial: PackedTrial) -> tuple[states.SavedState | None, list[str]]:
+    """The newest usable state of the trial's earlier attempts, and a sentence for each that cannot be used."""
+    resume = trial.assignment.resume
+    return states.find(resume.folders, _identity(trial)) if resume else (None, [])
 
 
 def buffers(stack: Stack) -> dict[str, torch.Tensor]:
-    """What of a stack a state is made of, by the names that it has there; the weights first."""
+    """The buffers of a stack that a state is made of, [slots, width] each, by their names there; the weights first."""
     return {"weights": stack.weights, "first": stack.first, "second": stack.second}
 
 
-def state(slot: Slot, parts: Mapping[str, Mapping[str, Pair]]) -> dict[str, Any]:
-    """All that the trial's next step depends on, except the base and the rows. parts: of `buffers`, on the host."""
-    return {"tokens": slot.tokens, "random": slot.stream.get_state(), **parts}
+def state(trial: PackedTrial, parts: Mapping[str, Mapping[str, Pair]]) -> dict[str, Any]:
+    """All that the trial's next step depends on, except the base and the rows.
+
+    parts: of each of `buffers`, the trial's A [rank, in] and B [out, rank] by module, on the host.
+    """
+    return {"tokens": trial.tokens, "random": trial.stream.get_state(), **parts}
 
 
-def keep(slot: Slot, state: Mapping[str, Any], evaluation: Evaluation) -> None:
+def save(trial: PackedTrial, state: Mapping[str, Any], evaluation: Evaluation) -> None:
     """Saves the state of the moment that `evaluation` measured."""
-    slot.pace.save(slot.folder, {**states.about(_identity(slot), evaluation), **state})
+    trial.saves.save(trial.folder, {**states.header(_identity(trial), evaluation), **state})
 
 
-def take_up(slot: Slot, stack: Stack, found: states.Found) -> None:
-    """Goes on from a state. An evaluation past what is known is handed over first: nobody heard of it."""
+def resume(trial: PackedTrial, stack: Stack, found: states.SavedState) -> None:
+    """Continues from a state: writes it into the trial's slot, and takes the trial to its step."""
     state, evaluation = found.values, found.evaluation
     for name, buffer in buffers(stack).items():
-        stack.fill(slot.number, state[name], buffer)
-    stack.steps[slot.number] = float(evaluation.step)
-    slot.stream.set_state(state["random"])
-    slot.go_on(evaluation, state["tokens"])
+        stack.fill(trial.slot, state[name], buffer)
+    stack.steps[trial.slot] = float(evaluation.step)
+    trial.stream.set_state(state["random"])
+    trial.resume(evaluation, state["tokens"])
 
 
-def _identity(slot: Slot) -> Mapping[str, Any]:
-    """What a state must have been saved by in order to be gone on from."""
-    return states.identity(slot.assignment, slot.max_steps, format="packed 1")
+def _identity(trial: PackedTrial) -> Mapping[str, Any]:
+    """What a state must have been saved by so that this trial can continue from it."""
+    return states.identity(trial.assignment, trial.max_steps, format="packed 1")

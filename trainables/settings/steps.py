@@ -9,25 +9,25 @@ from trainables.settings.train import TrainSettings
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchSplit:
     """How an effective batch is taken apart: rows a forward pass, and passes an optimizer step."""
 
     micro: int
     accumulation: int
 
 
-def batch(effective: int, cap: int) -> Batch:
+def split(effective: int, cap: int) -> BatchSplit:
     """The largest divisor of `effective` up to `cap`, so that their product is exactly the effective size."""
     micro = max(divisor for divisor in range(1, min(effective, cap) + 1) if effective % divisor == 0)
-    return Batch(micro, effective // micro)
+    return BatchSplit(micro, effective // micro)
 
 
-def share(train: TrainSettings, processes: int = 1) -> Batch:
+def split_of(train: TrainSettings, processes: int = 1) -> BatchSplit:
     """How each of `processes` takes its share of the effective batch apart; together they take exactly that many."""
-    return batch(train.effective_batch_size // processes, train.per_device_train_batch_size)
+    return split(train.effective_batch_size // processes, train.per_device_train_batch_size)
 
 
-def steps_per_epoch(rows: int, shape: Batch) -> int:
+def steps_per_epoch(rows: int, shape: BatchSplit) -> int:
     """Optimizer steps in one pass, as transformers counts them: a rest of a batch is a step of its own. However many
     processes share the batch, they are as many."""
     return max(1, math.ceil(math.ceil(rows / shape.micro) / shape.accumulation))
@@ -38,7 +38,7 @@ def max_steps(train: TrainSettings, rows: int) -> int:
     if train.max_steps is not None:
         return train.max_steps
     assert train.num_train_epochs is not None
-    return max(1, math.ceil(train.num_train_epochs * steps_per_epoch(rows, share(train))))
+    return max(1, math.ceil(train.num_train_epochs * steps_per_epoch(rows, split_of(train))))
 
 
 def warmup_steps(ratio: float, steps: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from trainables.hf.stepper import Ended, Turns
+from trainables.hf.stepper import CallbackStepper, Ended
 
 HandOver = Callable[[int], bool]
 
@@ -18,7 +18,7 @@ def test_items_come_one_at_a_time_and_then_it_ends() -> None:
             log.append(f"made {number}")
             hand_over(number)
 
-    turns = Turns(body)
+    turns = CallbackStepper(body)
     assert log == []
     assert turns.next() == 0 and log == ["made 0"]
     assert turns.next() == 1 and log == ["made 0", "made 1"]
@@ -36,7 +36,7 @@ def test_close_ends_the_body_where_it_waits() -> None:
             number += 1
         left.append(number)
 
-    turns = Turns(body)
+    turns = CallbackStepper(body)
     turns.next()
     turns.next()
     turns.close()
@@ -50,7 +50,7 @@ def test_a_body_that_does_not_listen_is_told_again() -> None:
         for number in range(3):
             hand_over(number)
 
-    turns = Turns(body)
+    turns = CallbackStepper(body)
     turns.next()
     turns.close()
     with pytest.raises(Ended):
@@ -58,7 +58,7 @@ def test_a_body_that_does_not_listen_is_told_again() -> None:
 
 
 def test_what_is_never_asked_for_never_runs() -> None:
-    turns = Turns(lambda hand_over: pytest.fail("ran"))
+    turns = CallbackStepper(lambda hand_over: pytest.fail("ran"))
     turns.close()
 
 
@@ -70,7 +70,7 @@ def test_an_error_comes_out_with_its_own_traceback() -> None:
         hand_over(1)
         deep()
 
-    turns = Turns(body)
+    turns = CallbackStepper(body)
     assert turns.next() == 1
     with pytest.raises(KeyError, match="here") as caught:
         turns.next()
@@ -82,6 +82,6 @@ def test_an_error_on_the_way_out_is_dropped() -> None:
         hand_over(1)
         raise RuntimeError("late")
 
-    turns = Turns(body)
+    turns = CallbackStepper(body)
     turns.next()
     turns.close()

@@ -20,7 +20,7 @@ from tests.programs.answering import Listener, answering, closed_port, listening
 from tests.programs.hub import Hub, serving
 from tests.trainables.hub_calls import end, pinned, settings_for, start
 from trainables.hub import refusals
-from trainables.hub.sources import Source
+from trainables.hub.sources import HubSource
 from tuner.contract import Preparation
 
 BASE, ROWS = "a" * 40, "c" * 40
@@ -196,7 +196,7 @@ def test_every_answer_of_the_hub_has_its_words(
     # Libraries raise errors of their own around it
     around = FileNotFoundError("not there")
     around.__cause__ = caught.value
-    assert told in str(refusals.in_words(around, Source("org/base", "model", "model.model_revision", "v1")))
+    assert told in str(refusals.in_words(around, HubSource("org/base", "model", "model.model_revision", "v1")))
 
 
 def test_a_login_page_in_the_hubs_place_is_no_hub(tmp_path: Path) -> None:

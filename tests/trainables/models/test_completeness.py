@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from trainables.models import base, base_folder, checkpoint, inspecting
-from trainables.models.completeness import Loading, require_whole
+from trainables.models.completeness import Loading, require_complete
 from trainables.settings import ModelSettings
 from trainables.sft import SFT
 from tuner.contract import InputError
@@ -342,9 +342,9 @@ def test_a_model_whose_tokens_see_those_after_them(tmp_path: Path) -> None:
 
 def test_the_judgement_alone() -> None:
     """Notes for what is left over, none for what is whole."""
-    assert require_whole(Loading("A", 3), {}, "here") == ()
-    assert require_whole(Loading("A", 3), {"architectures": ["B"]}, "here") == (
+    assert require_complete(Loading("A", 3), {}, "here") == ()
+    assert require_complete(Loading("A", 3), {"architectures": ["B"]}, "here") == (
         "config.json calls the base a B: it is trained as a A",
     )
     with pytest.raises(InputError, match="a weight of a A"):
-        require_whole(Loading("A", 0, unconverted=["x"]), {}, "here")
+        require_complete(Loading("A", 0, unconverted=["x"]), {}, "here")

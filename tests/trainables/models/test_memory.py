@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.models.memory import Shape, need, shape_of
+from trainables.models.memory import DecoderShape, need, shape_of
 
 SHAPES = {
-    "1.5b": Shape(1536, 8960, 28, 1536, 256, 151936, tied=True),
-    "7b": Shape(3584, 18944, 28, 3584, 512, 152064, tied=False),
+    "1.5b": DecoderShape(1536, 8960, 28, 1536, 256, 151936, tied=True),
+    "7b": DecoderShape(3584, 18944, 28, 3584, 512, 152064, tied=False),
 }
 
 

@@ -40,7 +40,7 @@ def test_as_many_as_pay(
     limit = max(seconds)
     monkeypatch.setattr(choosing, "_fitting", lambda *_: limit)
     monkeypatch.setattr(choosing, "_seconds_a_step", lambda _engine, slots, _params, **_: seconds[slots])
-    engine: Any = SimpleNamespace(records=False)
+    engine: Any = SimpleNamespace(uses_graphs=False)
     choice = choosing.choose(engine, 32, {}, measure=True)
     assert choice.slots == expected and list(choice.speeds) == tried
 

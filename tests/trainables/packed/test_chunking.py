@@ -17,7 +17,7 @@ import torch
 from tests.chaos.faults import Count
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive
 from trainables.packed import chunking
-from trainables.packed.rows import Rows
+from trainables.packed.rows import FlatRows
 from tuner.contract import Evaluation, Fault, Reason
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,7 +31,7 @@ ERROR = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
 @pytest.mark.parametrize(
-    ("lengths", "together", "apart", "expected"),
+    ("lengths", "max_tokens", "max_part_tokens", "expected"),
     [
         ([[2, 3], [4]], None, None, [[(0, [0, 1]), (1, [2])]]),
         ([[2, 3], [4]], 9, None, [[(0, [0, 1]), (1, [2])]]),
@@ -42,16 +42,18 @@ ERROR = "CUDA out of memory. Tried to allocate 2.00 GiB."
         ([[5, 5]], 1, 1, [[(0, [0])], [(0, [1])]]),
     ],
 )
-def test_parts_in_passes(lengths: list[list[int]], together: int | None, apart: int | None, expected: Any) -> None:
+def test_parts_in_passes(
+    lengths: list[list[int]], max_tokens: int | None, max_part_tokens: int | None, expected: Any
+) -> None:
     """Part by part while they fit; within one, row by row; never less than a row."""
     every = [length for own in lengths for length in own]
     starts = numpy.cumsum([0, *every])
-    rows = Rows(numpy.zeros(starts[-1]), numpy.zeros(starts[-1]), starts)
+    rows = FlatRows(numpy.zeros(starts[-1]), numpy.zeros(starts[-1]), starts)
     numbers = iter(range(len(every)))
     parts = [(slot, numpy.array([next(numbers) for _ in own])) for slot, own in enumerate(lengths)]
     found = [
-        [(piece.part, piece.rows.tolist()) for piece in pieces]
-        for pieces in chunking.divided(parts, rows, together, apart)
+        [(chunk.part, chunk.rows.tolist()) for chunk in chunks]
+        for chunks in chunking.divided(parts, rows, max_tokens, max_part_tokens)
     ]
     assert found == expected
 
@@ -59,7 +61,7 @@ def test_parts_in_passes(lengths: list[list[int]], together: int | None, apart: 
 def small(engine: Any, fits: Shown) -> list[int]:
     """A device on which the way back through the first layer has no memory for a batch that does not fit, when the
     gradients of the layers above are already there. Tokens of the passes that ended well."""
-    passes, passed = engine._passes, []
+    passes, passed = engine.packed, []
     losses = passes.losses
 
     def full(gradient: torch.Tensor) -> None:
@@ -73,14 +75,14 @@ def small(engine: Any, fits: Shown) -> list[int]:
 
     def limited(batch: Any, hidden: Any) -> torch.Tensor:
         shown[0] = batch
-        if not engine._model.training and not fits(batch):
+        if not engine.packed.model.training and not fits(batch):
             raise torch.OutOfMemoryError(ERROR)
         found: torch.Tensor = losses(batch, hidden)
         passed.append(batch.input_ids.numel())
         return found
 
     passes.losses = limited
-    engine._model.model.layers[0].register_forward_hook(short)
+    engine.packed.model.model.layers[0].register_forward_hook(short)
     return passed
 
 
@@ -104,17 +106,17 @@ def test_trials_that_do_not_fit_go_on_in_smaller_passes_with_the_same_losses(
     engine = bench.engine(3)
     for slot, params in enumerate(PARAMS):
         engine.join(slot, assignment(tmp_path / str(slot), params, seed=slot))
-    small(engine, lambda batch: engine._slots[0].step < steps_whole or most(batch))
+    small(engine, lambda batch: engine.trials[0].step < steps_whole or most(batch))
     curves: dict[int, list[Evaluation]] = {}
     assert drive(engine, curves) == {}
     for slot, params in enumerate(PARAMS):
         assert_same(curves[slot], bench.solo(params, seed=slot))
-    assert str(engine._training).startswith(told) and not engine._training.recompute
+    assert str(engine.chunking).startswith(told) and not engine.chunking.recompute
     engine.leave(0)
     engine.join(0, assignment(tmp_path / "next", {"max_steps": 3}, seed=9))
-    before = engine._training.together
+    before = engine.chunking.max_tokens
     drive(engine, {})
-    assert engine._training.together == before, "what was found out holds for the next trial"
+    assert engine.chunking.max_tokens == before, "what was found out holds for the next trial"
     fault("out of memory, in packed trials")
 
 
@@ -137,11 +139,11 @@ def test_activations_are_computed_twice_where_not_even_a_row_fits(bench: Bench, 
     params = [{"max_steps": 6, "lora_dropout": 0.3}, PARAMS[1]]
     for slot, own in enumerate(params):
         engine.join(slot, assignment(tmp_path / str(slot), own, seed=slot))
-    layer = engine._model.model.layers[0]
-    small(engine, lambda batch: engine._slots[0].step < 2 or layer.gradient_checkpointing or not layer.training)
+    layer = engine.packed.model.model.layers[0]
+    small(engine, lambda batch: engine.trials[0].step < 2 or layer.gradient_checkpointing or not layer.training)
     curves: dict[int, list[Evaluation]] = {}
     assert drive(engine, curves) == {}
-    assert engine._training.recompute and not layer.gradient_checkpointing
+    assert engine.chunking.recompute and not layer.gradient_checkpointing
     for slot, own in enumerate(params):
         assert_same(curves[slot], bench.solo(own, seed=slot))
     fault("out of memory, in packed trials")
@@ -172,7 +174,7 @@ def test_a_row_that_never_fits_ends_its_trial_alone(bench: Bench, tmp_path: Path
     engine = bench.engine(2)
     for slot in range(2):
         engine.join(slot, assignment(tmp_path / str(slot), {"max_steps": 4}, seed=slot))
-    small(engine, lambda batch: engine._slots[1].failed or all(segment.slot != 1 for segment in batch.segments))
+    small(engine, lambda batch: engine.trials[1].failed or all(segment.slot != 1 for segment in batch.segments))
     curves: dict[int, list[Evaluation]] = {}
     faults = drive(engine, curves)
     assert list(faults) == [1] and faults[1].reason is Reason.OUT_OF_MEMORY
@@ -186,14 +188,14 @@ def test_an_evaluation_goes_in_smaller_passes_too(bench: Bench, tmp_path: Path, 
     engine = bench.engine(2)
     for slot in range(2):
         engine.join(slot, assignment(tmp_path / str(slot), {"max_steps": 4}, seed=slot))
-    small(engine, lambda batch: engine._model.training or rows_of(batch) <= 2)
+    small(engine, lambda batch: engine.packed.model.training or rows_of(batch) <= 2)
     curves: dict[int, list[Evaluation]] = {}
     assert drive(engine, curves) == {}
     for slot in range(2):
         assert_same(curves[slot], bench.solo({"max_steps": 4}, seed=slot))
     engine = bench.engine(1)
     engine.join(0, assignment(tmp_path / "never", {"max_steps": 4}, seed=0))
-    small(engine, lambda batch: engine._model.training)
+    small(engine, lambda batch: engine.packed.model.training)
     with pytest.raises(Fault, match="at an evaluation: out of memory at a single row"):
         drive(engine, {})
     fault("out of memory, in packed trials")
@@ -217,7 +219,7 @@ curves = {}
 faults = drive(engine, curves)
 print(json.dumps({
     "losses": {slot: [e.eval_loss for e in curve] for slot, curve in curves.items()},
-    "faults": [str(fault) for fault in faults.values()], "tokens": engine._training.together,
+    "faults": [str(fault) for fault in faults.values()], "tokens": engine.chunking.max_tokens,
 }))
 """
 

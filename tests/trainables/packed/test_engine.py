@@ -36,7 +36,7 @@ def test_a_slot_that_is_not_finite_leaves_its_neighbours_to_the_bit(
             place = tmp_path / name / str(slot)
             engine.join(slot, assignment(place, {**params, "effective_batch_size": size}, seed=slot))
         if poison is not None:
-            engine._stack.weights[1, 5] = poison
+            engine.stack.weights[1, 5] = poison
         curves: dict[int, list[Evaluation]] = {}
         while len(curves.get(1, [])) < 2:
             assert take(engine, curves) == {}
@@ -47,7 +47,7 @@ def test_a_slot_that_is_not_finite_leaves_its_neighbours_to_the_bit(
         next_curve: dict[int, list[Evaluation]] = {}
         drive(engine, next_curve)
         assert_same(next_curve[1], bench.solo({"max_steps": 3}, seed=9))
-        found[name] = ({slot: numbers(curve) for slot, curve in curves.items()}, engine._stack.weights[[0, 2]].clone())
+        found[name] = ({slot: numbers(curve) for slot, curve in curves.items()}, engine.stack.weights[[0, 2]].clone())
         if poison is not None:
             assert all(math.isnan(e.eval_loss or 0.0) and math.isnan(e.train_loss or 0.0) for e in lost)
             assert all(e.adapter is None for e in lost)
@@ -63,7 +63,7 @@ def test_a_slot_waits_for_the_word(bench: Bench, tmp_path: Path, run_ahead: int)
     ((slot, first),) = engine.advance()
     assert (slot, first.step) == (0, 2)
     assert engine.advance() == []
-    assert engine._slots[0].step == min(2 + run_ahead, 4)  # at 4 is the next evaluation
+    assert engine.trials[0].step == min(2 + run_ahead, 4)  # at 4 is the next evaluation
     assert engine.advance() == []
     curve = [first]
     while not curve[-1].done:
@@ -88,7 +88,7 @@ def test_the_adapter_is_that_of_the_evaluation(bench: Bench, tmp_path: Path) -> 
         ((_, first),) = engine.advance()
         saved.append(load_file(Path(first.adapter or "") / "adapter_model.safetensors"))
         engine.advance()
-        for name, (now, _) in engine._stack.get(0, engine._sites).items():
+        for name, (now, _) in engine.stack.get(0, engine.packed.layers).items():
             assert saved[-1][f"base_model.model.{name}.lora_A.weight"].equal(now) == (run_ahead == 0)
     assert saved[0].keys() == saved[1].keys() and all(saved[0][name].equal(saved[1][name]) for name in saved[0])
 
@@ -129,11 +129,11 @@ def test_limit(bench: Bench, tmp_path: Path) -> None:
     engine = bench.engine(1)
     engine.join(0, assignment(tmp_path, {"max_steps": 8}, seed=0))
     assert engine.advance(limit=1) == []
-    assert engine._slots[0].step == 1
+    assert engine.trials[0].step == 1
     assert engine.advance(limit=0) == []
-    assert engine._slots[0].step == 1
+    assert engine.trials[0].step == 1
     assert engine.advance(limit=1) == []  # measured, and being written
-    assert engine._slots[0].step == 2
+    assert engine.trials[0].step == 2
     assert [evaluation.step for _, evaluation in engine.advance()] == [2]
 
 
@@ -165,8 +165,8 @@ def test_an_adapter_without_effect_is_frozen(bench: Bench, tmp_path: Path) -> No
     engine = bench.engine(2)
     for slot in range(2):
         engine.join(slot, assignment(tmp_path / str(slot), {"max_steps": 6, "weight_decay": 1.0}, seed=slot))
-    for site in engine._sites.values():
-        site.rescale(0, 0.0)
+    for layer in engine.packed.layers.values():
+        layer.rescale(0, 0.0)
     faults = drive(engine, {})
     assert list(faults) == [0]
     assert faults[0].reason is Reason.FROZEN and "no effect on the loss" in str(faults[0])
@@ -245,18 +245,21 @@ def test_rows_without_a_target(bench: Bench) -> None:
     from trainables.packed.batches import collate
 
     engine = bench.engine(2)
-    rows = engine._train
+    rows = engine.rows
     none = dataclasses.replace(rows, labels=numpy.full_like(rows.labels, -100))
     indices = numpy.arange(2)
     whole = collate([(0, indices), (1, indices)], rows, 0, torch.device("cpu"))
     empty = collate([(0, indices), (1, indices)], none, 0, torch.device("cpu"))
-    half = int(whole.counts[0])
+    half = int(whole.target_counts[0])
     mixed = dataclasses.replace(
-        whole, counts=torch.tensor([half, 0]), positions=whole.positions[:half], targets=whole.targets[:half]
-    )  # fmt: skip
+        whole,
+        target_counts=torch.tensor([half, 0]),
+        target_positions=whole.target_positions[:half],
+        target_ids=whole.target_ids[:half],
+    )
     for batch in (empty, mixed):
         hidden = torch.randn(1, batch.input_ids.shape[1], 64, requires_grad=True)
-        losses = engine._passes.head.losses(hidden, batch)
+        losses = engine.packed.head.losses(hidden, batch)
         losses.sum().backward()
         assert losses[1] == 0.0 and hidden.grad is not None and not hidden.grad[0, batch.segments[1].begin :].any()
         assert bool(losses[0] > 0) == (batch is mixed)

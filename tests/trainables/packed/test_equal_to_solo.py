@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.trainables.packed.bench import Bench, Make, assert_same, assignment, drive, take
-from trainables.packed import batches, engine, multi_lora
-from trainables.packed.batches import Shapes
-from trainables.packed.cuda_graphs import Replays
+from trainables.packed import batches, engine, evaluating, multi_lora
+from trainables.packed.batches import ShapeBuckets
+from trainables.packed.cuda_graphs import CudaGraphs
 from tuner.contract import Evaluation
 
 NEIGHBOURS: list[dict[str, Any]] = [
@@ -56,27 +56,27 @@ def test_losses(bench: Bench, together: dict[int, list[Evaluation]], slot: int) 
 
 
 @pytest.mark.parametrize(
-    ("max_length", "fixed"),
+    ("max_length", "bucketed"),
     [(20, True), *(pytest.param(*both, marks=pytest.mark.slow) for both in ((20, False), (64, False), (64, True)))],
 )
-def test_filler_is_no_part_of_a_trial(
-    sft_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_length: int, fixed: bool
+def test_padding_is_no_part_of_a_trial(
+    sft_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_length: int, bucketed: bool
 ) -> None:
-    """As on a GPU: segments filled up to one length or to fixed shapes, products batched and grouped, and dropout."""
+    """As on a GPU: segments padded to one length or to a few shapes, products batched and grouped, and dropout."""
     bench = Bench(sft_settings(data={"max_length": max_length}), tmp_path / "bench")
-    shapes = Shapes()
-    monkeypatch.setattr(Replays, "shapes", lambda *_: shapes if fixed else None)
+    shapes = ShapeBuckets()
+    monkeypatch.setattr(CudaGraphs, "buckets", lambda *_: shapes if bucketed else None)
     cpu, gpu = torch.device("cpu"), SimpleNamespace(type="cuda")
     to = batches._to
     monkeypatch.setattr(batches, "_to", lambda _, arrays: to(cpu, arrays))
-    for module in (engine,):
+    for module in (engine, evaluating):
         monkeypatch.setattr(
             module, "collate", lambda parts, rows, pad, _, *more: batches.collate(parts, rows, pad, gpu, *more)
         )
     forms: Counter[str] = Counter()
 
-    def form(board: Any, _: Any) -> str:
-        chosen = "batched" if board.even else "grouped"
+    def form(context: Any, _: Any) -> str:
+        chosen = "batched" if context.uniform else "grouped"
         forms[chosen] += 1
         return chosen
 
@@ -120,8 +120,8 @@ def test_trials_that_begin_alike(bench: Bench, tmp_path: Path) -> None:
     """PEFT is asked once; what is saved differs where the trials do, and is what PEFT says of each."""
     engine = bench.engine(3)
     built: list[Any] = []
-    build = engine._maker._build
-    engine._maker._build = lambda config, seed: built.append(config) or build(config, seed)
+    build = engine._initializer._build
+    engine._initializer._build = lambda config, seed: built.append(config) or build(config, seed)
     params = [{"lora_dropout": 0.2, "max_steps": 3}, {"max_steps": 3}, {"max_steps": 3, "lora_alpha_mode": "2r"}]
     for slot, own in enumerate(params):
         engine.join(slot, assignment(tmp_path / str(slot), own, seed=7))
@@ -202,7 +202,7 @@ def test_nothing_is_left_behind(bench: Bench, tmp_path: Path) -> None:
     params = {"effective_batch_size": 16, "lora_r": 12, "lora_dropout": 0.5, "max_grad_norm": 0.0}
     engine.join(0, assignment(tmp_path / "left", params, seed=1))
     assert engine.advance(limit=3) == []
-    assert engine._slots[0].mid_window and engine._stack.grads[0].any()
+    assert engine.trials[0].mid_window and engine.stack.grads[0].any()
     engine.join(0, assignment(tmp_path / "next", {"max_steps": 3}, seed=9))
     curves: dict[int, list[Evaluation]] = {}
     drive(engine, curves)
@@ -214,7 +214,7 @@ def draw(chance: random.Random) -> dict[str, Any]:
     return {
         "learning_rate": 10 ** chance.uniform(-4, -1.5),
         "lora_r": chance.choice([1, 4, 7, 16, 24]),
-        "lora_alpha_mode": chance.choice(["fixed", "2r", "rslora"]),
+        "lora_alpha_mode": chance.choice(["bucketed", "2r", "rslora"]),
         "target_modules": chance.choice(["all-linear", "attention", "mlp", ["v_proj"]]),
         "effective_batch_size": chance.choice([3, 8, 16]),
         "warmup_ratio": chance.choice([0.0, 0.1, 0.5]),

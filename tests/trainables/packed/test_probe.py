@@ -12,30 +12,30 @@ import torch
 from tests.trainables.packed.architectures import GOOD, LEAKY, build
 from tests.trainables.packed.bench import Bench, Make
 from trainables.packed import attention, bases, probe
-from trainables.packed.packed_model import Passes
-from trainables.packed.rows import Rows
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.rows import FlatRows
 from trainables.packed.stack import Stack
 from tuner.contract import Reason, Unpackable
 
 LONGEST = 300
 
 
-def rows() -> Rows:
+def rows() -> FlatRows:
     ids = numpy.random.default_rng(1).integers(2, 512, size=2000)
-    return Rows(ids, ids.copy(), numpy.array([0, LONGEST, 2000]))
+    return FlatRows(ids, ids.copy(), numpy.array([0, LONGEST, 2000]))
 
 
 def verdict(model: Any) -> str | None:
     """Why no trials can be packed on it; None where they can."""
     try:
         bases.check(model)
-        alone = probe.Alone(model, rows(), LONGEST)
-        way = Passes(model, record=False)
-        shapes = {name: site.shape for name, site in way.sites.items()}
-        for site in way.sites.values():
-            site.make_room(probe.SLOTS)
-        compute = torch.bfloat16 if way.autocast else torch.float32
-        probe.require_independent(way, Stack(shapes, probe.SLOTS, torch.float32, compute, way.device), alone)
+        alone = probe.SoloReference(model, rows(), LONGEST)
+        packed = PackedModel(model, capture=False)
+        shapes = {name: layer.shape for name, layer in packed.layers.items()}
+        for layer in packed.layers.values():
+            layer.allocate(probe.SLOTS)
+        compute = torch.bfloat16 if packed.autocast else torch.float32
+        probe.require_independent(packed, Stack(shapes, probe.SLOTS, torch.float32, compute, packed.device), alone)
     except Unpackable as why:
         assert why.reason is Reason.CONFIG and type(model).__name__ in why.message
         return why.message.partition(": ")[2]
@@ -129,4 +129,4 @@ def test_over_nf4(sft_settings: Make, tmp_path: Path) -> None:
     """A sound base in 4 bit stands; its adapters and the base are as if nobody had asked."""
     bench = Bench(sft_settings(model={"quantization": {"kind": "nf4", "compute_dtype": "float32"}}), tmp_path)
     engine = bench.engine(2)
-    assert engine.free == [0, 1] and not engine._stack.width
+    assert engine.free == [0, 1] and not engine.stack.width

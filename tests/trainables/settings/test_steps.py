@@ -12,12 +12,12 @@ from trainables.settings import TrainSettings, steps
     [(16, 8, 8, 2), (12, 8, 6, 2), (7, 4, 1, 7), (4, 8, 4, 1), (1, 8, 1, 1), (24, 16, 12, 2)],
 )
 def test_batch(effective: int, cap: int, micro: int, accumulation: int) -> None:
-    assert steps.batch(effective, cap) == steps.Batch(micro, accumulation)
+    assert steps.split(effective, cap) == steps.BatchSplit(micro, accumulation)
 
 
 @given(st.integers(1, 2048), st.integers(1, 64))
 def test_the_product_is_exactly_the_effective_batch(effective: int, cap: int) -> None:
-    shape = steps.batch(effective, cap)
+    shape = steps.split(effective, cap)
     assert shape.micro * shape.accumulation == effective
     assert shape.micro <= cap
 

@@ -191,7 +191,7 @@ class _CannotTruncate:
 
 
 def test_an_adapter_is_not_written_where_the_folder_was(tmp_path: Path) -> None:
-    from trainables.heartbeat import Sign
+    from trainables.heartbeat import Heartbeat
     from trainables.models.adapter_files import replace_adapter
 
     folder = tmp_path / "run" / "adapters" / "0000"
@@ -200,5 +200,5 @@ def test_an_adapter_is_not_written_where_the_folder_was(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace_adapter(folder, lambda beside: beside.mkdir(parents=True))
     with pytest.raises(FileNotFoundError):
-        Sign(folder).leave()
+        Heartbeat(folder).leave()
     assert not (tmp_path / "run").exists()
