@@ -126,7 +126,7 @@ def _trial(strategy: str, number: int, rank: int, size: int, job: dict[str, Any]
     program.start(Assignment(number, {}, 7, (0.25, 0.5, 0.75, 1.0), str(folder)))
     started = time.perf_counter() - began
     watch, curve = Watch(), []
-    program._trial.trainer.add_callback(watch)
+    program.trial.trainer.add_callback(watch)
     while not curve or not curve[-1].done:
         curve.append(program.step())
     program.stop()

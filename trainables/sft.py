@@ -224,12 +224,14 @@ class SFT(Program):
         with imports.heavy():
             import trainables.hf.solo_trial  # noqa: F401  paid once a worker
         self._settings = runtime.validated(settings)
-        self._preparation = preparation
+        self.preparation = preparation
         self._group = group
         inputs = runtime.open_inputs(self._settings, preparation)
         self._tokenizer, self._train, self._validation = inputs.tokenizer, inputs.train, inputs.validation
-        self._trial: SoloTrial | None = None
-        self._resident: Resident | None = None
+        self.trial: SoloTrial | None = None
+        """The one that runs; None between two."""
+        self.resident: Resident | None = None
+        """The base; None where the last trial changed it and the next one loads it again."""
         self._checksum = ""
         self._base_changed = False
         self._fitted = self._settings
@@ -244,42 +246,42 @@ class SFT(Program):
         from trainables.hf.solo_trial import SoloTrial
 
         began = time.monotonic()
-        if self._trial is not None:
+        if self.trial is not None:
             self.stop()
-        if self._resident is None:
+        if self.resident is None:
             self._load_base()
-        assert self._resident is not None
+        assert self.resident is not None
         settings = with_params(self._settings, assignment.params)
         settings = self._fitted = fitting.fitted(settings, assignment.fits.get(runtime.device_name()))
         # FSDP leaves a base in shares, with hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
         with self._memory(), runtime.target_faults(settings, self._settings):
-            self._trial = SoloTrial(
-                settings, assignment, self._resident, self._tokenizer, self._train, self._validation, began,
+            self.trial = SoloTrial(
+                settings, assignment, self.resident, self._tokenizer, self._train, self._validation, began,
                 self._group,
             )  # fmt: skip
-        return self._setup(settings, self._trial)
+        return self._setup(settings, self.trial)
 
     def step(self) -> Evaluation:
         """Trains to the next evaluation point and measures."""
-        if self._trial is None:
+        if self.trial is None:
             raise RuntimeError("step() before start()")
         with self._memory():
-            return self._trial.stepper.next()
+            return self.trial.stepper.next()
 
     def stop(self) -> None:
         """Ends the trial, wherever it is, and leaves the base as it was first loaded. A second call does nothing."""
         from trainables.hf.solo_trial import release_memory
 
-        trial, self._trial = self._trial, None
+        trial, self.trial = self.trial, None
         if trial is not None:
             trial.close()
             trial.remove()
             del trial
-        if self._resident is not None:
-            self._resident.restore()
+        if self.resident is not None:
+            self.resident.restore()
         if self._base_changed:
-            self._resident = None  # loaded again by the next start, not now: there may be none
+            self.resident = None  # loaded again by the next start, not now: there may be none
             self._base_changed = False
         release_memory()
         self._check_base()
@@ -294,7 +296,7 @@ class SFT(Program):
         except Fault as fault:
             if fault.reason is not Reason.OUT_OF_MEMORY:
                 raise
-            if self._trial is not None and self._trial.trainer.measuring:
+            if self.trial is not None and self.trial.trainer.measuring:
                 remedy = "lower train.per_device_eval_batch_size or data.max_length"
                 raise Fault(
                     fault.reason, f"at an evaluation: {fault.message}", remedy, runtime.device_name()
@@ -305,12 +307,12 @@ class SFT(Program):
     def _load_base(self) -> None:
         from trainables.models.resident import Resident
 
-        self._resident = Resident(runtime.load_base(self._settings, self._preparation, self._group))
+        self.resident = Resident(runtime.load_base(self._settings, self.preparation, self._group))
         if os.environ.get(CHECK_BASE) == "1":
-            self._checksum = self._resident.checksum()
+            self._checksum = self.resident.checksum()
 
     def _check_base(self) -> None:
-        if self._checksum and self._resident is not None and self._resident.checksum() != self._checksum:
+        if self._checksum and self.resident is not None and self.resident.checksum() != self._checksum:
             raise Fault(Reason.ERROR, "a trial changed the weights of the base it shares with others")
 
     def _setup(self, settings: Settings, trial: SoloTrial) -> Setup:

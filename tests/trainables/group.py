@@ -93,7 +93,7 @@ def _run(program: Any, trial: Trial) -> Seen:
     from torch.distributed.tensor import DTensor
 
     setup = program.start(trial.assignment)
-    model = program._trial.trainer.model
+    model = program.trial.trainer.model
     if trial.frozen == "parameters":
         model.requires_grad_(False)
     if trial.frozen == "scale":
@@ -105,7 +105,7 @@ def _run(program: Any, trial: Trial) -> Seen:
     try:
         while len(curve) != trial.evaluations and not (curve and curve[-1].done):
             curve.append(program.step())
-            shared = sum(isinstance(tensor, DTensor) for tensor in program._trial.trainer.model.parameters())
+            shared = sum(isinstance(tensor, DTensor) for tensor in program.trial.trainer.model.parameters())
     except Fault as met:
         fault = met
     program.stop()

@@ -124,10 +124,10 @@ def test_a_large_checkpoint_is_sampled_so_that_every_tensor_counts(tmp_path: Pat
 def test_between_samples_only_the_whole_is_seen(tmp_path: Path) -> None:
     """What is not promised."""
     file = checkpoint(tmp_path / "model.safetensors", layer=300 << 20)
-    sampled, whole = samples.of_weights(file), samples.of_weights(file, whole=True)
+    sampled, whole = samples.of_weights(file), samples.of_weights(file, every_byte=True)
     poke(file, 20 << 20)
     assert samples.of_weights(file) == sampled
-    assert samples.of_weights(file, whole=True) != whole
+    assert samples.of_weights(file, every_byte=True) != whole
 
 
 def test_a_worker_refuses_another_base_than_was_prepared_with(

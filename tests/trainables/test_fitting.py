@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,14 @@ from typing import Any
 import pytest
 
 from tests.chaos.faults import Count
-from trainables import fitting, runtime, states
+from trainables import fitting, runtime
 from trainables.sft import SFT
 from tuner.contract import Assignment, Evaluation, Fault, Fit, Reason, Resume
 
+pytestmark = pytest.mark.usefixtures("one_thread", "every_evaluation")
+
 Make = Callable[..., dict[str, Any]]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _every_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import torch
-
-    torch.set_num_threads(1)
-    monkeypatch.setenv(states.EVERY, "0")
-    yield
 
 
 @pytest.mark.parametrize(
@@ -64,8 +57,8 @@ class Small(SFT):
         import torch
 
         made = super().start(assignment)
-        assert self._trial is not None
-        trainer, step = self._trial.trainer, self._trial.trainer.training_step
+        assert self.trial is not None
+        trainer, step = self.trial.trainer, self.trial.trainer.training_step
         loop = trainer.prediction_step
 
         def limited(model: Any, inputs: Any, *more: Any) -> Any:
@@ -109,11 +102,6 @@ def driven(program: SFT, folder: Path) -> tuple[list[Evaluation], list[str], int
             told.append(str(fault.fit))
             task = replace(task, fits={fault.device: fault.fit})
     raise AssertionError("it never fitted")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 def small(sft_settings: Make, cache: Path, **device: Any) -> Small:

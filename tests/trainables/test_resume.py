@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,10 @@ from trainables import states
 from trainables.sft import SFT
 from tuner.contract import ALIVE, CHECKPOINT_REQUEST, STATE, Assignment, Evaluation, Resume, Setup
 
+pytestmark = pytest.mark.usefixtures("one_thread", "every_evaluation")
+
 Make = Callable[..., dict[str, Any]]
 POINTS = (0.2, 0.4, 0.6, 0.8, 1.0)
-
-
-@pytest.fixture(autouse=True)
-def _every_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import torch
-
-    torch.set_num_threads(1)
-    monkeypatch.setenv(states.EVERY, "0")
-    yield
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

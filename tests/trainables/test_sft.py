@@ -6,7 +6,7 @@ import gc
 import math
 import random
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +28,10 @@ from tuner.contract import (
     Reason,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Make = Callable[..., dict[str, Any]]
 POINTS = (0.25, 0.5, 1.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    torch.set_num_threads(1)
-    yield
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def program(sft_settings: Make, cache: Path) -> Callable[..., SFT]:
-    def make(**sections: dict[str, Any]) -> SFT:
-        settings = sft_settings(**sections)
-        return SFT(settings, SFT.prepare(settings, cache))
-
-    return make
 
 
 def assignment(folder: Path, params: dict[str, Any] | None = None, number: int = 0, seed: int = 7) -> Assignment:
@@ -114,7 +94,7 @@ def test_a_trial(program: Callable[..., SFT], tmp_path: Path) -> None:
 
 def test_tokens_are_those_of_the_rows_without_padding(program: Callable[..., SFT], tmp_path: Path) -> None:
     trials = program(train={"max_steps": None, "num_train_epochs": 1.0, "effective_batch_size": 5})
-    assert run(trials, assignment(tmp_path))[-1].tokens == trials._preparation.tokens
+    assert run(trials, assignment(tmp_path))[-1].tokens == trials.preparation.tokens
 
 
 def test_a_trial_stopped_between_evaluations(program: Callable[..., SFT], tmp_path: Path) -> None:
@@ -145,7 +125,7 @@ def test_the_base_outlives_its_trials(
     alone = losses(run(program(model=model), assignment(tmp_path, last, number=9)))
 
     trials = program(model=model)
-    resident = trials._resident
+    resident = trials.resident
     assert resident is not None
     tree, checksum, forward = resident.tree(), resident.checksum(), resident.model.forward
     recipe = trials._settings
@@ -158,7 +138,7 @@ def test_the_base_outlives_its_trials(
     random.random(), torch.rand(3)  # what ran before in the worker
     after = losses(run(trials, assignment(tmp_path, last, number=2)))
 
-    assert trials._resident is resident
+    assert trials.resident is resident
     assert resident.tree() == tree
     assert resident.checksum() == checksum
     assert resident.model.forward == forward
@@ -174,14 +154,14 @@ def test_another_seed_is_another_trial(program: Callable[..., SFT], tmp_path: Pa
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_an_init_that_changes_the_base_gets_a_fresh_one(program: Callable[..., SFT], tmp_path: Path, init: str) -> None:
     trials = program()
-    assert trials._resident is not None
-    checksum, old = trials._resident.checksum(), weakref.ref(trials._resident.model)
+    assert trials.resident is not None
+    checksum, old = trials.resident.checksum(), weakref.ref(trials.resident.model)
     before = losses(run(trials, assignment(tmp_path, number=0)))
     run(trials, assignment(tmp_path, {"init_lora_weights": init}, number=1))
     gc.collect()
     assert old() is None  # or the GPU would hold two
     assert losses(run(trials, assignment(tmp_path, number=2))) == before
-    assert trials._resident.checksum() == checksum
+    assert trials.resident.checksum() == checksum
 
 
 def fresh_loss(settings: dict[str, Any], preparation: Preparation, adapter: str, folder: Path) -> float:
@@ -253,7 +233,7 @@ def test_the_saved_adapter_gives_the_reported_loss(
     assert best.adapter is not None
     settings = sft_settings(model={"quantization": quantization})
     assert named_base(best.adapter) == settings["model"]["model_name_or_path"]
-    assert fresh_loss(settings, trials._preparation, best.adapter, tmp_path) == pytest.approx(best.eval_loss, abs=1e-3)
+    assert fresh_loss(settings, trials.preparation, best.adapter, tmp_path) == pytest.approx(best.eval_loss, abs=1e-3)
 
 
 def test_merge_gives_a_model_of_its_own(program: Callable[..., SFT], sft_settings: Make, tmp_path: Path) -> None:
@@ -325,10 +305,10 @@ def test_a_loss_that_is_not_a_number_is_passed_up(program: Callable[..., SFT], t
 
     trials = program()
     trials.start(assignment(tmp_path))
-    assert trials._trial is not None
+    assert trials.trial is not None
     first = trials.step()
     with torch.no_grad():
-        next(p for p in trials._trial.trainer.model.parameters() if p.requires_grad).fill_(math.nan)
+        next(p for p in trials.trial.trainer.model.parameters() if p.requires_grad).fill_(math.nan)
     second = trials.step()
     assert second.eval_loss is not None and math.isnan(second.eval_loss)
     assert second.train_loss is not None and math.isnan(second.train_loss)
@@ -339,9 +319,9 @@ def test_a_loss_that_is_not_a_number_is_passed_up(program: Callable[..., SFT], t
 def test_a_missing_loss_is_none(program: Callable[..., SFT], tmp_path: Path) -> None:
     trials = program()
     trials.start(assignment(tmp_path))
-    assert trials._trial is not None
+    assert trials.trial is not None
     trials.step()
-    trials._trial.trainer.eval_dataset = trials._validation.select([])
+    trials.trial.trainer.eval_dataset = trials._validation.select([])
     evaluation = trials.step()
     assert (evaluation.eval_loss, evaluation.adapter) == (None, None)
     trials.stop()
@@ -365,8 +345,8 @@ def test_out_of_memory_is_a_fault_and_the_worker_goes_on(program: Callable[..., 
 
     trials = program()
     trials.start(assignment(tmp_path, number=0))
-    assert trials._trial is not None
-    trainer = trials._trial.trainer
+    assert trials.trial is not None
+    trainer = trials.trial.trainer
     step = trainer.training_step
 
     def full(*args: Any, **kwargs: Any) -> Any:
@@ -386,12 +366,12 @@ def test_out_of_memory_is_a_fault_and_the_worker_goes_on(program: Callable[..., 
 def test_an_error_in_the_loop_keeps_its_traceback(program: Callable[..., SFT], tmp_path: Path) -> None:
     trials = program()
     trials.start(assignment(tmp_path))
-    assert trials._trial is not None
+    assert trials.trial is not None
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError("in the middle")
 
-    trials._trial.trainer.training_step = broken
+    trials.trial.trainer.training_step = broken
     with pytest.raises(ZeroDivisionError, match="in the middle") as caught:
         trials.step()
     assert caught.traceback[-1].name == "broken"
@@ -406,8 +386,8 @@ def test_a_parameter_that_cannot_be_searched(program: Callable[..., SFT], tmp_pa
 def test_adapters_do_not_pile_up_in_memory(program: Callable[..., SFT], tmp_path: Path) -> None:
     trials = program()
     trials.start(assignment(tmp_path))
-    assert trials._trial is not None
-    gone = [weakref.ref(thing) for thing in (trials._trial, trials._trial.trainer, trials._trial.trainer.model)]
+    assert trials.trial is not None
+    gone = [weakref.ref(thing) for thing in (trials.trial, trials.trial.trainer, trials.trial.trainer.model)]
     trials.step()
     trials.stop()
     assert [reference() for reference in gone] == [None, None, None]

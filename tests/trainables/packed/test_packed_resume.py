@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,11 @@ from typing import Any
 import pytest
 
 from tests.trainables.packed.bench import Bench, assert_same, assignment, drive, take
-from trainables import states
 from tuner.contract import STATE, Evaluation, Resume
 
+pytestmark = pytest.mark.usefixtures("every_evaluation")
+
 PARAMS: dict[str, Any] = {"max_steps": 12, "lora_dropout": 0.1, "effective_batch_size": 8}
-
-
-@pytest.fixture(autouse=True)
-def _every_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(states.EVERY, "0")
-    yield
 
 
 def cut(bench: Bench, folder: Path, evaluations: int) -> list[Evaluation]:
