@@ -55,7 +55,7 @@ def losses(curve: list[Evaluation]) -> list[tuple[float | None, float | None]]:
 
 
 def test_it_is_a_program() -> None:
-    assert isinstance(SFT, Program)
+    assert issubclass(SFT, Program)
 
 
 def test_budget() -> None:

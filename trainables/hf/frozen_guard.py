@@ -71,7 +71,8 @@ class FrozenGuard(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **_: Any) -> None:
         """Raises Fault where the loss repeats and the adapter is frozen."""
-        self._monitor.after_evaluation((metrics or {}).get(EVAL_LOSS.name), self._now(), self._effect, lambda: self._grad_norm)
+        loss = (metrics or {}).get(EVAL_LOSS.name)
+        self._monitor.after_evaluation(loss, self._now(), self._effect, lambda: self._grad_norm)
 
     def _now(self) -> Sample:
         return sample(_trainable(self._trainer.model))

@@ -214,7 +214,7 @@ def draw(chance: random.Random) -> dict[str, Any]:
     return {
         "learning_rate": 10 ** chance.uniform(-4, -1.5),
         "lora_r": chance.choice([1, 4, 7, 16, 24]),
-        "lora_alpha_mode": chance.choice(["bucketed", "2r", "rslora"]),
+        "lora_alpha_mode": chance.choice(["fixed", "2r", "rslora"]),
         "target_modules": chance.choice(["all-linear", "attention", "mlp", ["v_proj"]]),
         "effective_batch_size": chance.choice([3, 8, 16]),
         "warmup_ratio": chance.choice([0.0, 0.1, 0.5]),
