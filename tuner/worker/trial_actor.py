@@ -12,17 +12,20 @@ import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from tuner.contract import Evaluation, Program, Setup, load_program
+from tuner.contract import Evaluation, Runner, Setup, load_program
 from tuner.failures import Failure, capture
 from tuner.ray_cluster.resources import SLOT_CPUS, of_type
 from tuner.redaction import LogFile
 from tuner.scheduling.wire import checked, to_result
 from tuner.worker.config import TrialConfig, WorkerConfig
 from tuner.worker.store_sync import arrived, synced
+
+if TYPE_CHECKING:
+    from tuner.worker.process_group import ProcessGroupProgram
 
 
 class TrialActor(tune.Trainable):
@@ -46,7 +49,8 @@ class TrialActor(tune.Trainable):
             # Ray's own handler raises SystemExit, in the middle of a step, and this trial would look like one that
             # called sys.exit. A batch system that signals every process of a job takes the worker, and not the trial
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._program: Program | None = None
+        self._program: Runner | None = None
+        self._group: ProcessGroupProgram | None = None
         self._running = False
         self._log: logging.Handler | None = None
         self._take(config)
@@ -90,7 +94,7 @@ class TrialActor(tune.Trainable):
         self._running = True
         return self._program.start(self._trial.assignment)
 
-    def _make_program(self) -> Any:
+    def _make_program(self) -> Runner:
         if self._worker.engines is not None:
             from tuner.worker.engine_client import EngineClient
 
@@ -98,7 +102,8 @@ class TrialActor(tune.Trainable):
         if self._worker.processes > 1:
             from tuner.worker.process_group import process_group
 
-            return process_group(self._worker, lambda: self._trial.log)
+            self._group = process_group(self._worker, lambda: self._trial.log)
+            return self._group
         program = load_program(self._worker.program)(self._worker.settings, arrived(self._worker.preparation))
         return synced(program, self._worker.preparation)
 
@@ -117,10 +122,9 @@ class TrialActor(tune.Trainable):
 
     def _close(self) -> None:
         """Lets go of the program, and of the processes that it has elsewhere."""
-        program: Any = self._program
-        self._program = None
-        if program is not None and self._worker.processes > 1:
-            closed = capture(program.close)
+        group, self._group, self._program = self._group, None, None
+        if group is not None:
+            closed = capture(group.close)
             if isinstance(closed, Failure):
                 logging.getLogger(__name__).error("ending a group: %s", closed.traceback)
 
