@@ -80,12 +80,12 @@ def _part(source: str, revision: str | None, files: Mapping[str, str]) -> Part:
 
 
 def _mark_every_byte(model: ModelSettings, part: Part) -> Part:
-    """Fingerprints of every byte are others than those of samples: not to be compared with them."""
+    """Marks fingerprints of every byte, which must not be compared with those of samples."""
     return {**part, "source": f"{part['source']} (every byte)"} if model.fingerprint == "whole" else part
 
 
 def _places(model: ModelSettings) -> dict[str, Path]:
-    """Where the base and its tokenizer lie, by the names that the settings give them."""
+    """The folders of the base and its tokenizer, by their names in the settings."""
     fetched = {source.name: client.fetch(source) for source in sources.bases(model)}
     return {name: fetched.get(name, Path(name)) for name in (model.model_name_or_path, model.tokenizer)}
 

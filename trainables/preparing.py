@@ -48,7 +48,9 @@ def _rows(settings: Settings, cache: Path) -> Preparation:
     given = None
     if data.validation is not None:
         given = reading.read(data.validation, data, "data.validation_revision")
-    train_format = formats.detect(train_rows, data)  # before the tokenizer: misnamed columns are told at once
+    train_format = formats.detect(
+        train_rows, data
+    )  # before the tokenizer, which is slow to load: misnamed columns are an error at once
     tokenizer, notes = tokenizers.load(settings.model, data)
     train_rows, validation_rows = splitting.split(train_rows, given, data)
 
@@ -127,8 +129,8 @@ def _notes(name: str, tokens: Tokens, data: DataSettings) -> list[str]:
 
 
 def _beyond_positions(settings: Settings, longest: int) -> tuple[str, ...]:
-    """A note where rows are longer than the positions that a base says it was trained for. Rotary ones go on beyond
-    them, worse; a base whose table of positions ends there is refused when it is loaded."""
+    """A note where rows are longer than the positions of config.json. Rotary positions work beyond them, worse; a base
+    with a table of positions is refused when it is loaded."""
     config = base_folder.config(settings.model) or {}
     config = config.get("text_config") or config
     most = config.get("max_position_embeddings", config.get("n_positions"))

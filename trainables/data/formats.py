@@ -50,7 +50,7 @@ def detect(rows: Rows, data: DataSettings) -> Format:
 
 
 def normalize(rows: Rows, fmt: Format, data: DataSettings) -> list[Row]:
-    """The rows with the format's columns alone, every one checked; from/value turns become role/content."""
+    """The rows with the format's columns only, from/value changed to role/content. Raises InputError."""
     keep = ("tools", "chat_template_kwargs")
     result = []
     for index, row in enumerate(rows.rows):

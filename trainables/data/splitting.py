@@ -10,7 +10,10 @@ from tuner.contract import InputError
 
 
 def split(train: Rows, validation: Rows | None, data: DataSettings) -> tuple[Rows, Rows]:
-    """Training and validation rows: split off where there are none, then cut to the numbers asked for."""
+    """Training and validation rows: validation rows are split off if there are none, then both are cut to their limits.
+
+    Raises InputError where there are too few rows to split.
+    """
     if validation is None:
         train, validation = _split_off(train, data)
     return _at_most(train, data.max_train_rows, data.seed + 1), _at_most(

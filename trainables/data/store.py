@@ -1,8 +1,8 @@
 """The tokenized rows on disk, under a fingerprint of all they depend on.
 
 `<cache>/<fingerprint>/` holds `train/` and `validation/` (Arrow, memory-mapped by every worker) and
-`preparation.json`. It is written beside its place and renamed, so its existence means completeness, and whoever
-comes second to the same place finds it taken and throws its own copy away.
+`preparation.json`. It is written beside its place and renamed, so that it is complete if it exists; a process that
+comes second finds it there and deletes its own copy.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tuner.contract import InputError, Preparation
 
 _LAYOUT = 2
 TOKENIZER_FILES = ("token", "vocab", "merges", "special_tokens", "chat_template", "added_tokens", "spiece", "config")
-"""How the names of files begin that a tokenizer is made of."""
+"""Beginnings of the names of a tokenizer's files."""
 PREPARATION = "preparation.json"
 
 
 def fingerprint(settings: Settings) -> str:
     """16 hex digits that change with the rows, the tokenizer, the template, the data settings or the libraries.
 
-    What lies on this machine counts by its content: a file that was touched, copied or moved is the same file.
+    Files on this machine count by their content: one that was touched, copied or moved is the same file.
     """
     data, model = settings.data, settings.model
     sources = {"train": data.train, "validation": data.validation, "chat_template": data.chat_template}
@@ -62,12 +62,12 @@ def find(folder: Path) -> Preparation | None:
 
 
 def drop(folder: Path) -> bool:
-    """Takes away what `find` refused: the rows are tokenized again. Whether there was anything."""
+    """Deletes a folder that `find` refused, so that the rows are tokenized again. Whether there was one."""
     if not folder.exists():
         return False
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
-        folder.rename(aside)  # whoever reads it goes on reading it
+        folder.rename(aside)  # a process that has its files open can still read them
     except OSError:
         return False
     shutil.rmtree(aside, ignore_errors=True)

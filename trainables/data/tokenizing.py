@@ -99,7 +99,7 @@ def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str, 
 
 
 def _sees_messages(tokenizer: Any, first: Row, where: str, row: str) -> None:
-    """Refuses a template that writes the same whatever is said: every loss would be that of a constant."""
+    """Raises InputError for a template that ignores the messages: every loss would be that of a constant."""
     turns = _turns(first)
     changed = [
         {**turn, "content": f"something else {i}"} if "content" in turn else turn for i, turn in enumerate(turns)
@@ -109,7 +109,7 @@ def _sees_messages(tokenizer: Any, first: Row, where: str, row: str) -> None:
     try:
         other = tokenizer.apply_chat_template(changed, tokenize=False, **_common(first, None))
     except Exception:
-        return  # it looks at what is said, and wants something particular
+        return  # it reads the content, and requires something of it
     if turns != changed and text == other:
         raise InputError(f"the chat template ignores the messages: it writes {text!r:.60} whatever they say",
                          where=where, expected="a template that writes each message's content",
@@ -119,7 +119,7 @@ def _sees_messages(tokenizer: Any, first: Row, where: str, row: str) -> None:
 
 @contextmanager
 def _rendering(row: str, template: str = "") -> Iterator[None]:
-    """A chat template is somebody's program: whatever it raises is told with the place it was met at."""
+    """Within it, errors of a chat template, which is a program, are raised as InputError with the row."""
     from jinja2 import TemplateSyntaxError
 
     try:
@@ -207,7 +207,7 @@ def _common(row: Row, template: str | None) -> dict[str, Any]:
 def _add_completion(
     result: Tokens, ids: list[int], prompt: list[int], data: DataSettings, labels: list[int] | None = None
 ) -> None:
-    """The completion begins where the tokens of the prompt alone and of the whole part, not where the prompt ends."""
+    """Adds a row. Its completion begins at the first token that differs from the prompt's, not at its length."""
     begin = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, ids, strict=False)))
     result.longest_prompt = max(result.longest_prompt, begin)
     result.add(ids, [IGNORED] * begin + (labels or ids)[begin:], data.max_length)

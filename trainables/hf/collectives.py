@@ -29,12 +29,12 @@ def full_tensor(value: Any) -> Any:
 
 
 def full_adapter(model: Any) -> dict[str, torch.Tensor]:
-    """The trainable tensors of a model by name, each gathered to its full shape, in its dtype."""
+    """The trainable tensors of a model by name: A [rank, in] and B [out, rank], gathered, in their dtype."""
     return {name: full_tensor(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
 def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor`, of `parameter`'s full shape, sharded as `parameter` is."""
+    """`tensor`, of `parameter`'s full shape [...] and any dtype, sharded as `parameter` is."""
     if not isinstance(parameter, DTensor):
         return tensor
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -106,5 +106,5 @@ def _total(model: Any) -> int:
 
 
 def sample(parameters: Mapping[str, torch.Tensor]) -> Sample:
-    """The first elements of every tensor, copied. Every process of a group has to call it."""
+    """The first elements of every tensor, [elements] in its dtype, copied. Every process of a group has to call it."""
     return {name: full_tensor(tensor.detach()).reshape(-1)[:SAMPLED].clone() for name, tensor in parameters.items()}

@@ -52,9 +52,11 @@ class Reporter(TrainerCallback):
             self._heartbeat.beat()
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Shows that the trial is alive."""
         self._beat()
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Shows that the trial is alive."""
         self._beat()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:

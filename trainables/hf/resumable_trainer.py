@@ -43,6 +43,7 @@ class ResumableTrainer(SFTTrainer):
     _updates, _idle = 1, 0
 
     def create_accelerator_and_postprocess(self) -> None:
+        """Sets up FSDP on CPUs too."""
         super().create_accelerator_and_postprocess()
         if self.args.fsdp and self.args.use_cpu:
             # torch shards on CPUs too, where accelerate's state does not ask for it
@@ -52,6 +53,7 @@ class ResumableTrainer(SFTTrainer):
             self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> Any:
+        """The loader of this process's batches."""
         loader = super().get_train_dataloader()
         if self.group.size == 1:
             return loader
@@ -68,6 +70,7 @@ class ResumableTrainer(SFTTrainer):
         return super().get_batch_samples(*arguments)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The loader of this process's batches."""
         loader = super().get_eval_dataloader(eval_dataset)
         if self.group.size == 1:
             return loader
@@ -89,6 +92,7 @@ class ResumableTrainer(SFTTrainer):
         return EvalLoopOutput(None, None, {EVAL_LOSS.name: sums / count}, padding)
 
     def evaluate(self, *arguments: Any, **more: Any) -> Any:
+        """Evaluates, and notes that it does."""
         self.measuring = True
         metrics = super().evaluate(*arguments, **more)
         self.measuring = False

@@ -1,4 +1,4 @@
-"""Which of what the settings name lies on the hub, and at which commit."""
+"""What the settings name on the hub, and at which commit."""
 
 from __future__ import annotations
 

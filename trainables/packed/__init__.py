@@ -48,7 +48,10 @@ __all__ = ["load", "packs"]
 def load(
     settings: Mapping[str, Any], preparation: Preparation, slots: int, run_ahead: int = 8, *, capture: bool = True
 ) -> Engine:
-    """An engine in a worker of its own: the libraries quiet, and out of the garbage collector's sight."""
+    """An engine for a process that trains nothing else. See `Engine` for the arguments.
+
+    Objects of the libraries are frozen for the garbage collector, which need not search them then.
+    """
     from trainables import imports
 
     with imports.heavy():

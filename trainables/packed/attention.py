@@ -78,11 +78,13 @@ class Scatter(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, flat: torch.Tensor, grid: AttentionGrid) -> torch.Tensor:
+        """flat: [tokens, features]; gives [rows * width, features] of the same dtype."""
         ctx.grid, ctx.tokens = grid, flat.shape[0]
         return _scattered(flat, grid)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        """grad: [rows * width, features]; gives [tokens, features]."""
         return _gathered(grad, ctx.grid, ctx.tokens), None
 
 
@@ -95,19 +97,23 @@ class Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, lines: torch.Tensor, grid: AttentionGrid, tokens: int) -> torch.Tensor:
+        """lines: [rows * width, features]; gives [tokens, features] of the same dtype."""
         ctx.grid = grid
         return _gathered(lines, grid, tokens)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        """grad: [tokens, features]; gives [rows * width, features]."""
         return _scattered(grad, ctx.grid), None, None
 
 
 def _scattered(flat: torch.Tensor, grid: AttentionGrid) -> torch.Tensor:
+    """flat: [tokens, features]; gives [rows * width, features]."""
     own = flat if grid.tokens is None else flat.index_select(0, grid.tokens)
     return flat.new_zeros(grid.rows * grid.width, flat.shape[1]).index_copy_(0, grid.cells, own)
 
 
 def _gathered(lines: torch.Tensor, grid: AttentionGrid, tokens: int) -> torch.Tensor:
+    """lines: [rows * width, features]; gives [tokens, features], zeros where a token has no cell."""
     own = lines.index_select(0, grid.cells)
     return own if grid.tokens is None else lines.new_zeros(tokens, lines.shape[1]).index_copy_(0, grid.tokens, own)

@@ -63,6 +63,7 @@ class Copies:
         return copy
 
     def _buffer(self, size: int) -> torch.Tensor | None:
+        """A pinned buffer [bytes] uint8 of `size` bytes at least; None where there can be none."""
         with self._lock:
             fits = [place for place, block in enumerate(self._free) if len(block) >= size]
             if fits:
@@ -80,6 +81,7 @@ class Copies:
             return block
 
     def _reuse(self, block: torch.Tensor) -> None:
+        """block: [bytes] uint8."""
         with self._lock:
             self._free.append(block)
 

@@ -51,7 +51,7 @@ Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
-class _Captured:
+class _GraphPair:
     """The two graphs of one shape, with the tensors at the addresses that they read and write."""
 
     batch: Batch
@@ -92,7 +92,7 @@ class CudaGraphs:
         """Bytes of saved activations of every shape that has run once. The second batch of a shape is captured, which
         takes as long as two that are not."""
         self._refused: set[Any] = set()
-        self.captured: dict[Any, _Captured] = {}
+        self.captured: dict[Any, _GraphPair] = {}
         """The graphs by shape, in the order of their last use."""
         self._pool: Any = None
         self._stream: Any = None
@@ -234,7 +234,7 @@ class CudaGraphs:
                 self._release()
         self._largest_eager = tokens
 
-    def _capture_passes(self, batch: Batch) -> _Captured:
+    def _capture_passes(self, batch: Batch) -> _GraphPair:
         self._show(batch)
         if self._pool is None:  # one pool and one stream, so that graphs share memory
             self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
@@ -247,7 +247,7 @@ class CudaGraphs:
         gradient = torch.zeros_like(hidden)
         with capture(backward), torch.autocast("cuda", enabled=False):
             torch.autograd.backward(hidden, gradient)
-        return _Captured(batch, forward, backward, hidden.detach(), gradient, self._context.slots)
+        return _GraphPair(batch, forward, backward, hidden.detach(), gradient, self._context.slots)
 
     def _graph(self) -> torch.cuda.CUDAGraph:
         """An empty graph, with the random generators of the slots that have dropout."""
@@ -282,7 +282,7 @@ class Replay(torch.autograd.Function):
     """Replays the forward graph, and in its backward the backward graph."""
 
     @staticmethod
-    def forward(ctx: Any, _anchor: torch.Tensor, captured: _Captured, batch: Batch) -> torch.Tensor:
+    def forward(ctx: Any, _anchor: torch.Tensor, captured: _GraphPair, batch: Batch) -> torch.Tensor:
         """_anchor: [], so that the result requires a gradient. Gives [1, tokens, features]."""
         for own, new in zip(captured.batch.layer_inputs, batch.layer_inputs, strict=True):
             own.copy_(new, non_blocking=True)

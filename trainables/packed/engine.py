@@ -208,8 +208,8 @@ class Engine:
         with out_of_memory_faults():
             for step in itertools.count():
                 trials = [trial for trial in self.trials if trial is not None]
-                if unheard := [(t.slot, found) for t in trials if (found := t.progress.take_unheard()) is not None]:
-                    return unheard
+                if unheard := [trial for trial in trials if trial.progress.unheard is not None]:
+                    return [(t.slot, found) for t in unheard if (found := t.progress.take_unheard()) is not None]
                 if written := self._writer.written():
                     return written
                 due = [trial for trial in trials if trial.due]

@@ -40,15 +40,18 @@ def frozen_linear(name: str, module: Any) -> FrozenLinear:
 
 
 def _input_grad_linear(module: Any, grad: torch.Tensor) -> torch.Tensor:
+    """grad: [tokens, out]; gives [tokens, in] in its dtype."""
     return grad @ module.weight.to(grad.dtype)
 
 
 def _input_grad_conv1d(module: Any, grad: torch.Tensor) -> torch.Tensor:
+    """grad: [tokens, out]; gives [tokens, in] in its dtype."""
     return grad @ module.weight.t().to(grad.dtype)
 
 
 def _input_grad_4bit(module: Any, grad: torch.Tensor) -> torch.Tensor:
-    """As bitsandbytes does it: the weights dequantized again, in the dtype that the layer computes in."""
+    """grad: [tokens, out]; gives [tokens, in]. As in bitsandbytes: the weights are dequantized again, in the dtype that
+    the layer computes in."""
     from bitsandbytes.functional import dequantize_4bit
 
     weight = module.weight

@@ -43,5 +43,5 @@ class Head:
         """
         chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.target_positions)
         scored = self.forward(chosen.unsqueeze(0), shift_labels=batch.target_ids.unsqueeze(0), fused_lm_head=True)
-        # Part by part, so that a sum that is not finite stays alone. unsafe: the counts are ours, and need no check
+        # Part by part, so that one that is not finite changes no other. unsafe: the counts need no check
         return torch.segment_reduce(-scored.log_probs[0].float(), "sum", lengths=batch.target_counts, unsafe=True)

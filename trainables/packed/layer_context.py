@@ -15,7 +15,7 @@ from trainables.packed.stack import LinearShape
 
 @dataclass(frozen=True)
 class Dropout:
-    """A slot's dropout, with random numbers of its own, so that neighbours do not change what it draws from.
+    """A slot's dropout, with a random generator of its own, so that neighbours do not change what it draws from.
 
     Where steps are captured, the number of draws follows from the batch's shape, and so from the neighbours' rows:
     which masks a trial draws then depends on them, the generator does not.

@@ -132,6 +132,7 @@ def _accumulate(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, sc
 
 
 def _forward_batched(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
+    """out: [tokens, out]; inputs: [tokens, in]."""
     context = layer.context
     h = torch.bmm(_by_segment(inputs, context), layer.a[context.slots].transpose(1, 2)).mul_(layer.scale[context.slots])
     _accumulate_batch(_by_segment(out, context), h, layer.b[context.slots].transpose(1, 2))
@@ -141,6 +142,7 @@ def _forward_batched(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLine
 def _backward_batched(
     grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
 ) -> None:
+    """grad: [tokens, out]; inputs and grad_x: [tokens, in]."""
     context = layer.context
     own = _by_segment(grad, context)
     grad_h = torch.bmm(own, layer.b[context.slots]).mul_(layer.scale[context.slots])
@@ -170,6 +172,7 @@ def _accumulate_slots(total: torch.Tensor, left: torch.Tensor, right: torch.Tens
 
 
 def _forward_grouped(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
+    """out: [tokens, out]; inputs: [tokens, in]."""
     context, ends = layer.context, layer.context.segment_ends
     h = _grouped(inputs, layer.a[context.slots].transpose(1, 2), ends)
     scaled = layer.b[context.slots] * layer.scale[context.slots]
@@ -180,6 +183,7 @@ def _forward_grouped(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLine
 def _backward_grouped(
     grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
 ) -> None:
+    """grad: [tokens, out]; inputs and grad_x: [tokens, in]."""
     context, ends = layer.context, layer.context.segment_ends
     scale = layer.scale[context.slots]
     grad_h = _grouped(grad, layer.b[context.slots] * scale, ends)

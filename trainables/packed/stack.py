@@ -100,6 +100,7 @@ class Stack:
         return True
 
     def _state(self) -> tuple[torch.Tensor, ...]:
+        """The buffers that a higher rank has to move, [slots, width] each."""
         return self.weights, self.grads, self.first, self.second
 
     def put(self, slot: int, adapter: Adapter, rank: int) -> None:
@@ -144,6 +145,7 @@ class Stack:
         return self.weights[slot].index_select(0, self._sample_index[key])
 
     def _parts(self, buffer: torch.Tensor, row: int, rank: int, names: Any) -> dict[str, Pair]:
+        """A [rank, in] and B [out, rank] of each module, as views of one row of `buffer` [rows, width]."""
         views = self.views(buffer)
         return {name: (views[name][0][row, :rank], views[name][1][row, :, :rank]) for name in names}
 

@@ -10,10 +10,12 @@ from trainables.settings.train import TrainSettings
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """How an effective batch is taken apart: rows a forward pass, and passes an optimizer step."""
+    """How an effective batch is divided into micro-batches."""
 
     micro: int
+    """Rows of a micro-batch, which is one forward and backward."""
     accumulation: int
+    """Micro-batches of an optimizer step."""
 
 
 def split(effective: int, cap: int) -> BatchSplit:
@@ -23,13 +25,15 @@ def split(effective: int, cap: int) -> BatchSplit:
 
 
 def split_of(train: TrainSettings, processes: int = 1) -> BatchSplit:
-    """How each of `processes` takes its share of the effective batch apart; together they take exactly that many."""
+    """How each of `processes` divides its share of the effective batch; their shares add up to it exactly."""
     return split(train.effective_batch_size // processes, train.per_device_train_batch_size)
 
 
 def steps_per_epoch(rows: int, shape: BatchSplit) -> int:
-    """Optimizer steps in one pass, as transformers counts them: a rest of a batch is a step of its own. However many
-    processes share the batch, they are as many."""
+    """Optimizer steps in one pass over the rows, as transformers counts them: an incomplete batch is a step too.
+
+    shape: of one process that takes the whole effective batch; with several the number is the same.
+    """
     return max(1, math.ceil(math.ceil(rows / shape.micro) / shape.accumulation))
 
 
