@@ -72,6 +72,23 @@ def test_it_is_evaluated_as_often_as_its_settings_say() -> None:
     assert quitter.eval_every(quitter.Settings()) == 0.1
 
 
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({}, ""),
+        ({"model": {"trust_remote_code": False}}, ""),
+        ({"model": "a text", "train": 3}, ""),
+        ({"model": {"trust_remote_code": True}}, "code that comes with the base"),
+        ({"model": {"trust_remote_code": "yes", "model_name_or_path": "org/x"}}, "code that comes with the base"),
+    ],
+)
+@pytest.mark.parametrize("name", [TOY, "sft"])
+def test_code_of_others_is_told_whoever_wrote_the_settings(name: str, settings: dict[str, Any], code: str) -> None:
+    """Version 0.1 asked for `--trust-remote-code` before a merge by any program with this setting."""
+    told = load_program(name).foreign_code(settings)
+    assert told.startswith(code) and bool(told) == bool(code)
+
+
 class Cautious:
     """Calls up, as many classes do."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.programs.toy import Toy
 from tuner.config import demo_path, load_experiment
-from tuner.contract import InputError, Reason, Verdict
+from tuner.contract import Card, InputError, Reason, Verdict, load_program
 from tuner.driver.disk_guard import DiskGuard
 from tuner.driver.ending import Ending
 from tuner.driver.session import _second_to_an_error
@@ -77,3 +81,31 @@ def test_what_closes_raises_only_where_nothing_else_did() -> None:
     leave(ValueError, ValueError("first"), None)
     with pytest.raises(InputError, match="the store is gone"):
         leave(None, None, None)
+
+
+class Speechless(Toy):
+    """Raises when it is asked for its part of the model card."""
+
+    @classmethod
+    def card(cls, settings: Any, setup: Mapping[str, Any]) -> Card:
+        raise KeyError("base")
+
+
+def test_a_program_that_cannot_describe_its_adapter_loses_only_the_description(ending: Ending) -> None:
+    folder, ledger = ending._folder, ending._ledger
+    adapter = folder.trial(1) / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "weights").write_text("1")
+    better, about = {"eval_loss": 0.5}, {"trial": "b", "number": 1, "attempt": 1}
+    ledger.append(Kind.STARTED, **about, params={})
+    ledger.append(
+        Kind.EVALUATION, **about, step=5, metrics=better, best=better, details={"adapter": "adapters/0001/adapter"}
+    )
+    ledger.append(Kind.ENDED, **about, status="completed", reason="budget")
+    folder.resolved.write_text("{}", encoding="utf-8")
+    settings = load_program(f"{__name__}:Speechless").Settings()
+    ending._experiment = replace(ending._experiment, program=f"{__name__}:Speechless", settings=settings)
+    assert ending.write().trouble == ""
+    assert (folder.best / "weights").read_text() == "1"
+    assert "An adapter, the best of 2 trials." in (folder.best / "README.md").read_text()
+    assert "the program's part of the model card is missing: KeyError: 'base'" in folder.record().notes
