@@ -9,7 +9,7 @@ from tuner.contract.errors import Fault
 from tuner.contract.facts import Assignment, Evaluation, Setup
 
 
-class Choice(Protocol):
+class SlotChoice(Protocol):
     """How many trials an engine takes at a time."""
 
     @property
@@ -42,7 +42,7 @@ class PackedEngine(Protocol):
         """Whether `advance` has anything to do: a trial that may train, or a measurement that was not handed over."""
         ...
 
-    def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
+    def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> SlotChoice:
         """How many trials to take, of `wanted` at most; called once, before the first one joins.
 
         heaviest: the parameters of the trial that takes most memory. measure: find out as well how many of those that

@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.contract.engine import Choice, PackedEngine
+from tuner.contract.engine import PackedEngine, SlotChoice
 from tuner.contract.errors import Fault, InputError
 from tuner.contract.facts import Assignment, Evaluation, Setup
 from tuner.contract.program import Program
@@ -79,7 +79,7 @@ class _Unrefusing:
     def busy(self) -> bool:
         return self._engine.busy
 
-    def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> Choice:
+    def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> SlotChoice:
         return self._engine.choose(wanted, heaviest, measure=measure, beside=beside)
 
     def refuses(self, params: Mapping[str, Any]) -> str | None:
