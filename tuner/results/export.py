@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner.config.sections import Sections
 from tuner.contract import PROGRAMS, InputError
 from tuner.disks import is_full
 from tuner.importing import Permission, add_folders, find
@@ -110,7 +111,7 @@ def _require_same_model(folder: RunFolder, resolved: Mapping[str, Any], to: Path
 
 def _call(folder: RunFolder, to: Path, resolved: Mapping[str, Any], method: str, *arguments: str) -> Any:
     """What a class method of the search's program returns, in a process of its own."""
-    settings = {name: resolved[name] for name in resolved if name not in ("search", "scheduler", "run", "about")}
+    settings = {name: resolved[name] for name in resolved if name not in (*Sections.model_fields, "about")}
     call = SubprocessProgram(resolved["run"]["program"], method, settings, *arguments, log=_log(folder, to))
     try:
         return call.result()
