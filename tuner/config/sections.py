@@ -98,9 +98,7 @@ class Search(Section):
         description="A shipped space by name (`tuner spaces`), a YAML file, a Python function "
         "`package.module:function`, or a mapping with `parameters:` right here.",
     )
-    num_trials: int = Field(
-        default=16, ge=1, description="Trials in all; trial 0 is the recipe, the settings as written."
-    )
+    num_trials: int = Field(default=16, ge=1, description="Trials in all, the recipe (trial 0) included.")
     sampler: Sampler = Field(default=Tpe(), description="What proposes the next trial.")
     seed: int = Field(
         default=0,
@@ -132,20 +130,20 @@ class Diverged(Section):
     )
 
 
-_FLATLINE = "End a trial that has converged; null switches the rule off."
-_DIVERGED = "End a trial that explodes; null leaves only losses that are not finite."
+_FLATLINE = "End a trial that has converged; null: the rule is off."
+_DIVERGED = "End a trial whose loss explodes; null: only a loss that is not finite ends it."
 
 
 class Asha(Section):
     """Asynchronous successive halving: at each rung a trial goes on if it is in the best 1/reduction_factor."""
 
     kind: Literal["asha"] = "asha"
-    reduction_factor: float = Field(default=3, gt=1, le=16, description="One in this many trials passes a rung.")
+    reduction_factor: float = Field(default=3, gt=1, le=16, description="One in this many trials goes on at a rung.")
     grace_period: int | None = Field(
         default=None,
         ge=1,
-        description="No trial is stopped at a rung earlier: optimizer steps, or tokens with a budget in epochs. "
-        "null: twice the longest warm-up of the space, at least 1/27 of the budget.",
+        description="No trial is stopped at a rung before this many optimizer steps, or tokens if the budget is in "
+        "epochs. null: twice the longest warm-up of the space, at least 1/27 of the budget.",
     )
     flatline: Flatline | None = Field(default=Flatline(), description=_FLATLINE)
     diverged: Diverged | None = Field(default=Diverged(), description=_DIVERGED)
@@ -169,21 +167,21 @@ DEFAULT_KINDS: dict[tuple[str | int, ...], str] = {("search", "sampler"): "tpe",
 
 
 _PACKED = (
-    "Trials that share one GPU, or one worker's CPUs: above 1 they run packed, one pass of the base for all of them, "
-    "each exactly as it would run alone. auto: measured, as many as fit and pay."
+    "Trials that share one GPU, or one worker's CPUs. Above 1 they are packed: one pass of the base for all of them, "
+    "each exactly as it would run alone. auto: as many as fit in memory and make the search faster, by measurement."
 )
 TrialsPerGpu = Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
 _GPUS = (
-    "null: 1 where there are GPUs, else 0. A fraction shares one GPU; a whole number above 1 trains each trial on "
-    "so many, a process for each."
+    "GPUs of a trial. A fraction is a share of one GPU; a whole number above 1 trains each trial with one process on "
+    "each of these GPUs. null: 1 where there are GPUs, else 0."
 )
 _WORKERS = (
-    "Processes that train one trial together, each on a GPU of its own, or on its part of the CPUs where there are "
-    "none. null: gpus_per_trial where that is above 1, else 1."
+    "Processes that train one trial together, each on a GPU of its own, or on its part of the CPUs where there is no "
+    "GPU. null: gpus_per_trial if that is above 1, else 1."
 )
 _STRATEGY = (
-    "What the processes of a trial share. ddp: the rows. fsdp: also the base, for one that does not fit on a GPU; "
-    "it is loaded anew for every trial."
+    "What the processes of a trial divide. ddp: the rows. fsdp: also the base, if it does not fit on one GPU; "
+    "it is then loaded again for every trial."
 )
 GpusPerTrial = Annotated[float, Field(ge=0, le=1024)] | None
 WorkersPerTrial = Annotated[int, Field(ge=1, le=1024)] | None
@@ -193,20 +191,22 @@ Strategy = Literal["ddp", "fsdp"]
 class Resources(Section):
     """What a trial gets, and how many run at a time."""
 
-    cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores a trial reserves.")
+    cpus_per_trial: float = Field(default=1, gt=0, description="CPU cores that a trial reserves.")
     gpus_per_trial: GpusPerTrial = Field(default=None, description=_GPUS)
     accelerator_type: str | None = Field(
-        default=None, min_length=1, description="Only GPUs of this type, as Ray names it: H100, A100-80G. null: any."
+        default=None, min_length=1, description="Only GPUs of this type, by Ray's name: H100, A100-80G. null: any."
     )
     trials_per_gpu: TrialsPerGpu = Field(default=1, description=_PACKED)
     workers_per_trial: WorkersPerTrial = Field(default=None, description=_WORKERS)
     strategy: Strategy = Field(default="ddp", description=_STRATEGY)
-    max_concurrent_trials: int | None = Field(default=None, ge=1, description="null: as many as the resources allow.")
+    max_concurrent_trials: int | None = Field(
+        default=None, ge=1, description="Trials that run at a time, at most. null: as many as fit."
+    )
     scale_to: int | None = Field(
         default=None,
         ge=1,
-        description="Workers to ask Ray for where an autoscaler adds nodes on demand: those that find no room yet are "
-        "pending, which is what makes it add them. null: as many as fit on the nodes that are there.",
+        description="Workers to ask Ray for, if an autoscaler adds nodes on demand: workers that find no room are "
+        "pending, and the autoscaler adds nodes for them. null: as many as fit on the nodes that are there.",
     )
 
     @property
@@ -265,30 +265,38 @@ class Run(Section):
         default=None, description="The run's folder under `storage_path`. null: date and time."
     )
     storage_path: str = Field(
-        default="runs", min_length=1, description="Folder of the runs, relative to where you start."
+        default="runs",
+        min_length=1,
+        description="Folder of the runs, relative to the current folder; or a URI: s3://bucket/runs, gs://bucket/runs.",
     )
     program: str = Field(default="sft", min_length=1, description="What fine-tunes: `sft`, or `package.module:Class`.")
     address: str | None = Field(
-        default=None, min_length=1, description="A running Ray cluster. null: RAY_ADDRESS, or local."
+        default=None,
+        min_length=1,
+        description="Address of a running Ray cluster. null: RAY_ADDRESS if it is set, else Ray is started here.",
     )
     hang_timeout: float | None = Field(
         default=None,
         ge=0,
         description="Seconds without a report or a step after which a trial counts as hung: it is killed and tried "
-        "again once. null: 20 times the longest silence that a trial came back from, at least an hour. 0: never.",
+        "again once. null: 20 times the longest time that a trial was silent and then went on, at least an hour. "
+        "0: never.",
     )
-    keep_adapters: int = Field(default=3, ge=1, description="Adapters kept: those of the best trials.")
-    strict: bool = Field(default=False, description="Refuse what would else be made to fit, with a note.")
+    keep_adapters: int = Field(default=3, ge=1, description="How many adapters are kept: those of the best trials.")
+    strict: bool = Field(default=False, description="Refuse what would otherwise be adjusted with a note.")
     trackers: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = Field(
         default=["tensorboard"],
-        description="Where else the search is written down: tensorboard, mlflow, wandb, trackio. []: nowhere.",
+        description="Trackers that record the search. []: none.",
     )
     made_of: dict[str, MadeOf] = Field(
         default={},
-        description="Base, tokenizer, rows and code as best/train.yaml tells them: others are refused.",
+        description="Fingerprints of base, tokenizer, rows and code, as in best/train.yaml; others are refused.",
     )
     min_free_mb: int = Field(
-        default=256, ge=0, description="MiB free at the start; a search pauses below a quarter of it."
+        default=256,
+        ge=0,
+        description="MiB that must be free on the disk of the runs at the start; a search pauses below a quarter of "
+        "it.",
     )
 
 
