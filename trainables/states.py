@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,20 +68,22 @@ def header(trial: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
 
 
 class SaveSchedule:
-    """When a state is to be saved: so rarely that saving takes `SHARE` of the time, and on the driver's request."""
+    """When a state is to be saved: so rarely that saving takes `SHARE` of the time; on the driver's request; and at the
+    steps after which the trial may be parked."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """folder: the attempt's own."""
-        self._clock = clock
+    def __init__(self, folder: Path, always: Collection[int] = (), clock: Callable[[], float] = time.monotonic) -> None:
+        """folder: the attempt's own. always: the steps after which a state is saved in any case."""
+        self._clock, self._always = clock, always
         self._request = folder / STATE / CHECKPOINT_REQUEST
         self._cost = 0.0
         self._last = clock()
         every = os.environ.get(EVERY)
         self._fixed = None if every is None else float(every)
 
-    @property
-    def due(self) -> bool:
-        """Whether a state is to be saved with this evaluation."""
+    def due(self, step: int) -> bool:
+        """Whether a state is to be saved with the evaluation after `step`."""
+        if step in self._always:
+            return True
         wait = max(AT_LEAST_S, self._cost / SHARE) if self._fixed is None else self._fixed
         return self._clock() - self._last >= wait or self._request.exists()
 

@@ -22,6 +22,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "kill -9 of the driver at a random moment",
         "kill -9 of the driver in the middle of a line",
         "kill -9 of the driver while a real trial trains",
+        "kill -9 of the driver while trials are parked",
         "kill -9 of every process of a search at once",
         "kill -9 of the Ray that a search runs on",
         "kill -9 of a trial's actor",

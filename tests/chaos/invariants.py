@@ -3,13 +3,14 @@
 1. The ledger can be read, and every line of it belongs to a trial that had been started, in that attempt.
 2. Trials are numbered from 0 without a gap, each started once an attempt, attempts counted from 1.
 3. A trial has at most one ending, and nothing of it follows; with the search over, it has exactly one.
-4. No evaluation is written twice: within what counts of a trial, steps rise.
-5. Nothing that was reported is lost: what was on disk before a fault is a prefix of what is there after it.
-6. The study says of each trial what the ledger says.
-7. `status` says what the ledger says.
-8. The best loss is finite, and its adapter is there, whole.
-9. The exit code is the one that this course has.
-10. No process is left behind.
+4. A trial that is parked was told so by its last evaluation, and its attempt is over: it begins anew, or ends.
+5. No evaluation is written twice: within what counts of a trial, steps rise.
+6. Nothing that was reported is lost: what was on disk before a fault is a prefix of what is there after it.
+7. The study says of each trial what the ledger says.
+8. `status` says what the ledger says.
+9. The best loss is finite, and its adapter is there, whole.
+10. The exit code is the one that this course has.
+11. No process is left behind.
 """
 
 from __future__ import annotations
@@ -61,10 +62,12 @@ def check(
 
 
 def check_ledger(folder: Path) -> SearchRecord:
-    """1 to 4, also of a search that was cut off."""
+    """1 to 5, also of a search that was cut off."""
     events = list(read_ledger(folder / "trials.jsonl"))
     attempts: dict[int, int] = {}
     ended: dict[int, int] = {}
+    parked: set[int] = set()
+    to_park: dict[int, bool] = {}
     for line, event in enumerate(events, 1):
         if event.number is None:
             continue
@@ -73,8 +76,15 @@ def check_ledger(folder: Path) -> SearchRecord:
             assert event.attempt == attempts.get(event.number, 0) + 1, where
             assert event.number == len(attempts) or event.number in attempts, where
             attempts[event.number] = event.attempt
+            parked.discard(event.number)
         assert attempts.get(event.number) == event.attempt, where
         assert event.number not in ended, f"{where}, after its ending in line {ended.get(event.number)}"
+        assert event.number not in parked or event.event is Kind.ENDED, f"{where}, which is parked"
+        if event.event is Kind.EVALUATION:
+            to_park[event.number] = event.details.get("parked") is True
+        if event.event is Kind.PARKED:
+            assert to_park.get(event.number), f"{where}, and its last evaluation does not say so"
+            parked.add(event.number)
         if event.event is Kind.ENDED:
             ended[event.number] = line
     record = SearchRecord.fold(events)
@@ -82,11 +92,12 @@ def check_ledger(folder: Path) -> SearchRecord:
         steps = [point.step for point in trial.points]
         assert steps == sorted(set(steps)), f"trial {trial.number} was measured at {steps}"
     assert len(record.ended) == len(ended)
+    assert {trial.number for trial in record.parked} == parked - ended.keys()
     return record
 
 
 def check_kept(before: list[Event], after: list[Event]) -> None:
-    """5. before: what had been read before a fault."""
+    """6. before: what had been read before a fault."""
     assert after[: len(before)] == before, "the ledger was changed"
 
 
@@ -97,7 +108,7 @@ def study_of(folder: Path) -> optuna.Study:
 
 
 def check_study(folder: Path, record: SearchRecord) -> None:
-    """6."""
+    """7."""
     trials = study_of(folder).trials
     assert [t.number for t in trials] == sorted(record.trials)
     for theirs in trials:
@@ -116,7 +127,7 @@ def told(trial: TrialRecord) -> str:
 
 
 def check_status(folder: Path, record: SearchRecord) -> None:
-    """7."""
+    """8."""
     done = subprocess.run(
         [sys.executable, "-m", "tuner", "status", str(folder), "--json"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
@@ -129,7 +140,7 @@ def check_status(folder: Path, record: SearchRecord) -> None:
 
 
 def check_best(folder: Path, record: SearchRecord) -> None:
-    """8."""
+    """9."""
     best = record.best
     if best is None:
         assert not (folder / "best" / "manifest.json").exists()
@@ -151,7 +162,7 @@ def check_best(folder: Path, record: SearchRecord) -> None:
 
 
 def expected_exit(record: SearchRecord) -> int:
-    """9, of a search that no signal ended."""
+    """10, of a search that no signal ended."""
     if record.halt_reason or record.best is None:
         return 1
     return 3 if any(t.status is Status.FAILED for t in record.ended) else 0
@@ -161,7 +172,7 @@ _LATER: set[psutil.Process] = set()
 
 
 def check_processes(family: Iterable[psutil.Process], within: float = 60) -> None:
-    """10. family: the processes of the search, as they were while it ran. Ray's two agents go on for up to a minute
+    """11. family: the processes of the search, as they were while it ran. Ray's two agents go on for up to a minute
     after their raylet was killed, trying to report its death: they are looked for when the module is done."""
     agents = {process for process in family if "Agent" in name_of(process)}
     _LATER.update(agents)

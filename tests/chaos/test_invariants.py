@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ Events = list[Event]
 
 
 def course() -> Events:
-    """Two trials, one of them lost once."""
+    """Three trials: one of them lost once, one parked and taken up again."""
 
     def of(kind: Kind, number: int, attempt: int = 1, **values: object) -> Event:
         return Event(kind, 1.0, trial=f"t{number}-{attempt}", number=number, attempt=attempt, **values)  # type: ignore[arg-type]
@@ -34,6 +35,13 @@ def course() -> Events:
         of(Kind.SETUP, 0, 2, details={"resumed_step": 3}),
         of(Kind.EVALUATION, 0, 2, step=6, metrics={"eval_loss": 1.0}),
         of(Kind.ENDED, 0, 2, status="completed", reason="budget"),
+        of(Kind.STARTED, 2),
+        of(Kind.EVALUATION, 2, step=3, eval_loss=2.5, details={"parked": True}),
+        of(Kind.PARKED, 2),
+        of(Kind.STARTED, 2, 2),
+        of(Kind.SETUP, 2, 2, details={"resumed_step": 3}),
+        of(Kind.EVALUATION, 2, 2, step=6, eval_loss=2.0),
+        of(Kind.ENDED, 2, 2, status="completed", reason="budget"),
     ]
 
 
@@ -45,7 +53,7 @@ def written(folder: Path, events: Events) -> Path:
 
 def test_a_sound_ledger_passes(tmp_path: Path) -> None:
     record = invariants.check_ledger(written(tmp_path, course()))
-    assert record.trials[0].curve == [2.0, 1.0]
+    assert record.trials[0].curve == [2.0, 1.0] and record.trials[2].curve == [2.5, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,9 @@ def test_a_sound_ledger_passes(tmp_path: Path) -> None:
         lambda events: [e for e in events if e is not events[8]],  # an attempt that was never started
         lambda events: [*events[:1], *events[4:6], *events[1:4], *events[6:]],  # trial 1 before trial 0
         lambda events: [*events[:8], events[1], *events[8:]],  # an attempt started twice
+        lambda events: [*events[:15], replace(events[13], step=4), *events[15:]],  # a report of a parked attempt
+        lambda events: [*events[:16], events[14], *events[16:]],  # parked, and another attempt has begun
+        lambda events: [*events[:13], replace(events[13], details={}), *events[14:]],  # parked without a word
     ],
 )
 def test_an_unsound_one_does_not(tmp_path: Path, tamper: Callable[[Events], Events]) -> None:

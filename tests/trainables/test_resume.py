@@ -180,11 +180,19 @@ def test_where_no_state_is_whole_it_begins_anew_and_says_so(
 
 def test_a_state_is_due_when_the_node_is_about_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(states.EVERY, "1000")
-    pace = states.SaveSchedule(tmp_path)
-    assert not pace.due
+    saves = states.SaveSchedule(tmp_path)
+    assert not saves.due(3)
     (tmp_path / STATE).mkdir()
     (tmp_path / STATE / CHECKPOINT_REQUEST).touch()
-    assert pace.due
+    assert saves.due(3)
+
+
+def test_a_state_is_due_where_the_trial_may_be_parked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(states.EVERY, "1000")
+    shares = (0.15, 0.5, 1.0)
+    task = Assignment(0, {}, 0, evaluate_at=shares, folder=str(tmp_path), save_state_at=shares[:2])
+    saves = states.SaveSchedule(tmp_path, task.state_steps(10))
+    assert [step for step in range(1, 11) if saves.due(step)] == [2, 5]
 
 
 def test_a_state_of_another_trial_is_not_taken(program: Callable[..., SFT], tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class SoloTrial:
         if resume is not None and found is not None:
             self.progress.resume(resume, found.evaluation)
         self.reporter = Reporter(points, Path(assignment.folder), self.progress, group)
-        self.saves = states.SaveSchedule(Path(assignment.folder))
+        self.saves = states.SaveSchedule(Path(assignment.folder), assignment.state_steps(self.max_steps))
         self.trainer = ResumableTrainer(
             model=resident.model,
             args=args,
@@ -131,7 +131,7 @@ class SoloTrial:
 
     def _save_state(self, evaluation: Evaluation) -> None:
         """Saves the state of this moment, if one is due. All processes take part, the first writes."""
-        if broadcast(self.saves.due):
+        if broadcast(self.saves.due(evaluation.step)):
             state = {
                 **states.header(self._identity(), evaluation),
                 "guard": self.guard.state,

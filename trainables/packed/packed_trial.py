@@ -60,7 +60,7 @@ class PackedTrial:
         """Whether micro-batches of the open accumulation window remain."""
         self.progress = AttemptProgress(began)
         self.heartbeat = Heartbeat(self.folder)
-        self.saves = states.SaveSchedule(self.folder)
+        self.saves = states.SaveSchedule(self.folder, assignment.state_steps(self.max_steps))
         self.stream = stream
         self._rows = rows
         split = steps.split(train.effective_batch_size, train.per_device_train_batch_size)

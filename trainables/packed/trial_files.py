@@ -18,7 +18,7 @@ def job(trial: PackedTrial, stack: Stack, copies: Copies, model: Any, evaluation
 
     better: whether the evaluation is the trial's best. model: the base, whose name the adapter is saved with.
     """
-    due = trial.saves.due
+    due = trial.saves.due(evaluation.step)
     if not (better or due):
         return lambda: evaluation
     buffers = trial_state.buffers(stack)

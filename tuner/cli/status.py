@@ -53,7 +53,7 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
         place, labels = place_of(folder.path), labels_of_run(folder)
     if not active:
         for trial in record.trials.values():  # the driver is gone: nothing of this is running any more
-            trial.interrupted = not trial.has_ended
+            trial.interrupted = not trial.has_ended and not trial.parked
     if as_json:
         answer_json({**status_json(record, path), "active": active, "damaged": damaged and damaged.what})
         return 0

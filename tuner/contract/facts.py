@@ -139,7 +139,7 @@ its next evaluation, however young the last one is."""
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a trial stands that was cut off.
+    """Where a trial stands that was cut off or parked.
 
     A program that kept a state in one of the folders goes on from it, whether it lies before `step` (the evaluations up
     to there are known and count once) or one evaluation behind it (which was not heard of: it is handed over again).
@@ -166,7 +166,8 @@ class Assignment:
     `evaluate_at` are fractions of the trial's steps in (0, 1], ascending, 1.0 last; the same for every trial, so
     that curves are compared at the same place. `folder` exists when `start` is called and belongs to this attempt at
     the trial alone: one that was given up for dead may still be writing elsewhere. `resume`: from an attempt that was
-    cut off. `fits`: what was learned about devices' memory, by name of the device.
+    cut off or parked. `fits`: what was learned about devices' memory, by name of the device. `save_state_at`: fractions
+    of `evaluate_at` after which the trial may be parked: its state is to be saved there, however young the last one is.
     """
 
     number: int
@@ -177,14 +178,22 @@ class Assignment:
     attempt: int = 1
     resume: Resume | None = None
     fits: Mapping[str, Fit] = field(default_factory=dict)
+    save_state_at: tuple[float, ...] = ()
 
     def evaluation_steps(self, max_steps: int) -> tuple[int, ...]:
         """The steps after which a trial of `max_steps` is evaluated: each share rounded up, each step once.
 
         Up and not to nearest: a trial must have reached a rung's share when it is compared there.
         """
-        steps = {min(max_steps, max(1, math.ceil(share * max_steps - 1e-9))) for share in self.evaluate_at}
-        return tuple(sorted(steps | {max_steps}))
+        return tuple(sorted(_steps_at(self.evaluate_at, max_steps) | {max_steps}))
+
+    def state_steps(self, max_steps: int) -> frozenset[int]:
+        """The steps of `evaluation_steps` after which the state of a trial of `max_steps` is to be saved."""
+        return frozenset(_steps_at(self.save_state_at, max_steps))
+
+
+def _steps_at(shares: tuple[float, ...], max_steps: int) -> set[int]:
+    return {min(max_steps, max(1, math.ceil(share * max_steps - 1e-9))) for share in shares}
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,12 @@ class Control:
             self._ledger.append(Kind.STOPPED, details={"by": BY})
             return f"{self._folder.name} ends: {running} stopped, the best kept"
         trial = self._trial(number)
-        if not trial.is_running:
+        if not (trial.is_running or trial.parked):
             raise InputError(f"trial {number} has ended ({trial.ending})", where=f"trial {number}")
+        later = "" if trial.parked else "; its worker is free when the step it is in is over"
         self._manager.stop_trial(trial.number)
         at = f" at step {trial.step}" if trial.step else ""
-        return f"trial {number} is stopped{at}; its worker is free when the step it is in is over"
+        return f"trial {number} is stopped{at}{later}"
 
     def _add(self, request: Request) -> str:
         given, like = request.values.get("params"), request.values.get("like")

@@ -1,4 +1,5 @@
-"""Which trial runs next: first those that were cut off, as they were, then those that were added, then new ones."""
+"""Which trial runs next: first those that were cut off, as they were, then the parked one that the scheduling algorithm
+chooses, then those that were added, then new ones."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from tuner.driver.watchdog import Watchdog
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import Addition, SearchRecord, TrialRecord
+from tuner.scheduling.judge import Judge
+from tuner.scheduling.rules import Reading
 from tuner.watch.dashboard_rows import DashboardRows
 from tuner.watch.naming import Naming
 from tuner.worker.config import TrialConfig
@@ -26,6 +29,8 @@ class Terms:
     evaluate_at: tuple[float, ...]
     """The shares of a trial at which it is evaluated."""
     keep_adapters: int
+    save_state_at: tuple[float, ...] = ()
+    """The shares after which it may be parked."""
     check: Callable[[Mapping[str, Any]], Any] = dict
     """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
     unlike: Callable[[Mapping[str, Any], Mapping[str, Any]], str] = Program.unlike
@@ -53,6 +58,7 @@ class Dispatcher:
     ledger: Ledger
     record: SearchRecord
     study: StudyOnDisk
+    judge: Judge
     terms: Terms
     attempts: Attempts
     naming: Naming
@@ -96,6 +102,7 @@ class Dispatcher:
             attempt=trial.attempt,
             resume=trial.resume,
             fits=attempt.fits,
+            save_state_at=self.terms.save_state_at,
         )
         title, log = self.naming.title(trial.number, trial.params), str(self.folder.log(trial.number))
         self.dashboard.begin(trial.number, title, log)
@@ -106,10 +113,24 @@ class Dispatcher:
         cut_off = next(iter(self.record.cut_off), None)
         if cut_off is not None:
             return self._again(cut_off)
+        promoted = self._promoted()
+        if promoted is not None:
+            return self._again(promoted)
         if not self.has_more:
             return None
         # The recipe stays trial 0, whatever was added before it began
         return self._new(next(iter(self.record.additions.values()), None) if self.record.trials else None)
+
+    def _promoted(self) -> TrialRecord | None:
+        """The parked trial that goes on now, if there is one."""
+        parked = {trial.number: readings(trial) for trial in self.record.parked}
+        number = self.judge.promote(parked, self.others_come) if parked else None
+        return None if number is None else self.record.trials[number]
+
+    @property
+    def others_come(self) -> bool:
+        """Whether trials run, or are still to begin, that parked ones may be compared with yet."""
+        return self.has_more or bool(self.record.running or self.record.cut_off)
 
     def _again(self, trial: TrialRecord) -> _Next:
         """The next attempt at a trial, from the newest state that an earlier one has left."""
@@ -134,3 +155,8 @@ class Dispatcher:
         self.terms.check(params)
         details = {"by": added.by, "addition": added.name} if added else {}
         return _Next(suggestion.number, 1, params, suggestion.distributions, details)
+
+
+def readings(trial: TrialRecord) -> list[Reading]:
+    """A trial's curve as rules and rungs see it."""
+    return [Reading(point.resource, point.value) for point in trial.points]

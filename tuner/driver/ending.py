@@ -242,6 +242,6 @@ def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -
 def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | None, signal: int | None) -> str:
     if signal is None and (halt or failure):
         return "halted" if halt else "failed"
-    if signal is not None or record.cut_off:
+    if signal is not None or record.cut_off or record.parked:
         return "interrupted"
     return "stopped" if record.stopped else "done"

@@ -16,11 +16,11 @@ from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
 from tuner.driver import control, draining
 from tuner.driver.disk_guard import DiskGuard
-from tuner.driver.dispatch import Terms
+from tuner.driver.dispatch import Terms, readings
 from tuner.driver.plan import Plan
 from tuner.driver.scheduler import TuneScheduler
 from tuner.driver.stopping import Stopping
-from tuner.driver.trial_manager import TrialManager, readings
+from tuner.driver.trial_manager import TrialManager
 from tuner.driver.watchdog import Watchdog
 from tuner.ray_cluster import nodes
 from tuner.ray_cluster.resources import SLOT_CPUS, Allocation
@@ -109,10 +109,13 @@ def run_trials(
             records=record.trials.values(),
         )
 
+    history = ((t.number, readings(t)) for t in record.trials.values())
+    judge = Judge(make_algorithm(experiment.scheduler, ladder, record.objective), history)
     terms = Terms(
         seed=derive_seed(experiment.search.seed, "trial"),
         evaluate_at=ladder.evaluate_at,
         keep_adapters=experiment.run.keep_adapters,
+        save_state_at=judge.parks_at,
         check=partial(_check, plan),
         unlike=plan.program.unlike,
     )
@@ -122,16 +125,14 @@ def run_trials(
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     stop = Stopping(record, disk, signals.requested, signals.whole)
     manager = TrialManager(
-        folder=folder, ledger=ledger, record=record, study=make_study, terms=terms, naming=naming, dashboard=dashboard,
-        disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,
+        folder=folder, ledger=ledger, record=record, study=make_study, judge=judge, terms=terms, naming=naming,
+        dashboard=dashboard, disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,
     )  # fmt: skip
     manager.write_pending_endings()
     manager.every(control.EVERY_S, control.Control(folder, manager, ledger, record, plan).turn)
     manager.every(gauges.EVERY_S, Dropped("the gauges", gauges.Gauges(record).turn))
     note = partial(_note, ledger)
     manager.every(nodes.LOOK_EVERY_S, nodes.Nodes(experiment.run.address, stop.fail_with, note).turn)
-    history = ((t.number, readings(t)) for t in record.trials.values())
-    judge = Judge(make_algorithm(experiment.scheduler, ladder, record.objective), history)
     scheduler = TuneScheduler(judge, manager)
     if record.num_trials <= record.num_ended:
         return None

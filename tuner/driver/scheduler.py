@@ -1,7 +1,7 @@
 """Ray's scheduler: what every report of a trial goes through.
 
 An adapter. The decisions are those of `scheduling/`; this is the one file that knows Ray's trial objects and private
-members. Every stop carries a verdict, which the listener hears before Ray does.
+members. The listener hears of every decision before Ray does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tuner.contract import Evaluation, Reason, Setup, Verdict
-from tuner.scheduling.algorithms import Candidate
+from tuner.scheduling.algorithms import Candidate, Decision
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
 from tuner.scheduling.wire import REPORT, TRACEBACK
@@ -36,7 +36,7 @@ class Listener(Protocol):
 
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
 
-    def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None: ...
+    def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, decision: Decision) -> None: ...
 
     def repeated(self, trial_id: str) -> None:
         """An evaluation that is on record came once more, from an attempt that began before it."""
@@ -115,9 +115,10 @@ class TuneScheduler(FIFOScheduler):
         resource = self._resource(report)
         curve.append(Reading(resource, report.metrics.get(self._judge.objective.name)))
         number, spared = self._listener.number(trial.trial_id), self._listener.spares(trial.trial_id)
-        verdict = self._judge.decide(Candidate(number, curve, finished=report.done, spared=spared)).verdict
-        self._listener.evaluated(trial.trial_id, report, resource, verdict)
-        return TrialScheduler.STOP if verdict else self._go_on(trial)
+        decision = self._judge.decide(Candidate(number, curve, finished=report.done, spared=spared))
+        self._listener.evaluated(trial.trial_id, report, resource, decision)
+        # Ray is told to stop a parked trial as well: it goes on in another attempt, and Ray's own pause holds the actor
+        return self._go_on(trial) if decision.goes_on else TrialScheduler.STOP
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """The trial that waits for a worker. Ray's looks for it through every trial there has been, twice a report.

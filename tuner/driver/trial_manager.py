@@ -18,7 +18,7 @@ from tuner.disks import is_of_disk
 from tuner.driver import retries
 from tuner.driver.attempts import Attempt, Attempts, State
 from tuner.driver.disk_guard import CHECK_S, DiskGuard, DiskLost, StudyOnDisk
-from tuner.driver.dispatch import Dispatcher, Terms
+from tuner.driver.dispatch import Dispatcher, Terms, readings
 from tuner.driver.ingredients import unlike_the_first
 from tuner.driver.periodic import Periodic
 from tuner.driver.stopping import Stopping
@@ -27,6 +27,8 @@ from tuner.results.adapters import drop_state, drop_surplus
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
+from tuner.scheduling.algorithms import Decision
+from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
 from tuner.watch.dashboard_rows import DashboardRows
@@ -59,6 +61,7 @@ class TrialManager:
         ledger: Ledger,
         record: SearchRecord,
         study: Callable[[], Study],
+        judge: Judge,
         terms: Terms,
         naming: Naming,
         dashboard: DashboardRows,
@@ -69,12 +72,12 @@ class TrialManager:
         self.stop = stop
         self._folder, self._ledger, self._record = folder, ledger, record
         self._study = StudyOnDisk(study, disk)
-        self._keep_adapters, self._unlike = terms.keep_adapters, terms.unlike
+        self._judge, self._keep_adapters, self._unlike = judge, terms.keep_adapters, terms.unlike
         self._dashboard, self._disk, self._watchdog = dashboard, disk, watchdog
         self._attempts = Attempts()
         self._dispatch = Dispatcher(
-            folder=folder, ledger=ledger, record=record, study=self._study, terms=terms, attempts=self._attempts,
-            naming=naming, dashboard=dashboard, disk=disk, watchdog=watchdog,
+            folder=folder, ledger=ledger, record=record, study=self._study, judge=judge, terms=terms,
+            attempts=self._attempts, naming=naming, dashboard=dashboard, disk=disk, watchdog=watchdog,
         )  # fmt: skip
         self._streak = retries.Streak()
         self._turns: list[Callable[[], None]] = [dashboard.tick, Periodic(CHECK_S, disk.tick)]
@@ -93,10 +96,13 @@ class TrialManager:
 
     @_undivided
     def write_pending_endings(self) -> None:
-        """Writes the endings that an earlier driver had judged, and died before it could write."""
+        """Writes the endings that an earlier driver had judged, and died before it could write; what is to be parked
+        is parked."""
         for trial in self._record.cut_off:
             if trial.judged is not None:
                 self._end(trial.number, trial.judged)
+            elif trial.to_park:
+                self._park(trial.number)
 
     @property
     def over(self) -> bool:
@@ -112,7 +118,11 @@ class TrialManager:
         if self.stopping or self.paused:
             return None
         try:
-            return self._dispatch.begin(trial_id)
+            others_come = self._dispatch.others_come
+            begun = self._dispatch.begin(trial_id)
+            if begun is None and not others_come:
+                self._conclude()
+            return begun
         except (OSError, DiskLost) as error:
             self.stop.fail_with(self._disk.lost(error) or error)
             return None
@@ -142,7 +152,10 @@ class TrialManager:
                 self._end(trial.number, Verdict(Reason.USER))
             else:
                 self._interrupt(trial.number)
-        for trial in self._record.cut_off:
+        if self._record.stopped:
+            for trial in self._record.parked:
+                self._end(trial.number, Verdict(Reason.USER))
+        for trial in [*self._record.cut_off, *self._record.parked]:
             self._study.call(partial(Study.abandon, number=trial.number), again=True)
         drop_surplus(self._folder, self._record, self._keep_adapters)
         self._dashboard.clear()
@@ -199,7 +212,7 @@ class TrialManager:
         self._watchdog.heard(trial_id)
 
     @_undivided
-    def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
+    def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, decision: Decision) -> None:
         attempt = self._attempts.counting(trial_id)
         if attempt is None:
             return
@@ -222,14 +235,17 @@ class TrialManager:
                 "seconds": round(evaluation.seconds, 3),
                 "memory": evaluation.memory,
                 "adapter": self._folder.from_here(evaluation.adapter),
-                **({"verdict": _words(verdict)} if verdict else {}),
+                **({"verdict": _words(decision.verdict)} if decision.verdict else {}),
+                **({"parked": True} if decision.pauses else {}),
             },
         )
         told = f"no {objective.noun}" if value is None else f"{value:.4g}"
         self._dashboard.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {told}")
         self._study.call(lambda study: study.report(number, resource, value))
-        if verdict is not None:
-            self._end(number, verdict)
+        if decision.verdict is not None:
+            self._end(number, decision.verdict)
+        elif decision.pauses:
+            self._park(number)
 
     @_undivided
     def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None:
@@ -275,7 +291,7 @@ class TrialManager:
 
     @_undivided
     def stop_trial(self, number: int) -> None:
-        """Ends one running trial; the scheduler takes it from Ray at its next turn."""
+        """Ends one running or parked trial; the scheduler takes a running one from Ray at its next turn."""
         self._end(number, Verdict(Reason.USER), state=State.STOPPED)
 
     # Leaving a node
@@ -315,6 +331,19 @@ class TrialManager:
         self._over(number)
         self._study.call(lambda study: study.abandon(number), again=True)
 
+    def _park(self, number: int) -> None:
+        """Ends the attempt at a trial, which keeps its state and waits. The study hears nothing: it runs."""
+        self._dashboard.end(number)
+        trial = self._record.trials[number]
+        self._watchdog.end(trial.trial)
+        self._close_attempt(Kind.PARKED, trial)
+        self._over(number)
+
+    def _conclude(self) -> None:
+        """Ends the parked trials: nothing runs that they could still be compared with, and none of them goes on."""
+        for trial in self._record.parked:
+            self._end(trial.number, self._judge.conclude(trial.number, readings(trial)))
+
     def _retry(self, attempt: Attempt, state: State, reason: str, message: str, **more: Any) -> None:
         """Ends an attempt; the trial itself goes on in the next one. The study hears nothing: it runs."""
         self._dashboard.end(attempt.number)
@@ -324,6 +353,13 @@ class TrialManager:
 
     def _append(self, kind: Kind, attempt: Attempt, **values: Any) -> None:
         self._ledger.append(kind, trial=attempt.trial_id, number=attempt.number, attempt=attempt.attempt, **values)
+
+    def _close_attempt(self, kind: Kind, trial: TrialRecord, **values: Any) -> None:
+        """The last line of an attempt, with how far it has come."""
+        self._ledger.append(
+            kind, trial=trial.trial, number=trial.number, attempt=trial.attempt, step=trial.step, tokens=trial.tokens,
+            best={trial.objective.name: trial.best_value}, **values,
+        )  # fmt: skip
 
     def _over(self, number: int, state: State = State.OVER) -> None:
         """Notes that the attempt at a trial, if this session has made one, is over."""
@@ -336,28 +372,14 @@ class TrialManager:
         self._watchdog.end(trial.trial)
         details = {**_words(verdict), "traceback": traceback}
         del details["reason"]
-        self._ledger.append(
-            Kind.ENDED,
-            trial=trial.trial,
-            number=number,
-            attempt=trial.attempt,
-            step=trial.step,
-            tokens=trial.tokens,
-            best={trial.objective.name: trial.best_value},
-            status=str(verdict.status),
-            reason=str(verdict.reason),
-            details={key: value for key, value in details.items() if value},
-        )
+        told = {key: value for key, value in details.items() if value}
+        reason, status = str(verdict.reason), str(verdict.status)
+        self._close_attempt(Kind.ENDED, trial, status=status, reason=reason, details=told)
         self._over(number, state)
         self._study.call(lambda study: study.tell(number, verdict, trial.best_value))
         drop_state(self._folder, number)
         drop_surplus(self._folder, self._record, self._keep_adapters, ended=number)
         self.stop.halt_with(self._streak.ended(number, verdict))
-
-
-def readings(trial: TrialRecord) -> list[Reading]:
-    """A trial's curve as rules and rungs see it."""
-    return [Reading(point.resource, point.value) for point in trial.points]
 
 
 def _words(verdict: Verdict) -> dict[str, str]:

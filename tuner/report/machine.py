@@ -84,7 +84,7 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "number": trial.number,
         "params": trial.params,
         "added_by": trial.added_by or None,
-        "status": str(trial.status) if trial.status else "interrupted" if trial.interrupted else "running",
+        "status": trial.state,
         "reason": str(trial.reason) if trial.reason else None,
         "step": trial.step,
         "max_steps": trial.max_steps,

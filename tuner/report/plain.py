@@ -127,6 +127,8 @@ class PlainView:
                 return said + ([f"  try: {clean(trial.remedy)}"] if trial.remedy else [])
             case Kind.INTERRUPTED:
                 return [f"{name} interrupted: a resume goes on with it"]
+            case Kind.PARKED:
+                return [f"{name} parked at step {standing.place(trial)}: it goes on if the scheduler chooses it"]
             case Kind.RETRY:
                 return [f"{name} is tried again: {clean(trial.retry)}"]
         return []

@@ -73,7 +73,7 @@ def is_interrupted(record: SearchRecord) -> bool:
     """Work is left that a resume would do."""
     return not is_halted(record) and (
         not record.finished
-        or any(t.interrupted for t in record.trials.values())
+        or any(t.interrupted or t.parked for t in record.trials.values())
         or record.outcome == "interrupted"
         or (record.outcome == "stopped" and len(record.ended) < record.num_trials)
     )

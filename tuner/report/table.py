@@ -92,7 +92,7 @@ def ending(trial: TrialRecord, level: int = 0) -> str:
     """How a trial ended. 0: "pruned: rung 1 (6.402, needed 5.910)", 1: "pruned: rung 1", 2: "rung 1"."""
     mark = mark_of(trial)
     if not trial.has_ended:
-        state = "interrupted" if trial.interrupted else _activity(trial)
+        state = _activity(trial) if trial.is_running else trial.state
         return (trial.ending if trial.interrupted and level == 0 else state) + mark
     full = clean(trial.ending)
     if level == 0:
@@ -201,7 +201,8 @@ class _Table:
     def _ending(self, trial: TrialRecord, form: _Form, room: int) -> list[Span]:
         if trial.is_running and trial.points and trial.max_steps and room >= BAR_WIDTH:
             return progress_bar(trial.step / trial.max_steps, BAR_WIDTH) + self._mark(trial, room)
-        style = "warn" if trial.interrupted else "run" if trial.status is None else _ENDING_STYLE[trial.status]
+        style = "warn" if trial.interrupted else "run" if trial.is_running else "dim"
+        style = _ENDING_STYLE[trial.status] if trial.status else style
         style = "best" if trial is self._best else style
         text = ending(trial, form.ending)
         if form.ending == 1 and width_of(ending(trial)) <= room:  # a row that has the room says it all

@@ -101,7 +101,7 @@ def _details(trial: TrialRecord) -> str:
 
 
 def _ending(trial: TrialRecord, width: int) -> list[Line]:
-    style = _STYLE[trial.status] if trial.status else "warn" if trial.interrupted else "run"
+    style = _STYLE[trial.status] if trial.status else "run" if trial.is_running else "warn"
     out = labelled("ended" if trial.has_ended else "now", clean(trial.ending), width, style)
     out += labelled("try", clean(trial.remedy), width) if trial.remedy else []
     return out

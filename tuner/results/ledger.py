@@ -32,7 +32,8 @@ class Kind(StrEnum):
     """What an event says. `search` opens a session of a search, `finished` closes it; the rest is about one trial,
     except `prepared` (data and base), `note` (a sentence for the user), and what somebody asked of the running search:
     `paused`, `resumed`, `stopped`, and `added`, a point that becomes a trial when a worker is free. `retry` ends an
-    attempt at a trial that is tried again, and says why."""
+    attempt at a trial that is tried again, and says why. `parked` ends one at a trial that waits, with its state and
+    without an ending, until the scheduler has it go on (`started` again) or ends it."""
 
     SEARCH = "search"
     PREPARED = "prepared"
@@ -43,6 +44,7 @@ class Kind(StrEnum):
     ENDED = "ended"
     RETRY = "retry"
     INTERRUPTED = "interrupted"
+    PARKED = "parked"
     PAUSED = "paused"
     RESUMED = "resumed"
     ADDED = "added"

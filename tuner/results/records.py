@@ -126,7 +126,7 @@ class SearchRecord:
         self.finished, self.outcome, self.paused, self.stopped = False, "", "", ""
         self.halt_reason = self.halt_message = self.halt_remedy = ""
         for trial in self._unended.values():  # a driver that vanished said nothing about what it was running
-            trial.interrupted = True
+            trial.interrupted = not trial.parked
 
     def _add(self, event: Event) -> None:
         details = event.details
@@ -182,8 +182,10 @@ class SearchRecord:
                 )
                 trial.adapter = event.details.get("adapter") or trial.adapter
                 trial.judged = _verdict(event.details.get("verdict"))
+                trial.to_park = event.details.get("parked") is True
             case Kind.ENDED:
-                trial.interrupted, trial.retry = False, ""
+                trial.interrupted = trial.parked = trial.to_park = False
+                trial.retry = ""
                 trial.status = Status(event.status or Status.FAILED)
                 trial.reason = Reason(event.reason or Reason.ERROR)
                 trial.message = str(event.details.get("message", ""))
@@ -195,6 +197,9 @@ class SearchRecord:
                     insort(self._ranked, _rank(trial))
             case Kind.INTERRUPTED:
                 trial.interrupted = True
+                trial.ended = event.time
+            case Kind.PARKED:
+                trial.parked, trial.to_park, trial.interrupted = True, False, False
                 trial.ended = event.time
             case Kind.RETRY:
                 trial.interrupted = True
@@ -235,6 +240,11 @@ class SearchRecord:
         return [t for t in self._unended.values() if t.interrupted]
 
     @property
+    def parked(self) -> list[TrialRecord]:
+        """The trials that wait, with a state and without an ending, for the scheduler to have them go on."""
+        return [t for t in self._unended.values() if t.parked]
+
+    @property
     def ranked(self) -> Iterator[TrialRecord]:
         """The ended trials whose value may be compared, the winner first: completed ones before those stopped early."""
         return (self.trials[number] for _, _, number in self._ranked)
@@ -257,11 +267,12 @@ class SearchRecord:
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many trials ended how: by status and by reason. One that was cut off counts as stopped, by the user or
-        with the search, until a resume runs it again."""
+        with the search, until a resume runs it again. Those that are parked stand beside the statuses."""
         stopped = Reason.SEARCH if self.halt_reason else Reason.USER
         reasons = [t.reason or stopped for t in self.trials.values() if t.has_ended or t.interrupted]
+        parked = {"parked": len(self.parked)} if self.parked else {}
         return {
-            "status": dict(Counter(str(reason.status) for reason in reasons)),
+            "status": {**Counter(str(reason.status) for reason in reasons), **parked},
             "reason": dict(Counter(str(reason) for reason in reasons)),
         }
 

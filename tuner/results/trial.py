@@ -34,10 +34,7 @@ class Point:
 
 @dataclass
 class TrialRecord:
-    """One trial: its point of the space, its curve and its ending.
-
-    `interrupted` marks a trial that a signal or a lost driver cut off: it has no ending, and a resume goes on with it.
-    """
+    """One trial: its point of the space, its curve and its ending."""
 
     number: int
     objective: Objective = EVAL_LOSS
@@ -54,6 +51,11 @@ class TrialRecord:
     remedy: str = ""
     traceback: str = ""
     interrupted: bool = False
+    """Whether a signal or a lost driver cut it off: it has no ending, and a resume goes on with it."""
+    parked: bool = False
+    """Whether it waits, with its state and without an ending, for the scheduler to have it go on."""
+    to_park: bool = False
+    """Whether its last evaluation was judged so: `parked` follows in a line of its own."""
     started: float | None = None
     ended: float | None = None
     adapter: str | None = None
@@ -75,7 +77,7 @@ class TrialRecord:
     def begin_anew(self) -> None:
         """This attempt begins at step 0: what was spent before is all that stays of it."""
         self.earlier_tokens = self.tokens
-        self.points, self.adapter, self.judged = [], None, None
+        self.points, self.adapter, self.judged, self.to_park = [], None, None, False
 
     @property
     def has_ended(self) -> bool:
@@ -83,7 +85,14 @@ class TrialRecord:
 
     @property
     def is_running(self) -> bool:
-        return self.status is None and not self.interrupted
+        return self.status is None and not self.interrupted and not self.parked
+
+    @property
+    def state(self) -> str:
+        """Its status in one word; of a trial without an ending "running", "parked" or "interrupted"."""
+        if self.status is not None:
+            return str(self.status)
+        return "interrupted" if self.interrupted else "parked" if self.parked else "running"
 
     @property
     def is_usable(self) -> bool:
@@ -148,6 +157,8 @@ class TrialRecord:
             return f"to be tried again: {self.retry}"
         if self.interrupted:
             return "interrupted: a resume goes on with it"
+        if self.parked:
+            return "parked: it goes on if the scheduler chooses it"
         if self.status is None:
             return "running"
         what = self.message or str(self.reason)

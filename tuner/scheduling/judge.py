@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from tuner.contract import Verdict
 from tuner.scheduling.algorithms.base import Algorithm, Candidate, Decision
 from tuner.scheduling.peers import Peers
 from tuner.scheduling.rules import Curve
@@ -31,6 +32,24 @@ class Judge:
         if not trial.finished and self._algorithm.unusable(trial.curve) is None:
             self.peers.note(trial.number, trial.curve[-1])
         return decision
+
+    @property
+    def parks_at(self) -> tuple[float, ...]:
+        """Shares of the budget after which a trial may be parked."""
+        return tuple(milestone / self.max_t for milestone in self._algorithm.parks_at)
+
+    def promote(self, parked: Mapping[int, Curve], more: bool) -> int | None:
+        """The number of the parked trial that goes on, as `Algorithm.promote` has it. Raises ValueError where the
+        algorithm names a trial that is not parked."""
+        waiting = [Candidate(number, curve) for number, curve in parked.items()]
+        number = self._algorithm.promote(waiting, self.peers, more)
+        if number is not None and number not in parked:
+            raise ValueError(f"{type(self._algorithm).__name__} has trial {number} go on, which is not parked")
+        return number
+
+    def conclude(self, number: int, curve: Curve) -> Verdict:
+        """The ending of a parked trial that does not go on."""
+        return self._algorithm.conclude(Candidate(number, curve), self.peers)
 
     def _replay(self, number: int, curve: Curve) -> None:
         """Notes a trial of an earlier session where it was compared then."""

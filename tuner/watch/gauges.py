@@ -35,7 +35,7 @@ OF_A_TRIAL: dict[str, tuple[str, Reading]] = {
 }
 EVERY_S = 5.0
 """Half of the ten seconds after which Ray hands gauges on."""
-STATUSES = ("running", "completed", "pruned", "failed", "stopped", "interrupted")
+STATUSES = ("running", "completed", "pruned", "failed", "stopped", "interrupted", "parked")
 
 
 class Gauges:
@@ -78,7 +78,7 @@ class Gauges:
         for number in running | self._under_way:  # what has ended since the last turn, once more
             self._show(record.trials[number])
         self._under_way = running
-        counted = Counter(status_of(trial) for trial in record.trials.values())
+        counted = Counter(trial.state for trial in record.trials.values())
         for status in STATUSES:
             self._trials.set(counted[status], {"search": record.name, "status": status})
 
@@ -95,7 +95,3 @@ class Gauges:
             value = reading(trial, trial.points[-1])
             if value is not None:
                 self._of_a_trial[name].set(float(value), tags)
-
-
-def status_of(trial: TrialRecord) -> str:
-    return str(trial.status) if trial.status else "interrupted" if trial.interrupted else "running"

@@ -20,6 +20,7 @@ from tuner.driver.disk_guard import DiskGuard, DiskLost, refused_by_disk
 from tuner.driver.trial_manager import TrialManager
 from tuner.results.ledger import Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord
+from tuner.scheduling.algorithms import CONTINUE
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 def one_trial(manager: TrialManager) -> None:
     begun(manager, "a")
     manager.set_up("a", Setup(27, 10, 1000))
-    manager.evaluated("a", Evaluation(9, 27, 3.0), 9, None)
+    manager.evaluated("a", Evaluation(9, 27, 3.0), 9, CONTINUE)
 
 
 def events(folder: Path) -> list[Kind]:
@@ -101,7 +102,9 @@ def test_what_was_reported_after_a_move_is_not_taken(opened: Any, tmp_path: Path
     before = events(tmp_path)
     new = tmp_path.with_name(tmp_path.name + "-moved")
     tmp_path.rename(new)
-    manager.evaluated("a", Evaluation(18, 27, 2.0, adapter=str(tmp_path / "adapters" / "0000" / "adapter")), 18, None)
+    manager.evaluated(
+        "a", Evaluation(18, 27, 2.0, adapter=str(tmp_path / "adapters" / "0000" / "adapter")), 18, CONTINUE
+    )
     assert manager.stopping and isinstance(manager.stop.failure, DiskLost) and manager.stop.failure.place == new
     assert record.trials[0].curve == [3.0] and events(new) == before
     manager.close()
@@ -120,7 +123,7 @@ def test_a_disk_that_fails_ends_the_search_and_no_trial(entry: str, opened: Any,
     calls: dict[str, Callable[[], Any]] = {
         "suggest": lambda: manager.suggest("b"),
         "set_up": lambda: manager.set_up("a", Setup(27, 10, 1000)),
-        "evaluated": lambda: manager.evaluated("a", Evaluation(18, 27, 2.0), 18, None),
+        "evaluated": lambda: manager.evaluated("a", Evaluation(18, 27, 2.0), 18, CONTINUE),
         "ended": lambda: manager.ended("a", Verdict(Reason.ERROR, "x")),
         "stop_trial": lambda: manager.stop_trial(0),
         "tick": manager.tick,

@@ -10,10 +10,11 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from tests.programs.parking import Parking
 from tuner.config import Asha
 from tuner.contract import EVAL_LOSS, Evaluation, Reason, Setup, Verdict
 from tuner.driver.scheduler import TuneScheduler
-from tuner.scheduling.algorithms import make_algorithm
+from tuner.scheduling.algorithms import PAUSE, Decision, Terms, make_algorithm
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.ladder import make_ladder
 from tuner.scheduling.rules import Reading
@@ -28,6 +29,7 @@ class Heard:
 
     spared: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
     resources: list[int] = field(default_factory=list)
     curves: dict[str, list[tuple[int, Reading]]] = field(default_factory=dict)
 
@@ -47,12 +49,13 @@ class Heard:
 
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
 
-    def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, verdict: Verdict | None) -> None:
+    def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, decision: Decision) -> None:
         self.resources.append(resource)
         reading = Reading(resource, evaluation.eval_loss)
         self.curves.setdefault(trial_id, []).append((evaluation.step, reading))
-        if verdict:
-            self.verdicts[trial_id] = verdict
+        self.decisions[trial_id] = decision
+        if decision.verdict:
+            self.verdicts[trial_id] = decision.verdict
 
     def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None:
         self.verdicts[trial_id] = verdict
@@ -84,6 +87,15 @@ def test_a_stop_is_told_with_its_verdict() -> None:
     told = [report(asked, name, 4, loss) for name, loss in [("a", 5.0), ("b", 5.5), ("c", 4.0)]]
     assert told == [TrialScheduler.CONTINUE, TrialScheduler.STOP, TrialScheduler.CONTINUE]
     assert heard.verdicts == {"b": Verdict(Reason.RUNG, "rung 1 (5.500, needed 5.000)")}
+
+
+def test_a_parked_trial_gives_its_worker_back() -> None:
+    heard = Heard(spared={"recipe"})
+    asked = TuneScheduler(Judge(Parking(Terms(EVAL_LOSS, 100), 4)), heard)
+    assert report(asked, "recipe", 4, 3.0) == TrialScheduler.CONTINUE
+    assert report(asked, "a", 4, 2.0) == TrialScheduler.STOP
+    assert heard.decisions["a"] == PAUSE and not heard.verdicts
+    assert report(asked, "a", 20, 2.0) == TrialScheduler.CONTINUE, "it has been compared there"
 
 
 def test_the_recipe_is_spared() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.chaos import invariants
+from tests.programs.parking import Parking
 from tuner.config import load_experiment
-from tuner.contract import CHECKPOINT_REQUEST, STATE, Evaluation, Fit, Reason, Setup, Verdict
+from tuner.contract import CHECKPOINT_REQUEST, EVAL_LOSS, STATE, Evaluation, Fit, Reason, Setup, Verdict
 from tuner.driver.disk_guard import DiskGuard
-from tuner.driver.dispatch import Terms
+from tuner.driver.dispatch import Terms, readings
 from tuner.driver.plan import make_plan
 from tuner.driver.retries import IN_A_ROW, Streak, again
 from tuner.driver.stopping import Stopping
@@ -22,6 +23,10 @@ from tuner.driver.watchdog import Watchdog
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord, TrialRecord
+from tuner.scheduling.algorithms import CONTINUE, PAUSE, Candidate, Decision, stop
+from tuner.scheduling.algorithms import Terms as AlgorithmTerms
+from tuner.scheduling.judge import Judge
+from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
 from tuner.watch.dashboard_rows import DashboardRows
 from tuner.watch.naming import Naming
@@ -51,9 +56,12 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., tuple[TrialManager, SearchR
             )  # fmt: skip
 
         disk = DiskGuard(folder.path, 0, say=lambda text: None, note=lambda text: None, stopping=lambda: False)
-        terms = Terms(seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3)
+        judge = Judge(
+            Parking(AlgorithmTerms(EVAL_LOSS, 27), 14), ((t.number, readings(t)) for t in record.trials.values())
+        )
+        terms = Terms(seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3, save_state_at=judge.parks_at)
         manager = TrialManager(
-            folder=folder, ledger=ledger, record=record, study=study, terms=terms, naming=Naming(),
+            folder=folder, ledger=ledger, record=record, study=study, judge=judge, terms=terms, naming=Naming(),
             dashboard=DashboardRows(), disk=disk, watchdog=watchdog or Watchdog(None), stop=Stopping(record, disk),
         )  # fmt: skip
         manager.write_pending_endings()
@@ -84,7 +92,7 @@ def test_a_trial_leaves_its_node_as_often_as_it_must(opened: Any, tmp_path: Path
         manager.set_up(f"a{attempt}", Setup(27, 10, 1000, resumed_step=attempt - 1))
         manager.leave(f"a{attempt}")
         assert Path(assignment.folder, STATE, CHECKPOINT_REQUEST).exists() and record.trials[0].is_running
-        manager.evaluated(f"a{attempt}", Evaluation(attempt, 27, 3.0), attempt, None)
+        manager.evaluated(f"a{attempt}", Evaluation(attempt, 27, 3.0), attempt, CONTINUE)
         assert manager.leaves(f"a{attempt}")
         manager.ended(f"a{attempt}", LOST)  # its worker was ended, which Ray takes for a loss
         assert record.trials[0].losses == {"drained": attempt} and not record.trials[0].has_ended
@@ -96,19 +104,19 @@ def test_an_attempt_that_was_replaced_counts_for_nothing(opened: Any, tmp_path: 
     manager, record = opened()
     first = begun(manager, "a")
     manager.set_up("a", Setup(27, 10, 1000))
-    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, None)
+    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, CONTINUE)
     manager.ended("a", LOST)
     second = begun(manager, "b")
     assert (second.number, second.attempt, second.resume.step, second.resume.folders) == (0, 2, 14, (first.folder,))
     assert second.folder != first.folder
     before = lines(tmp_path)
     manager.set_up("a", Setup(27, 10, 1000))
-    manager.evaluated("a", Evaluation(20, 27, 0.1), 20, None)
+    manager.evaluated("a", Evaluation(20, 27, 0.1), 20, CONTINUE)
     manager.ended("a", Verdict(Reason.BUDGET, "budget"))
     manager.lost("a", error=True)
     assert lines(tmp_path) == before and record.trials[0].curve == [3.0]
     manager.set_up("b", Setup(27, 10, 1000, resumed_step=14))
-    manager.evaluated("b", Evaluation(27, 27, 2.0), 27, Verdict(Reason.BUDGET, "budget"))
+    manager.evaluated("b", Evaluation(27, 27, 2.0), 27, stop(Verdict(Reason.BUDGET, "budget")))
     assert record.trials[0].curve == [3.0, 2.0] and record.trials[0].reason is Reason.BUDGET
     invariants.check_ledger(tmp_path)
 
@@ -117,7 +125,7 @@ def test_a_verdict_outlives_the_driver_that_could_not_write_the_ending(opened: A
     manager, record = opened()
     begun(manager, "a")
     manager.set_up("a", Setup(27, 10, 1000))
-    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, Verdict(Reason.RUNG, "rung 1 (3.000, needed 2.000)"))
+    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, stop(Verdict(Reason.RUNG, "rung 1 (3.000, needed 2.000)")))
     ledger = tmp_path / "trials.jsonl"
     whole = ledger.read_text().splitlines(keepends=True)
     assert '"event":"ended"' in whole[-1]
@@ -136,7 +144,7 @@ def test_a_trial_that_a_person_stops_is_over_before_ray_hears_of_it(opened: Any,
     manager.stop_trial(0)
     assert manager.was_stopped("a") and record.trials[0].reason is Reason.USER
     before = lines(tmp_path)
-    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, None)
+    manager.evaluated("a", Evaluation(14, 27, 3.0), 14, CONTINUE)
     manager.ended("a", LOST)
     manager.lost("a", error=False)
     assert lines(tmp_path) == before and manager.was_stopped("a")
@@ -210,3 +218,59 @@ def test_a_streak_is_of_one_cause_and_broken_by_any_other_ending() -> None:
     assert found and found.message.startswith("trials 0, 1 and 2 failed one after another")
     assert last("KeyError: a", "KeyError: a", "KeyError: b") is None
     assert last("KeyError: a", "KeyError: a", "", "KeyError: a") is None
+
+
+def parks(manager: TrialManager, judge: Judge, name: str, number: int, loss: float) -> Decision:
+    """A trial's evaluation at the rung, as the scheduler hands it on."""
+    decision = judge.decide(Candidate(number, [Reading(14, loss)], spared=number == 0))
+    manager.set_up(name, Setup(27, 10, 1000))
+    manager.evaluated(name, Evaluation(14, 27, loss), 14, decision)
+    return decision
+
+
+def test_parked_trials_wait_for_the_algorithm_and_then_end(opened: Any, tmp_path: Path) -> None:
+    manager, record = opened()
+    judge = manager._judge
+    first = begun(manager, "a")
+    assert first.state_steps(27) == {14}
+    assert parks(manager, judge, "a", 0, 4.0) == CONTINUE
+    begun(manager, "b")
+    assert parks(manager, judge, "b", 1, 3.0) == PAUSE
+    assert record.trials[1].parked and not record.trials[1].is_running and [t.number for t in record.running] == [0]
+    assert manager.running_as(1, 1) is None, "its reports do not count any more"
+    begun(manager, "c")
+    assert parks(manager, judge, "c", 2, 2.0) == PAUSE
+    assert record.counts["status"] == {"parked": 2}
+    resumed = begun(manager, "d")
+    assert (resumed.number, resumed.attempt, resumed.resume.step) == (2, 2, 14), "the best third of three"
+    assert manager.suggest("e") is None and record.trials[1].parked, "the others run"
+    manager.set_up("d", Setup(27, 10, 1000, resumed_step=14))
+    for name in "ad":
+        manager.evaluated(name, Evaluation(27, 27, 1.5), 27, stop(Verdict(Reason.BUDGET, "budget")))
+    assert not manager.over
+    assert manager.suggest("e") is None and manager.over and manager.complete
+    assert record.trials[1].ending == "pruned: parked at 14, others went on"
+    assert record.trials[2].curve == [2.0, 1.5] and record.best and record.best.number == 0
+    invariants.check_ledger(tmp_path)
+    manager.close()
+    invariants.check_study(tmp_path, record)
+
+
+def test_parked_trials_outlive_their_driver(opened: Any, tmp_path: Path) -> None:
+    manager, record = opened()
+    for number, name in enumerate("abc"):
+        begun(manager, name)
+        parks(manager, manager._judge, name, number, 4.0 - number)
+    manager.close()
+    assert [t.state for t in record.trials.values()] == ["interrupted", "parked", "parked"]
+    invariants.check_study(tmp_path, record)
+    ledger = tmp_path / "trials.jsonl"
+    whole = ledger.read_text().splitlines(keepends=True)
+    assert '"event":"parked"' in whole[-2] and '"event":"interrupted"' in whole[-1]
+    ledger.write_text("".join(whole[:-2]))  # killed between the evaluation and the line that follows from it
+    manager, record = opened()
+    assert [t.state for t in record.trials.values()] == ["interrupted", "parked", "parked"]
+    assert [begun(manager, name).number for name in "de"] == [0, 2], "what was cut off, then the best of the parked"
+    manager.stop_trial(1)
+    assert record.trials[1].ending == "stopped: user"
+    invariants.check_ledger(tmp_path)

@@ -76,6 +76,9 @@ class Tape:
     def retry(self, number: int, reason: Reason, **details: Any) -> None:
         self._of(Kind.RETRY, number, reason=str(reason), details=details)
 
+    def park(self, number: int) -> None:
+        self._of(Kind.PARKED, number)
+
     def interrupt(self, number: int) -> None:
         self._of(Kind.INTERRUPTED, number)
 
@@ -175,6 +178,23 @@ def interrupted() -> Tape:
     _trials(tape, 3)
     tape.trial(3, params(3.4e-3, 16, "2r", 32), [6.9, 5.5], None)
     tape.interrupt(3)
+    tape.finish("interrupted")
+    return tape
+
+
+def parked() -> Tape:
+    """Three trials are parked; one of them goes on and one is stopped by hand, until the driver is interrupted."""
+    tape = Tape(num_trials=16)
+    tape.prepared()
+    _trials(tape, 3)
+    for number, losses in ((3, [6.9, 5.5]), (4, [6.7, 5.1]), (5, [7.2, 6.6])):
+        tape.trial(number, params(3.4e-3, 16, "2r", 8 * number), losses, None)
+        tape.park(number)
+    tape.start(4, params(3.4e-3, 16, "2r", 32))
+    tape.setup(4, resumed_step=11)
+    tape.evaluate(4, 20, 4.7)
+    tape.end(5, Verdict(Reason.USER, "stopped by you"))
+    tape.interrupt(4)
     tape.finish("interrupted")
     return tape
 

@@ -32,6 +32,7 @@ def test_summary() -> None:
             "halted before the first trial": _summary(searches.unprepared(), 100),
             "interrupted": _summary(searches.interrupted(), 100),
             "interrupted, runs elsewhere": _summary(searches.interrupted(), 100, elsewhere),
+            "trials are parked": _summary(searches.parked(), 100),
             "nothing usable": _summary(searches.hopeless(), 100),
             "the recipe was stopped at a rung": _summary(searches.recipe_stopped(), 100),
             "one trial": _summary(searches.one_trial(), 100),
@@ -54,6 +55,7 @@ def test_live_frames() -> None:
             "prepared": _frame(tape, 2, 80, 24),
             "the first trial": _frame(tape, 5, 80, 24),
             "at work, 80 columns": _frame(tape, None, 80, 24),
+            "trials are parked": _frame(searches.parked(), -4, 100, 24),
             "at work, 160 columns": _frame(tape, None, 160, 24),
             "at work, 9 rows": _frame(tape, None, 100, 9),
             "forty trials, 24 rows": _frame(searches.many(), -40, 100, 24),
@@ -73,6 +75,7 @@ def test_plain_lines() -> None:
             "finished": told(searches.finished()),
             "halted": told(searches.halted()),
             "interrupted and resumed": told(searches.resumed()),
+            "parked and taken up": told(searches.parked()),
             "lost and tried again": told(searches.lost()),
         },
     )

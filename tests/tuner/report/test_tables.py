@@ -22,6 +22,7 @@ SEARCHES = [
     searches.halted,
     searches.unprepared,
     searches.interrupted,
+    searches.parked,
     searches.hopeless,
     searches.recipe_stopped,
     searches.one_trial,

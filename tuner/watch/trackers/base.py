@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Ending:
-    """How it ended: Status and Reason in words, "interrupted" where a resume runs it again."""
+    """How it ended: Status and Reason in words, "interrupted" where it is run again, "parked" where it may be."""
 
     status: str
     reason: str
@@ -89,7 +89,7 @@ class Tracking:
             case Kind.EVALUATION if trial is not None and trial.points:
                 point = trial.points[-1]
                 self._tell("log", run_of(trial), point.step, metrics_of(trial, point))
-            case Kind.ENDED | Kind.INTERRUPTED | Kind.RETRY if trial is not None:
+            case Kind.ENDED | Kind.INTERRUPTED | Kind.RETRY | Kind.PARKED if trial is not None:
                 self._tell("end", run_of(trial), ending_of(trial))
         self._say_failures()
 
@@ -178,7 +178,7 @@ def metrics_of(trial: TrialRecord, point: Point) -> dict[str, float]:
 def ending_of(trial: TrialRecord) -> Ending:
     best = {f"best_{trial.objective.name}": trial.best_value}
     if trial.status is None:
-        return Ending("interrupted", "interrupted", best)
+        return Ending(trial.state, trial.state, best)
     return Ending(str(trial.status), str(trial.reason), best)
 
 

@@ -36,7 +36,7 @@ class TensorBoard:
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-        good = ending.status in ("completed", "pruned")
+        good = ending.status in ("completed", "pruned", "parked")
         status = api_pb2.STATUS_SUCCESS if good else api_pb2.STATUS_FAILURE
         info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
         about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=info))
