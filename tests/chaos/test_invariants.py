@@ -36,11 +36,11 @@ def course() -> Events:
         of(Kind.EVALUATION, 0, 2, step=6, metrics={"eval_loss": 1.0}),
         of(Kind.ENDED, 0, 2, status="completed", reason="budget"),
         of(Kind.STARTED, 2),
-        of(Kind.EVALUATION, 2, step=3, eval_loss=2.5, details={"parked": True}),
+        of(Kind.EVALUATION, 2, step=3, metrics={"eval_loss": 2.5}, details={"parked": True}),
         of(Kind.PARKED, 2),
         of(Kind.STARTED, 2, 2),
         of(Kind.SETUP, 2, 2, details={"resumed_step": 3}),
-        of(Kind.EVALUATION, 2, 2, step=6, eval_loss=2.0),
+        of(Kind.EVALUATION, 2, 2, step=6, metrics={"eval_loss": 2.0}),
         of(Kind.ENDED, 2, 2, status="completed", reason="budget"),
     ]
 
