@@ -203,5 +203,5 @@ def test_an_adapter_is_not_written_where_the_folder_was(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace_adapter(folder, lambda beside: beside.mkdir(parents=True))
     with pytest.raises(FileNotFoundError):
-        Heartbeat(folder).leave()
+        Heartbeat(folder).beat()
     assert not (tmp_path / "run").exists()

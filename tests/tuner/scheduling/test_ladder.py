@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
@@ -30,6 +30,7 @@ def test_without_asha_there_are_no_rungs() -> None:
     assert ladder.rungs == () and ladder.evaluate_at == (0.25, 0.5, 0.75, 1.0)
 
 
+@settings(deadline=None)
 @given(
     max_t=st.integers(1, 10**9),
     reduction=st.sampled_from([2.0, 3.0, 4.0, 2.5]),

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
@@ -102,6 +102,7 @@ def test_rungs_are_filled_again_from_the_curves() -> None:
     assert resumed.compared == search.compared and len(search.compared[0]) == 8
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 2000),
     st.integers(1, 2000),
