@@ -90,7 +90,7 @@ def measure(
     if gpu:
         torch.cuda.reset_peak_memory_stats()
     first = run(1)
-    run(4)  # the second is recorded, the next ones are not yet what later ones are
+    run(4)  # the second is captured, the next ones are not yet what later ones are
     times = [run(steps) / steps for _ in range(repeats)]
     tokens = slots * rows * ROW
     found = {

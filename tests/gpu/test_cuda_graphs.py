@@ -1,4 +1,4 @@
-"""Steps recorded as CUDA graphs. Run by hand: pytest -m gpu tests/gpu -s"""
+"""Steps captured as CUDA graphs. Run by hand: pytest -m gpu tests/gpu -s"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SUCCESSOR = {"lora_r": 16, "lora_dropout": 0.2, "max_steps": 24, "learning_rate"
 
 @pytest.fixture(scope="module")
 def bench(sft_settings: Make, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(sft_settings(train={"learning_rate": 1e-3, "max_steps": 24}), tmp_path_factory.mktemp("replays"))
+    return Bench(sft_settings(train={"learning_rate": 1e-3, "max_steps": 24}), tmp_path_factory.mktemp("graphs"))
 
 
 def run(bench: Bench, folder: Path, *, capture: bool) -> tuple[Any, dict[int, list[Evaluation]], torch.Tensor]:
@@ -41,7 +41,7 @@ def run(bench: Bench, folder: Path, *, capture: bool) -> tuple[Any, dict[int, li
     engine.leave(1)
     engine.join(1, assignment(folder / "next", SUCCESSOR, seed=7))
     start[1] = engine.stack.weights[1].float()
-    assert engine.graphs.captured == captured, "what was recorded outlives a trial"
+    assert engine.graphs.captured == captured, "graphs outlive a trial"
     curves.pop(1, None)
     assert drive(engine, curves) == {}
     return engine, curves, engine.stack.weights.float() - start
@@ -55,9 +55,9 @@ def test_a_replayed_step_is_the_step(bench: Bench, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         cuda_graphs.Replay, "forward", staticmethod(lambda ctx, *rest: (replayed.append(1), kept(ctx, *rest))[1])
     )
-    engine, ours, moved = run(bench, tmp_path / "recorded", capture=True)
+    engine, ours, moved = run(bench, tmp_path / "captured", capture=True)
     assert engine.uses_graphs and engine.graphs.captured and len(replayed) >= 12, len(replayed)
-    print(f"{len(replayed)} steps replayed from {len(engine.graphs.captured)} recordings")
+    print(f"{len(replayed)} steps replayed from {len(engine.graphs.captured)} graphs")
     monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: False)
     _, theirs, plain = run(bench, tmp_path / "one by one", capture=True)
     _, others, _ = run(bench, tmp_path / "as they come", capture=False)
@@ -72,18 +72,18 @@ def test_a_replayed_step_is_the_step(bench: Bench, tmp_path: Path, monkeypatch: 
 
 def test_one_trial_is_equal_to_the_bit(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapters = []
-    for name in ("recorded", "one by one"):
+    for name in ("captured", "one by one"):
         engine = bench.engine(1)
         engine.join(0, assignment(tmp_path / name, {"lora_r": 8, "lora_dropout": 0.1, "max_steps": 12}, seed=0))
         curves: dict[int, list[Evaluation]] = {}
         assert drive(engine, curves) == {}
-        assert bool(engine.graphs.captured) is (name == "recorded")
+        assert bool(engine.graphs.captured) is (name == "captured")
         adapters.append(engine.stack.weights.clone())
         monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: False)
     assert adapters[0].equal(adapters[1])
 
 
-def test_what_cannot_be_recorded_runs_as_ever(
+def test_what_cannot_be_captured_runs_as_ever(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A pass that looks at a number on the GPU: said once, and the trial trains on."""
@@ -102,11 +102,11 @@ def test_what_cannot_be_recorded_runs_as_ever(
         assert drive(engine, curves) == {}
     assert curves[0][-1].done and not engine.graphs.enabled and not engine.graphs.captured
     assert sum("CUDA graphs" in record.getMessage() for record in caplog.records) == 1
-    torch.rand(1, device="cuda")  # generators know that nothing is being recorded
+    torch.rand(1, device="cuda")  # generators know that nothing is being captured
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
 
-def test_without_room_nothing_is_recorded(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_nothing_is_captured(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 80 << 30))
     engine = bench.engine(1)
     engine.join(0, assignment(tmp_path / "0", TRIALS[0], seed=0))
@@ -115,7 +115,7 @@ def test_without_room_nothing_is_recorded(bench: Bench, tmp_path: Path, monkeypa
     assert curves[0][-1].done and engine.graphs.enabled and not engine.graphs.captured
 
 
-def test_recordings_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = bench.engine(2)
     engine.join(0, assignment(tmp_path / "0", TRIALS[1], seed=0))
     curves: dict[int, list[Evaluation]] = {}
@@ -129,10 +129,10 @@ def test_recordings_make_way_for_a_larger_batch(bench: Bench, tmp_path: Path, mo
     assert curves[0][-1].done and curves[1][-1].done and not engine.graphs.captured
 
 
-def test_where_memory_gives_out_recordings_go_and_the_trials_stay(
+def test_where_memory_gives_out_graphs_go_and_the_trials_stay(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In training and in an evaluation: run once more, with nothing recorded, to the same numbers."""
+    """In training and in an evaluation: run once more, without graphs, to the same numbers."""
     curves: list[dict[int, list[Evaluation]]] = []
     gone: list[bool] = []
     for name in ("plenty", "tight"):
