@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tuner.scheduling.algorithms import ALGORITHMS, CONTINUE, PAUSE, Algorithm, Candidate, Decision, Terms
+from tuner.scheduling.algorithms import ALGORITHMS, CONTINUE, PAUSE, Algorithm, AlgorithmContext, Candidate, Decision
 from tuner.scheduling.algorithms.asha import REGISTERED as ASHA
 from tuner.scheduling.peers import Peers
 
@@ -19,8 +19,8 @@ FACTOR = 3
 class Parking(Algorithm):
     """See the module. rung: in steps or tokens."""
 
-    def __init__(self, terms: Terms, rung: float) -> None:
-        super().__init__(terms)
+    def __init__(self, context: AlgorithmContext, rung: float) -> None:
+        super().__init__(context)
         self._rung = rung
 
     @property
@@ -41,7 +41,7 @@ class Parking(Algorithm):
         return next((number for number in best if number in waiting), None)
 
 
-PARKING = replace(ASHA, build=lambda settings, ladder, terms: Parking(terms, ladder.rungs[0]))
+PARKING = replace(ASHA, build=lambda settings, ladder, context: Parking(context, ladder.rungs[0]))
 
 
 def install() -> None:

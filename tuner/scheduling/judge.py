@@ -19,8 +19,8 @@ class Judge:
 
     def __init__(self, algorithm: Algorithm, history: Iterable[tuple[int, Curve]] = ()) -> None:
         self._algorithm = algorithm
-        self.objective: Final = algorithm.terms.objective
-        self.max_t: Final = algorithm.terms.max_t
+        self.objective: Final = algorithm.context.objective
+        self.max_t: Final = algorithm.context.max_t
         """The whole budget of a trial, in steps or tokens."""
         self.peers: Final = Peers(algorithm.milestones, self.objective)
         for number, curve in history:

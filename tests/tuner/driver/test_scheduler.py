@@ -14,7 +14,7 @@ from tests.programs.parking import Parking
 from tuner.config import Asha
 from tuner.contract import EVAL_LOSS, Evaluation, Reason, Setup, Verdict
 from tuner.driver.scheduler import TuneScheduler
-from tuner.scheduling.algorithms import PAUSE, Decision, Terms, make_algorithm
+from tuner.scheduling.algorithms import PAUSE, AlgorithmContext, Decision, make_algorithm
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.ladder import make_ladder
 from tuner.scheduling.rules import Reading
@@ -91,7 +91,7 @@ def test_a_stop_is_told_with_its_verdict() -> None:
 
 def test_a_parked_trial_gives_its_worker_back() -> None:
     heard = Heard(spared={"recipe"})
-    asked = TuneScheduler(Judge(Parking(Terms(EVAL_LOSS, 100), 4)), heard)
+    asked = TuneScheduler(Judge(Parking(AlgorithmContext(EVAL_LOSS, 100), 4)), heard)
     assert report(asked, "recipe", 4, 3.0) == TrialScheduler.CONTINUE
     assert report(asked, "a", 4, 2.0) == TrialScheduler.STOP
     assert heard.decisions["a"] == PAUSE and not heard.verdicts

@@ -23,8 +23,7 @@ from tuner.driver.watchdog import Watchdog
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord, TrialRecord
-from tuner.scheduling.algorithms import CONTINUE, PAUSE, Candidate, Decision, stop
-from tuner.scheduling.algorithms import Terms as AlgorithmTerms
+from tuner.scheduling.algorithms import CONTINUE, PAUSE, AlgorithmContext, Candidate, Decision, stop
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
@@ -57,7 +56,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., tuple[TrialManager, SearchR
 
         disk = DiskGuard(folder.path, 0, say=lambda text: None, note=lambda text: None, stopping=lambda: False)
         judge = Judge(
-            Parking(AlgorithmTerms(EVAL_LOSS, 27), 14), ((t.number, readings(t)) for t in record.trials.values())
+            Parking(AlgorithmContext(EVAL_LOSS, 27), 14), ((t.number, readings(t)) for t in record.trials.values())
         )
         terms = Terms(seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3, save_state_at=judge.parks_at)
         manager = TrialManager(

@@ -40,3 +40,10 @@ def test_the_json_is_strict(tmp_path: Path) -> None:
     for value in (status_json(record, tmp_path), trial_json(record.trials[5])):
         json.loads(dump(value), parse_constant=refuse)
     assert dump({"a": [math.nan, math.inf], "b": tmp_path}) == f'{{"a": [null, null], "b": "{tmp_path}"}}'
+
+
+def test_a_parked_trial_has_a_status_and_no_reason(tmp_path: Path) -> None:
+    told = json.loads(dump(status_json(searches.parked().record, tmp_path)))
+    rows = {row["number"]: (row["status"], row["reason"]) for row in told["leaderboard"]}
+    assert rows[3] == ("parked", None) and rows[4] == ("interrupted", None) and rows[5] == ("stopped", "user")
+    assert told["counts"]["status"] == {"completed": 2, "pruned": 1, "stopped": 2, "parked": 1}

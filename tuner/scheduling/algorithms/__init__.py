@@ -14,7 +14,16 @@ from typing import Any
 
 from tuner.contract import Objective
 from tuner.scheduling.algorithms import asha, none
-from tuner.scheduling.algorithms.base import CONTINUE, PAUSE, Algorithm, Candidate, Decision, Registered, Terms, stop
+from tuner.scheduling.algorithms.base import (
+    CONTINUE,
+    PAUSE,
+    Algorithm,
+    AlgorithmContext,
+    Candidate,
+    Decision,
+    Registered,
+    stop,
+)
 from tuner.scheduling.ladder import Ladder
 from tuner.scheduling.rules import make_rules
 
@@ -23,10 +32,10 @@ __all__ = [
     "CONTINUE",
     "PAUSE",
     "Algorithm",
+    "AlgorithmContext",
     "Candidate",
     "Decision",
     "Registered",
-    "Terms",
     "make_algorithm",
     "registered",
     "stop",
@@ -44,4 +53,4 @@ def registered(settings: Any) -> Registered:
 def make_algorithm(settings: Any, ladder: Ladder, objective: Objective) -> Algorithm:
     """The algorithm of `scheduler` settings, with their rules, for a search whose rungs are laid out."""
     before, after = make_rules(settings, ladder.max_t, objective)
-    return registered(settings).build(settings, ladder, Terms(objective, ladder.max_t, before, after))
+    return registered(settings).build(settings, ladder, AlgorithmContext(objective, ladder.max_t, before, after))

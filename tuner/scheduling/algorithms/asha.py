@@ -14,10 +14,10 @@ from tuner.scheduling.algorithms.base import (
     CONTINUE,
     NO_RUNGS,
     Algorithm,
+    AlgorithmContext,
     Candidate,
     Decision,
     Registered,
-    Terms,
     stop,
 )
 from tuner.scheduling.ladder import Ladder, Spacing
@@ -28,12 +28,12 @@ from tuner.scheduling.rules.rung import behind
 class Asha(Algorithm):
     """ASHA. grace_period: the first rung, in steps or tokens. reduction_factor: one in so many passes a rung."""
 
-    def __init__(self, terms: Terms, *, grace_period: int, reduction_factor: float) -> None:
-        super().__init__(terms)
+    def __init__(self, context: AlgorithmContext, *, grace_period: int, reduction_factor: float) -> None:
+        super().__init__(context)
         self._factor = reduction_factor
         count = 0
-        if grace_period < terms.max_t:
-            count = int(math.log(terms.max_t / grace_period) / math.log(reduction_factor) + 1)
+        if grace_period < context.max_t:
+            count = int(math.log(context.max_t / grace_period) / math.log(reduction_factor) + 1)
         self._milestones = tuple(grace_period * reduction_factor**k for k in range(count))
 
     @property
@@ -55,8 +55,8 @@ def _spacing(settings: Settings) -> Spacing:
     return Spacing(settings.reduction_factor, settings.grace_period)
 
 
-def _build(settings: Settings, ladder: Ladder, terms: Terms) -> Asha:
-    return Asha(terms, grace_period=ladder.grace_period, reduction_factor=settings.reduction_factor)
+def _build(settings: Settings, ladder: Ladder, context: AlgorithmContext) -> Asha:
+    return Asha(context, grace_period=ladder.grace_period, reduction_factor=settings.reduction_factor)
 
 
 def _describe(settings: Settings, places: str) -> str:

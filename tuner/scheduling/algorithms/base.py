@@ -51,7 +51,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Terms:
+class AlgorithmContext:
     """What every algorithm of a search is made with."""
 
     objective: Objective
@@ -70,8 +70,8 @@ class Algorithm(ABC):
     the same, which is what lets a resumed search reach the decisions it had reached.
     """
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms: Final = terms
+    def __init__(self, context: AlgorithmContext) -> None:
+        self.context: Final = context
 
     @property
     def milestones(self) -> tuple[float, ...]:
@@ -92,12 +92,12 @@ class Algorithm(ABC):
         decision = CONTINUE if trial.spared else self.compare(trial, peers)
         if not decision.goes_on:
             return decision
-        verdicts = (rule.judge(trial.curve) for rule in self.terms.after)
+        verdicts = (rule.judge(trial.curve) for rule in self.context.after)
         return next((stop(verdict) for verdict in verdicts if verdict), CONTINUE)
 
     def unusable(self, curve: Curve) -> Verdict | None:
         """The verdict on a value that must not be compared with others: none, not a finite one, a diverged one."""
-        verdicts = (rule.judge(curve) for rule in self.terms.before)
+        verdicts = (rule.judge(curve) for rule in self.context.before)
         return next((verdict for verdict in verdicts if verdict), None)
 
     @abstractmethod
@@ -123,7 +123,7 @@ class Registered:
 
     spacing: Callable[[Any], Spacing | None]
     """How its rungs are spaced; None for no rungs."""
-    build: Callable[[Any, Ladder, Terms], Algorithm]
+    build: Callable[[Any, Ladder, AlgorithmContext], Algorithm]
     describe: Callable[[Any, str], str]
     """What `plan` says of its rungs: given their places in words, "step 4, 12, 36 of 100", or "" for none."""
 

@@ -15,6 +15,6 @@ class NoComparison(Algorithm):
 
 REGISTERED = Registered(
     spacing=lambda settings: None,
-    build=lambda settings, ladder, terms: NoComparison(terms),
+    build=lambda settings, ladder, context: NoComparison(context),
     describe=lambda settings, places: NO_RUNGS,
 )
