@@ -14,6 +14,7 @@ space/         what a trial may vary
 config/        what the user wrote, checked
 demo/          the embedded example
 contract/      what the driver and a program say to each other
+error_text.py  a line of what an exception says; the name that was probably meant
 failures.py    what a call raised, as the verdict it stands for
 addresses.py   addresses of Ray clusters, and the way to them past any proxy
 answers.py     what a probe found: yes, no, or that it could not be found out

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from tuner.contract import Fault, InputError
+from tuner.error_text import named_line
 
 FRAMES = 3
 """The last of their frames that are shown."""
@@ -42,7 +43,7 @@ class Trouble:
 
 def of_error(error: BaseException, wrote: Callable[[str], bool]) -> Trouble:
     """wrote: whether a file is theirs."""
-    what = f"raised {_told(error)}"
+    what = f"raised {named_line(error)}"
     if isinstance(error, SystemExit):
         what = f"called sys.exit({error.code!r})"
     if isinstance(error, SyntaxError) and error.filename and wrote(error.filename):
@@ -95,12 +96,3 @@ def _at(what: str, lines: list[tuple[str, int | None, str]]) -> Trouble:
         for file, number, name in lines[-FRAMES:]
     ]
     return Trouble(what, f"{near(lines[-1][0])}:{lines[-1][1]}", tuple(shown))
-
-
-def _told(error: BaseException) -> str:
-    """Its type and the first line of what it says; an exception of theirs may not even say that."""
-    try:
-        said = (str(error).strip().splitlines() or [""])[0][:300]
-    except Exception:
-        said = ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__

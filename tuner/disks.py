@@ -3,6 +3,8 @@
 The one classification, for the driver and for its workers. An error number decides where only a disk can have given it
 (`Input/output error`). Where it may be anybody's (`Permission denied`, or a library that tells no number at all), the
 folder itself is asked: it is there and takes a file, or it is not.
+
+`replace_file` writes a file that others may be reading meanwhile.
 """
 
 from __future__ import annotations
@@ -105,6 +107,20 @@ def ask(folder: Path) -> Trouble | None:
     except OSError as error:
         return Trouble(error.errno or errno.EIO, str(folder))
     return None
+
+
+def replace_file(place: Path, text: str, mode: int = 0o666) -> None:
+    """Writes a file beside its place, under a name that nobody knows, and renames it: a reader has the old file or the
+    new one, and never half of one. Raises OSError, and leaves nothing then."""
+    beside = place.with_name(f"{secrets.token_hex(16)}.new")
+    try:
+        made = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(made, "w", encoding="utf-8") as file:
+            file.write(text)
+        beside.replace(place)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _as_told(error: BaseException) -> Trouble | None:

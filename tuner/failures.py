@@ -16,11 +16,10 @@ from typing import TypeVar
 
 from tuner.contract import Elsewhere, Fault, Fit, InputError, Reason, Status, Verdict
 from tuner.disks import trouble_of
+from tuner.error_text import MOST_SAID, first_line, named_line
 
 Value = TypeVar("Value")
 
-MOST_TOLD = 300
-"""Characters of an exception's first line that a verdict quotes; the whole of it is in the traceback."""
 _NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Out of memory as a plain RuntimeError of torch's says it."""
 
@@ -86,12 +85,12 @@ def _verdict(error: BaseException, folder: Path | None) -> Verdict:
     if isinstance(error, KeyboardInterrupt):
         return Verdict(Reason.INFRASTRUCTURE, "its process was interrupted")
     if isinstance(error, SystemExit):
-        return Verdict(Reason.ERROR, f"SystemExit: {error.code}"[:MOST_TOLD])
+        return Verdict(Reason.ERROR, f"SystemExit: {error.code}"[:MOST_SAID])
     if (trouble := trouble_of(error, None if isinstance(error, InputError) else folder)) is not None:
         return trouble.verdict
     if isinstance(error, InputError):
         return Verdict(Reason.CONFIG, str(error))
-    told = f"{type(error).__name__}: {_first_line(error)}"[:MOST_TOLD]
+    told = named_line(error)
     if type(error).__module__.partition(".")[0] == "ray":
         return Verdict(Reason.INFRASTRUCTURE, told)
     return Verdict(Reason.OUT_OF_MEMORY if _is_out_of_memory(error) else Reason.ERROR, told)
@@ -101,7 +100,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """torch is not to be imported here: its exception is known by name."""
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
-    return isinstance(error, RuntimeError) and any(told in _first_line(error) for told in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(told in first_line(error) for told in _NO_MEMORY)
 
 
 def _checked(fault: Fault) -> Verdict:
@@ -127,8 +126,3 @@ def _unwrapped(error: BaseException) -> BaseException:
         cause.__cause__ = cause.__cause__ or Elsewhere(str(error))
         error = cause
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of what an exception says that is not blank."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -7,7 +7,6 @@ what it prints is dropped, and it ends with the process that started it. The two
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import json
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.blame import Trouble, near, of_error, of_stack
+from tuner.error_text import nearest
 from tuner.importing import Own
 
 IMPORT_S = 60.0
@@ -278,8 +278,8 @@ def _load(own: Own, kind: str) -> tuple[Any, Trouble | None]:
     """The function or class, and why it is none that may be used."""
     module = importlib.import_module(own.module)
     if not hasattr(module, own.name):
-        guess = difflib.get_close_matches(own.name, vars(module), n=1)
-        return None, Trouble("is not there" + (f"; did you mean `{guess[0]}`?" if guess else ""))
+        guess = nearest(own.name, vars(module))
+        return None, Trouble("is not there" + (f"; did you mean `{guess}`?" if guess else ""))
     found = getattr(module, own.name)
     return found, (_no_function(own, found) if kind == "function" else _no_class(own, found))
 

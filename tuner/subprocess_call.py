@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import Fault, InputError, Program, Reason, load_program
+from tuner.disks import replace_file
 from tuner.failures import Failure, capture
 from tuner.importing import add_folders, added_folders
 from tuner.redaction import RedactedStream, open_log
@@ -73,9 +74,7 @@ def _main(request_file: str, answer_file: str) -> None:
     request = json.loads(Path(request_file).read_text())
     add_folders(request.get("folders", ()))
     answer = carry_out(request)
-    beside = Path(answer_file + ".new")
-    beside.write_text(answer)
-    beside.replace(answer_file)
+    replace_file(Path(answer_file), answer)
 
 
 def carry_out(request: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ itself, 128 + signal after one (130, 143, 129, 131), 141 where what was to be pr
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +23,7 @@ import click
 from tuner import __version__
 from tuner.addresses import go_past_proxies
 from tuner.cli.errors import BrokenPipeBeneathError, InterruptError, exit_code_of
+from tuner.error_text import nearest
 from tuner.streams import standard_streams
 
 COMMANDS = (
@@ -59,8 +59,8 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            near = nearest(args[0], COMMANDS)
+            hint = f"did you mean {near}?" if near else f"the commands are {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx=ctx)
         return super().resolve_command(ctx, args)
 

@@ -170,6 +170,34 @@ def settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def require_resume_alone(
+    name: str,
+    file: Path | None,
+    overrides: Sequence[str],
+    given: Mapping[str, Any],
+    allowed: Sequence[str],
+    beside: str,
+    remedy: str = "",
+) -> None:
+    """Raises InputError where something beside --resume would change the settings of the search that goes on.
+
+    given: the settings that were given as flags. allowed: those of them that may be. beside: what may stand there, in
+    words.
+    """
+    from tuner.contract import InputError
+
+    extra = [str(file)] if file else []
+    extra += ["--set"] if overrides else []
+    extra += [flag_of(key) for key in given if key not in allowed]
+    if extra:
+        raise InputError(
+            f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
+            where=f"--resume {name}",
+            expected=f"at most {beside} beside it",
+            remedy=remedy,
+        )
+
+
 def flag_of(dotted: str) -> str:
     return next(flag for flag, name, _ in SETTINGS if name == dotted)
 

@@ -88,20 +88,14 @@ def _resume(
     as_json: bool,
     values: dict[str, Any],
 ) -> int:
-    from tuner.cli.options import flag_of, permitted, settings_given, storage
-    from tuner.contract import InputError
+    from tuner.cli.options import permitted, require_resume_alone, settings_given, storage
 
     given = settings_given(values)
-    extra = [str(file)] if file else []
-    extra += ["--set"] if overrides else []
-    extra += [flag_of(name) for name in given if name not in _WITH_RESUME]
-    if extra:
-        raise InputError(
-            f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
-            where=f"--resume {name}",
-            expected="at most --num-trials, --address, --storage-path, --allow-module and --accept-changes beside it",
-            remedy="start a new search under another --name",
-        )
+    require_resume_alone(
+        name, file, overrides, given, _WITH_RESUME,
+        "--num-trials, --address, --storage-path, --allow-module and --accept-changes",
+        "start a new search under another --name",
+    )  # fmt: skip
     return _go_on(
         storage(given.get("run.storage_path", "runs")),
         name,

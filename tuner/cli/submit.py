@@ -11,6 +11,7 @@ import click
 
 from tuner.cli.manifest import manifest_options
 from tuner.cli.options import Command, accept_option, experiment_options, json_option
+from tuner.signals import raised
 
 if TYPE_CHECKING:
     from tuner.cluster.jobs import Cluster, Job
@@ -38,6 +39,7 @@ _LAST_LINES = 30
 @manifest_options
 @click.option("--plain", is_flag=True, help="The job's log instead of the live view.")
 @json_option
+@raised()
 def command(
     file: Path | None,
     overrides: tuple[str, ...],
@@ -56,24 +58,6 @@ def command(
     comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Relative paths are files of this machine and
     travel with the job; absolute ones are the cluster's. Ctrl-C detaches: the search goes on.
     """
-    from tuner.signals import raised
-
-    with raised():
-        return _submit(file, overrides, resume, accept_changes, include, detach, dry_run, plain, as_json, values)
-
-
-def _submit(
-    file: Path | None,
-    overrides: tuple[str, ...],
-    resume: str | None,
-    accept_changes: bool,
-    include: tuple[Path, ...],
-    detach: bool,
-    dry_run: bool,
-    plain: bool,
-    as_json: bool,
-    values: dict[str, Any],
-) -> int:
     import os
 
     from tuner.cli.options import permitted, settings_given
@@ -235,21 +219,15 @@ def _resumed(
     accept_changes: bool,
 ) -> Order:
     """A search that is on the cluster: its settings are there, only code travels."""
-    from tuner.cli.options import flag_of
+    from tuner.cli.options import require_resume_alone
     from tuner.cluster.parcel import pack_code
     from tuner.cluster.payload import make_resume
     from tuner.config import find_allowed
-    from tuner.contract import InputError
 
-    extra = [str(file)] if file else []
-    extra += ["--set"] if overrides else []
-    extra += [flag_of(key) for key in flags if key not in _WITH_RESUME]
-    if extra:
-        raise InputError(
-            f"a resumed search keeps its settings, and {', '.join(extra)} would change them",
-            where=f"--resume {name}",
-            expected="at most --num-trials, --storage-path, --allow-module, --accept-changes and --include beside it",
-        )
+    require_resume_alone(
+        name, file, overrides, flags, _WITH_RESUME,
+        "--num-trials, --storage-path, --allow-module, --accept-changes and --include",
+    )  # fmt: skip
     before = cluster.jobs(name) if cluster else []
     known = before[-1].metadata if before else {}
     storage = flags.pop("run.storage_path", None) or known.get("storage_path", "runs")

@@ -21,6 +21,7 @@ from tuner.answers import Answer, No, Unknown, Yes
 from tuner.cluster import probe as probing
 from tuner.cluster.findings import HERE, Finding, Level, judge
 from tuner.contract import InputError
+from tuner.error_text import last_line
 from tuner.surroundings import ray_token_file
 
 NODE_S = 180
@@ -55,7 +56,7 @@ def examine_cluster(storage_path: str, dashboard: str | None) -> Iterator[Findin
         try:
             facts, wrote = ray.get(asked[node["NodeID"]], timeout=max(1.0, deadline - time.monotonic()))
         except Exception as error:
-            text = f"does not answer: {(str(error).strip().splitlines() or [type(error).__name__])[-1][:200]}"
+            text = f"does not answer: {last_line(error, 200)}"
             yield Finding(where, "node", Level.RED, text, "look at it: ray status, ray list nodes")
             continue
         yield from judge(where, facts, requirements(), driver)

@@ -24,6 +24,7 @@ from tuner.addresses import go_past_proxies
 from tuner.cluster.parcel import Parcel
 from tuner.cluster.payload import Payload, write_zip
 from tuner.contract import InputError
+from tuner.error_text import first_line
 from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord
 from tuner.surroundings import ray_token
@@ -98,7 +99,7 @@ class Cluster:
                 self._client.submit_job(**payload.request(str(file)))
             except (RuntimeError, OSError, ValueError) as error:
                 raise InputError(
-                    f"the cluster does not take the job ({_line(error)})",
+                    f"the cluster does not take the job ({first_line(error)})",
                     where=self.address,
                     expected="a job server that takes it",
                     remedy="nothing was started; look at the cluster's dashboard",
@@ -142,7 +143,7 @@ class Cluster:
                 broken = broken or time.monotonic()
                 if time.monotonic() - broken > _LOST_S:
                     raise InputError(
-                        f"the connection to the cluster was lost ({_line(error)})",
+                        f"the connection to the cluster was lost ({first_line(error)})",
                         where=self.address,
                         remedy="the search goes on without this terminal",
                     ) from error
@@ -247,7 +248,7 @@ def _require_version(address: str, version: str) -> None:
 
 def _no_cluster(address: str, error: object) -> InputError:
     return InputError(
-        f"no Ray job server answers at {address} ({_line(error)})",
+        f"no Ray job server answers at {address} ({first_line(error)})",
         where="--address",
         expected="the address of a running cluster's dashboard, such as http://head:8265",
         remedy="look whether the cluster runs; ssh -L 8265:localhost:8265 HEAD brings its port to this machine",
@@ -290,7 +291,3 @@ def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
-
-
-def _line(error: object) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -10,8 +10,9 @@ from urllib.parse import quote, unquote
 
 from tuner.config.document import KeyPath
 from tuner.config.layers import Layers
-from tuner.config.words import dotted, nearest
+from tuner.config.words import dotted
 from tuner.contract import InputError
+from tuner.error_text import nearest
 
 _FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jinja", ".yaml", ".yml")
 _COPIES = "tuner-storage"

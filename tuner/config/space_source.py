@@ -15,8 +15,9 @@ from typing import Any
 from tuner.config.document import MAX_DEPTH, Document, KeyPath, kind_of, read_document, shown_path
 from tuner.config.layers import Layers
 from tuner.config.paths import absolute, missing
-from tuner.config.words import listed, nearest
+from tuner.config.words import listed
 from tuner.contract import InputError
+from tuner.error_text import nearest
 from tuner.importing import Own, Permission, find
 
 SPACE_KEY: KeyPath = ("search", "space")

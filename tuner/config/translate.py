@@ -9,8 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from tuner.config.document import KeyPath
 from tuner.config.flags import FLAGS
-from tuner.config.words import Schema, describe, dotted, got, keys_at, listed, meant, nearest, node_at, shortened
+from tuner.config.words import Schema, describe, dotted, got, keys_at, listed, meant, node_at, shortened
 from tuner.contract import InputError
+from tuner.error_text import nearest
 
 Where = Callable[[KeyPath], str]
 Model = TypeVar("Model", bound=BaseModel)

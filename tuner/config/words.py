@@ -5,11 +5,11 @@ Error messages are written from the same schema that editors read, so the two ca
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tuner.config.document import KeyPath, kind_of
+from tuner.error_text import nearest
 
 Schema = Mapping[str, Any]
 
@@ -26,13 +26,6 @@ def shortened(text: str, most: int = MOST_SHOWN) -> str:
 def dotted(key: KeyPath) -> str:
     """`train.target_modules[1]` for ("train", "target_modules", 1)."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{shortened(part)}" for part in key).lstrip(".")
-
-
-def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The valid name that was probably meant, if one is close."""
-    by_lower = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
-    return by_lower[close[0]] if close else None
 
 
 def listed(names: Iterable[str], most: int = 16) -> str:

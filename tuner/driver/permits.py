@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuner.contract import InputError
+from tuner.disks import replace_file
 from tuner.importing import Own, Permission, add_folders
 from tuner.results.untrusted_read import read_object
 
@@ -27,10 +28,7 @@ def remember(digest: str, code: Iterable[Own]) -> None:
         return
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = place.with_suffix(f".{os.getpid()}")
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump({"code": kept}, file)
-        beside.replace(place)
+        replace_file(place, json.dumps({"code": kept}), 0o600)
 
 
 def with_remembered(permission: Permission, digest: str) -> Permission:

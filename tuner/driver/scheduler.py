@@ -13,6 +13,7 @@ import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tuner.contract import Evaluation, Reason, Setup, Verdict
+from tuner.error_text import last_line
 from tuner.scheduling.algorithms import Candidate, Decision
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
@@ -139,7 +140,7 @@ class TuneScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """A worker died without a word: its process was killed, or its node is gone."""
         error = _error_text(trial)
-        message = f"its worker died ({_last_line(error)})" if error else "its worker died"
+        message = f"its worker died ({_cause(error)})" if error.strip() else "its worker died"
         self._listener.ended(trial.trial_id, Verdict(Reason.INFRASTRUCTURE, message), error)
         self._forget(trial)
 
@@ -211,6 +212,6 @@ def _error_text(trial: Trial) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].split(" Some common causes")[0][:240] if lines else ""
+def _cause(error: str) -> str:
+    """The exception that Ray's text ends with, without Ray's guesses at what may lead to it."""
+    return last_line(error).split(" Some common causes")[0][:240]

@@ -16,6 +16,7 @@ from tuner.addresses import joins
 from tuner.answers import Answer, No, Unknown, Yes
 from tuner.config.paths import storage_uri
 from tuner.contract import PROGRAMS, InputError
+from tuner.error_text import last_line
 from tuner.failures import Failure, capture
 from tuner.results.storage import try_uri
 from tuner.results.versions import versions
@@ -41,7 +42,7 @@ def offered(accelerator_type: str | None = None, *, may_grow: bool = False) -> M
     try:
         later, unknown = list(_groups()), ""
     except Exception as error:  # Ray's own, and gRPC's
-        later, unknown = [], _last_line(error)
+        later, unknown = [], last_line(error)
     wanted = _TYPE + (accelerator_type or "")
     if accelerator_type is not None:
         types = sorted({name for node in [*now, *later] for name in node if name.startswith(_TYPE)})
@@ -91,7 +92,7 @@ def require_nodes(folder: Path, program: str) -> list[str]:
             notes.append(f"node {name} did not answer within {ANSWERS_WITHIN_S} s: trials may be lost there")
             continue
         except Exception as error:  # whatever the node's own environment makes of it
-            broken.append(f"{name}: {_last_line(error)}")
+            broken.append(f"{name}: {last_line(error)}")
             continue
         if found["trouble"]:
             broken.append(f"{name}: {found['trouble']}")
@@ -163,15 +164,11 @@ def _sum(nodes: list[dict[str, float]]) -> dict[str, float]:
     return total
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
-
-
 def _any_alive(ray: Any) -> Answer:
     try:
         return Yes() if any(node["Alive"] for node in ray.nodes()) else No()
     except Exception as error:  # its own errors, gRPC's, and those of its C++ side
-        return Unknown(_last_line(error))
+        return Unknown(last_line(error))
 
 
 class RayGone(Exception):

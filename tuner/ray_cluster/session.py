@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from tuner.addresses import joins
 from tuner.contract import InputError
+from tuner.error_text import first_line
 from tuner.importing import added_folders
 from tuner.ray_cluster.home import Home, parent
 from tuner.ray_cluster.joining import meet, wants_token
@@ -219,15 +220,15 @@ def drop_handlers() -> None:
 
 def _not_started(joined: str | None, error: Exception) -> InputError:
     if joined and "token" in str(error).lower():
-        return wants_token(joined, _line(error))
+        return wants_token(joined, first_line(error))
     if joined:
         return InputError(
-            f"no Ray cluster answers at {joined} ({_line(error)})",
+            f"no Ray cluster answers at {joined} ({first_line(error)})",
             where="run.address",
             expected="the address of a running cluster, such as 10.0.0.1:6379, or nothing for this machine",
             remedy="start one with: ray start --head; if it asks for a token, put that into RAY_AUTH_TOKEN",
         )
-    why, remedy = _line(error), "start it again; where the machine is busy, when it is less so"
+    why, remedy = first_line(error), "start it again; where the machine is busy, when it is less so"
     if isinstance(error, BlockingIOError | MemoryError) or "start new thread" in str(error):
         remedy = "raise the limit of processes (ulimit -u), or end others of yours: Ray takes about 300 threads"
     return InputError(
@@ -236,7 +237,3 @@ def _not_started(joined: str | None, error: Exception) -> InputError:
         f"({parent()})",
         remedy=f"{remedy}; RAY_TMPDIR names another temporary folder",
     )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

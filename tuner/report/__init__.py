@@ -3,6 +3,7 @@
 formatting numbers as short words          lines    styled text, plain or in colour
 curve     sparklines and the text plot     table    the leaderboard
 progress  share done and time left         standing the best against the recipe, in a sentence
+view      what the next two have in common
 live      the live view                    plain    one line an event, where there is no terminal
 summary   the end of a search              trial    one trial in full
 plan      what would run                   spaces   the search spaces

@@ -6,8 +6,6 @@ a second. The picture is drawn by rich's own thread, so that an event costs the 
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -18,6 +16,7 @@ from tuner.report import standing
 from tuner.report.lines import Line, Span, clean, crop, for_stream, labelled, line, line_width, shorten, title, to_rich
 from tuner.report.progress import estimate
 from tuner.report.table import leaderboard, progress_bar
+from tuner.report.view import View
 from tuner.results.ledger import Event, Kind
 from tuner.results.records import SearchRecord, TrialRecord
 from tuner.streams import note
@@ -118,7 +117,7 @@ def _bar(record: SearchRecord, width: int, share: float, left: float | None, ela
     return tuple(head)
 
 
-class LiveView:
+class LiveView(View):
     """A listener that keeps a terminal up to date; use it as a context manager around the search.
 
     What it drew is gone when it ends: the summary takes its place. Anything printed meanwhile goes above it.
@@ -131,10 +130,7 @@ class LiveView:
         stream: IO[str] | None = None,
         record: SearchRecord | None = None,
     ) -> None:
-        self._labels = labels
-        self._stream = stream or sys.stderr
-        self._record = record or SearchRecord()
-        self._lock = threading.Lock()
+        super().__init__(labels, stream, record)
         self._heard: tuple[float | None, float] = (self._record.updated, time.monotonic())
         """When the last event was written, and when it was heard of: the clocks need not agree."""
         self._least_share = 0.0

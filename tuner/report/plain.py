@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Mapping
 from typing import IO
 
@@ -11,6 +9,7 @@ from tuner.report import formatting as words
 from tuner.report import standing
 from tuner.report.lines import clean, for_stream, line, plain
 from tuner.report.table import label_of, mark_of
+from tuner.report.view import View
 from tuner.results.ledger import Event, Kind
 from tuner.results.records import SearchRecord, TrialRecord
 
@@ -18,7 +17,7 @@ EVALUATION_EVERY = 15.0
 """Seconds between two evaluation lines of one trial: 16 trials of 70 s stay under a hundred lines."""
 
 
-class PlainView:
+class PlainView(View):
     """A listener that writes lines; a context manager like `LiveView`, so that either can stand around a search.
 
     record: what happened in earlier sessions, for a search that is resumed.
@@ -30,10 +29,7 @@ class PlainView:
         stream: IO[str] | None = None,
         record: SearchRecord | None = None,
     ) -> None:
-        self._labels = labels
-        self._stream = stream or sys.stderr
-        self._record = record or SearchRecord()
-        self._lock = threading.Lock()
+        super().__init__(labels, stream, record)
         self._told: dict[int, float] = {}
 
     def __call__(self, event: Event) -> None:

@@ -14,7 +14,6 @@ tune/                            Ray Tune's own state
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from tuner import __version__
 from tuner.contract import InputError
+from tuner.error_text import all_near
 from tuner.results import lock, storage
 from tuner.results.command_line import resume_command_line
 from tuner.results.ledger import UnreadableLine, read_numbered
@@ -241,7 +241,7 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
     storage.pull_run(folder.path)
     if not folder.ledger.is_file():
         runs = _names_of_runs(storage_path)
-        near = difflib.get_close_matches(name, runs, n=3, cutoff=0.5) or runs[-3:]
+        near = all_near(name, runs, most=3, cutoff=0.5) or runs[-3:]
         raise InputError(
             f"there is no run {name!r}",
             where=str(storage_path),

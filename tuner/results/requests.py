@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.contract import InputError
+from tuner.disks import replace_file
 from tuner.results.command_line import resume_command_line, run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.lock import is_held
@@ -57,7 +58,7 @@ def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float
     place, reply = control / f"{name}.json", control / f"{name}.answer"
     try:
         control.mkdir(exist_ok=True)
-        _write(place, {"action": action, **values})
+        replace_file(place, json.dumps({"action": action, **values}))
     except OSError as error:
         told = f"the request cannot be written ({error.strerror or error})"
         raise InputError(told, where=str(control), expected="a folder that this user may write") from error
@@ -165,7 +166,7 @@ class Inbox:
             parts = {"what": error.what, "where": error.where, "expected": error.expected, "remedy": error.remedy}
             said = {"error": parts}
         try:
-            _write(self._control / f"{name}.answer", said)
+            replace_file(self._control / f"{name}.answer", json.dumps(said))
         except OSError as failed:
             self._name(f"{name}.answer", failed.strerror or str(failed))
 
@@ -213,15 +214,3 @@ class Inbox:
             self._say(f"{place} is no request and is left alone ({why})")
         elif len(self._strange) == MOST_NAMED + 1:
             self._say(f"{self._control.name}/ has more entries that are no requests; they are not named")
-
-
-def _write(place: Path, value: Any) -> None:
-    """Written beside its place under a name that nobody knows, and renamed."""
-    beside = place.with_name(f"{uuid.uuid4().hex}.new")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "w") as file:
-            file.write(json.dumps(value))
-        beside.replace(place)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

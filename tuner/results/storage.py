@@ -27,6 +27,7 @@ from typing import IO, Any
 
 from tuner.config.paths import storage_uri
 from tuner.contract import InputError
+from tuner.error_text import first_line
 from tuner.results.lock import is_held
 from tuner.results.untrusted_read import inside, plain_files
 
@@ -55,7 +56,7 @@ def opened(uri: str) -> tuple[Any, str]:
         found, path = fs.FileSystem.from_uri(base + ("?" + options if options else ""))
     except (ValueError, OSError) as error:
         raise InputError(
-            f"{uri} cannot be opened ({_line(error)})",
+            f"{uri} cannot be opened ({first_line(error)})",
             where="run.storage_path",
             expected="a folder, or a URI such as s3://bucket/runs or gs://bucket/runs",
         ) from error
@@ -72,7 +73,7 @@ def try_uri(uri: str) -> None:
             read = stream.read()
     except OSError as error:
         raise InputError(
-            f"{uri} cannot be written and read ({_line(error)})",
+            f"{uri} cannot be written and read ({first_line(error)})",
             where="run.storage_path",
             expected="a bucket that is there, and credentials that may write to it",
             remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the machine's role) on every node",
@@ -201,7 +202,7 @@ class Mirror:
             self._push()
         except OSError as error:
             raise InputError(
-                f"the store does not take the run ({_line(error)})",
+                f"the store does not take the run ({first_line(error)})",
                 where=self._uri,
                 expected="a store that answers",
                 remedy=f"the run is whole in {self._folder}",
@@ -253,7 +254,7 @@ def _holder(filesystem: Any, path: str) -> str | None:
         return None
     except OSError as error:
         raise InputError(
-            f"it could not be found out whether another driver writes the run ({_line(error)})",
+            f"it could not be found out whether another driver writes the run ({first_line(error)})",
             where=f"{path}/{LOCK}",
             expected="a store that answers, and credentials that may read there",
             remedy="try again; two drivers must not write one run",
@@ -273,7 +274,3 @@ def _write(filesystem: Any, path: str, content: bytes | IO[bytes]) -> None:
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     with filesystem.open_output_stream(path) as stream:
         shutil.copyfileobj(io.BytesIO(content) if isinstance(content, bytes) else content, stream, _PIECE)
-
-
-def _line(error: object) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -11,8 +11,9 @@ from tuner.config.experiment import Experiment
 from tuner.config.schema import space_schema
 from tuner.config.space_source import SpaceSource, read_space
 from tuner.config.translate import checked, combined, explained
-from tuner.config.words import got, listed, nearest
+from tuner.config.words import got, listed
 from tuner.contract import InputError, Parameter, Program
+from tuner.error_text import nearest
 from tuner.importing import Permission
 from tuner.space.function import Function, FunctionSpace
 from tuner.space.parameters import KINDS, AnyParameter, Choice, Float, parents_first, shown

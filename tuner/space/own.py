@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tuner.config.words import listed, nearest
+from tuner.config.words import listed
 from tuner.contract import InputError, Program
+from tuner.error_text import nearest
 from tuner.space.function import FunctionSpace, RecipeTrial
 from tuner.space.parameters import shown
 from tuner.space.settings import recipe_values, with_params

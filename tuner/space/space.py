@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.config.words import listed, nearest, shortened
+from tuner.config.words import listed, shortened
 from tuner.contract import InputError, Parameter
+from tuner.error_text import nearest
 from tuner.space.parameters import AnyParameter, parents_first, shown
 
 if TYPE_CHECKING:

@@ -7,5 +7,6 @@ engine_pool.py    the engines of a search: made, handed the rows, ended
 solo_actor.py     an unpacked trial beside an engine
 engine_client.py  a packed trial's side of its engine
 process_group.py  a trial in several processes: Ray Train's group, and the trial's side of it
+trial_log.py      what the libraries say while a trial runs, into its log
 store_sync.py     rows to a node and adapters from it, where runs are kept in an object store
 """

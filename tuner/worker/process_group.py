@@ -30,9 +30,9 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from tuner.contract import Assignment, Evaluation, Fault, Group, Preparation, Reason, Runner, Setup, load_program
 from tuner.failures import Failure, capture
 from tuner.ray_cluster.resources import SLOT_CPUS, of_type
-from tuner.redaction import LogFile
 from tuner.scheduling.wire import checked
 from tuner.worker.store_sync import arrived, synced
+from tuner.worker.trial_log import TrialLog
 
 Answer = Setup | Evaluation | Failure | None
 """What one process answered to a command; None to `stop`."""
@@ -319,7 +319,7 @@ class _Member:
     def __init__(self, config: GroupConfig, group: Group) -> None:
         self._config, self._group = config, group
         self._program: Runner | None = None
-        self._log: logging.Handler | None = None
+        self._log = TrialLog()
 
     def answer(self, command: Command) -> Answer:
         """What the program made of a command, or of what it raised."""
@@ -329,7 +329,7 @@ class _Member:
     def _carry_out(self, command: Command) -> Answer:
         if command.call == "start":
             assert command.assignment is not None
-            self._listen(command.log)
+            self._log.open(self._place_of(command.log))
             if self._program is None:
                 self._program = self._made()
             return checked(self._program.start(command.assignment))
@@ -344,18 +344,10 @@ class _Member:
         program = made(self._config.settings, arrived(self._config.preparation), self._group)
         return synced(program, self._config.preparation, pushes=self._group.leads)
 
-    def _listen(self, log: str) -> None:
-        """Sends what the libraries say to the trial's log; what others than the first say, to one of their own."""
-        if self._log is not None:
-            logging.getLogger().removeHandler(self._log)
-            self._log.close()
-        logging.captureWarnings(True)
+    def _place_of(self, log: str) -> Path:
+        """The trial's log for the first process; for each other one a log of its own beside that."""
         place = Path(log)
-        if not self._group.leads:
-            place = place.with_name(f"{place.stem}-{self._group.rank}{place.suffix}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        self._log = LogFile(place)
-        logging.getLogger().addHandler(self._log)
+        return place if self._group.leads else place.with_name(f"{place.stem}-{self._group.rank}{place.suffix}")
 
 
 def _reason(answer: Answer) -> Reason | None:

@@ -19,10 +19,10 @@ from ray import tune
 from tuner.contract import Evaluation, Runner, Setup, load_program
 from tuner.failures import Failure, capture
 from tuner.ray_cluster.resources import SLOT_CPUS, of_type
-from tuner.redaction import LogFile
 from tuner.scheduling.wire import checked, to_result
 from tuner.worker.config import TrialConfig, WorkerConfig
 from tuner.worker.store_sync import arrived, synced
+from tuner.worker.trial_log import TrialLog
 
 if TYPE_CHECKING:
     from tuner.worker.process_group import ProcessGroupProgram
@@ -52,7 +52,7 @@ class TrialActor(tune.Trainable):
         self._program: Runner | None = None
         self._group: ProcessGroupProgram | None = None
         self._running = False
-        self._log: logging.Handler | None = None
+        self._log = TrialLog()
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -88,7 +88,7 @@ class TrialActor(tune.Trainable):
         if self._running:
             assert self._program is not None
             return self._program.step()
-        self._listen()
+        self._log.open(Path(self._trial.log))
         if self._program is None:
             self._program = self._make_program()
         self._running = True
@@ -115,10 +115,7 @@ class TrialActor(tune.Trainable):
                 # What could not be taken away must not meet the next trial: it gets a program of its own.
                 logging.getLogger(__name__).error("ending %s: %s", self._trial.title, stopped.traceback)
                 self._close()
-        if self._log is not None:
-            logging.getLogger().removeHandler(self._log)
-            self._log.close()
-            self._log = None
+        self._log.close()
 
     def _close(self) -> None:
         """Lets go of the program, and of the processes that it has elsewhere."""
@@ -127,10 +124,3 @@ class TrialActor(tune.Trainable):
             closed = capture(group.close)
             if isinstance(closed, Failure):
                 logging.getLogger(__name__).error("ending a group: %s", closed.traceback)
-
-    def _listen(self) -> None:
-        """Sends what the libraries beneath say while this trial runs to its own file."""
-        logging.captureWarnings(True)
-        Path(self._trial.log).parent.mkdir(parents=True, exist_ok=True)  # on another node than the driver's
-        self._log = LogFile(self._trial.log)
-        logging.getLogger().addHandler(self._log)

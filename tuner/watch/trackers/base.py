@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tuner.error_text import named_line
 from tuner.results.ledger import Event, Kind
 from tuner.results.records import Point, SearchRecord, TrialRecord
 from tuner.watch.gauges import tokens_per_second
@@ -155,7 +156,7 @@ class _Lane:
                 method, arguments = order
                 getattr(tracker, method)(*arguments)
         except BaseException as error:  # some libraries exit the interpreter where a key is missing
-            self.failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            self.failure = named_line(error, 200)
 
 
 def run_of(trial: TrialRecord) -> Run:

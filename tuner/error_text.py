@@ -1,0 +1,44 @@
+"""What error messages are made of: a line of what an exception says, and the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+MOST_SAID = 300
+"""Characters of an exception's line that a message quotes."""
+
+
+def first_line(said: object, most: int = MOST_SAID) -> str:
+    """The first line that is not blank of what an exception says; the name of its type where it says nothing."""
+    return _lines(said)[0][:most]
+
+
+def last_line(said: object, most: int = MOST_SAID) -> str:
+    """The last line that is not blank: where another process's traceback is quoted, the exception stands there."""
+    return _lines(said)[-1][:most]
+
+
+def named_line(error: BaseException, most: int = MOST_SAID) -> str:
+    """The name of an exception's type and the first line of what it says, if it says anything, in `most` characters."""
+    name = type(error).__name__
+    try:
+        said = str(error).strip()
+    except Exception:  # an exception of a user's may not even say that
+        said = ""
+    return (f"{name}: {first_line(said)}" if said else name)[:most]
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The valid name that was probably meant, if one is close."""
+    return next(iter(all_near(name, names, most=1, cutoff=cutoff)), None)
+
+
+def all_near(name: str, names: Iterable[str], most: int, cutoff: float = 0.6) -> list[str]:
+    """The valid names that may have been meant, the closest first."""
+    by_lower = {known.lower(): known for known in names}
+    return [by_lower[close] for close in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=cutoff)]
+
+
+def _lines(said: object) -> list[str]:
+    return [line.strip() for line in str(said).splitlines() if line.strip()] or [type(said).__name__]

@@ -1,0 +1,27 @@
+"""What the views of a running search have in common."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from typing import IO
+
+from tuner.results.records import SearchRecord
+
+
+class View:
+    """A listener that shows a search on a stream, and a context manager around it."""
+
+    def __init__(
+        self,
+        labels: Mapping[str, str] | None = None,
+        stream: IO[str] | None = None,
+        record: SearchRecord | None = None,
+    ) -> None:
+        """labels: short names of parameters. stream: standard error by default. record: what happened in earlier
+        sessions, for a search that is resumed."""
+        self._labels = labels
+        self._stream = stream or sys.stderr
+        self._record = record or SearchRecord()
+        self._lock = threading.Lock()
