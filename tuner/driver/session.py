@@ -316,7 +316,7 @@ class _Search:
         begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto, points=self._plan.points)
         if why := next((engine.note for engine in begun if not engine.slots), ""):
             if not auto:
-                raise Fault(Reason.CONFIG, why, "set allocation.trials_per_gpu to 1, or to auto")
+                raise Fault(Reason.CONFIG, why, "set resources.trials_per_gpu to 1, or to auto")
             packing.close()  # their GPUs are needed
             self._note(f"one trial at a time on a GPU: {why}")
             return None, self._allocation(1)
