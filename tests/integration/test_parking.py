@@ -64,7 +64,7 @@ def test_on_a_base_they_go_on_from_the_rung(ray: None, tmp_path: Path, packed: i
     """The first rung comes within two seconds, when no state would be saved for the time that it costs."""
     flags = {
         "search.sampler": "random", "search.num_trials": 6, "data.max_validation_rows": 32, "train.max_steps": 18,
-        "scheduler.grace_period": 4, "scheduler.flatline": None, "scheduler.trials_per_gpu": packed,
+        "scheduler.grace_period": 4, "scheduler.flatline": None, "resources.trials_per_gpu": packed,
         "run.name": "parked", "run.storage_path": str(tmp_path),
     }  # fmt: skip
     outcome = run_search(load_experiment(None, (), flags))
