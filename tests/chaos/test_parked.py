@@ -25,11 +25,12 @@ def went_on(events: list[Event]) -> bool:
 @pytest.mark.parametrize("packed", [False, True], ids=["unpacked", "packed"])
 @pytest.mark.parametrize("when", ["trials wait", "one goes on"])
 def test_a_killed_driver_leaves_parked_trials_parked(tmp_path: Path, fault: Count, packed: bool, when: str) -> None:
-    run = {"program": "tests.programs.pack:Pack"} if packed else {"max_concurrent_trials": 2}
+    run = {"program": "tests.programs.pack:Pack"} if packed else {}
+    resources = {} if packed else {"max_concurrent_trials": 2}
     scheduler = ["--set", "scheduler.grace_period=3", "--set", "scheduler.flatline=null"]
     slots = ["--trials-per-gpu", "2"] if packed else []
     driver = driving.toy(
-        tmp_path, *scheduler, *slots, train={"pace": 0.2}, trials=9, run=run, code=INSTALL,
+        tmp_path, *scheduler, *slots, train={"pace": 0.2}, trials=9, run=run, resources=resources, code=INSTALL,
     )  # fmt: skip
     before = driver.wait(driving.counting(Kind.PARKED, 2) if when == "trials wait" else went_on)
     family = driver.kill()

@@ -49,9 +49,9 @@ def check_parked(folder: Path, record: SearchRecord, rung: int) -> list[int]:
 
 @pytest.mark.parametrize("how", ["unpacked", "packed"])
 def test_parked_trials_keep_their_state_and_the_best_go_on(toy: Toy, how: str) -> None:
-    more: dict[str, Any] = {"run__max_concurrent_trials": 2}
+    more: dict[str, Any] = {"resources__max_concurrent_trials": 2}
     if how == "packed":
-        more = {"run__program": "tests.programs.pack:Pack", "scheduler__trials_per_gpu": 2}
+        more = {"run__program": "tests.programs.pack:Pack", "resources__trials_per_gpu": 2}
     outcome = toy(search__num_trials=9, scheduler__grace_period=3, scheduler__flatline=None, **more)
     record = invariants.check(outcome.path, num_trials=9, exit_code=outcome.exit_code)
     assert outcome.exit_code == 0 and record.outcome == "done"
