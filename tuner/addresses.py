@@ -13,6 +13,8 @@ AUTO = "auto"
 _HERE = ("", "local")
 _PLACE = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_OF_THE_CLOUD = ("169.254.169.254", "metadata.google.internal")
+"""Where a machine asks its cloud about itself, as Ray's dashboard does when it starts."""
 
 
 def joins(address: str | None) -> str | None:
@@ -67,12 +69,12 @@ def _check(address: str, where: str) -> None:
 
 
 def go_past_proxies(*hosts: str) -> None:
-    """Has this process and those that it starts reach this machine and `hosts` directly, whatever proxies are set.
+    """Has this process and those that it starts reach this machine, its cloud and `hosts` past all proxies.
 
-    A proxy knows neither; what is asked through one fails, or is answered by the proxy.
+    A proxy knows none of them; what is asked through one fails, or is answered by the proxy.
     """
     for name in ("no_proxy", "NO_PROXY", *(["no_grpc_proxy"] if "no_grpc_proxy" in os.environ else [])):
         given = os.environ.get(name) or os.environ.get(name.swapcase(), "")
         listed = [part.strip() for part in given.split(",") if part.strip()]
         if "*" not in listed:
-            os.environ[name] = ",".join(dict.fromkeys([*listed, *_LOOPBACK, *hosts]))
+            os.environ[name] = ",".join(dict.fromkeys([*listed, *_LOOPBACK, *_OF_THE_CLOUD, *hosts]))

@@ -172,7 +172,8 @@ def test_packed_trials_go_on_from_states_in_the_store(bucket: Path, uri: str, tm
     psutil.wait_procs(family, 20)
     assert {f.parts[-3] for f in kept.glob("adapters/*/state/state.safetensors")} == {"0000", "0001"}
     lose(tmp_path)
-    (kept / storage.LOCK).unlink()  # what its driver said lapses by itself, after minutes
+    filesystem, place = storage.opened(f"{uri}/packed")
+    filesystem.delete_file(f"{place}/{storage.LOCK}")  # what its driver said lapses by itself, after minutes
 
     again = packed(tmp_path, "--resume", "packed", "--storage-path", uri)
     _, said = again.communicate(timeout=240)

@@ -71,7 +71,7 @@ def test_what_was_to_go_past_the_proxy_still_does(monkeypatch: pytest.MonkeyPatc
     go_past_proxies("head")
     import os
 
-    expected = "a.example,b.example,localhost,127.0.0.1,::1,head"
+    expected = "a.example,b.example,localhost,127.0.0.1,::1,169.254.169.254,metadata.google.internal,head"
     assert (os.environ["no_proxy"], os.environ["NO_PROXY"]) == (expected, expected)
     assert "no_grpc_proxy" not in os.environ
     monkeypatch.setenv("no_proxy", "*")

@@ -136,6 +136,9 @@ CHECKPOINT_REQUEST = "leave"
 """Another one, which the driver puts there: the trial's node is about to go. A program that finds it keeps a state with
 its next evaluation, however young the last one is."""
 
+LEAVE = CHECKPOINT_REQUEST
+"""Its name in 0.1."""
+
 
 @dataclass(frozen=True)
 class Resume:
