@@ -30,15 +30,17 @@ def check_parked(folder: Path, record: SearchRecord, rung: int) -> list[int]:
     """Every trial but the recipe was parked once, at the rung; those of the best third went on from there, and the
     others ended there. The numbers of those that went on."""
     events = list(read_ledger(folder / "trials.jsonl"))
-    parked = [event.number for event in events if event.event is Kind.PARKED]
     others = sorted(record.trials.keys() - {RECIPE})
-    assert sorted(parked) == others
-    went_on = sorted({event.number for event in events if event.event is Kind.STARTED and event.attempt == 2})
+    assert sorted(event.number or 0 for event in events if event.event is Kind.PARKED) == others
+    went_on = []
     for number in others:
-        trial = record.trials[number]
-        if number in went_on:
-            assert trial.reason is not Reason.RUNG and trial.setup["resumed_step"] == rung
-            assert trial.points[-1].step > rung and trial.attempt == 2
+        trial, own = record.trials[number], [event for event in events if event.number == number]
+        after = own[[event.event for event in own].index(Kind.PARKED) + 1 :]
+        if after[0].event is Kind.STARTED:
+            went_on.append(number)
+            setup = next(event for event in after if event.event is Kind.SETUP)
+            assert setup.details["resumed_step"] == rung and trial.points[-1].step > rung
+            assert trial.reason is not Reason.RUNG
         else:
             assert trial.ending == f"pruned: parked at {rung}, others went on" and trial.points[-1].step == rung
     at_rung = {n: next(p for p in t.points if p.step == rung).eval_loss or math.inf for n, t in record.trials.items()}
