@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.programs.toy import Toy
-from tuner.contract import Assignment, Evaluation, Fault, Preparation, Reason, Setup
+from tuner.contract import Assignment, Card, Evaluation, Fault, Preparation, Reason, Setup
 
 SECRETS = (
     "hf_" + "xY7" * 12,
@@ -47,6 +47,10 @@ class Leaky(Toy):
         leak_everywhere("prepare")
         facts = {"rows": 1000, leak("name"): leak("fact"), "nested": [{"x": leak("nested")}]}
         return Preparation(folder=str(cache), tokens=100_000, facts=facts, notes=(leak("note"),))
+
+    @classmethod
+    def card(cls, settings: Any, setup: Mapping[str, Any]) -> Card:
+        return Card(what=leak("an adapter"), facts=(leak("fact"),), usage=leak("usage"))
 
     def start(self, assignment: Assignment) -> Setup:
         setup = super().start(assignment)
