@@ -132,7 +132,6 @@ def test_a_run_folder_of_before_resumes(ray: None, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("TUNER_ALLOW_MODULES", TOY.partition(":")[0])
     folder = RunFolder(tmp_path / "before")
     shutil.copytree(BEFORE_RESOURCES, folder.path)
-    folder.logs.mkdir()
     with closing(Ledger(folder.ledger, [])) as ledger:
         ledger.append(Kind.SEARCH, details={"name": "before", "num_trials": 2, "settings": digest_of(folder.resolved)})
     outcome = resume_search(tmp_path, "before", num_trials=3)

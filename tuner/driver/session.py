@@ -122,6 +122,7 @@ def resume_search(
             }
             experiment = replace(experiment, run=experiment.run.model_copy(update=place))
             plan = make_plan(experiment)
+            folder.restore_places()
             ingredients.require_same_objective(record, plan.objectives[0], folder)
             search = _Search(plan, folder, lock, listeners, signals, record, leaving, accept=accept_changes)
         except Exception as error:

@@ -75,6 +75,21 @@ class RunFolder:
         return self.path / "best"
 
     @property
+    def places(self) -> tuple[Path, ...]:
+        """The folders in it that every run has."""
+        return self.logs, self.adapters, self.data
+
+    def restore_places(self) -> None:
+        """Makes those that were removed. Raises InputError where something else has their name."""
+        for place in self.places:
+            try:
+                place.mkdir(exist_ok=True)
+            except FileExistsError as error:
+                raise InputError(
+                    "is no folder", where=str(place), expected="a folder of this run", remedy="move it away"
+                ) from error
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 
@@ -159,7 +174,7 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
     _require_free(folder)
     try:
         folder.path.mkdir(parents=True)
-        for place in (folder.logs, folder.adapters, folder.data):
+        for place in folder.places:
             place.mkdir()
         free = shutil.disk_usage(folder.path).free
     except (FileExistsError, NotADirectoryError) as error:

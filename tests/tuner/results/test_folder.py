@@ -119,3 +119,15 @@ def test_what_is_advised_for_a_damaged_line_works(searched: RunFolder) -> None:
         assert lost_end(missing, journal_states(missing), record.trials.values()) is None
         kinds.add(json.loads(lines[number - 1])["event"])
     assert {"started", "setup", "evaluation", "ended", "finished"} <= kinds
+
+
+def test_folders_that_were_removed_are_made_again(tmp_path: Path) -> None:
+    folder = create_run(tmp_path, "first", needed=0)
+    for place in folder.places:
+        place.rmdir()
+    folder.restore_places()
+    assert all(place.is_dir() for place in folder.places)
+    folder.logs.rmdir()
+    folder.logs.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is no folder"):
+        folder.restore_places()
