@@ -43,7 +43,7 @@ def check_parked(folder: Path, record: SearchRecord, rung: int) -> list[int]:
             assert trial.reason is not Reason.RUNG
         else:
             assert trial.ending == f"pruned: parked at {rung}, others went on" and trial.points[-1].step == rung
-    at_rung = {n: next(p for p in t.points if p.step == rung).eval_loss or math.inf for n, t in record.trials.items()}
+    at_rung = {n: next(p for p in t.points if p.step == rung).value or math.inf for n, t in record.trials.items()}
     best = sorted(at_rung, key=lambda number: at_rung[number])[: len(at_rung) // FACTOR]
     assert {*best} - {RECIPE} <= {*went_on} and went_on
     return went_on

@@ -45,7 +45,7 @@ Behaviour = Literal[
     "kill_at_once", "fork_and_die", "huge", "text", "too_large", "slow_but_alive", "minus_inf", "no_report", "no_keys",
     "huge_loss", "unpicklable_report", "holds_a_lock", "raises", "exits", "exits_in_a_thread", "interrupts",
     "host_memory", "gpu_memory", "says_what_fits", "no_fault", "input_error", "full_disk", "import_error", "unsayable",
-    "sticks", "not_confirmed",
+    "sticks", "not_confirmed", "worsens",
 ]  # fmt: skip
 
 
@@ -277,6 +277,8 @@ class Toy:
         floor = 2 + distance
         if self._behaviour == "flat":
             return 2.5
+        if self._behaviour == "worsens" and step > self._max_steps * 0.2:
+            return 7.9
         return floor + (8 - floor) * 0.02 ** (step / self._max_steps)
 
     def _save(self, loss: float) -> str:

@@ -35,6 +35,7 @@ OF_A_TRIAL: dict[str, tuple[str, Reading]] = {
 }
 EVERY_S = 5.0
 """Half of the ten seconds after which Ray hands gauges on."""
+_TRIALS = "tuner_trials"
 STATUSES = ("running", "completed", "pruned", "failed", "stopped", "interrupted", "parked")
 
 
@@ -55,22 +56,19 @@ class Gauges:
         }
 
     def _of(self, objective: Objective) -> Any:
-        """The gauge of an objective, "tuner_eval_loss" say. Dashboards find it by its tags, whatever its name is."""
         from ray.util.metrics import Gauge
 
         if objective.name not in self._of_objectives:
-            name = f"tuner_{objective.name}"
-            name = f"{name}_of_program" if name in (*OF_A_TRIAL, "tuner_trials") else name
             about = f"{objective.title.capitalize()} at the last evaluation."
             keys = ("search", "trial", "objective", "direction")
-            self._of_objectives[objective.name] = Gauge(name, description=about, tag_keys=keys)
+            self._of_objectives[objective.name] = Gauge(name_of(objective), description=about, tag_keys=keys)
         return self._of_objectives[objective.name]
 
     @cached_property
     def _trials(self) -> Any:
         from ray.util.metrics import Gauge
 
-        return Gauge("tuner_trials", description="Trials by status.", tag_keys=("search", "status"))
+        return Gauge(_TRIALS, description="Trials by status.", tag_keys=("search", "status"))
 
     def turn(self) -> None:
         record = self._record
@@ -95,3 +93,10 @@ class Gauges:
             value = reading(trial, trial.points[-1])
             if value is not None:
                 self._of_a_trial[name].set(float(value), tags)
+
+
+def name_of(objective: Objective) -> str:
+    """ "tuner_eval_loss": the name of an objective's gauge, one that no gauge of tuner's own has. Dashboards find it by
+    its tags."""
+    name = f"tuner_{objective.name}"
+    return f"{name}_of_program" if name in (*OF_A_TRIAL, _TRIALS) else name

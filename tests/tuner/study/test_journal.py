@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pytest
@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.programs.toy import Toy
 from tuner.config import Qmc, Tpe
-from tuner.contract import Reason, Verdict
+from tuner.contract import Objective, Reason, Verdict
 from tuner.results.records import Point, TrialRecord
 from tuner.space import load_space
 from tuner.study import samplers
@@ -97,16 +97,19 @@ def drawn(number: int, rng: random.Random) -> FrozenTrial:
     return trial
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_window_has_what_tpe_takes_for_good_and_the_newest(seed: int) -> None:
+def test_the_window_has_what_tpe_takes_for_good_and_the_newest(
+    seed: int, direction: Literal["minimize", "maximize"]
+) -> None:
     rng = random.Random(seed)
     trials = [drawn(number, rng) for number in range(400)]
-    window = Window(size=60)
+    window = Window(60, Objective("score", direction=direction))
     for trial in rng.sample(trials, len(trials)):  # they end in another order than they began
         window.add(trial)
     shown = window.trials()
     seen = [t for t in trials if t.state is not TrialState.FAIL]
-    study = optuna.create_study()
+    study = optuna.create_study(direction=direction)
     best, _ = _split_trials(study, seen, BEST)
     below, above = _split_trials(study, shown, BEST)
     assert [t.number for t in below] == [t.number for t in best]

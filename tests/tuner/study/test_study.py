@@ -11,7 +11,7 @@ import pytest
 
 from tests.programs.toy import Toy
 from tuner.config import Grid, Random, Tpe
-from tuner.contract import Reason, Verdict
+from tuner.contract import Objective, Reason, Verdict
 from tuner.results.records import Point, TrialRecord
 from tuner.space import load_space
 from tuner.study.samplers import startup_trials
@@ -73,6 +73,22 @@ def test_every_ending_is_told_as_what_it_is(
     assert trial.state.name == state and trial.value == value
     assert trial.intermediate_values == {4: 2.5, 12: 2.6}, "what is not finite is never stored"
     assert bool(trial.constraints) is infeasible
+
+
+def test_a_study_of_a_number_that_rises_looks_for_high_values(tmp_path: Path) -> None:
+    objective = Objective("accuracy", direction="maximize")
+    study = make(tmp_path / "study.journal", objective=objective)
+    records = []
+    for values in ([0.25, 0.5], [0.5, 0.75], [0.75, 0.625]):
+        suggestion = study.ask()
+        records.append(record(suggestion.number, study, suggestion, Reason.BUDGET, values))
+        records[-1].objective = objective
+        study.tell(suggestion.number, Verdict(Reason.BUDGET), records[-1].best_value)
+    assert [t.value for t in study.optuna.trials] == [0.5, 0.75, 0.75]
+    assert study.optuna.best_trial.number == 1 and study.optuna.best_value == 0.75
+    again = make(tmp_path / "study.journal", records, objective=objective)
+    assert again.optuna.direction is optuna.study.StudyDirection.MAXIMIZE
+    assert [t.value for t in again.optuna.trials] == [0.5, 0.75, 0.75]
 
 
 def test_a_diverged_region_ranks_behind_one_stopped_early(tmp_path: Path) -> None:

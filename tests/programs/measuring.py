@@ -1,0 +1,36 @@
+"""Toys that measure something else than a loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from tests.programs.toy import Toy
+from tuner.contract import Evaluation, Objective
+
+ACCURACY = Objective("accuracy", "accuracy of the answers", "maximize", "accuracy")
+LENGTH = Objective("answer_length", "answer length")
+
+
+class Rising(Toy):
+    """The toy's loss turned over: 0.75 at the optimum, less the worse the toy's loss is. It reports no `eval_loss`."""
+
+    OBJECTIVES: ClassVar[tuple[Objective, ...]] = (ACCURACY,)
+
+    def step(self) -> Evaluation:
+        evaluation = super().step()
+        return replace(evaluation, metrics=self.measured(evaluation.step, evaluation.eval_loss))
+
+    def measured(self, step: int, loss: float | None) -> dict[str, float | None]:
+        return {"accuracy": None if loss is None else 1 - loss / 8}
+
+
+class TwoNumbers(Rising):
+    """With a second number beside the first. It says nothing about a trial that is best after a few steps, when it is
+    lowest, and is not measured at the first evaluation."""
+
+    OBJECTIVES: ClassVar[tuple[Objective, ...]] = (ACCURACY, LENGTH)
+
+    def measured(self, step: int, loss: float | None) -> dict[str, float | None]:
+        length = 40.0 + step if step > 3 else None
+        return {**super().measured(step, loss), "answer_length": length, "rows": 100.0}

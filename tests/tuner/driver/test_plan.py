@@ -1,0 +1,30 @@
+"""What a program names as its objectives, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.programs import measuring
+from tuner.config import load_experiment
+from tuner.contract import EVAL_LOSS, InputError, Objective
+from tuner.driver.plan import Plan, make_plan
+
+
+def plan_of(program: str) -> Plan:
+    space = {"parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}}
+    return make_plan(load_experiment(None, (), {"run.program": program, "search.space": space}))
+
+
+def test_a_plan_has_the_objectives_of_the_program() -> None:
+    assert plan_of("tests.programs.measuring:TwoNumbers").objectives == (measuring.ACCURACY, measuring.LENGTH)
+    assert plan_of("tests.programs.toy:Toy").objectives == (EVAL_LOSS,)
+
+
+@pytest.mark.parametrize("named", [(), "accuracy", (Objective("a"), Objective("a"))])
+def test_objectives_that_cannot_be_searched_by_are_the_users_error(named: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring.Rising, "OBJECTIVES", named)
+    with pytest.raises(InputError, match=r"measuring:Rising names no objectives .*OBJECTIVES must") as caught:
+        plan_of("tests.programs.measuring:Rising")
+    assert caught.value.where == "run.program"
