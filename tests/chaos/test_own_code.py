@@ -29,8 +29,8 @@ FAILS = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", FAILS)
 def test_a_space_function_that_fails_in_a_running_search(case: str, tmp_path: Path, fault: Count) -> None:
-    """Exit code 2 with their line; what ran is kept; mended, a resume goes on without being told again what it may
-    run. The program lies beside the file, and the command is typed elsewhere."""
+    """Exit code 2 with their line; what ran is kept; mended, a resume that accepts the change goes on, without being
+    told again what it may run. The program lies beside the file, and the command is typed elsewhere."""
     line, told = FAILS[case]
     (tmp_path / "spaces.py").write_text(SPACE.replace("LINE", line))
     (tmp_path / "programs.py").write_text("from tests.programs.toy import Toy\nclass Mine(Toy): ...\n")
@@ -49,6 +49,9 @@ def test_a_space_function_that_fails_in_a_running_search(case: str, tmp_path: Pa
 
     (tmp_path / "spaces.py").write_text(SPACE.replace("LINE", "pass"))
     driver = driving.resume(tmp_path, environment=alone)
+    code, _, errors = driver.end()
+    assert code == 2 and "spaces:drawn changed since" in errors and "--accept-changes" in errors, errors
+    driver = driving.resume(tmp_path, "--accept-changes", environment=alone)
     code, _, errors = driver.end()
     assert code == 0, errors
     invariants.check_kept(before, driver.events)

@@ -227,13 +227,13 @@ def test_every_running_trial_has_a_row_in_the_dashboard(toy: Toy) -> None:
 
     def look(event: Event) -> None:
         if event.event is Kind.EVALUATION and not seen:  # an actor takes its time to start on a busy machine
-            rows = list_actors(address, detail=True, filters=[("class_name", "=", "TrialRow")])
+            rows = list_actors(address, detail=True, filters=[("class_name", "=", "Trial")])
             seen.update(row.repr_name for row in rows if row.state == "ALIVE")
 
     outcome = toy([look], train__pace=0.7, search__num_trials=1)
     assert outcome.exit_code == 0
     assert seen == {"trial 0 lr=1.0e-3"}
-    alive = list_actors(address, detail=True, filters=[("class_name", "=", "TrialRow"), ("state", "=", "ALIVE")])
+    alive = list_actors(address, detail=True, filters=[("class_name", "=", "Trial"), ("state", "=", "ALIVE")])
     assert not alive, "the row goes when its trial ends"
 
 

@@ -100,7 +100,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 def rows(watched: Watched) -> list[dict[str, Any]]:
     answer = watched.get("/api/v0/actors?detail=1&limit=1000")
-    return [row for row in answer["data"]["result"]["result"] if row["class_name"] == "TrialRow"]
+    return [row for row in answer["data"]["result"]["result"] if row["class_name"] == "Trial"]
 
 
 def test_the_job_says_which_search_it_is(watched: Watched) -> None:
