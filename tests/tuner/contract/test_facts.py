@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.contract import Assignment, Reason
@@ -18,6 +18,7 @@ def test_evaluation_steps_are_rounded_up_and_taken_once() -> None:
     assert points((0.5,), 7) == (4, 7)
 
 
+@settings(deadline=None)  # a machine under load takes longer
 @given(st.lists(st.floats(0.001, 1.0), max_size=20), st.integers(1, 5000))
 def test_evaluation_steps_rise_to_the_last(shares: list[float], total: int) -> None:
     steps = points(tuple(shares), total)
