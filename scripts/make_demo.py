@@ -8,6 +8,8 @@ the completion. Modules are split into train, validation and test first; the bas
 
 `--stage data` needs no GPU and depends on the Python it runs under (its library is the text), `--stage pretrain` reads
 what `data` left in `--work`: so the text can come from one machine and the training happen on another.
+
+More than 400 lines, because it is copied to a GPU machine and run there alone.
 """
 
 from __future__ import annotations
