@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
     "TOKENIZERS_PARALLELISM": "false",
 }
+LEAST_FILES = 96
+"""That a driver which starts Ray can have open. Measured: Ray's start fails with 48, and a search runs with 96."""
 _GRPC_PROXY = "RAY_grpc_enable_http_proxy"
 """Whether Ray's own calls go through http_proxy."""
 
@@ -94,10 +97,25 @@ def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterat
 
 
 def _home() -> Home:
+    _require_files()
     try:
         return Home()
     except OSError as error:
         raise _not_started(None, error) from error
+
+
+def _require_files() -> None:
+    """Raises InputError where the driver may open too few files: Ray's C++ side then ends the process at one place or
+    another of its start, with an exit code of its own and nothing that a user could read."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < LEAST_FILES <= hard or (soft < LEAST_FILES and hard == resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))
+    elif soft < LEAST_FILES:
+        raise InputError(
+            f"Ray does not start on this machine (a process may open {soft} files here)",
+            expected=f"at least {LEAST_FILES}",
+            remedy="ulimit -n 4096",
+        )
 
 
 def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str, str]) -> None:
