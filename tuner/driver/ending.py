@@ -99,6 +99,8 @@ class Ending:
         if not self._writing.acquire(timeout=SLOW_S):
             leave(number, last)
         outcome = self._outcome
+        # Where Ray stands still, the main thread stands in its C++ code, and Python's handler has not run
+        self._signals.number = self._signals.number or number
         try:
             if outcome is None and self._ledger.seize(SEIZE_S):
                 for trial in self._record.running:
@@ -124,7 +126,7 @@ class Ending:
 
     def _written(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
         record, stopped = self._record, self._signals.number
-        self._disk.open = False  # signals are muted by now: nobody could end a wait for disk
+        self._disk.open = False  # signals are muted by now: nobody could end a wait for room
         code = exit_code(record, halt, stopped)
         if stopped is not None:
             trouble = ""  # Ray may have been told to end as well: that is no news

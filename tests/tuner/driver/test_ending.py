@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -109,3 +110,12 @@ def test_a_program_that_cannot_describe_its_adapter_loses_only_the_description(e
     assert (folder.best / "weights").read_text() == "1"
     assert "An adapter, the best of 2 trials." in (folder.best / "README.md").read_text()
     assert "the program's part of the model card is missing: KeyError: 'base'" in folder.record().notes
+
+
+def test_another_threads_end_has_the_signals_code_though_python_has_not_heard_it(ending: Ending) -> None:
+    assert ending._signals.number is None
+    child = os.fork()
+    if not child:
+        ending.write_alone(signal.SIGTERM)  # ends the process
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
