@@ -113,6 +113,7 @@ def test_a_program_that_cannot_describe_its_adapter_loses_only_the_description(e
 
 
 def test_another_threads_end_has_the_signals_code_though_python_has_not_heard_it(ending: Ending) -> None:
+    ending._folder.resolved.write_text("{}", encoding="utf-8")
     assert ending._signals.number is None
     child = os.fork()
     if not child:
