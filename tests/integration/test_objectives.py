@@ -1,11 +1,14 @@
-"""Whole searches by another number than a loss, on real Ray."""
+"""Whole searches by another number than a loss, on real Ray; and one that version 0.1 began."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +21,12 @@ from tests.programs.measuring import ACCURACY, LENGTH
 from tuner.cli import run
 from tuner.contract import InputError, Reason
 from tuner.driver.session import Outcome, resume_search
-from tuner.results.ledger import Event, Kind
+from tuner.results.folder import open_run
+from tuner.results.ledger import Event, Kind, read_ledger
 
 Toy = Callable[..., Outcome]
+ROOT = Path(__file__).resolve().parents[2]
+OLD = ROOT / "tests" / "old_runs" / "v0_1"
 
 
 def study_of(outcome: Outcome) -> optuna.Study:
@@ -99,6 +105,33 @@ def test_a_second_number_is_shown_beside_the_first(
     assert f"accuracy of the answers {best.best_value:.3f}, answer length 67.000" in " ".join(page.split())
     card = (outcome.path / "best" / "README.md").read_text()
     assert "| step | tokens | accuracy of the answers | answer length |" in card and "| - |" in card
+
+
+@pytest.mark.slow
+def test_a_search_of_version_0_1_is_gone_on_with(tmp_path: Path) -> None:
+    shutil.copytree(OLD / "older", tmp_path / "older")
+    for empty in ("logs", "data"):  # of which git keeps nothing
+        (tmp_path / "older" / empty).mkdir()
+    before = list(read_ledger(tmp_path / "older" / "trials.jsonl"))
+    command = ["search", "--resume", "older", "--allow-module", "plain", "--accept-changes", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", *command, "--storage-path", str(tmp_path)],
+        cwd=OLD, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    record = open_run(tmp_path, "older").record()
+    after = list(read_ledger(tmp_path / "older" / "trials.jsonl"))
+    assert after[: len(before)] == before and len(record.ended) == 10
+    for number in (6, 7):
+        trial = record.trials[number]
+        assert trial.attempt == 2 and trial.setup["resumed_step"] >= 6
+        assert [point.step for point in trial.points] == sorted({point.step for point in trial.points})
+    measured = [e.metrics for e in after[len(before) :] if e.event is Kind.EVALUATION]
+    assert measured and all(set(metrics or ()) == {"eval_loss"} for metrics in measured)
+    completed = [t for t in record.ended if t.reason in (Reason.BUDGET, Reason.FLATLINE)]
+    assert record.best and record.best.best_value == min(t.best_value or 9.0 for t in completed)
+    told = json.loads(done.stdout)
+    assert told["best"]["eval_loss"] == record.best.best_value == told["best"]["metrics"]["eval_loss"]
 
 
 def test_a_search_keeps_its_objective(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
