@@ -73,7 +73,7 @@ class DiskGuard:
         """False: a write that fails fails, and nobody waits. For the end of a search, when signals are muted."""
 
     def tick(self) -> None:
-        """Called every `CHECK_S` seconds: stands still here while there is too little disk. Raises DiskLost."""
+        """Called every `CHECK_S` seconds: stands still here while there is too little room. Raises DiskLost."""
         if not self.open:
             return
         now = time.monotonic()

@@ -257,6 +257,7 @@ class TrialManager:
         if of_disk and not self.stopping:
             with self.stop.on_disk():
                 self._disk.require_writable()
+                self._disk.tick()  # not in a second from now: the trial would be lost three times until then
         message = retries.again(verdict, trial, attempt.fits.get(verdict.device))
         lost = verdict.reason is Reason.INFRASTRUCTURE
         if self._record.stopped and (message or lost):
