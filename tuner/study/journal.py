@@ -139,16 +139,31 @@ class Journal(BaseJournalBackend):
                 self._lock.release()
 
     def _write(self) -> None:
-        data = b"".join(filter(None, map(self._places.ours, self._waiting)))
+        left = data = b"".join(filter(None, map(self._places.ours, self._waiting)))
+        begun = self._end
         self._waiting.clear()
         try:
-            while data:  # a disk that fills up takes a part without complaint
-                written = self._file.write(data) or 0
-                self._end, data = self._end + written, data[written:]
+            while left:  # a disk that fills up takes a part without complaint
+                written = self._file.write(left) or 0
+                self._end, left = self._end + written, left[written:]
+            self._catch_up_around(begun, data)
         except OSError:
             with suppress(OSError):
                 self._file.truncate(self._end)
             raise
+
+    def _catch_up_around(self, begun: int, data: bytes) -> None:
+        """Takes note of lines that came between a look at the file and the writing of `data` without the lock: they lie
+        before it. begun: the end of the file at the look."""
+        size = os.fstat(self._file.fileno()).st_size
+        if size == self._end or not data:
+            return
+        grown = os.pread(self._file.fileno(), size - begun, begun)
+        before, ours, _ = grown.partition(data)
+        if ours:
+            for line in before.splitlines():
+                self._places.others(line)
+            self._end = begun + len(before) + len(data)
 
     def _catch_up(self) -> None:
         """Takes note of what others have appended. A last line without its end is of somebody who died in it: behind

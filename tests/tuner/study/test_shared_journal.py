@@ -241,6 +241,33 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path, fault: Count)
     fault("a study that others write while its search runs")
 
 
+def test_a_trial_that_comes_between_the_look_and_the_line_moves_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report is written without the lock: between the look at the file and the line, anybody may write."""
+    path = tmp_path / "study.journal"
+    study = make(path, Tpe())
+    record = begin(study)
+    came: list[int] = []
+
+    def taken(lock: FileLock) -> bool:
+        if not came:
+            came.append(opened(path).ask().number)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, "is_taken", property(taken))
+        advance(study, record, (5.0, 4.0))
+    assert came == [1], "theirs came between"
+    end(study, record)
+    other = begin(study)
+    advance(study, other, (3.0,))
+    end(study, other)
+    ours = [t for t in opened(path).trials if "learning_rate" in t.params]
+    assert [(t.number, list(t.intermediate_values.values())) for t in ours] == [(0, [5.0, 4.0]), (2, [3.0])]
+    assert [t.params["learning_rate"] for t in ours] == [r.params["learning_rate"] for r in (record, other)]
+
+
 def test_a_lock_that_is_held_makes_nobody_wait_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "study.journal"
     study = make(path, Tpe())
