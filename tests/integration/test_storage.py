@@ -173,7 +173,8 @@ def test_packed_trials_go_on_from_states_in_the_store(bucket: Path, uri: str, tm
     assert {f.parts[-3] for f in kept.glob("adapters/*/state/state.safetensors")} == {"0000", "0001"}
     lose(tmp_path)
     filesystem, place = storage.opened(f"{uri}/packed")
-    filesystem.delete_file(f"{place}/{storage.LOCK}")  # what its driver said lapses by itself, after minutes
+    with filesystem.open_output_stream(f"{place}/{storage.LOCK}") as lock:
+        lock.write(b'{"holder": "", "time": 0}')  # what its driver said lapses by itself, after minutes
 
     again = packed(tmp_path, "--resume", "packed", "--storage-path", uri)
     _, said = again.communicate(timeout=240)
