@@ -64,7 +64,9 @@ def stocked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def through(proxy: str) -> dict[str, str]:
-    return dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), proxy)
+    """The environment in which all is asked through the proxy, whatever a command in this process has kept from it."""
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), proxy)
+    return {**proxies, "no_proxy": "", "NO_PROXY": ""}
 
 
 @pytest.mark.parametrize("kind", ["closed", pytest.param("silent", marks=pytest.mark.chaos)])
