@@ -104,7 +104,7 @@ def test_a_sound_base_stands_and_the_probe_says_its_time(
 ) -> None:
     """In bf16 and in 4 bit."""
     spent: list[float] = []
-    for name in ("Alone", "require_independent"):
+    for name in ("SoloReference", "require_independent"):
         call = getattr(probe, name)
 
         def timed(*given: Any, call: Any = call, **more: Any) -> Any:
