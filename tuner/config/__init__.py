@@ -1,16 +1,17 @@
-"""What the user wrote, understood: YAML in, a checked `Experiment` out. Imports neither torch, ray nor optuna.
+"""Reads and checks what the user wrote: YAML in, an `Experiment` out. Imports none of torch, ray and optuna.
 
 document      safe YAML with the line of every key
-layers        values from several places, each with its origin
+layers        merges values from several places, and keeps where each was written
 sections      the models of `search`, `scheduler`, `resources` and `run`
-moved         settings that stood elsewhere in earlier versions
+moved         settings that earlier versions had in another section
 space_source  finds and reads what `search.space` names
-own_program   what `run.program` names: found, tried in a process of its own, looked at
-paths         relative paths, resolved and checked
-translate     pydantic's findings in our words; `words` puts a schema into words
+own_program   finds and checks the class that `run.program` names; it is imported in a process of its own first
+paths         resolves and checks relative paths
+translate     turns pydantic's findings into InputErrors
+words         says in words what a JSON Schema accepts
 schema        JSON Schema for editors
 flags         command line flags that are settings
-experiment    all of it together
+experiment    merges and checks all of it
 """
 
 from tuner.config.experiment import (

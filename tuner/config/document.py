@@ -1,9 +1,9 @@
-"""YAML that a person wrote, read safely, with the line of every key.
+"""Reads YAML that a person wrote, safely, and keeps the line of every key.
 
 Narrower than YAML 1.1 on purpose. `on`, `off`, `yes` and `no` stay text, `1e-5` is a number, dates stay text. Tags
 (`!!python/...`), aliases, duplicate keys and a second document are refused: in an experiment file each is either a
-mistake or an attack. Reading works on the parser's events, so nothing is ever constructed but text, numbers, booleans,
-null, lists and mappings.
+mistake or an attack. The reader works on the parser's events, so it constructs only text, numbers, booleans, null,
+lists and mappings.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from yaml import events
 from tuner.contract import InputError
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands: ("train", "learning_rate"), ("search", "space", "parameters", "lora_r", "values", 0)."""
+"""The names and indices that lead to a value: ("train", "learning_rate"), or
+("search", "space", "parameters", "lora_r", "values", 0)."""
 
 MAX_BYTES = 1 << 20
-"""A hand-written file is a few KiB; PyYAML needs about 10 s for the MiB refused here."""
+"""Size of the largest file that is read, in bytes. A hand-written file has a few KiB; PyYAML takes about 10 s for
+1 MiB."""
 
 MAX_DEPTH = 20
-"""The deepest sensible key (a list inside a parameter of an inline space) is at 6."""
+"""Levels of the deepest key that is read. The deepest useful one (a value in the list of a parameter of an inline
+space) has 6."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
@@ -40,17 +43,21 @@ _INFINITE = re.compile(r"([-+]?)\.(inf|Inf|INF)")
 
 @dataclass(frozen=True)
 class Document:
-    """A mapping read from a file, and the line each of its keys stands on."""
+    """A mapping that was read from a file, and the line of each of its keys."""
 
     data: dict[str, Any]
+    """The mapping."""
     source: str
     """The file as error messages name it."""
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    """The line of each key, from 1."""
     path: Path | None = None
+    """The file; None for a mapping that was not read from YAML."""
     text: str = ""
+    """The file's text."""
 
     def where(self, key: KeyPath = ()) -> str:
-        """`file:line` of the key, or of the nearest key above it that is written down."""
+        """`file:line` of the key, or of the nearest key above it that has a line."""
         while key:
             if key in self.lines:
                 return f"{self.source}:{self.lines[key]}"
@@ -59,7 +66,10 @@ class Document:
 
 
 def read_document(path: Path, source: str | None = None) -> Document:
-    """Reads one YAML file; `source` is its name in messages, by default the path as seen from here."""
+    """Reads one YAML file. source: its name in messages, by default the path as a person here would type it.
+
+    Raises InputError for a file that cannot be read, is too large, or holds no mapping in valid YAML.
+    """
     source = source or shown_path(path)
     try:
         size = path.stat().st_size
@@ -88,7 +98,7 @@ def read_document(path: Path, source: str | None = None) -> Document:
 
 
 def parse(text: str, source: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    """The mapping in `text` and the line of every key path in it."""
+    """The mapping in `text`, and the line of every key path in it. Raises InputError for anything else."""
     data, lines = _parse_any(text, source)
     if data is None:
         raise InputError("the file is empty", where=source, expected="YAML with sections such as `model:` and `data:`")
@@ -106,7 +116,7 @@ def parse_value(text: str, source: str) -> Any:
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
-    """What an unquoted word means: null, true/false, a number, or else text."""
+    """The value of an unquoted word: null, true or false, a number, or else text."""
     if text in _NULL:
         return None
     if text in _BOOLEAN:
@@ -141,7 +151,7 @@ _KINDS: tuple[tuple[Any, str], ...] = (
 
 
 def shown_path(path: Path) -> str:
-    """The path as a person here would type it: relative where that is shorter."""
+    """The path as a person here would type it: relative if it lies below the working folder."""
     try:
         relative = os.path.relpath(path)
     except ValueError:  # another drive

@@ -1,4 +1,4 @@
-"""An experiment: everything one search needs to know, understood and checked, before anything heavy is imported."""
+"""An experiment: all settings of one search, merged and checked before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tuner.config.document import MAX_DEPTH, Document, KeyPath, parse_value, read_document
 from tuner.config.flags import FLAGS, OWN_WORK
 from tuner.config.layers import Layers, Origin
-from tuner.config.moved import Change, brought_up, without_moved
+from tuner.config.moved import Change, with_moved, without_moved
 from tuner.config.own_program import read_program
 from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
 from tuner.config.schema import experiment_schema
@@ -30,19 +30,26 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked experiment. `settings` is the program's own part, an instance of its `Settings`."""
+    """The checked settings of one search."""
 
     program: str
+    """The program as `run.program` names it."""
     settings: BaseModel
+    """The program's own sections, an instance of its `Settings`."""
     search: Search
+    """The section `search`."""
     scheduler: Asha | NoScheduler
+    """The section `scheduler`."""
     resources: Resources
+    """The section `resources`."""
     run: Run
+    """The section `run`."""
     space: SpaceSource
     """The search space as written; `tuner.space.load_space` makes it usable."""
     source: str
     """The experiment file as messages name it, or "the command line"."""
     path: Path | None = None
+    """The experiment file; None without one."""
     text: str = ""
     """The experiment file as written; empty without one."""
     notes: tuple[str, ...] = ()
@@ -50,12 +57,13 @@ class Experiment:
     changes: Mapping[str, Any] = field(default_factory=dict)
     """What --set and flags changed, by dotted name, as given."""
     files: Mapping[str, Path] = field(default_factory=dict)
-    """Files and folders that were named by a relative path, by dotted name."""
+    """Files and folders that were named by a relative path, by the dotted name of the setting."""
     code: Mapping[str, Own] = field(default_factory=dict)
     """Code of the user's own that a search runs, by the dotted name of the setting that names it."""
 
     @property
     def program_class(self) -> type[Program]:
+        """The class that `program` names."""
         return load_program(self.program)
 
     @property
@@ -73,12 +81,14 @@ def load_experiment(
 ) -> Experiment:
     """Reads, merges and checks an experiment.
 
-    path: the experiment file; None is the embedded demo, or plain defaults where the model or the data are given.
-    overrides: `a.b=c` as written after --set. flags: values of command line flags by dotted name (see FLAGS); None
-    means not given. Later wins: defaults, the space's `settings:`, the file, overrides, flags. elsewhere: it will run
-    on other machines, whose absolute paths mean nothing here. permission: what of the user's own code may be run; None:
-    what the environment allows, and what lies beside the file.
-    Raises InputError, one for everything found.
+    Later wins: defaults, the space's `settings:`, the file, overrides, flags.
+
+    path: the experiment file; None is the embedded demo, or the defaults alone if a setting of OWN_WORK is given.
+    overrides: `a.b=c` as written after --set.
+    flags: values of command line flags by dotted name (see FLAGS); None means not given.
+    elsewhere: the search will run on other machines, so absolute paths are not checked here.
+    permission: which code of the user's own may run; None: what the environment allows, and what lies beside the file.
+    Raises InputError; wrong settings are all listed in one.
     """
     changes = [*_overrides(overrides), *_flags(flags or {})]
     if path is None and not OWN_WORK & {".".join(map(str, key)) for key, _, _ in changes}:
@@ -94,22 +104,24 @@ def load_resolved(
     flags: Mapping[str, Any] | None = None,
     permission: Permission | None = None,
 ) -> Experiment:
-    """An experiment from what `dump_resolved` wrote: the same settings, whatever became of the files around them.
+    """An experiment from what `dump_resolved` wrote: the same settings, even if the files they came from have changed.
 
-    permission: None: what the environment allows, and nothing because these settings name it.
+    overrides, flags: as in `load_experiment`.
+    permission: which code of the user's own may run; None: only what the environment allows. That these settings name
+    a module does not permit it.
     """
     changes = [*_overrides(overrides), *_flags(flags or {})]
-    return _experiment(Document(brought_up(resolved), source), changes, permission or Permission.given(beside=False))
+    return _experiment(Document(with_moved(resolved), source), changes, permission or Permission.given(beside=False))
 
 
 def dump_resolved(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as JSON with every default filled in and the space written out, enough to run it again."""
+    """The experiment for JSON, with every default and the space's parameters written out: `load_resolved` reads it."""
     sections = Sections(
         search=experiment.search, scheduler=experiment.scheduler, resources=experiment.resources, run=experiment.run
     )
     resolved = {**experiment.settings.model_dump(mode="json"), **sections.model_dump(mode="json")}
     if experiment.space.data is not None:
-        # Its settings are merged already; the name survives, so that people recognise the space.
+        # Without the space's settings, which are merged already; with its name, so that people recognise it.
         inline = {key: value for key, value in experiment.space.data.items() if key != "settings"}
         resolved["search"]["space"] = {"name": experiment.space.name, **inline}
     return resolved
@@ -158,6 +170,7 @@ def _flags(flags: Mapping[str, Any]) -> list[Change]:
 
 
 def _layers(document: Document | None, changes: Sequence[Change], space: SpaceSource | None = None) -> Layers:
+    """The space's settings, the file over them, and the changes over both."""
     layers = Layers()
     for key, value in space_settings(space) if space else ():
         where = space.where(("settings", ".".join(map(str, key)))) if space else ""
@@ -174,7 +187,7 @@ def _experiment(
     document: Document | None, changes: Sequence[Change], permission: Permission, elsewhere: bool = False
 ) -> Experiment:
     document, changes, errors = without_moved(document, changes)
-    # The space brings settings that lie below the file, and the file says which space: so the layers are laid twice.
+    # The file overrides the space's settings, and the file names the space: so the layers are made twice.
     first = _layers(document, changes)
     space: SpaceSource | None = None
     try:
@@ -220,7 +233,7 @@ def _experiment(
 
 
 def _secrets(layers: Layers) -> list[InputError]:
-    """Settings travel to workers, into files and onto dashboards: a secret among them is refused and not hidden."""
+    """An error for each setting that holds a secret: settings are sent to workers and shown in files and dashboards."""
     kinds = {key: kind for key, text in _texts(layers.data, ()) if (kind := named_secret(text)) is not None}
     return explained(
         kinds,
@@ -235,6 +248,7 @@ def _secrets(layers: Layers) -> list[InputError]:
 
 
 def _texts(value: Any, key: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every text in `value`, the value at `key`, with its own key."""
     if isinstance(value, Mapping | list):
         for name, one in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _texts(one, (*key, name))
@@ -243,7 +257,7 @@ def _texts(value: Any, key: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _only(layers: Layers, model: type[BaseModel]) -> dict[str, Any]:
-    """The model's own sections. One that has to be there is empty at least, so that what is missing *in* it is told."""
+    """The model's sections. A required one that is missing is given as empty, so that the errors name its keys."""
     return {
         name: layers.data.get(name, {})
         for name, field in model.model_fields.items()
@@ -267,7 +281,7 @@ def _notes(program: type[Program], settings: BaseModel, sections: Sections) -> t
 
 
 def _crossed(program: type[Program], settings: BaseModel, sections: Sections, layers: Layers) -> list[InputError]:
-    """What is wrong between sections that are right by themselves."""
+    """Errors between sections that are each valid."""
     scheduler = sections.scheduler
     steps = program.budget(settings).steps
     if isinstance(scheduler, Asha) and scheduler.grace_period and steps is not None and scheduler.grace_period > steps:

@@ -1,6 +1,7 @@
 """Command line flags that are settings. One table for the command line, for the merge, and for error messages.
 
-Flags stand for the shipped program's settings too; a program whose settings have the same names is given them alike.
+Some flags are settings of the shipped program, `sft`. They also work for another program that has settings of the
+same names.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FLAGS: Mapping[str, str] = {
     "--max-concurrent-trials": "resources.max_concurrent_trials",
     "--strict": "run.strict",
 }
-"""Command line flags that are settings, and the settings they are."""
+"""The dotted name of the setting that each flag gives."""
 
 OWN_WORK = frozenset((FLAGS["--model"], FLAGS["--data"], FLAGS["--program"]))
-"""Who gives one of these without a file wants their own search and not the demo's settings around it."""
+"""Settings that make a command without a search file a search of the user's own; without them it runs the demo."""

@@ -1,4 +1,4 @@
-"""Settings from several places laid over each other, each value with the place it was written in."""
+"""Merges settings from several places, later over earlier, and keeps where each value was written."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 from tuner.config.document import Document, KeyPath
 from tuner.config.sections import DEFAULT_KINDS
 
-_REPLACED_WHOLE: tuple[KeyPath, ...] = (("search", "space"),)
-"""A bare word here is a reference and not a `kind`: a mapping laid over it takes its place."""
+_REFERENCES: tuple[KeyPath, ...] = (("search", "space"),)
+"""Keys at which a bare word is a reference and not a `kind`: a mapping laid over it replaces it."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written, and what its relative paths are relative to. typed: on the command line."""
+    """Where a value was written."""
 
     where: str
+    """`file:line`, or the flag, as error messages show it."""
     base: Path
+    """Relative paths in the value are relative to this folder."""
     typed: bool = False
+    """Whether it was typed on the command line."""
 
 
 class Layers:
@@ -28,10 +31,11 @@ class Layers:
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
+        """The merged settings."""
         self._origins: dict[KeyPath, Origin] = {}
 
     def add_document(self, document: Document, base: Path) -> None:
-        """Lays a file over what is there."""
+        """Lays a file over what is there. base: its relative paths are relative to this folder."""
         self._origins[()] = Origin(document.source, base)
         # `train:` with nothing (or only comments) under it is an empty section, not the value null.
         sections = {name: value for name, value in document.data.items() if value is not None}
@@ -51,9 +55,11 @@ class Layers:
         return self._origins.get(key) or Origin("the command line", Path.cwd())
 
     def where(self, key: KeyPath = ()) -> str:
+        """The place of `origin(key)`, for error messages."""
         return self.origin(key).where
 
     def get(self, key: KeyPath, default: Any = None) -> Any:
+        """The value at `key`, or `default` if no layer has one."""
         value: Any = self.data
         for part in key:
             if not isinstance(value, Mapping) or part not in value:
@@ -62,7 +68,7 @@ class Layers:
         return value
 
     def replace(self, key: KeyPath, value: Any) -> None:
-        """Another value for a key that is there, from the same place."""
+        """Changes the value of a key that is there; its origin stays."""
         target = self.data
         for part in key[:-1]:
             target = target[str(part)]
@@ -76,7 +82,8 @@ class Layers:
         origin: Callable[[KeyPath], Origin],
         below: int = 0,
     ) -> None:
-        """`below`: depth above which keys only lead to the one that `add_value` was given, and have no origin."""
+        """Lays `new` over `old`, the mapping at key `at`. below: keys of fewer levels only lead to the key that
+        `add_value` was given, and get no origin."""
         for name, value in new.items():
             key = (*at, name)
             if len(at) >= below:
@@ -88,7 +95,7 @@ class Layers:
                     self._origins[*key, index] = origin((*key, index))
                 continue
             held = was = old.get(name)
-            if isinstance(held, str) and "kind" not in value and key not in _REPLACED_WHOLE:
+            if isinstance(held, str) and "kind" not in value and key not in _REFERENCES:
                 held = {"kind": held}
             # Options of one kind mean nothing to another: `scheduler.kind=none` drops asha's reduction factor.
             if not isinstance(held, dict) or _kind(value, key, held) != _kind(held, key):
@@ -98,8 +105,8 @@ class Layers:
             self._merge(held, value, key, origin, below)
 
     def _forget(self, key: KeyPath, held: Any) -> None:
-        """Drops the origins of what `held`, the value at `key` until now, has below it. It walks that value and not
-        all origins: a file has a value for each of its lines."""
+        """Drops the origins of every key in `held`, the value at `key` until now. It walks that value and not all
+        origins, which are as many as the file has lines."""
         names = held if isinstance(held, Mapping) else range(len(held)) if isinstance(held, list) else ()
         for name in names:
             self._origins.pop((*key, name), None)
@@ -108,6 +115,7 @@ class Layers:
 
 
 def _kind(value: Mapping[str, Any], key: KeyPath, held: Mapping[str, Any] | None = None) -> Any:
+    """The `kind` of the mapping at `key`: its own, else that of `held`, which it is laid over, else the default."""
     if "kind" in value:
         return value["kind"]
     return _kind(held, key) if held is not None else DEFAULT_KINDS.get(key)

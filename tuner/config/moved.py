@@ -1,4 +1,5 @@
-"""Settings that had another place in earlier versions: read there in a run folder, refused in a search file."""
+"""Settings that earlier versions had in another section: there they are read in a run folder, and refused in a search
+file."""
 
 from __future__ import annotations
 
@@ -23,14 +24,15 @@ MOVED: Mapping[_Name, _Name] = {
     ("run", "max_concurrent_trials"): ("resources", "max_concurrent_trials"),
     ("run", "scale_to"): ("resources", "scale_to"),
 }
-"""Where settings stood, and where they stand now. Where two stood for one, the first counts."""
+"""The old place of each setting that has moved, and its place now. Of two old places of one setting, the first here
+counts."""
 
 Change = tuple[KeyPath, Any, str]
-"""A key, its new value, and how the user wrote it."""
+"""A key, its new value, and the flag that gave it, as error messages name it."""
 
 
-def brought_up(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier version wrote into a run folder, with every setting where it stands today."""
+def with_moved(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that an earlier version wrote into a run folder, each at the place that it has now."""
     now: dict[str, Any] = {name: dict(v) if isinstance(v, Mapping) else v for name, v in resolved.items()}
     for old, name in _old_in(now):
         value = now[old[0]].pop(old[1])
@@ -42,7 +44,7 @@ def brought_up(resolved: Mapping[str, Any]) -> dict[str, Any]:
 def without_moved(
     document: Document | None, changes: Iterable[Change]
 ) -> tuple[Document | None, list[Change], list[InputError]]:
-    """A search file and changes to it without the settings that stand elsewhere now, and an error for each of those."""
+    """A search file and changes to it without the settings that have moved, and an error for each of those."""
     errors: list[InputError] = []
     if document is not None:
         data: dict[str, Any] = {name: dict(v) if isinstance(v, Mapping) else v for name, v in document.data.items()}
@@ -60,6 +62,7 @@ def without_moved(
 
 
 def _old_in(data: Mapping[str, Any]) -> Iterator[tuple[_Name, _Name]]:
+    """Each setting that stands at its old place in `data`: its old place and its place now."""
     for old, name in MOVED.items():
         section = data.get(old[0])
         if isinstance(section, Mapping) and old[1] in section:

@@ -1,4 +1,4 @@
-"""The program that `run.program` names: a shipped one, or a class of the user's own, found, tried and looked at."""
+"""Finds and checks the program that `run.program` names: a shipped one, or a class of the user's own."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _METHODS = ("budget", "prepare", "start", "step", "stop")
 
 
 def read_program(name: Any, origin: Origin, permission: Permission) -> tuple[type[Program], Own | None]:
-    """The class, and where the code is if it is not a shipped one.
+    """The class that `name` names, and where its code is; None for a shipped program.
 
-    origin: where it was named. Raises InputError where there is no such program, where it may not be run, where its
-    import fails, hangs or exits, and where the class is no program.
+    origin: where it was named. Raises InputError if there is no such program, if it may not be run, if its import
+    fails, hangs or exits, and if the class is no program.
     """
     if not isinstance(name, str):
         expected = f"{listed(PROGRAMS)}, or package.module:Class"
@@ -50,8 +50,11 @@ def read_program(name: Any, origin: Origin, permission: Permission) -> tuple[typ
 
 
 def find_allowed(program: str, where: str, modules: Sequence[str]) -> list[Own]:
-    """Where the modules lie that a search on a cluster runs. program: as the cluster names it. modules: those that the
-    user named, here. Raises InputError where the program is neither shipped nor in one of them."""
+    """Finds, on this machine, the code of the user's own that a search on a cluster runs.
+
+    program: as the cluster names it. modules: those that the user named on this machine's command line. Raises
+    InputError if the program is neither a shipped one nor in one of them.
+    """
     permission, home = Permission.given(modules, beside=False), Path.cwd()
     code = [
         find(f"{module}:module", key="--allow-module", where=where, home=home, permission=permission)
@@ -66,12 +69,13 @@ def find_allowed(program: str, where: str, modules: Sequence[str]) -> list[Own]:
 
 
 def typed_program(name: str, flag: str, permission: Permission) -> type[Program]:
-    """The program that a flag names."""
+    """The program that was named on the command line with `flag`. Raises InputError as `read_program` does."""
     return read_program(name, Origin(flag, Path.cwd(), typed=True), permission)[0]
 
 
 def _tried(own: Own, where: str) -> Any:
-    """Imported in a process of its own first: a module can hang, exit, or crash its process."""
+    """The class, imported. It is imported in a process of its own first: a module can hang, exit, or crash its
+    process."""
     if own.module not in sys.modules:
         try:
             Guest(own, "class").close()
@@ -86,7 +90,7 @@ def _tried(own: Own, where: str) -> Any:
 
 
 def _wrong(found: Any) -> list[str]:
-    """Everything that keeps it from being a program."""
+    """Every reason why it is no program."""
     if not isinstance(found, type):
         return [f"it is not a class ({type(found).__name__})"]
     try:
@@ -113,7 +117,7 @@ def _wrong(found: Any) -> list[str]:
 
 
 def _odd(parameter: Any) -> str:
-    """What is wrong about a parameter."""
+    """What is wrong with a parameter; empty if nothing is."""
     if not isinstance(parameter, Parameter):
         return f"{got(parameter)}, and not a tuner.contract.Parameter"
     if parameter.kind not in ("float", "int", "choice"):

@@ -1,4 +1,4 @@
-"""Relative paths: resolved against the place they are written in, and checked before anything starts."""
+"""Resolves relative paths against the file that they are written in, and checks them before anything starts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from tuner.error_text import nearest
 
 _FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jinja", ".yaml", ".yml")
 _COPIES = "tuner-storage"
+"""Folder of the working copies of object stores, in the temporary folder."""
 _PATH_STARTS = (".", "/", "~")
 
 
 def resolve_paths(
     layers: Layers, keys: Sequence[KeyPath], elsewhere: bool = False
 ) -> tuple[dict[str, Path], list[InputError]]:
-    """Makes the paths among these settings absolute; returns those that were written as relative ones, by dotted
+    """Makes the paths among these settings absolute. Returns those that were written as relative paths, by dotted
     name, and an error for each that is missing.
 
     A name that exists as a path is that path. One that only looks like a path (it begins with `.`, `/` or `~`, or
     ends like a data file) must exist. Everything else is left alone: `Qwen/Qwen3-8B` is a hub id.
-    elsewhere: absolute paths are another machine's, and not looked at.
+    elsewhere: the search will run on other machines; absolute paths are theirs and are not checked.
     """
     relative: dict[str, Path] = {}
     errors: list[InputError] = []
@@ -50,13 +51,13 @@ def resolve_paths(
 
 
 def absolute(path: str | Path, base: Path | None = None) -> Path:
-    """The whole path, without `..` and `~`, symbolic links kept as the user named them."""
-    whole = (base or Path.cwd()) / os.path.expanduser(path)  # noqa: PTH111  Path.expanduser() raises for ~nobody
-    return Path(os.path.abspath(whole))  # noqa: PTH100  resolve() follows links
+    """The absolute path, without `..` and `~`; symbolic links stay as the user named them."""
+    joined = (base or Path.cwd()) / os.path.expanduser(path)  # noqa: PTH111  Path.expanduser() raises for ~nobody
+    return Path(os.path.abspath(joined))  # noqa: PTH100  resolve() follows links
 
 
 def near(path: Path) -> str:
-    """A path relative to the working folder where it lies below it, absolute elsewhere."""
+    """The path as messages show it: relative to the working folder if it lies below it, else absolute."""
     below = os.path.relpath(path)
     return str(path.absolute()) if below == ".." or below.startswith(f"..{os.sep}") else below
 
@@ -67,8 +68,8 @@ def is_uri(storage: str) -> bool:
 
 
 def storage_folder(storage: str | Path) -> Path:
-    """The absolute folder of the runs. Of a URI it is this machine's working copy, at the same place on every node,
-    from whose name the URI can be told again."""
+    """The absolute folder of the runs. For a URI it is this machine's working copy: it has the same path on every node,
+    and its name is the quoted URI, which `storage_uri` reads back."""
     if not is_uri(str(storage)):
         return absolute(storage)
     return Path(tempfile.gettempdir(), _COPIES, quote(str(storage).rstrip("/"), safe=""))

@@ -1,4 +1,4 @@
-"""JSON Schema (draft 2020-12) of the files a person writes, from the same models that check them."""
+"""Makes the JSON Schema (draft 2020-12) of the files that a person writes, from the same models that check them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def experiment_schema(program: type[Program]) -> dict[str, Any]:
-    """The schema of an experiment file for a program: its sections and the search's."""
+    """The schema of an experiment file: the program's sections and the search's."""
     halves: list[Any] = [(program.Settings, "validation"), (Sections, "validation")]
     references, shared = models_json_schema(halves)  # one table of definitions, so that equal names do not collide
     definitions = dict(shared.get("$defs", {}))
@@ -105,6 +105,7 @@ _KINDS: dict[str, Any] = {
 
 
 def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
+    """The kinds of distribution that a parameter may have: integers are valid for a float, and a choice for all."""
     kinds = {"float": ("float", "int", "choice"), "int": ("int", "choice")}.get(parameter.kind, ("choice",))
     described = {"description": parameter.path}
     return {**described, "anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds]}

@@ -13,20 +13,23 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""The whole name of a run matches this."""
 
 
 class Section(BaseModel):
-    """Strict: an unknown key or a value of another kind is an error, never a guess."""
+    """Base of the sections. Strict: an unknown key or a value of another type is an error, never converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _word(value: Any) -> Any:
-    """`sampler: random` is `sampler: {kind: random}`."""
+    """Makes `sampler: {kind: random}` of `sampler: random`."""
     return {"kind": value} if isinstance(value, str) else value
 
 
 def _default_kind(kind: str) -> Any:
+    """A validator that expands a bare word, and fills in `kind` where a mapping does not give it."""
+
     def fill(value: Any) -> Any:
         value = _word(value)
         return {"kind": kind, **value} if isinstance(value, dict) and "kind" not in value else value
@@ -163,7 +166,7 @@ Scheduler = Annotated[
 ]
 
 DEFAULT_KINDS: dict[tuple[str | int, ...], str] = {("search", "sampler"): "tpe", ("scheduler",): "asha"}
-"""What `kind` means where it is left out."""
+"""The `kind` of a section that does not give it."""
 
 
 _PACKED = (

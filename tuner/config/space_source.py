@@ -1,7 +1,7 @@
-"""Finds what `search.space` refers to and reads it, without yet knowing what its parameters mean.
+"""Finds what `search.space` refers to and reads it; `tuner.space` checks its parameters later.
 
-A space may bring settings along (`settings:`), which lie below the experiment file; so the file is read here, once,
-and `tuner.space` builds the space from the same text.
+A space may bring settings (`settings:`), which the experiment file overrides. So the space's file is read here, before
+the settings are merged, and `tuner.space` makes the space from what was read.
 """
 
 from __future__ import annotations
@@ -26,19 +26,25 @@ _EXPECTED = "a shipped space by name, a YAML file, package.module:function, or a
 
 @dataclass(frozen=True)
 class SpaceSource:
-    """A search space as it was written: a mapping read from YAML, or a Python function, found and not imported."""
+    """A search space as it was written: a mapping from YAML, or a Python function that is found but not imported."""
 
     name: str
+    """Its name in tables and messages."""
     source: str
     """Where it is written, for messages and for the user."""
     data: Mapping[str, Any] | None = None
+    """The mapping; None for a function."""
     function: Own | None = None
+    """The function; None for a mapping."""
     places: Mapping[KeyPath, str] = field(default_factory=dict)
     """`file:line` of each key in `data`."""
     path: Path | None = None
+    """The YAML file; None for a function, and for a mapping in the experiment file."""
     text: str = ""
+    """The YAML file's text."""
 
     def where(self, key: KeyPath = ()) -> str:
+        """`file:line` of the key, or of the nearest key above it that has a line."""
         while key:
             if key in self.places:
                 return self.places[key]
@@ -47,7 +53,7 @@ class SpaceSource:
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """The spaces that come with the tuner, by name."""
+    """The files of the spaces that tuner ships, by name."""
     try:
         folder = Path(str(importlib.resources.files("search_spaces")))
     except ModuleNotFoundError:
@@ -63,9 +69,11 @@ def read_space(
     permission: Permission | None = None,
     typed: bool = False,
 ) -> SpaceSource:
-    """Reads the space that `spec` refers to; a relative path is relative to `base`, and a module of Python lies there.
+    """Reads the space that `spec` refers to.
 
-    typed: it was named on the command line and not in a file.
+    base: relative paths are relative to this folder, and modules are looked for there. where: the place of `spec`, for
+    errors. permission: which code of the user's own may run; None: what the environment allows. typed: whether `spec`
+    was given on the command line and not in a file. Raises InputError if there is no such space.
     """
     if isinstance(spec, Mapping):
         return SpaceSource(str(spec.get("name") or "inline"), where, spec)
@@ -102,7 +110,7 @@ def read_space_in(layers: Layers, default: str, permission: Permission) -> Space
 
 
 def space_settings(space: SpaceSource) -> list[tuple[KeyPath, Any]]:
-    """The settings that a space brings along, with dotted names taken apart, in the order written."""
+    """The settings that a space brings: key and value, in the order written. Raises InputError for anything else."""
     settings = (space.data or {}).get("settings")
     if settings is None:
         return []
@@ -126,6 +134,7 @@ def _from_document(document: Document, name: str) -> SpaceSource:
 
 
 def _keys(value: Any, at: KeyPath = ()) -> Iterator[KeyPath]:
+    """The key of every value in `value`, which stands at `at`."""
     items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, Mapping):
         items = value.items()

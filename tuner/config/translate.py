@@ -1,4 +1,4 @@
-"""Errors in our words: pydantic's findings become `InputError`s with file, line, key, what was got and expected."""
+"""Turns pydantic's findings into `InputError`s that give the file, line and key, what was got and what is expected."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from tuner.contract import InputError
 from tuner.error_text import nearest
 
 Where = Callable[[KeyPath], str]
+"""Gives the place where a key was written, as error messages name it."""
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_TOLD = 20
-"""Findings that are told of one input, the first ones in it. To find the name that was meant costs 2 ms a key, and
-nobody reads the two-thousandth."""
+"""Errors in one input that are explained: the first ones in it. To find the key that was meant takes 2 ms for each,
+and nobody reads two thousand errors."""
 
 
 def checked(
     model: type[Model], data: Mapping[str, Any], schema: Schema, where: Where, at: KeyPath = ()
 ) -> tuple[Model | None, list[InputError]]:
-    """`data`, or what stands in it `at` a key, as an instance of `model`; or None and an error for every wrong key."""
+    """The value at key `at` of `data` as an instance of `model`; or None and an error for every wrong key.
+
+    schema: of `data`; the errors say what it accepts.
+    """
     try:
         # Strict, whatever the model says: pydantic would take `yes` for true, and true for the number 1.
         return model.model_validate(_written(data, at), strict=True), []
@@ -36,7 +40,7 @@ def checked(
 
 
 def combined(errors: Sequence[InputError]) -> InputError:
-    """Several errors as one, each with its own place; the first `MOST_TOLD` of them, and how many more there are."""
+    """Several errors as one: the first `MOST_TOLD` of them, each with its place, and how many more there are."""
     if len(errors) == 1:
         return errors[0]
     first = sorted(errors, key=lambda error: _place(error.where))[:MOST_TOLD]
@@ -47,13 +51,13 @@ def combined(errors: Sequence[InputError]) -> InputError:
 
 
 def _place(where: str) -> tuple[str, int]:
-    """In the order of the file, as a reader goes through it."""
+    """The file and the line, to sort errors by."""
     source, _, line = where.rpartition(":")
     return (source, int(line)) if line.isdigit() else (where, 0)
 
 
 def explained(keys: Iterable[KeyPath], where: Where, explain: Callable[[KeyPath], InputError]) -> list[InputError]:
-    """An error for each key: what `explain` says of the first `MOST_TOLD` in the file, and a few words of the others,
+    """An error for each key: from `explain` for the first `MOST_TOLD` in the file; a short one for each of the others,
     which `combined` only counts."""
     placed = [(_place(where(key)), key) for key in keys]
     first = {key for _, key in sorted(placed, key=lambda one: one[0])[:MOST_TOLD]}
@@ -70,17 +74,18 @@ def translated(
     by_key: dict[KeyPath, list[Any]] = {}
     for finding in error.errors(include_url=False):
         by_key.setdefault(_written_key((*at, *finding["loc"]), finding["type"], data), []).append(finding)
-    return explained(by_key, where, lambda key: _explained(key, by_key[key], data, schema, where))
+    return explained(by_key, where, lambda key: _error_at(key, by_key[key], data, schema, where))
 
 
 def unknown_keys(keys: Iterable[KeyPath], data: Mapping[str, Any], schema: Schema, where: Where) -> list[InputError]:
-    """The errors for keys that nobody knows."""
+    """An error for each of these keys, which the schema does not have."""
     return explained(keys, where, lambda key: _unknown(key, data, schema, where(key)))
 
 
-def _explained(key: KeyPath, findings: list[Any], data: Mapping[str, Any], schema: Schema, where: Where) -> InputError:
-    # A plain union (`int | str`) yields a finding for each of its members; one that speaks for itself wins.
-    finding = next((one for one in findings if one["type"] in _SPEAKING), findings[0])
+def _error_at(key: KeyPath, findings: list[Any], data: Mapping[str, Any], schema: Schema, where: Where) -> InputError:
+    """One error for all of pydantic's findings at a key."""
+    # A plain union (`int | str`) yields a finding for each of its members; one whose own message is best wins.
+    finding = next((one for one in findings if one["type"] in _OWN_MESSAGE), findings[0])
     kind, value = finding["type"], finding["input"]
     node = node_at(schema, key, data)
     accepts = describe(node, schema) if node else ""
@@ -103,14 +108,15 @@ def _explained(key: KeyPath, findings: list[Any], data: Mapping[str, Any], schem
         return _refused(key, finding["ctx"]["tag"], f"one of {', '.join(tags)}", where(key), tags)
     if kind == "expected":
         return _refused(key, value, finding["msg"], where(key))
-    if kind in _SPEAKING:
+    if kind in _OWN_MESSAGE:
         message = str(finding.get("ctx", {}).get("error", finding["msg"]))
         return InputError(f"{dotted(key)}: {message}" if key else message, where=where(key))
     written = _written(data, key) if key else value
     return _refused(key, written, accepts or finding["msg"].lower(), where(key), _constants(node, schema))
 
 
-_SPEAKING = ("value_error", "assertion_error", "expected", "extra_forbidden", "union_tag_invalid")
+_OWN_MESSAGE = ("value_error", "assertion_error", "expected", "extra_forbidden", "union_tag_invalid")
+"""Types of findings that say more than what the schema accepts. "expected" is ours (`tuner/config/sections.py`)."""
 
 
 def _unknown(key: KeyPath, data: Mapping[str, Any], schema: Schema, where: str) -> InputError:
@@ -129,7 +135,7 @@ def _unknown(key: KeyPath, data: Mapping[str, Any], schema: Schema, where: str) 
 def _refused(key: KeyPath, value: Any, expected: str, where: str, names: Sequence[str] = ()) -> InputError:
     what = f"{dotted(key)}: got {got(value)}" if key else f"got {got(value)}"
     guess = nearest(value, names) if isinstance(value, str) else None
-    # `init_lora_weights: true` reads as a boolean, and the choice is the word.
+    # YAML reads `init_lora_weights: true` as a boolean; the valid value is the text "true".
     quoted = f'"{got(value)}" in quotes' if isinstance(value, bool) and got(value) in names else ""
     return InputError(
         f"{what}; did you mean `{guess}`?" if guess else what, where=where, expected=expected, remedy=quoted
@@ -137,13 +143,14 @@ def _refused(key: KeyPath, value: Any, expected: str, where: str, names: Sequenc
 
 
 def _constants(node: Schema | None, schema: Schema) -> list[str]:
+    """The words that a node accepts, if it accepts one of several."""
     accepts = describe(node, schema) if node else ""
     first = accepts.split(" or ")[0]
     return first.removeprefix("one of ").split(", ") if first.startswith("one of ") else []
 
 
 def _written_key(loc: tuple[int | str, ...], kind: str, data: Any) -> KeyPath:
-    """pydantic's location without the names of union members, which nobody wrote."""
+    """pydantic's location as a key of `data`: without the names of union members, which are not in the file."""
     key: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
@@ -162,6 +169,7 @@ def _holds(data: Any, part: int | str) -> bool:
 
 
 def _written(data: Any, key: KeyPath) -> Any:
+    """The value at `key` of `data`; None if there is none."""
     for part in key:
         try:
             data = data[part]

@@ -1,4 +1,4 @@
-"""JSON Schema in a person's words: what a key accepts, and which names were meant.
+"""Says in words what JSON Schema accepts at a key, and which key a misspelt name was meant to be.
 
 Error messages are written from the same schema that editors read, so the two cannot disagree.
 """
@@ -12,10 +12,10 @@ from tuner.config.document import KeyPath, kind_of
 from tuner.error_text import nearest
 
 Schema = Mapping[str, Any]
-
+"""A JSON Schema, or one node of it."""
 
 MOST_SHOWN = 80
-"""Characters of a name that somebody wrote, in a message; the longest of a setting has some 40."""
+"""Characters that a message shows of a name that somebody wrote; the longest name of a setting has about 40."""
 
 
 def shortened(text: str, most: int = MOST_SHOWN) -> str:
@@ -87,7 +87,7 @@ def keys_at(root: Schema, key: KeyPath, data: Any = None) -> list[str]:
 
 
 def key_paths(root: Schema) -> Iterator[KeyPath]:
-    """Every key of sections and sub-sections, by name, top down."""
+    """Every key of at most 5 levels in the schema, those of fewer levels first."""
     pending: list[tuple[KeyPath, Schema]] = [((), root)]
     while pending:
         key, node = pending.pop(0)
@@ -104,10 +104,10 @@ def path_keys(root: Schema) -> list[KeyPath]:
 
 
 def meant(root: Schema, parent: KeyPath, name: str, data: Any = None) -> str | None:
-    """The key that was probably meant by an unknown `name` under `parent`: a sibling, or one of another section."""
+    """The key that an unknown `name` under `parent` was probably meant to be: a sibling, or one of another section."""
     leaves: dict[str, KeyPath] = {}
     for key in key_paths(root):
-        if len(key) > 1 and key != (*parent, name):  # that one belongs to another kind
+        if len(key) > 1 and key != (*parent, name):  # the unknown key itself is valid for another `kind`
             leaves.setdefault(str(key[-1]), key)
     if parent and name in leaves:
         return dotted(leaves[name])
@@ -119,6 +119,7 @@ def meant(root: Schema, parent: KeyPath, name: str, data: Any = None) -> str | N
 
 
 def _one(node: Schema, root: Schema) -> str:
+    """What a node without alternatives accepts; empty if it does not say."""
     kind = node.get("type")
     if kind in ("integer", "number"):
         signs = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
@@ -142,6 +143,7 @@ def _plain(value: Any) -> str:
 
 
 def _alternatives(node: Schema, root: Schema) -> Iterator[Schema]:
+    """The node without references: itself, or each member of its union."""
     if "$ref" in node:
         target: Any = root
         for part in str(node["$ref"]).removeprefix("#/").split("/"):
@@ -157,21 +159,22 @@ def _alternatives(node: Schema, root: Schema) -> Iterator[Schema]:
 
 
 def _matching(node: Schema, data: Any, root: Schema) -> list[Schema]:
-    """The alternatives that fit the `kind` (or `type`) in the data; all of them where that decides nothing."""
+    """The alternatives for the `kind` (or `type`) in the data; all of them if it names none."""
     alternatives = list(_alternatives(node, root))
     if isinstance(data, Mapping):
         for tag in ("kind", "type"):
-            fitting = [
+            matching = [
                 part
                 for part in alternatives
                 if tag in data and part.get("properties", {}).get(tag, {}).get("const") == data[tag]
             ]
-            if fitting:
-                return fitting
+            if matching:
+                return matching
     return alternatives
 
 
 def _children(node: Schema, part: str | int, data: Any, root: Schema) -> Iterator[Schema]:
+    """The nodes for the value at `part` of a value that `node` describes: one for each alternative that has it."""
     for alternative in _matching(node, data, root):
         if isinstance(part, int):
             if "items" in alternative:
