@@ -1,15 +1,15 @@
-"""The narrow seam between the search (driver) and a program (worker).
+"""The interface between the search (on the driver) and a program (in a worker).
 
 facts.py      what a trial is told, what it answers, how it can end
 errors.py     how a program refuses
 objective.py  the numbers that a search makes better
 card.py       what a program says of its adapters
-engine.py     what packed trials are trained by
-program.py    the class that a program is
-loading.py    programs by name, those without that class among them
+engine.py     what trains packed trials
+program.py    the base class of a program
+loading.py    finds a program by its name, and adapts one of version 0.1
 
 The driver samples, schedules and judges; a program trains and measures. They share this package and nothing else.
-Standard library only, so either side imports it for free.
+It imports the standard library alone, so importing it costs neither side anything.
 """
 
 from tuner.contract.card import Card

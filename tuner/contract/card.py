@@ -1,4 +1,4 @@
-"""What a program says of the adapter that a search ends with."""
+"""What a program adds to the model card of the best adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Card:
     tags: tuple[str, ...] = ()
     """`tags` of that block, beside "tuner"."""
     facts: tuple[str, ...] = ()
-    """Points of the list under the heading."""
+    """Items of the list under the heading."""
     measured: str = ""
     """How the objectives are measured, in a sentence."""
     usage: str = ""

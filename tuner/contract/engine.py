@@ -1,4 +1,4 @@
-"""What a packed program trains with: an engine, which holds one base and a slot for each trial on it."""
+"""What trains packed trials: an engine, which holds one base and a slot for each trial on it."""
 
 from __future__ import annotations
 
@@ -14,61 +14,63 @@ class SlotChoice(Protocol):
 
     @property
     def slots(self) -> int:
-        """Trials to pack."""
+        """How many trials to pack."""
         ...
 
     @property
     def fit(self) -> int:
-        """Trials that there is memory for; at least `slots`."""
+        """How many trials the memory has room for; at least `slots`."""
         ...
 
     @property
     def note(self) -> str:
-        """Both in words for the user; "" where all went as asked for."""
+        """A sentence for the user on both numbers; "" where they are as asked for."""
         ...
 
 
 @runtime_checkable
 class PackedEngine(Protocol):
-    """Several trials on one base, each exactly the trial that it would be alone.
+    """Trains several trials on one base; each is exactly the trial that it would be alone.
 
     A worker calls every method from one thread (tuner/worker/engine_actor.py), and `advance` again and again while
-    `busy`. Slots are numbered from 0. What a method raises ends: from `join` that trial; from `advance` the trials of
-    all slots, because the step was theirs; from `leave` the engine.
+    `busy`. Slots are numbered from 0. An exception from `join` ends that trial; one from `advance` ends the trials of
+    all slots, because the step was theirs; one from `leave` ends the engine.
     """
 
     @property
     def busy(self) -> bool:
-        """Whether `advance` has anything to do: a trial that may train, or a measurement that was not handed over."""
+        """Whether `advance` has anything to do: a trial that may train, or a measurement that it has not returned."""
         ...
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> SlotChoice:
-        """How many trials to take, of `wanted` at most; called once, before the first one joins.
+        """Decides how many trials to take, `wanted` at most; called once, before the first one joins.
 
-        heaviest: the parameters of the trial that takes most memory. measure: find out as well how many of those that
-        fit are worth it. beside: leave room for an unpacked trial on the same GPU.
+        heaviest: the parameters of the trial that takes most memory. measure: find out as well with how many of the
+        trials that fit in memory the search is fastest. beside: leave room for an unpacked trial on the same GPU.
         """
         ...
 
     def refuses(self, params: Mapping[str, Any]) -> str | None:
-        """Why a trial with these parameters cannot be packed on this base, as far as only the base can tell; None where
-        it can. Raises a Fault that is no Unpackable where it cannot be trained at all."""
+        """Tells why a trial with these parameters cannot be packed on this base; None where it can. Only reasons that
+        show once the base is loaded: `Program.packs` tells the others. Raises a Fault other than Unpackable where the
+        trial cannot be trained at all."""
         ...
 
     def join(self, slot: int, assignment: Assignment) -> Setup:
-        """Brings a trial into a slot. Raises Unpackable where it can be trained, but only alone."""
+        """Puts a trial into a slot. Raises Unpackable where it can be trained, but only alone."""
         ...
 
     def advance(self, limit: int | None = None) -> Sequence[tuple[int, Evaluation | Fault]]:
-        """Trains until there is something to hand over, or for `limit` steps at most: for each slot that has one its
-        measurement, or the reason why its trial cannot go on. A slot that failed is held until `leave`."""
+        """Trains until a slot has an evaluation or a fault, or for `limit` steps at most. Returns each such slot with
+        its evaluation, or with the Fault that keeps its trial from going on. A slot that failed is taken until `leave`.
+        """
         ...
 
     def confirm(self, slot: int) -> None:
-        """The driver lets the trial in this slot go on after its last evaluation. Until then it may train a few steps
-        ahead, and never further."""
+        """Lets the trial in this slot go on: the driver did not stop it at its last evaluation. Until this call the
+        engine may train it a few steps ahead, and never further."""
         ...
 
     def leave(self, slot: int) -> None:
-        """Empties a slot, wherever its trial is; its neighbours do not feel it. An empty slot stays empty."""
+        """Empties a slot at whatever step its trial is. Other slots are not changed; an empty one stays empty."""
         ...

@@ -32,11 +32,12 @@ class InputError(Exception):
 
     @classmethod
     def from_dict(cls, given: Mapping[str, str]) -> InputError:
+        """Reads what `to_dict` returned."""
         return cls(**given)
 
 
 class Elsewhere(Exception):
-    """The traceback of what was raised in another process, as the cause of what is raised for it here."""
+    """Holds the traceback of an exception of another process: the `__cause__` of the one that is raised here for it."""
 
 
 class Fault(Exception):
@@ -44,7 +45,7 @@ class Fault(Exception):
 
     Only the worker's own safety ends a trial from inside: out of memory, frozen weights, unusable data or
     configuration. Whether a loss is good enough is the driver's to judge. device, fit: as in `Verdict`; with a `fit`
-    the trial is tried again, arranged like that.
+    the trial is tried again in that arrangement.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Fault(Exception):
         return Fault.from_dict, (self.to_dict(),)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON; `from_dict` reads it. cause: the traceback of what led to it, "" where nothing did."""
+        """All of it as JSON; `from_dict` reads it. cause: the traceback of its `__cause__`, "" without one."""
         return {
             "reason": str(self.reason), "message": self.message, "remedy": self.remedy, "device": self.device,
             "fit": None if self.fit is None else asdict(self.fit), "cause": _traceback(self.__cause__),
@@ -66,6 +67,7 @@ class Fault(Exception):
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Fault:
+        """Reads what `to_dict` returned."""
         fit = None if given["fit"] is None else Fit(**given["fit"])
         fault = cls(Reason(given["reason"]), given["message"], given["remedy"], given["device"], fit)
         fault.__cause__ = Elsewhere(given["cause"]) if given["cause"] else None
@@ -73,11 +75,12 @@ class Fault(Exception):
 
     @classmethod
     def of(cls, verdict: Verdict) -> Fault:
-        """The fault that a verdict tells of, where the verdict has travelled."""
+        """Makes a fault of a verdict that another process sent."""
         return cls(verdict.reason, verdict.message, verdict.remedy, verdict.device, verdict.fit)
 
     @property
     def verdict(self) -> Verdict:
+        """The ending that this fault gives its trial."""
         return Verdict(self.reason, self.message, self.remedy, self.device, self.fit)
 
 

@@ -21,7 +21,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a trial ended. Every ending has exactly one."""
+    """Why a trial ended. Every ending has exactly one reason; docs/stopping-and-judging.md explains each."""
 
     BUDGET = "budget"
     FLATLINE = "flatline"
@@ -39,11 +39,12 @@ class Reason(StrEnum):
 
     @property
     def status(self) -> Status:
+        """The status of every trial that ended for this reason."""
         return _STATUS[self]
 
     @property
     def halts_search(self) -> bool:
-        """A fault of the set-up, not of the sample: every further trial would fail the same way."""
+        """Whether the set-up is at fault and not the sample: every further trial would fail the same way."""
         return self in (Reason.FROZEN, Reason.DATA, Reason.CONFIG)
 
 
@@ -66,14 +67,16 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Fit:
-    """How a trial is arranged to fit into a device's memory. micro_batch: rows a forward pass, at most; what is learned
-    from a step stays, because accumulation makes up for it. gradient_checkpointing: activations are computed again."""
+    """How a trial is arranged to fit into a device's memory. An optimizer step learns the same in every arrangement:
+    gradient accumulation makes up for a smaller micro-batch."""
 
     micro_batch: int
+    """Rows in one forward pass, at most."""
     gradient_checkpointing: bool = False
+    """Whether the backward pass computes activations again instead of keeping them."""
 
     def within(self, other: Fit | None) -> Fit:
-        """What keeps to both."""
+        """The arrangement that exceeds neither this one nor `other`."""
         if other is None:
             return self
         return Fit(
@@ -86,75 +89,78 @@ class Fit:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The end of a trial and its reason, as the user reads it ("rung 2: 2.41, needed 2.17").
-
-    device, fit: with `out_of_memory`, what it did not fit into, and the next smaller arrangement; None: there is none.
-    """
+    """How a trial ends, and why."""
 
     reason: Reason
     message: str = ""
+    """The reason as the user reads it ("rung 2 (2.410, needed 2.170)")."""
     remedy: str = ""
+    """What the user can do about it; "" for nothing."""
     device: str = ""
+    """With `out_of_memory`, the name of the device that the trial did not fit into."""
     fit: Fit | None = None
+    """With `out_of_memory`, the next smaller arrangement; None where there is none."""
 
     @property
     def status(self) -> Status:
+        """The status that its reason has."""
         return self.reason.status
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a program made once for all trials, and what it learned about data and base while doing so.
-
-    `facts` is JSON: it goes into `resolved.json` and onto the screen. `tokens` is the number of training tokens in
-    one epoch (None where the word means nothing); with a budget in epochs it makes trials of different batch sizes
-    comparable. `notes` are sentences for the user ("the tokenizer has no pad token: using its EOS token").
-    """
+    """What a program made once for all trials, and what it learned about data and base while doing so."""
 
     folder: str
+    """Where the prepared data lies."""
     tokens: int | None = None
+    """Training tokens in one epoch; None where the program has no tokens. With a budget in epochs they make trials of
+    different batch sizes comparable."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """What it learned about data and base, as JSON: shown to the user, and written into the ledger."""
     notes: tuple[str, ...] = ()
+    """Sentences for the user ("the tokenizer has no pad token: using its EOS token")."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A whole trial's length: optimizer steps, or epochs where batch sizes differ."""
+    """The length of a trial that is not stopped early."""
 
     steps: int | None
+    """Optimizer steps; None where the length is given in epochs, because batch sizes differ between trials."""
     epochs: float | None = None
 
 
 STATE = "state"
-"""The folder, below a trial's own, in which a program may keep what it needs to go on; deleted when the trial ends."""
+"""The folder, inside a trial's own, in which a program may save the trial's state; deleted when the trial ends."""
 
 ALIVE = "alive"
-"""A file in that folder. A program that touches it between two evaluations is not taken for hung, however far apart the
-evaluations are."""
+"""The heartbeat: a file in the folder `STATE`. A program that touches it between two evaluations is not taken for hung,
+however far apart the evaluations are."""
 
 CHECKPOINT_REQUEST = "leave"
-"""Another one, which the driver puts there: the trial's node is about to go. A program that finds it keeps a state with
-its next evaluation, however young the last one is."""
+"""A file in the folder `STATE` that the driver creates when the trial's node is about to go. A program that finds it
+saves a state with its next evaluation, however recent the last state is."""
 
 LEAVE = CHECKPOINT_REQUEST
-"""Its name in 0.1."""
+"""The name of CHECKPOINT_REQUEST in version 0.1."""
 
 
 @dataclass(frozen=True)
 class Resume:
     """Where a trial stands that was cut off or parked.
 
-    A program that kept a state in one of the folders goes on from it, whether it lies before `step` (the evaluations up
-    to there are known and count once) or one evaluation behind it (which was not heard of: it is handed over again).
-    One that kept none begins at step 0.
+    A program that saved a state in one of the folders goes on from that. The state may be older than `step`: the
+    evaluations up to `step` then come again, and count once. It may also be one evaluation newer, where the driver did
+    not receive that evaluation: the program returns it again. A program that saved no state begins at step 0.
     """
 
     step: int
-    """The last step on record; 0 before the first evaluation."""
+    """The optimizer step of the last evaluation on record; 0 before the first one."""
     best: float | None
     """The best value on record of the program's first objective; None before the first evaluation."""
     folders: tuple[str, ...]
-    """Those of the trial's earlier attempts, the newest first."""
+    """The folders of the trial's earlier attempts, the newest first."""
 
     @property
     def best_eval_loss(self) -> float | None:
@@ -164,24 +170,28 @@ class Resume:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One trial for a worker: a point of the space and where its adapter goes.
-
-    `evaluate_at` are fractions of the trial's steps in (0, 1], ascending, 1.0 last; the same for every trial, so
-    that curves are compared at the same place. `folder` exists when `start` is called and belongs to this attempt at
-    the trial alone: one that was given up for dead may still be writing elsewhere. `resume`: from an attempt that was
-    cut off or parked. `fits`: what was learned about devices' memory, by name of the device. `save_state_at`: fractions
-    of `evaluate_at` after which the trial may be parked: its state is to be saved there, however young the last one is.
-    """
+    """One trial for a worker: a point of the space, when to evaluate it, and where its files go."""
 
     number: int
+    """The number of the trial, from 0."""
     params: Mapping[str, Any]
+    """The values of the point, by short name of the parameter."""
     seed: int
     evaluate_at: tuple[float, ...]
+    """Shares of the trial's steps in (0, 1], ascending, 1.0 last; the same for every trial, so that curves are compared
+    at the same place."""
     folder: str
+    """Exists when `start` is called, and belongs to this attempt alone: an earlier attempt that was given up for dead
+    may still be writing into its own."""
     attempt: int = 1
+    """Which attempt at the trial this is, from 1."""
     resume: Resume | None = None
+    """Where an attempt goes on that follows one that was cut off or parked; None at the first attempt."""
     fits: Mapping[str, Fit] = field(default_factory=dict)
+    """The arrangements that trials needed on devices where they ran out of memory, by name of the device."""
     save_state_at: tuple[float, ...] = ()
+    """Those of `evaluate_at` after which the trial may be parked: its state is to be saved there, however recent the
+    last state is."""
 
     def evaluation_steps(self, max_steps: int) -> tuple[int, ...]:
         """The steps after which a trial of `max_steps` is evaluated: each share rounded up, each step once.
@@ -201,45 +211,47 @@ def _steps_at(shares: tuple[float, ...], max_steps: int) -> set[int]:
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train one trial together, a GPU each. rank: this one's number; size: how many there are.
+    """The processes that train one trial together, a GPU each.
 
-    strategy: ddp: each holds the whole base; fsdp: each holds a share of it. The processes share a torch process group
-    by the time a program is made.
+    Their torch process group is initialized before a program is constructed.
     """
 
     rank: int = 0
+    """This process's rank, from 0."""
     size: int = 1
+    """How many processes there are (torch's world size)."""
     strategy: str = "ddp"
+    """"ddp": each process holds the complete base; "fsdp": each holds a shard of it."""
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and is the one that is heard."""
+        """Whether this process writes the files, and its answers are the trial's."""
         return self.rank == 0
 
     @property
     def shares_base(self) -> bool:
-        """Whether no process holds the whole base."""
+        """Whether the base is sharded: no process holds all of it."""
         return self.size > 1 and self.strategy == "fsdp"
 
 
 ALONE = Group()
-"""The one process of a trial that needs no other."""
+"""The group of a trial that one process trains."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker built for a trial, before its first step.
-
-    resumed_step: the step it goes on from; 0: from the start. note: a sentence for the user, where what it should have
-    gone on from could not be read.
-    """
+    """What a worker built for a trial, before its first step."""
 
     max_steps: int
+    """Optimizer steps of the trial if it is not stopped early."""
     trainable_parameters: int
     total_parameters: int
     details: Mapping[str, Any] = field(default_factory=dict)
+    """What else the program tells of the set-up, as JSON."""
     resumed_step: int = 0
+    """The optimizer step that the trial goes on from; 0 for a trial from the start."""
     note: str = ""
+    """A sentence for the user where a saved state could not be read; else ""."""
 
 
 @dataclass(frozen=True, init=False)
@@ -249,20 +261,20 @@ class Evaluation:
     step: int
     """Optimizer steps taken."""
     max_steps: int
-    """In the whole trial."""
+    """Optimizer steps of the trial if it is not stopped early."""
     metrics: Mapping[str, float | None]
     """What was measured, by name: every objective of the program, and whatever else is worth a look. A value may be
     None or not finite: the driver has rules for that."""
     tokens: int
     """Training tokens seen, padding excluded."""
     train_loss: float | None
-    """Mean over the steps since the evaluation before."""
+    """Mean training loss over the steps since the evaluation before; None where it is not known."""
     seconds: float
-    """Since `start`, set-up included."""
+    """Seconds since `start`, set-up included."""
     memory: int | None
-    """Peak accelerator bytes of this trial."""
+    """Peak bytes of accelerator memory that this trial took; None where it is not known."""
     adapter: str | None
-    """The folder the adapter was saved to, if this evaluation was the trial's best."""
+    """The folder that the adapter was saved to if this evaluation is the trial's best so far; else None."""
 
     def __init__(
         self,
@@ -290,6 +302,7 @@ class Evaluation:
 
     @property
     def done(self) -> bool:
+        """Whether the trial is at the end of its budget."""
         return self.step >= self.max_steps
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A program found by its name, a class without the base `Program` among them.
+"""Finds a program by its name, and adapts a class that does not derive from `Program`.
 
-Programs written for version 0.1 derive from nothing, and have what they need. Here such a class gets the base, and with
-it the default of every hook that it lacks; an engine that cannot tell what it refuses gets the answer that it refuses
+Programs of version 0.1 derive from no base class and have only the hooks that they use. Here such a class gets the base
+`Program`, and with it the default of every hook that it lacks. An engine without `refuses` gets one that refuses
 nothing.
 """
 
@@ -18,6 +18,7 @@ from tuner.contract.facts import Assignment, Evaluation, Setup
 from tuner.contract.program import Program
 
 PROGRAMS = {"sft": "trainables.sft:SFT"}
+"""The programs that have a short name, each as "package.module:Class"."""
 
 
 def load_program(name: str) -> type[Program]:
@@ -37,8 +38,8 @@ def load_program(name: str) -> type[Program]:
 
 @functools.cache
 def as_program(found: type[Any]) -> type[Program]:
-    """The class itself where it derives from Program; else a class that derives from both, with the same name, the
-    same one at every call. Raises TypeError where it is no class, or one that takes no other base."""
+    """Returns `found` where it derives from Program; else a class that derives from both and has the same name, the
+    same class at every call. Raises TypeError where `found` is no class, or one that takes no other base."""
     if not isinstance(found, type):
         raise TypeError(f"{found!r} is not a class")
     if issubclass(found, Program):
@@ -48,8 +49,8 @@ def as_program(found: type[Any]) -> type[Program]:
 
 
 class Baseless(Program):
-    """What a class without the base has beside the defaults: version 0.1 read settings of these names, whichever
-    program they were of."""
+    """The base that a class without one gets. Beside the defaults it reads two settings that version 0.1 read of every
+    program: `train.eval_steps` and `model.trust_remote_code`."""
 
     @classmethod
     def eval_every(cls, settings: Any) -> float:
@@ -65,12 +66,12 @@ class Baseless(Program):
 
 
 def as_engine(made: Any) -> PackedEngine:
-    """What `pack` made, with `refuses` where it lacks that."""
+    """Returns the engine that `pack` made, wrapped where it has no `refuses`."""
     return made if isinstance(made, PackedEngine) else _Unrefusing(made)
 
 
 class _Unrefusing:
-    """An engine around one that refuses nothing."""
+    """Wraps an engine without `refuses`: it refuses nothing."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine

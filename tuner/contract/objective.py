@@ -26,11 +26,11 @@ class Objective:
     name: str
     """Its key in `Evaluation.metrics`, in the ledger, in `--json` and in trackers ("eval_loss")."""
     label: str = ""
-    """How tables and sentences call it ("validation loss"); the name where it is empty."""
+    """What tables and sentences call it ("validation loss"); the name where it is empty."""
     direction: Literal["minimize", "maximize"] = "minimize"
-    """Optuna's words."""
+    """Which way is better, in Optuna's words."""
     short: str = ""
-    """How it is called where it is clear which one is meant ("loss"); the label where it is empty."""
+    """What it is called where it is clear which objective is meant ("loss"); the label where it is empty."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -44,7 +44,7 @@ class Objective:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Objective:
-        """Reads what `to_dict` wrote; what else stands there is ignored. Raises ValueError."""
+        """Reads what `to_dict` returned, and ignores other keys. Raises ValueError."""
         direction = given.get("direction", "minimize")
         return cls(given.get("name", ""), given.get("label", ""), direction, given.get("short", ""))
 
@@ -64,7 +64,7 @@ class Objective:
 
     @property
     def heading(self) -> str:
-        """The name as a table heads a column with it ("eval loss")."""
+        """The name as the heading of a table's column ("eval loss")."""
         return self.name.replace("_", " ")
 
     @property

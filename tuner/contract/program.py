@@ -20,25 +20,27 @@ class Parameter:
     """One hyperparameter that a program lets a search vary."""
 
     name: str
+    """Its short name ("learning_rate")."""
     path: str
     """Where its value stands in the settings ("train.learning_rate")."""
     kind: str
-    """float, int or choice."""
+    """"float", "int" or "choice"."""
     low: float | None = None
-    """With `high` the bounds of what makes sense; None: there is none."""
+    """The smallest value that makes sense; None where there is no bound."""
     high: float | None = None
+    """The largest value that makes sense; None where there is no bound."""
     choices: tuple[Any, ...] | None = None
     """Of a choice, every value that is allowed; None: the settings decide."""
     label: str = ""
     """A short column heading for tables; the name where it is empty."""
     warmup: bool = False
-    """True for the parameter that is the warm-up's share of a trial; the grace period is at least as long."""
+    """True for the parameter that is the warm-up's share of a trial: the default grace period is twice it or more."""
     heavy: bool = False
     """True where a trial takes more memory the larger the value is."""
 
 
 class Program(ABC):
-    """What fine-tunes. One instance lives in a worker and runs one trial after another.
+    """Trains and measures trials. One instance lives in a worker and runs one trial after another.
 
     Required are `Settings`, `PARAMETERS`, `REFUSED`, `budget`, `prepare`, a constructor, `start`, `step` and `stop`.
     All else is optional: the default says that the program does not do it. Class methods get the settings as an
@@ -61,11 +63,11 @@ class Program(ABC):
     @classmethod
     @abstractmethod
     def budget(cls, settings: Any) -> Budget:
-        """How long a whole trial is."""
+        """How long a trial is that is not stopped early."""
 
     @classmethod
     def eval_every(cls, settings: Any) -> float:
-        """Optimizer steps between two evaluations; below 1 the share of a trial. The same for every trial."""
+        """Optimizer steps between two evaluations; a value below 1 is a share of a trial. The same for every trial."""
         return 0.1
 
     @classmethod
@@ -90,8 +92,9 @@ class Program(ABC):
 
     @classmethod
     def pin(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
-        """What those names stand for now, by dotted name of the setting. In a process of its own, where `unpinned`.
-        Raises InputError for what the hub does not have or does not give."""
+        """Resolves each such name to what it stands for now (a commit), by dotted name of the setting. Called in a
+        process of its own, and only where `unpinned`. Raises InputError for what the hub does not have or does not
+        give."""
         return {}
 
     # --- what all trials share ---
@@ -101,22 +104,22 @@ class Program(ABC):
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
         """Reads, checks and tokenizes the data once a search, in a process of its own. Idempotent, safe to race.
 
-        What trials are made of besides the program's own code it tells in the facts, and a resume refuses another:
+        Its facts name what trials are made of besides the program's own code, and a resume refuses a change of that:
         `"made_of": {"base": {"source": path, "files": {name: fingerprint}}}`.
         Raises InputError for what the user wrote, and Fault for data that cannot work.
         """
 
     @classmethod  # noqa: B027  by default there is nothing to import
     def warm(cls) -> None:
-        """Imports what a trial needs, in an engine's process and while the data is still being prepared."""
+        """Imports what a trial needs, in an engine's process, while the data is still being prepared."""
 
     @classmethod
     def memory(
         cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
     ) -> Mapping[str, int] | None:
-        """Bytes that a trial with these parameters takes at its peak on a GPU, or `slots` of them packed: by what they
-        are for, and `total`. None where that cannot be told. group: the processes that train the trial; it is passed
-        only where there are several."""
+        """Estimates the peak GPU memory of a trial with these parameters, or of `slots` of them packed: bytes by what
+        they are for, and their `total`. None where that cannot be told. group: the processes that train the trial; it
+        is passed only where there are several."""
         return None
 
     # --- trials on one GPU, trials on several ---
@@ -142,9 +145,9 @@ class Program(ABC):
 
     @classmethod
     def unlike(cls, first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-        """A note for the user where the set-ups of two trials differ so that their losses do: other precision on
-        another kind of device, say; "" where they do not. first, own: the details of each `Setup`, beside its fields.
-        """
+        """A note for the user where two trials' set-ups differ in something that changes the loss, such as the
+        precision on another kind of device; "" where they do not. first, own: the fields and details of each `Setup`
+        in one mapping."""
         return ""
 
     # --- what becomes of an adapter ---
@@ -157,15 +160,15 @@ class Program(ABC):
 
     @classmethod
     def made_of(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What an adapter is merged into, with its fingerprints: `made_of` as in the facts of `prepare`. A merge into
-        another one is refused. In a process of its own."""
+        """The fingerprints of the base that an adapter is merged into, in the form of `made_of` in the facts of
+        `prepare`. A merge into a base with other fingerprints is refused. In a process of its own."""
         return {}
 
     @classmethod
     def foreign_code(cls, settings: Mapping[str, Any]) -> str:
         """The code of others that a merge with these settings would run, in words ("code that comes with the base
-        'org/name'"); "" where it would run none. A merge then asks for `--trust-remote-code`. In a process of its own,
-        with settings that anybody may have written."""
+        'org/name'"); "" where it would run none. A merge that would run some asks for `--trust-remote-code`. In a
+        process of its own, with settings that anybody may have written."""
         return ""
 
     @classmethod
@@ -188,7 +191,7 @@ class Program(ABC):
 
     @abstractmethod
     def start(self, assignment: Assignment) -> Setup:
-        """Brings a trial; nothing is trained yet. Raises Fault where it cannot be trained."""
+        """Sets a trial up, and trains nothing yet. Raises Fault where it cannot be trained."""
 
     @abstractmethod
     def step(self) -> Evaluation:
@@ -197,11 +200,11 @@ class Program(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ends the trial, wherever it is, and takes everything it brought away. Called once for each `start`."""
+        """Ends the trial at whatever step it is, and removes everything that `start` added. Called once per `start`."""
 
 
 class Runner(Protocol):
-    """What runs one trial after another: a program, or what stands for one that is in another process."""
+    """What runs one trial after another: a program, or an object that passes the calls on to one in another process."""
 
     def start(self, assignment: Assignment) -> Setup: ...
 
@@ -224,5 +227,5 @@ def laid(settings: Any, params: Mapping[str, Any], parameters: Mapping[str, Para
 
 
 def _named(program: type[Program]) -> str:
-    """As `run.program` has it."""
+    """The program's name as `run.program` takes it."""
     return f"{program.__module__}:{program.__qualname__}"
