@@ -1,4 +1,4 @@
-"""When a trial ends before its budget: algorithms that compare trials, and rules that look at one curve.
+"""Decides when a trial ends before its budget: algorithms compare trials, rules look at one curve.
 
 algorithms/ one file an algorithm: curve and peers in, decision out; the registry of `scheduler.kind`
 rules/      one file a rule: curve in, verdict out

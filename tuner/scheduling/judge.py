@@ -1,4 +1,4 @@
-"""An algorithm and what it has seen: the one object that judges all trials of a search."""
+"""The one object that judges all trials of a search: an algorithm, and the values that it has seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.scheduling.rules import Curve
 
 
 class Judge:
-    """Asks an algorithm, and notes at the rungs what it was asked about.
+    """Asks an algorithm about each evaluation, and notes its value at the rung where it was compared.
 
     history: for a resume, number and curve of every trial in the ledger, which fill the rungs again.
     """
@@ -21,7 +21,7 @@ class Judge:
         self._algorithm = algorithm
         self.objective: Final = algorithm.context.objective
         self.max_t: Final = algorithm.context.max_t
-        """The whole budget of a trial, in steps or tokens."""
+        """The full budget of a trial, in steps or tokens."""
         self.peers: Final = Peers(algorithm.milestones, self.objective)
         for number, curve in history:
             self._replay(number, curve)

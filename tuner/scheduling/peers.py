@@ -1,4 +1,4 @@
-"""What a trial is compared with: the values that the other trials of a search had at the rungs.
+"""The values that a trial is compared with: those that the other trials of a search had at the rungs.
 
 An algorithm only reads them. They are a function of the curves that were noted, so a resume fills them again from the
 ledger.
@@ -16,7 +16,7 @@ from tuner.scheduling.rules.base import Reading
 
 
 class Rung:
-    """The trials that were compared at one milestone, by number, each with its score. Nothing is taken out.
+    """The scores of the trials that were compared at one milestone. None is ever removed.
 
     A score is a value with the sign with which higher is better, as Ray's own ASHA has it: a quantile is then the same
     to the last bit. NaN stands for a trial that has passed the milestone without having been compared there.
@@ -28,6 +28,7 @@ class Rung:
         self.milestone: Final = milestone
         """Steps or tokens of the budget."""
         self.scores: dict[int, float] = {}
+        """By the number of the trial."""
         self._ascending: list[float] = []
 
     def note(self, trial: int, score: float) -> None:

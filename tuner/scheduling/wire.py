@@ -13,17 +13,19 @@ from tuner.contract import Evaluation, Setup, Verdict
 from tuner.redaction import redact, redacted
 
 REPORT = "report"
+"""The key of the Setup, Evaluation or Verdict in a result."""
 TRACEBACK = "traceback"
+"""The key of a verdict's traceback in a result; "" for other reports."""
 MOST_BYTES = 2**20
-"""Of a report. What is longer is no measurement, and would stand in the ledger for ever."""
+"""Bytes of JSON in the largest report. A longer one is no measurement, and would stay in the ledger for ever."""
 _MOST_WORDS = 2_000
-"""Characters of what a verdict says."""
+"""Characters that are kept of a verdict's message, and of its remedy."""
 _MOST_TRACEBACK = 64_000
 """Characters of a traceback that are kept: its end says what happened."""
 
 
 def checked(report: Any) -> Setup | Evaluation:
-    """What a program answered, as the driver can read it.
+    """Returns what a program answered, with plain numbers that the driver can read.
 
     Called where the program runs: the last place where an answer that cannot travel, or cannot be written into a
     ledger, is that trial's fault alone. Raises TypeError or ValueError for one.
@@ -39,9 +41,9 @@ def checked(report: Any) -> Setup | Evaluation:
 
 
 def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict[str, Any]:
-    """The Ray Tune result that carries a `checked` report; a dataclass, which Ray passes through as it is.
+    """Makes the Ray Tune result that carries a `checked` report. Ray passes the dataclass through as it is.
 
-    Without secrets: Ray keeps results in files of its own.
+    Secrets are taken out, because Ray keeps results in files of its own.
     """
     if isinstance(report, Verdict):
         report = replace(report, message=report.message[:_MOST_WORDS], remedy=report.remedy[:_MOST_WORDS])
@@ -49,7 +51,7 @@ def to_result(report: Setup | Evaluation | Verdict, traceback: str = "") -> dict
 
 
 def _plain(evaluation: Evaluation) -> Evaluation:
-    """Plain numbers for what may be numpy's or a tensor: the driver can read neither."""
+    """Turns numpy numbers and tensors into plain numbers: the driver can read neither."""
     return replace(
         evaluation,
         step=int(evaluation.step),

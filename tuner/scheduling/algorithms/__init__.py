@@ -1,4 +1,4 @@
-"""Algorithms: what becomes of a trial after each evaluation. No Ray in here.
+"""Algorithms, which decide after each evaluation what becomes of a trial. No Ray in here.
 
 base.py  what an algorithm is
 asha.py  asynchronous successive halving that stops
@@ -46,11 +46,11 @@ ALGORITHMS: dict[str, Registered] = {"asha": asha.REGISTERED, "none": none.REGIS
 
 
 def registered(settings: Any) -> Registered:
-    """What `scheduler` settings name."""
+    """The algorithm that `scheduler` settings name."""
     return ALGORITHMS[settings.kind]
 
 
 def make_algorithm(settings: Any, ladder: Ladder, objective: Objective) -> Algorithm:
-    """The algorithm of `scheduler` settings, with their rules, for a search whose rungs are laid out."""
+    """Makes the algorithm that `scheduler` settings name, with their rules, for the rungs of `ladder`."""
     before, after = make_rules(settings, ladder.max_t, objective)
     return registered(settings).build(settings, ladder, AlgorithmContext(objective, ladder.max_t, before, after))

@@ -1,9 +1,8 @@
 """Asynchronous successive halving that stops (Li et al. 2018, arXiv:1810.05934), as Ray Tune has it.
 
 At each rung a trial is compared at once with those that were there before it. It goes on if it is among the best
-1/reduction_factor of them, and is stopped otherwise; nobody waits and nobody is taken up again. Rungs, cut-offs and
-decisions are those of Ray's AsyncHyperBandScheduler with one bracket, to the last bit.
-"""
+1/reduction_factor of them, and is stopped otherwise; no trial waits for others, and none is resumed. Rungs, cut-offs
+and decisions are those of Ray's AsyncHyperBandScheduler with one bracket, to the last bit."""
 
 from __future__ import annotations
 
@@ -26,7 +25,8 @@ from tuner.scheduling.rules.rung import behind
 
 
 class Asha(Algorithm):
-    """ASHA. grace_period: the first rung, in steps or tokens. reduction_factor: one in so many passes a rung."""
+    """ASHA. grace_period: the first rung, in steps or tokens. reduction_factor: a rung lets one trial in this many
+    pass."""
 
     def __init__(self, context: AlgorithmContext, *, grace_period: int, reduction_factor: float) -> None:
         super().__init__(context)

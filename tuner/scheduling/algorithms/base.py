@@ -1,4 +1,4 @@
-"""What an algorithm is: curve and peers in, decision out."""
+"""The base class of an algorithm: curve and peers in, decision out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tuner.scheduling.rules import Curve, Rule
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a trial after an evaluation. As it stands, `Decision()`, the trial goes on."""
+    """What becomes of a trial after an evaluation. `Decision()` lets it go on."""
 
     verdict: Verdict | None = None
     """How the trial ends; None where it does not."""
     pauses: bool = False
-    """Whether the trial is parked: it keeps its state and frees its place, and has no ending."""
+    """Whether the trial is parked: it keeps its state, frees its worker, and has no ending yet."""
 
     @property
     def goes_on(self) -> bool:
@@ -33,7 +33,7 @@ PAUSE = Decision(pauses=True)
 
 
 def stop(verdict: Verdict) -> Decision:
-    """The trial ends."""
+    """The decision that a trial ends with `verdict`."""
     return Decision(verdict)
 
 
@@ -43,11 +43,12 @@ class Candidate:
 
     number: int
     curve: Curve
-    """Never empty; its last is the evaluation that is judged."""
+    """Never empty; its last reading is the evaluation that is judged."""
     finished: bool = False
     """Whether it is at the end of its budget."""
     spared: bool = False
-    """Whether it goes on however it compares with others: the recipe. Its values count all the same."""
+    """Whether it goes on however far it is behind others, as the recipe does. Its values count for others all the
+    same."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class AlgorithmContext:
 
     objective: Objective
     max_t: int
-    """The whole budget, in steps or tokens."""
+    """The full budget of a trial, in steps or tokens."""
     before: tuple[Rule, ...] = ()
     """Rules that are asked ahead of the comparison."""
     after: tuple[Rule, ...] = ()
@@ -66,8 +67,8 @@ class AlgorithmContext:
 class Algorithm(ABC):
     """Decides after every evaluation what becomes of a trial, and which of the parked ones goes on.
 
-    An algorithm has settings and no state: what it knows of other trials is in `peers`. Asked twice it answers twice
-    the same, which is what lets a resumed search reach the decisions it had reached.
+    An algorithm has settings and no state: what it knows of other trials is in `peers`. The same question always gets
+    the same answer, so a resumed search reaches the decisions that it had reached before.
     """
 
     def __init__(self, context: AlgorithmContext) -> None:
@@ -96,7 +97,8 @@ class Algorithm(ABC):
         return next((stop(verdict) for verdict in verdicts if verdict), CONTINUE)
 
     def unusable(self, curve: Curve) -> Verdict | None:
-        """The verdict on a value that must not be compared with others: none, not a finite one, a diverged one."""
+        """The verdict on a newest value that must not be compared with others: it is missing, not finite, or diverged.
+        None for any other value."""
         verdicts = (rule.judge(curve) for rule in self.context.before)
         return next((verdict for verdict in verdicts if verdict), None)
 
@@ -105,10 +107,10 @@ class Algorithm(ABC):
         """The decision that needs the other trials."""
 
     def promote(self, parked: Sequence[Candidate], peers: Peers, more: bool) -> int | None:
-        """The number of the parked trial that goes on, asked whenever a place is free; None where none does now.
+        """The number of the parked trial that goes on; None where none does now. Asked whenever a worker is free.
 
-        more: whether trials run or are still to begin, so that others may come to the rungs. Where there are none and
-        nothing is promoted, the parked trials end (`conclude`).
+        more: whether trials run or are still to begin, which may yet reach the rungs. Where there are none and nothing
+        is promoted, the parked trials end (`conclude`).
         """
         return None
 
@@ -119,11 +121,13 @@ class Algorithm(ABC):
 
 @dataclass(frozen=True)
 class Registered:
-    """An algorithm as `scheduler.kind` finds it. All three are given the `scheduler` settings of the search file."""
+    """An algorithm as `scheduler.kind` finds it. All three functions get the `scheduler` settings of the search
+    file."""
 
     spacing: Callable[[Any], Spacing | None]
     """How its rungs are spaced; None for no rungs."""
     build: Callable[[Any, Ladder, AlgorithmContext], Algorithm]
+    """Makes the algorithm."""
     describe: Callable[[Any, str], str]
     """What `plan` says of its rungs: given their places in words, "step 4, 12, 36 of 100", or "" for none."""
 

@@ -1,4 +1,4 @@
-"""No comparison: every trial runs its whole budget unless a rule ends it."""
+"""No comparison: every trial runs its full budget unless a rule ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tuner.scheduling.peers import Peers
 
 
 class NoComparison(Algorithm):
-    """The rules alone."""
+    """Lets every trial go on; the rules alone end one."""
 
     def compare(self, trial: Candidate, peers: Peers) -> Decision:
         return CONTINUE

@@ -4,7 +4,7 @@ base.py     what a rule is
 missing.py  no number was reported
 diverged.py not finite, or far worse than where the trial began
 flatline.py converged
-rung.py     the words of a rung's verdict (the decision is an algorithm's, it needs the other trials)
+rung.py     the message of a rung's verdict; the decision is an algorithm's, because it needs the other trials
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["Curve", "Diverged", "Flatline", "Missing", "Reading", "Rule", "make_
 def make_rules(settings: Any, max_t: int, objective: Objective) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The rules of `scheduler` settings, for a budget of `max_t`: those asked before the rungs, and those asked after.
 
-    A value that is no number must never reach a rung (a NaN is below no cut-off and passes), and a trial that is behind
-    is told so rather than called converged.
+    The first look for a missing or a diverged value, which must never reach a rung: a NaN is below no cut-off and would
+    pass. Flatline comes after, so that a trial that is behind others is called behind and not converged.
     """
     before: tuple[Rule, ...] = (
         Missing(objective),

@@ -1,4 +1,4 @@
-"""What a rule is."""
+"""The base class of a rule, and what it looks at."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class Reading:
     """One evaluation as a rule sees it."""
 
     resource: int
-    """Steps or tokens of the budget, counted up."""
+    """How far the trial was, in steps or tokens of the budget."""
     value: float | None
-    """Of the search's objective, as reported."""
+    """The search's objective as reported; None where it is missing."""
 
     @property
     def is_finite(self) -> bool:
+        """Whether the value is there and finite."""
         return self.value is not None and math.isfinite(self.value)
 
 
@@ -30,10 +31,11 @@ Curve = Sequence[Reading]
 class Rule(ABC):
     """Looks at one trial's curve after each evaluation.
 
-    A rule holds settings, the objective among them, and no state: asked twice about a curve it answers twice the same,
-    which is what lets a resumed search reach the verdicts it had reached.
+    A rule has settings, the objective among them, and no state: the same curve always gets the same verdict, so a
+    resumed search reaches the verdicts that it had reached before.
     """
 
     @abstractmethod
     def judge(self, curve: Curve) -> Verdict | None:
-        """The verdict that ends the trial, or None to let it go on. `curve` is never empty; its last is the newest."""
+        """The verdict that ends the trial, or None to let it go on. `curve` is never empty, and its last reading is the
+        newest."""

@@ -1,4 +1,4 @@
-"""The value is lost: not a finite number, or far worse than where the trial began."""
+"""Ends a trial that diverged: its value is not finite, or far worse than its first one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Diverged(Rule):
     value falls, as a loss does, below a `factor`-th of it where it rises.
 
     1. NaN, infinity and minus infinity diverge at once, also at the first evaluation.
-    2. None is not this rule's: a missing number says nothing about the trial.
+    2. A missing value (None) is another rule's: it says nothing about the trial.
     3. factor None: only what is not finite diverges.
     """
 

@@ -1,4 +1,4 @@
-"""The value no longer gets better: the trial has converged."""
+"""Completes a trial that has converged: its value no longer gets better."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Flatline(Rule):
     than the best before them. A value that gets worse is flat too: its best lies behind it. Ray's TrialPlateauStopper
     looks at an absolute standard deviation instead, which noise keeps alive and which depends on the scale of the loss.
 
-    after: the resource before which there is no verdict. While the learning rate is at its peak a loss can stand still
-    for a while and fall again as the schedule lowers it: of 16 trials of the embedded default, two were called flat at
-    30 of 100 steps that went on to fall by a tenth.
+    after: steps or tokens before which there is no verdict. While the learning rate is at its peak a loss can stand
+    still for a while and fall again as the schedule lowers it: of 16 trials of the embedded default, two were called
+    flat at 30 of 100 steps, and their losses fell by another tenth later.
 
     1. Fewer than `patience` + 1 finite readings: no verdict.
     2. Readings that are not finite are left out; other rules answer for them.

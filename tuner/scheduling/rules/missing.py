@@ -1,4 +1,4 @@
-"""The objective was not reported."""
+"""Fails a trial that did not report the objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of a rung's verdict. The decision needs the other trials and is an algorithm's."""
+"""The verdict of a trial that is stopped at a rung. The decision needs the other trials and is an algorithm's."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from tuner.contract import Reason, Verdict
 
 
 def behind(rung: int, value: float, needed: float) -> Verdict:
-    """A trial stopped at `rung` (counted from 1) because its value was worse than what going on needed."""
+    """The verdict on a trial at `rung` (counted from 1) whose `value` is worse than the `needed` one."""
     return Verdict(Reason.RUNG, f"rung {rung} ({value:.3f}, needed {needed:.3f})")
