@@ -1,14 +1,13 @@
-"""The search space: what a trial may vary, from YAML or Python to an optuna define-by-run callable.
+"""The search space: what a trial may vary, from YAML or Python, as an optuna define-by-run callable.
 
 parameters  Float, Int, Choice, with conditions
 space       a Space: draw, the recipe as a point, the grid
 function    a FunctionSpace: a user's own function, called in a process of its own
-own         a point that somebody suggests to a running search
-load        from what is written to a checked space
+load        reads and checks a space as the user wrote it
 own         a point that a person suggests to a running search
 settings    a point laid over the program's settings
 
-Importing this imports neither optuna nor torch; drawing does, through the trial that is handed in.
+Importing this imports neither optuna nor torch. A point is drawn from an optuna trial that the caller passes in.
 """
 
 from tuner.space.function import FunctionSpace

@@ -19,7 +19,7 @@ _REMEDY = "mend it, and say the command again; a search that had begun goes on w
 
 
 class Function:
-    """The function. Its process is started for the first call, and anew after one that failed."""
+    """A user's function. Its process is started for the first call, and again for the call after one that failed."""
 
     def __init__(self, own: Own, where: str) -> None:
         self.own, self._where = own, where
@@ -27,25 +27,27 @@ class Function:
         self._calls = 0
 
     def load(self) -> None:
-        """Imports the module, in its process. Raises InputError where that fails, or where it has no such function."""
+        """Starts the process, which imports the module. Raises InputError where that fails, or where it has no such
+        function."""
         if not self.own.allowed:
             raise self.own.not_run("search.space", self._where)
         if self._guest is None:
-            self._guest = self._whole(lambda: Guest(self.own, "function"))
+            self._guest = self._for_user(lambda: Guest(self.own, "function"))
 
     def draw(self, trial: Any) -> Any:
         """What the function returns for `trial`, which has Optuna's `suggest_float`, `suggest_int` and
         `suggest_categorical`. Raises InputError for whatever goes wrong in it."""
         self.load()
-        desk = _Desk(trial)
+        answers = _TrialAnswers(trial)
         guest, self._calls = self._guest, self._calls + 1
         assert guest is not None
-        drawn = self._whole(lambda: guest.call({"number": trial.number}, desk.answer))
-        if isinstance(drawn, Mapping) and drawn and not desk.asked:
+        drawn = self._for_user(lambda: guest.call({"number": trial.number}, answers.answer))
+        if isinstance(drawn, Mapping) and drawn and not answers.asked:
             raise self._error("draws nothing: every trial would be the same point")
         return drawn
 
-    def _whole(self, call: Any) -> Any:
+    def _for_user(self, call: Any) -> Any:
+        """Calls `call`. Where the process failed, ends it and raises InputError in the user's terms."""
         try:
             return call()
         except Failed as failed:
@@ -69,12 +71,13 @@ class Function:
         return {**self.__dict__, "_guest": None}
 
 
-class _Desk:
-    """Answers what the function asks its trial, on the side of the study."""
+class _TrialAnswers:
+    """Answers the function's `suggest_...` calls, which its process sends here, from the study's own trial."""
 
     def __init__(self, trial: Any) -> None:
         self._trial = trial
         self.asked: dict[str, Any] = {}
+        """The range that each name was drawn from."""
 
     def answer(self, told: Mapping[str, Any]) -> dict[str, Any]:
         method, name, arguments, more = (told[key] for key in ("method", "name", "arguments", "more"))
@@ -85,18 +88,22 @@ class _Desk:
                 return {"raised": f"{name!r} is drawn twice, from two ranges"}
             value = getattr(self._trial, method)(name, *arguments, **more)
             return {"value": arguments[0].index(value) if method == "suggest_categorical" else value}
-        except Exception as error:  # Optuna's word on a range that cannot be
+        except Exception as error:  # Optuna refuses the range
             return {"raised": f"{error}"}
 
 
 @dataclass(frozen=True)
 class FunctionSpace:
-    """The space. function: found by name, so that it pickles."""
+    """The space that a user's function draws from. It has the fields of a `Space`, mostly empty: its parameters are not
+    known before the function is called."""
 
     name: str
     function: Function
+    """Pickles without its process, which is started again by name."""
     known: Mapping[str, Parameter]
+    """What the program lets a search vary, by short name."""
     refused: Mapping[str, str]
+    """What it does not, each with the reason shown to the user."""
     description: str = ""
     source: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -106,19 +113,20 @@ class FunctionSpace:
     size: int | None = None
 
     def suggest(self, trial: Any, only: Collection[str] | None = None) -> dict[str, Any]:
-        """Calls the function and checks what it returns. `only` being empty, nothing is drawn at all."""
+        """Calls the function and checks what it returns. With an empty `only` nothing is drawn, and the point is
+        empty."""
         if only is not None and not only:
             return {}
         return self._checked(self.function.draw(trial))
 
     @property
     def target(self) -> str:
-        """package.module:function"""
+        """The function's name, as package.module:function."""
         return self.function.own.target
 
     def upper_bound(self, name: str) -> float | None:
-        """The largest number the function asks for, as far as one call without a trial can tell. None where it may not
-        be called."""
+        """The largest number that the function draws `name` from, as far as one call without a trial can tell. None
+        where it does not draw that, or may not be called."""
         if not self.function.own.allowed:
             return None
         told = RecipeTrial({})
@@ -173,12 +181,15 @@ class FunctionSpace:
 
 
 class RecipeTrial:
-    """Answers a define-by-run function with the recipe's values and notes what the function would not have drawn."""
+    """Stands in for an Optuna trial: answers a define-by-run function with given values, such as the recipe's, and
+    notes those that the function would not have drawn."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
         self.outside: list[str] = []
+        """Names that have no given value, or one outside the range that the function asked for."""
         self.highs: dict[str, float] = {}
+        """The upper end of each range of numbers that the function asked for."""
         self.params: dict[str, Any] = {}
         self.number = 0
 
@@ -194,10 +205,10 @@ class RecipeTrial:
         return self._answer(name, next(iter(choices)), lambda value: value in choices)
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Notes are for real trials."""
+        """Does nothing: there is no study to keep it."""
 
-    def _answer(self, name: str, otherwise: Any, fits: Any) -> Any:
-        if name in self.values and fits(self.values[name]):
+    def _answer(self, name: str, otherwise: Any, accepts: Any) -> Any:
+        if name in self.values and accepts(self.values[name]):
             self.params[name] = self.values[name]
             return self.values[name]
         self.outside.append(name)

@@ -1,4 +1,4 @@
-"""From a space as written to one that can be drawn from, every part of it checked against the program first."""
+"""Reads a space as the user wrote it, and checks every part of it against the program."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def load_space(
     base: Path | None = None,
     permission: Permission | None = None,
 ) -> Space | FunctionSpace:
-    """The space that `spec` names: a shipped one, a YAML file, `package.module:function` in the folder `base`, or a
-    mapping. permission: what of the user's own code may be run; None: what the environment allows, and what is typed.
+    """Loads the space that `spec` names: a shipped one, a YAML file, `package.module:function` in the folder `base`, or
+    a mapping. permission: which code of the user's own may be run; None: what the environment allows, and what is
+    typed. Raises InputError.
 
     Knows of the program only its PARAMETERS and REFUSED; `experiment_space` also tries the values on the settings.
     """
@@ -46,7 +47,9 @@ def load_space(
 
 
 def experiment_space(experiment: Experiment) -> Space | FunctionSpace:
-    """The space of an experiment, its extremes and combinations tried on the experiment's own settings."""
+    """Loads the space of an experiment, and tries its extremes and their combinations on the experiment's settings.
+
+    Raises InputError for what the program or its settings refuse."""
     program = experiment.program_class
     space = load_space(experiment.space, program)
     if isinstance(space, Space) and not space.parameters and experiment.search.num_trials > 1:
@@ -128,7 +131,7 @@ def _unknown_section(key: str, source: SpaceSource, program: type[Program]) -> I
 
 
 def _short_name(name: str, program: type[Program]) -> str:
-    """`train.lora_r` is `lora_r`."""
+    """The short name of a parameter that may be written by its path: `lora_r` for `train.lora_r`."""
     return next((short for short, parameter in program.PARAMETERS.items() if parameter.path == name), name)
 
 
@@ -156,7 +159,8 @@ def _parameter(
 def _conditions(
     parameter: AnyParameter, parameters: Mapping[str, AnyParameter], program: type[Program]
 ) -> AnyParameter:
-    """The parameter with short names in its `when`, and with a list that is one of the parent's values as one value."""
+    """The parameter with short names in its `when`. A list in it that is itself a value of the parent counts as one
+    value."""
     when: dict[str, tuple[Any, ...]] = {}
     for key, values in parameter.when.items():
         name = _short_name(key, program)
@@ -167,7 +171,7 @@ def _conditions(
 
 
 def _beyond(name: str, parameter: AnyParameter, allowed: Parameter, where: str) -> list[InputError]:
-    """Ranges and choices that the program does not take."""
+    """The errors for a range or choices that the program does not take."""
     if not isinstance(parameter, Choice):
         if allowed.kind == "choice":
             wanted = f"{{type: choice, values: [{listed(map(shown, allowed.choices or ('...',)))}]}}"

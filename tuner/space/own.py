@@ -1,4 +1,4 @@
-"""A point of a person's own: what somebody suggests to a running search, checked against its space."""
+"""A point that a person suggests to a running search, checked against its space."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def own_point(
     settings: BaseModel,
     program: type[Program],
 ) -> dict[str, Any]:
-    """The values that a suggestion fixes: `given`, and what it takes over from the trial it is to be like.
+    """The values that a suggestion fixes: those `given`, and beside them those of the trial that it is to be like.
 
-    The sampler draws the parameters that are in neither. given: by name, or by where they stand in the settings
-    (`train.lora_r`). Raises InputError for a name that the space does not search, a value outside its range, and a
-    parameter whose condition the point does not meet.
+    The sampler draws the parameters that are in neither. given: by short name, or by path in the settings
+    (`train.lora_r`). like: that trial's values; {} for none. Raises InputError for a name that the space does not
+    search, a value outside its range, and a parameter whose condition the point does not meet.
     """
     by_path = {parameter.path: name for name, parameter in program.PARAMETERS.items()}
     named = {by_path.get(name, name): value for name, value in given.items()}
@@ -77,7 +77,8 @@ def _of_space(space: Space, named: Mapping[str, Any], like: Mapping[str, Any]) -
 def _of_function(
     space: FunctionSpace, named: Mapping[str, Any], like: Mapping[str, Any], recipe: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A function says what it draws only when it is called: once here, with these values and else the recipe's."""
+    """What a function draws shows only in a call: it is called once, with these values and the recipe's for the
+    rest."""
     told = RecipeTrial({**recipe, **like, **named})
     space.suggest(told)
     for name in named:

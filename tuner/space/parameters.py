@@ -15,13 +15,20 @@ Scalar = str | int | float | bool | None
 
 
 def _as_values(given: Any) -> Any:
-    """`when: {lora_r: 8}` is `when: {lora_r: [8]}`."""
+    """Makes a tuple of each condition's values: `when: {lora_r: 8}` means `when: {lora_r: [8]}`."""
     if not isinstance(given, Mapping):
         return given
     return {name: tuple(value) if isinstance(value, list | tuple) else (value,) for name, value in given.items()}
 
 
 class _Parameter(BaseModel):
+    """What all kinds have.
+
+    Each kind also has `suggest`, which draws a value from an Optuna trial; `contains`, whether a value can be drawn;
+    `encode` and `decode`, a value as Optuna stores it and back; `values` and `count`, every value and how many there
+    are; `extremes`, the ends of a range or all choices; and `upper_bound`, the largest number that can be drawn.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     when: Annotated[Mapping[str, tuple[Any, ...]], BeforeValidator(_as_values)] = Field(
@@ -29,7 +36,7 @@ class _Parameter(BaseModel):
     )
 
     def active(self, drawn: Mapping[str, Any]) -> bool:
-        """Whether a trial with these parent values searches this parameter at all."""
+        """Whether the values drawn so far meet the conditions under which this parameter is searched."""
         return all(
             name in drawn and any(_same(drawn[name], value) for value in values) for name, values in self.when.items()
         )
@@ -138,7 +145,7 @@ class Choice(_Parameter):
     @field_validator("options", mode="before")
     @classmethod
     def _a_list(cls, given: Any) -> Any:
-        # Text is a sequence too, and `values: true` must not become three letters' worth of choices.
+        # Only a list becomes choices: the text "true" must not become its four letters.
         return tuple(given) if isinstance(given, list | tuple) else given
 
     @field_validator("options")
@@ -247,7 +254,7 @@ def _off_grid(distance: float, step: float) -> float:
 
 
 def parents_first(parameters: Mapping[str, AnyParameter]) -> tuple[list[str], Sequence[str]]:
-    """The names so that every parent precedes its children, and the names left over: those in a cycle."""
+    """The names in an order with every parent before its children, and the names that are left: those in a cycle."""
     order: list[str] = []
     left = list(parameters)
     while ready := [name for name in left if all(parent not in left for parent in parameters[name].when)]:

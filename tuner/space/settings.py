@@ -1,4 +1,4 @@
-"""A point of a space as settings of a program, and what the program's own validation says of it."""
+"""Lays a point of a space over the program's settings, and asks the program's own validation about the result."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def with_params(settings: BaseModel, params: Mapping[str, Any], program: type[Pr
 def refused_by_settings(
     space: Space, settings: BaseModel, program: type[Program], source: SpaceSource
 ) -> list[InputError]:
-    """What the program would refuse at some point of the space, each with the fewest params that bring it about.
+    """The errors with which the program refuses points of the space, each with the fewest params that cause it.
 
     Tried are combinations of choices and of the ends of ranges: all of them, or a fixed sample where they are many.
     """

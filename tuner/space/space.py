@@ -19,20 +19,19 @@ if TYPE_CHECKING:
     import optuna
 
 MOST_POINTS = 100_000
-"""Points are counted one by one where there are conditions; beyond this many nobody runs a grid anyway."""
+"""The largest grid. A space with conditions is counted point by point, and no further than this."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The recipe as a point of a space: trial 0.
-
-    params: its values of the parameters that the space searches, where they lie inside their ranges. What is left out
-    keeps the recipe's value in the trial all the same, because a trial changes only what its params name; but the
-    sampler must not be told of a value it could never draw. notes: a sentence for each value left out.
-    """
+    """The recipe as a point of a space: trial 0."""
 
     params: Mapping[str, Any]
+    """The recipe's values of the parameters that the space searches, where they lie inside their ranges. A value that
+    is left out still holds in the trial, because a trial changes only what its params name; but the sampler must not be
+    told of a value that it could never draw."""
     notes: tuple[str, ...] = ()
+    """A sentence for the user on each value that is left out."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Space:
             if values.get(name) is None or not parameter.active(values):
                 continue
             if any(parent not in params for parent in parameter.when):
-                continue  # its parent was left out, so optuna would never ask for it
+                continue  # its parent was left out, so optuna would never ask for this one
             if parameter.contains(values[name]):
                 params[name] = values[name]
             else:
@@ -80,11 +79,11 @@ class Space:
         return Recipe(params, tuple(notes))
 
     def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Params as optuna stores them, for `enqueue_trial`: lists become labels."""
+        """Params as optuna stores them: lists become labels."""
         return {name: self.parameters[name].encode(value) for name, value in params.items() if name in self.parameters}
 
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The other way: `trial.params` of a stored trial as the program takes them."""
+        """The `trial.params` of a stored trial as the program takes them: labels become lists again."""
         return {
             name: self.parameters[name].decode(value) if name in self.parameters else value
             for name, value in params.items()
@@ -92,16 +91,18 @@ class Space:
 
     @property
     def is_finite(self) -> bool:
+        """Whether no parameter is continuous."""
         return all(parameter.count() is not None for parameter in self.parameters.values())
 
     @property
     def continuous(self) -> tuple[str, ...]:
-        """The parameters that have no last value, by name."""
+        """The names of the continuous parameters: a float without a step."""
         return tuple(name for name, parameter in self.parameters.items() if parameter.count() is None)
 
     @cached_property
     def size(self) -> int | None:
-        """The number of different points; None if there is no end to them."""
+        """The number of different points; None if a parameter is continuous, or with conditions if there are more than
+        MOST_POINTS."""
         if not self.is_finite:
             return None
         if not any(parameter.when for parameter in self.parameters.values()):
@@ -127,7 +128,8 @@ class Space:
         return below(0, {})
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every point, as optuna stores it; InputError where there is no end to them, or more than MOST_POINTS."""
+        """Every point, as optuna stores it. Raises InputError where a parameter is continuous, or for more than
+        MOST_POINTS."""
         if self.continuous or self.size is None or self.size > MOST_POINTS:
             what = f"`{self.continuous[0]}` is continuous" if self.continuous else f"it has over {MOST_POINTS:,} points"
             raise InputError(

@@ -1,4 +1,4 @@
-"""Each point of a finite space once: a trial that repeats another costs its full price and says nothing new."""
+"""Draws each point of a finite space once: a trial that repeats another costs as much and says nothing new."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from optuna.trial import FrozenTrial, TrialState
 PointKey = tuple[tuple[str, Any], ...]
 
 DRAWS = 5
-"""Draws that a sampler is given to find a point of its own accord; each repeat is told to it with its known
-result. A Gaussian process is fitted anew for each, 0.1 s and more."""
+"""How often a sampler may draw until a point is new; it is told the known result of each repeat. A Gaussian process is
+fitted again for each draw, which takes 0.1 s and more."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A point that no trial has. notes: what the sampler noted on the trial (CMA-ES keeps its state there)."""
+    """A point that no trial has."""
 
     params: Mapping[str, Any]
+    """As Optuna stores them."""
     notes: Mapping[str, Any]
+    """The system attributes that the sampler set on the trial (CMA-ES keeps its state there)."""
 
 
 def point_key(params: Mapping[str, Any]) -> PointKey:
-    """What makes two points the same. params: as Optuna stores them."""
+    """A key that is equal for equal points. params: as Optuna stores them."""
     return tuple(sorted(params.items()))
 
 
@@ -39,11 +41,11 @@ def known_points(study: optuna.Study) -> dict[PointKey, FrozenTrial]:
 def draw_new(study: optuna.Study, known: Mapping[PointKey, FrozenTrial], space: Any, seed: int) -> Drawn | None:
     """The next point that the study's sampler draws and `known` lacks; None where `known` has every point of `space`.
 
-    The sampler draws in a copy of the study. A point that it repeats is told there with the result that is known, so
-    that it learns to look elsewhere, and nothing of this reaches the study itself but the sampler's own notes on it.
-    After `DRAWS` repeats one of the remaining points is chosen at random.
+    The sampler draws in a copy of the study. Where it repeats a point, the copy is told the known result, so that the
+    sampler learns to look elsewhere. Only the attributes that it sets on the study are copied back. After `DRAWS`
+    repeats one of the remaining points is chosen at random.
     """
-    if len(known) >= space.size and not _left(space, known):
+    if len(known) >= space.size and not _remaining(space, known):
         return None
     copy = optuna.create_study(sampler=study.sampler, direction=study.direction)
     _copy_notes(study, copy)
@@ -59,11 +61,11 @@ def draw_new(study: optuna.Study, known: Mapping[PointKey, FrozenTrial], space: 
     _copy_notes(copy, study)
     if drawn is None:
         chance = random.Random(seed)  # noqa: S311  a seeded choice is the point
-        drawn = Drawn(chance.choice(_left(space, known)), {})
+        drawn = Drawn(chance.choice(_remaining(space, known)), {})
     return drawn
 
 
-def _left(space: Any, known: Mapping[PointKey, FrozenTrial]) -> list[dict[str, Any]]:
+def _remaining(space: Any, known: Mapping[PointKey, FrozenTrial]) -> list[dict[str, Any]]:
     points = (space.encode(point) for point in space.points())
     return [point for point in points if point_key(point) not in known]
 
@@ -80,7 +82,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, before: FrozenTrial) -> None
 
 
 def _copy_notes(source: optuna.Study, to: optuna.Study) -> None:
-    """What a sampler has noted on a study: its place in a quasi-random sequence, say."""
+    """Copies the system attributes that a sampler has set on a study, such as its place in a quasi-random sequence."""
     known = to._storage.get_study_system_attrs(to._study_id)
     for name, value in source._storage.get_study_system_attrs(source._study_id).items():
         if known.get(name) != value:

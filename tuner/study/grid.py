@@ -1,4 +1,4 @@
-"""A walk over every point of a finite space, each once."""
+"""A sampler that visits every point of a finite space once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class GridWalk(BaseSampler):
 
     Optuna's own GridSampler does not count the recipe as one of its points (3 trials over 3 points ran one twice and
     one not at all), raises from `tell` when the grid is used up, and cannot walk a space with conditions. This one
-    keeps nothing: what was visited is read from the study.
+    has no state of its own: it reads from the study which points have been visited.
     """
 
     def __init__(self, space: Any, *, seed: int) -> None:
@@ -47,6 +47,6 @@ class GridWalk(BaseSampler):
     ) -> Any:
         self._next = self._next or self.next_point(study, trial.number) or {}
         if param_name not in self._next:
-            # What somebody added to the search leaves a value open, and the grid is used up or has none there.
+            # A trial that a person added leaves this value open, and the grid is used up or its point has no such value
             return RandomSampler(seed=self._seed).sample_independent(study, trial, param_name, param_distribution)
         return self._next[param_name]

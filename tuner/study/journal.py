@@ -1,13 +1,13 @@
-"""The storage of a study: Optuna's journal in a file that others may append to, and a window on it for samplers.
+"""The storage of a study: Optuna's journal file, which others may append to, and the trials that a sampler is shown.
 
 Optuna's own file backend locks, opens, forces to the disk, closes and reads the file again for every line, which cost a
 toy trial of nine lines 12 ms. The truth of a search is its ledger, and a resume writes the journal anew, so this one
-forces nothing and reads back only where the file has grown by itself.
+does not call fsync, and reads only what others have appended.
 
 What others append (a dashboard's notes, attributes, trials of a `study.optimize`) stays in the file, for everybody who
 reads it and for the next session, and never reaches the search: its sampler sees its own trials alone. A journal knows
-a trial by its place among all that were created in the file, so a trial of somebody else's moves the places of ours;
-`Journal` counts along and writes ours under the right ones.
+a trial by its place among all trials that were created in the file, so a trial that somebody else creates moves the
+places of ours; `Journal` counts them and writes ours with the right places.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from tuner.contract import EVAL_LOSS, Objective
 from tuner.results.journal_check import Places
 
 BEST = 25
-"""As many trials as TPE, past 250 finished ones, takes for good; Optuna's default gamma."""
+"""How many of 250 or more finished trials TPE takes as the good ones: Optuna's default gamma."""
 
 
 class FileLock:
     """Optuna's own lock of a journal file, a symbolic link beside it, for a driver that must not stand still.
 
-    `acquire` waits `WAIT_S` once for whoever holds it, and then only looks. Like Optuna it takes a lock away that has
-    been the same for `STALE_S`: its process died.
+    `acquire` waits up to `WAIT_S` seconds the first time that somebody else holds it, and after that only tries once.
+    Like Optuna it removes a lock that has been the same for `STALE_S` seconds: the process that made it died.
     """
 
     WAIT_S = 0.5
@@ -47,21 +47,22 @@ class FileLock:
     def __init__(self, journal: Path) -> None:
         self._journal, self._place = str(journal), f"{journal}.lock"  # as text: a Path costs as much as the call
         self._met: tuple[int, int] | None = None
-        """The lock of somebody else's that was in the way last: its inode and its time."""
+        """The lock of another process that was in the way last: its inode and its time in ns."""
         self._since = 0.0
 
     @property
     def is_taken(self) -> bool:
+        """Whether anybody holds the lock."""
         return os.path.lexists(self._place)
 
     def acquire(self) -> bool:
-        """Whether the lock is ours now."""
+        """Tries to take the lock; returns whether it is ours now."""
         deadline = time.monotonic() + (self.WAIT_S if self._met is None else 0.0)
         while True:
             try:
                 os.symlink(self._journal, self._place)  # noqa: PTH211
             except FileExistsError:
-                self._look()
+                self._remove_stale()
                 if time.monotonic() >= deadline:
                     return False
                 time.sleep(0.002)
@@ -70,11 +71,12 @@ class FileLock:
                 return True
 
     def release(self) -> None:
-        with suppress(FileNotFoundError):  # taken away: we were slower than others' patience
+        """Gives the lock back."""
+        with suppress(FileNotFoundError):  # another process took it for stale, and removed it
             os.unlink(self._place)  # noqa: PTH108
 
-    def _look(self) -> None:
-        """Takes a stale lock away."""
+    def _remove_stale(self) -> None:
+        """Removes the lock where it is stale."""
         try:
             about = os.lstat(self._place)
             met = about.st_ino, about.st_mtime_ns
@@ -89,7 +91,7 @@ class FileLock:
 
 
 class Journal(BaseJournalBackend):
-    """A journal file begun anew at `path`. `publish` renames it to where others find it; from then on they may append.
+    """A new journal file at `path`. `publish` renames it to where others find it; from then on they may append.
 
     While somebody holds the lock, lines wait in memory for the next call.
     """
@@ -103,33 +105,37 @@ class Journal(BaseJournalBackend):
         self._waiting: deque[bytes] = deque()
         self._places = Places()
         self._end = 0
-        """Of what is known of the file."""
+        """Bytes of the file that this process has written or read."""
 
     def publish(self, path: Path, lock: FileLock) -> None:
-        """Renames the file to `path`; from here on others are reckoned with."""
+        """Renames the file to `path`; from here on others may write to it."""
         self._path.replace(path)
         self._lock = lock
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Writes the lines of one operation in one go, so that a reader meets whole ones. Raises OSError."""
+        """Writes the lines of one operation in one call, so that a reader finds complete ones. Raises OSError."""
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
-        alone = not self._waiting and not any(log["op_code"] == JournalOperation.CREATE_TRIAL for log in logs)
+        creates = any(log["op_code"] == JournalOperation.CREATE_TRIAL for log in logs)
+        may_skip_lock = not self._waiting and not creates
         self._waiting.extend(lines)
-        self.flush(alone)
+        self.flush(may_skip_lock)
         self._unread.extend(lines)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """What was appended here since the last call, and nothing of anybody else's. From its text, so that this
-        process knows of a study exactly what another will read."""
+        """What this process appended since the last call, and nothing of anybody else's. It is parsed from the text, so
+        that this process knows of a study exactly what another one will read."""
         while self._unread:
             yield json.loads(self._unread.popleft())
 
-    def flush(self, alone: bool = False) -> None:
-        """Writes what waits, if the lock can be had. alone: it gives no trial its place. Such lines go without while
-        nobody holds the lock and nobody has written: the system appends them in one piece. To take it for each of nine
-        lines costs a trial 1.5 ms."""
+    def flush(self, may_skip_lock: bool = False) -> None:
+        """Writes the lines that wait, if the lock can be had.
+
+        may_skip_lock: the lines create no trial, so no place depends on them. They are written without the lock where
+        nobody holds it and nobody else has written: the system appends them in one piece. To take the lock for each of
+        nine lines would cost a trial 1.5 ms.
+        """
         size = os.fstat(self._file.fileno()).st_size
-        if self._lock is None or (alone and size == self._end and not self._lock.is_taken):
+        if self._lock is None or (may_skip_lock and size == self._end and not self._lock.is_taken):
             self._write()
         elif self._waiting and self._lock.acquire():
             try:
@@ -153,8 +159,8 @@ class Journal(BaseJournalBackend):
             raise
 
     def _catch_up_around(self, begun: int, data: bytes) -> None:
-        """Takes note of lines that came between a look at the file and the writing of `data` without the lock: they lie
-        before it. begun: the end of the file at the look."""
+        """Counts the lines that others appended between the check of the file's size and the write of `data`, where
+        that was without the lock: they lie before `data`. begun: the size at the check, in bytes."""
         size = os.fstat(self._file.fileno()).st_size
         if size == self._end or not data:
             return
@@ -166,29 +172,29 @@ class Journal(BaseJournalBackend):
             self._end = begun + len(before) + len(data)
 
     def _catch_up(self) -> None:
-        """Takes note of what others have appended. A last line without its end is of somebody who died in it: behind
-        it no line could be read any more."""
+        """Counts the lines that others have appended. A last line without its end is cut off: its writer died, and no
+        line after it could be read."""
         size = os.fstat(self._file.fileno()).st_size
         if size <= self._end:
             self._end = size
             return
         others = os.pread(self._file.fileno(), size - self._end, self._end)
-        whole = others[: others.rfind(b"\n") + 1]
-        for line in whole.splitlines():
+        complete = others[: others.rfind(b"\n") + 1]
+        for line in complete.splitlines():
             self._places.others(line)
-        self._end += len(whole)
-        if len(whole) < len(others):
+        self._end += len(complete)
+        if len(complete) < len(others):
             self._file.truncate(self._end)
 
 
 class Window:
-    """The trials that a sampler is shown: those that run, and of the finished at most `size`, the best and the newest.
+    """The finished trials that a sampler is shown: at most `size`, the best ones and the newest ones.
 
-    TPE sorts and weighs every finished trial anew for every suggestion, and has no setting against it. It splits them
-    into the best 25 and the rest, and trusts the rest the less the older they are. The window keeps the best 25, in
-    TPE's own order, and the newest of the rest: up to `size` finished trials a suggestion is the one that Optuna makes
-    from all of them, and beyond that the good ones are still the same. Which trials are in it follows from the trials
-    alone, so a resumed search has the same window. Failed trials, at which samplers do not look, take no room.
+    TPE sorts and weighs every finished trial again for every suggestion, and no setting limits that. It splits them
+    into the best 25 and the rest, and gives the rest less weight the older they are. The window keeps the best 25, in
+    TPE's own order, and the newest of the rest. Up to `size` finished trials a suggestion is therefore the one that
+    Optuna makes from all of them; beyond that the best 25 are still the same. Which trials are in the window follows
+    from the trials alone, so a resumed search has the same window. Failed trials, which samplers ignore, are left out.
     """
 
     def __init__(self, size: int, objective: Objective = EVAL_LOSS) -> None:
@@ -219,7 +225,8 @@ class Window:
 
 
 def _rank(trial: FrozenTrial, objective: Objective) -> tuple[float, float, float]:
-    """TPE's order of finished trials: complete by value, pruned by how far and how well they came, infeasible last."""
+    """TPE's order of finished trials: complete ones by value, then pruned ones by how far they came and by value, then
+    infeasible ones."""
     infeasible = sum(v for v in trial.constraints.values() if v > 0)
     if infeasible:
         return 2, infeasible, 0
@@ -232,7 +239,7 @@ def _rank(trial: FrozenTrial, objective: Objective) -> tuple[float, float, float
 
 
 class Storage(JournalStorage):
-    """A journal that can show a sampler a window instead of all trials.
+    """A journal storage that can show a sampler the trials of a window, and those that run, instead of all trials.
 
     window: None for samplers that need to see everything.
     """
@@ -263,7 +270,7 @@ class Storage(JournalStorage):
 
     @contextmanager
     def narrowed(self) -> Iterator[None]:
-        """While this is entered, only the window is shown."""
+        """Inside this block the storage shows the window and the trials that run, and no other trial."""
         self._narrow = True
         try:
             yield

@@ -1,7 +1,7 @@
 """Samplers, one for each `search.sampler.kind`.
 
 A sampler is built anew for every trial, seeded by the search's seed and the trial's number. What it suggests is then
-a function of the finished trials alone: a search that was interrupted and resumed suggests what an undisturbed one
+a function of the study's trials alone: a search that was interrupted and resumed suggests what an undisturbed one
 would have, without a pickled random state.
 """
 

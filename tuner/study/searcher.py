@@ -1,4 +1,4 @@
-"""The Ray Tune Searcher: hands Ray the points that the trial manager hands out."""
+"""The Ray Tune Searcher: passes on to Ray the trials that the trial manager suggests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Source(Protocol):
     """Where trials come from and where their endings are noted; the driver's trial manager."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a new trial; None: not now, or, when `over`, never."""
+        """The configuration of a new trial; None where there is none now, or when `over` never again."""
         ...
 
     @property
@@ -25,8 +25,8 @@ class Source(Protocol):
 
 
 class StudySearcher(Searcher):
-    """Suggests from a Source. Endings reach the study through the scheduler's verdicts, never through Ray's results,
-    because Ray reports a trial stopped at a rung and one that finished in the same words."""
+    """Suggests what a Source does. Endings reach the study through the scheduler's verdicts, never through Ray's
+    results, because Ray reports a trial stopped at a rung and one that finished in the same words."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()

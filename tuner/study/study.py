@@ -40,29 +40,34 @@ if TYPE_CHECKING:
     from tuner.study.journal import FileLock
 
 SUGGESTED_BY = "suggested_by"
-"""The attribute of an Optuna trial that somebody added to a running search."""
+"""The user attribute of an Optuna trial that was added to a running search: who added it."""
 
 _OF_TRIAL = re.compile(r"dashboard:(\d{1,15}):")
+"""The study attributes in which optuna-dashboard keeps its notes on a trial."""
 
 INFEASIBLE = frozenset({Reason.DIVERGED, Reason.OUT_OF_MEMORY})
+"""Endings that mark a point as infeasible."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One point of the space. `distributions` are Optuna's own, as JSON, by parameter."""
+    """The point that a trial is to train."""
 
     number: int
+    """The number of the trial."""
     params: Mapping[str, Any]
+    """By short name, as the program takes them."""
     distributions: Mapping[str, str]
+    """Optuna's distribution of each parameter, as JSON."""
 
 
 class Study:
     """The Optuna study of a search, in a journal file that others may write to as well.
 
     path: `study.journal` of the run folder. name: the search's, so that studies do not collide in a shared viewer.
-    recipe: the parameters of trial 0. objective: what its values are, and which way is better. records: what the ledger
-    knows (a resume); the journal is then written anew from them, because the ledger is the truth, keeping what samplers
-    and other programs had noted in the old journal.
+    recipe: the parameters of trial 0. objective: what its values are, and which way is better. records: the trials in
+    the ledger, for a resume; the journal is then written anew from them, because the ledger is the truth. The
+    attributes that samplers and other programs had set in the old journal are kept.
     """
 
     def __init__(
@@ -89,7 +94,7 @@ class Study:
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
         lock = FileLock(path)
-        locked = lock.acquire()  # what others append now would be lost; whoever does not let go is not waited for
+        locked = lock.acquire()  # what others append meanwhile would be lost; who holds it for longer is not waited for
         try:
             self._build(path, name, records, lock)
         finally:
@@ -97,13 +102,14 @@ class Study:
                 lock.release()
 
     def _build(self, path: Path, name: str, records: list[TrialRecord], lock: FileLock) -> None:
-        """Writes the journal anew from the records, and what others had noted in the old one."""
+        """Writes the journal anew from the records, with the attributes of the old one."""
         import optuna
 
         from tuner.study.journal import Journal, Storage, Window
 
         notes = _Notes.read(path, name)
-        # Going on from a ledger that has been cut would run again, and forget, what has ended
+        # A resume from a ledger that lost its last lines would run trials again that have ended, and forget their
+        # results
         if (error := lost_end(path, notes.states, records)) is not None:
             raise error
         fresh = path.with_name(path.name + ".new")
@@ -131,8 +137,8 @@ class Study:
     def ask(self, given: Mapping[str, Any] | None = None, by: str = "") -> Suggestion | None:
         """Draws the next trial; None when a finite space is used up. The first is the recipe.
 
-        Of a finite space each point is drawn once. given: the values of a trial that somebody suggests, which may
-        repeat one, and `by` who; the sampler draws what it leaves open.
+        Each point of a finite space is drawn once. given: the values of a trial that somebody suggests, which may
+        repeat a point; the sampler draws the parameters that are not in it. by: who suggests it.
         """
         if given is not None:
             self._study.enqueue_trial(self._space.encode(given), user_attrs={SUGGESTED_BY: by})
@@ -167,7 +173,7 @@ class Study:
 
     @property
     def _draws_new(self) -> bool:
-        """Whether points are drawn so that none repeats another; a grid's walk does so by itself."""
+        """Whether `draw_new` has to draw, so that no point repeats another; a grid's sampler repeats none by itself."""
         return self._space.size is not None and self._sampler.kind != "grid"
 
     def _draw_new(self, number: int) -> Drawn | None:
@@ -195,7 +201,7 @@ class Study:
         self._live.pop(number, None)
 
     def abandon(self, number: int) -> None:
-        """Tells a trial that was cut off as failed, unless it has its ending; a resume takes it up again."""
+        """Tells Optuna that a trial that was cut off has failed, unless it has its ending. A resume runs it again."""
         if not self._storage.get_trial(self._id(number)).state.is_finished():
             self.tell(number, Verdict(Reason.USER, "interrupted"), None)
 
@@ -272,19 +278,23 @@ def _distributions(distributions: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Notes:
-    """What was noted in a journal beside what the ledger knows: by samplers (the place in a quasi-random sequence) and
-    by others, on the study and on the search's own trials."""
+    """What a journal has beside what the ledger knows: the attributes that samplers and other programs set on the study
+    and on the search's own trials."""
 
     study: Mapping[str, Any] = field(default_factory=dict)
+    """System attributes of the study, such as a sampler's place in a quasi-random sequence."""
     study_of_users: Mapping[str, Any] = field(default_factory=dict)
+    """User attributes of the study."""
     trials: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """System attributes of each trial, by its number."""
     trials_of_users: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """User attributes of each trial, by its number."""
     states: Mapping[int, str] = field(default_factory=dict)
-    """What it says of how each trial ended."""
+    """Optuna's state of each trial, by its number."""
 
     @classmethod
     def read(cls, path: Path, name: str) -> _Notes:
-        """From an earlier journal, where it can be read."""
+        """Reads them from an earlier journal; nothing where it cannot be read."""
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -310,8 +320,8 @@ class _Notes:
 
 
 def _moved(key: str, numbers: Mapping[int, int]) -> str | None:
-    """An attribute's name in the journal that is written anew, where trials have the places of their numbers; None
-    where it is about a trial that is not there. optuna-dashboard keeps its notes on trials with the study."""
+    """The name of a study attribute in the new journal, where a trial's place is its number; None where the attribute
+    is about a trial that is not ours. numbers: the number of each trial by its place in the old journal."""
     found = _OF_TRIAL.match(key)
     if found is None:
         return key

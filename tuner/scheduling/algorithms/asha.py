@@ -2,7 +2,8 @@
 
 At each rung a trial is compared at once with those that were there before it. It goes on if it is among the best
 1/reduction_factor of them, and is stopped otherwise; no trial waits for others, and none is resumed. Rungs, cut-offs
-and decisions are those of Ray's AsyncHyperBandScheduler with one bracket, to the last bit."""
+and decisions are those of Ray's AsyncHyperBandScheduler with one bracket, to the last bit.
+"""
 
 from __future__ import annotations
 
