@@ -2,14 +2,14 @@
 
 search, plan, status, show, stop, add, pause, resume, dashboard, export, train, spaces, submit, doctor: the commands
 options.py   options that several commands share
-output.py    where the words of a command go
-errors.py    every failure in words, and its exit code
+output.py    what a command writes, and to which stream
+errors.py    the message and the exit code of every failure
 asking.py    a request to the driver of a running search
 manifest.py  `submit --kuberay` and `--slurm`
 
 `python -m tuner --help` imports click and these files and nothing else, so that it answers at once. Exit codes:
 0 done, 1 no usable trial or a halted search, 2 the user's input, 3 done with failed trials, 70 a fault of the tuner
-itself, 128 + signal after one (130, 143, 129, 131), 141 where what was to be printed has no reader.
+itself, 128 + signal after one (130, 143, 129, 131), 141 if the output of a command that prints has no reader.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ COMMANDS = (
 """In the order of the help. A command's file is `tuner/cli/<name>.py`, and the command in it is `command`."""
 
 PROGRAM = "python -m tuner"
+"""What the help and the errors call this program."""
 
 
 class Commands(click.Group):
@@ -78,7 +79,7 @@ def cli() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code; every error has been told by then."""
+    """Runs a command line and returns its exit code. Errors are written to standard error and not raised."""
     go_past_proxies()
     with standard_streams():
         try:

@@ -1,4 +1,4 @@
-"""`tuner add`: a person's own trial for a running search."""
+"""`tuner add`: adds a person's own trial to a running search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking the driver of a running search: what `stop`, `add`, `pause` and `resume` share."""
+"""Sends a request to the driver of a running search, for `stop`, `add`, `pause` and `resume`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import click
 
 
 def ask_driver(name: str, storage_path: Path, as_json: bool, action: str, **values: Any) -> int:
-    """Sends a request to the driver of the run NAME, waits for its answer, and says it."""
+    """Sends a request to the driver of the run NAME, waits for its answer, and prints it.
+
+    values: the arguments of `action`. Raises InputError if the driver refuses or does not answer.
+    """
     from tuner.cli.output import answer_json
     from tuner.results.folder import open_run
     from tuner.results.requests import ask
@@ -25,7 +28,7 @@ def ask_driver(name: str, storage_path: Path, as_json: bool, action: str, **valu
 
 
 def assignments(overrides: tuple[str, ...]) -> Mapping[str, Any]:
-    """`--set lora_r=64` as {"lora_r": 64}; values as YAML has them."""
+    """The values of `--set lora_r=64` by parameter, {"lora_r": 64}; YAML says which type a value has."""
     from tuner.config.document import parse_value
     from tuner.contract import InputError
 

@@ -1,4 +1,4 @@
-"""`tuner dashboard`: the dashboards of a search, on this machine."""
+"""`tuner dashboard`: serves the dashboards of a search on this machine."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _show(finding: Finding) -> None:
 
 
 def _from_inside(address: str, storage_path: str) -> Iterable[Finding]:
-    """A cluster that this machine can join."""
+    """Examines a cluster that this machine joins for it."""
     import tempfile
 
     from tuner.cluster.doctor import examine_cluster
@@ -70,7 +70,7 @@ def _from_inside(address: str, storage_path: str) -> Iterable[Finding]:
 
 
 def _from_outside(address: str, storage_path: str) -> Iterable[Finding]:
-    """A cluster behind its job server: the same command, run there as a job."""
+    """Examines a cluster through its job server: the same command runs there as a job."""
     import time
 
     from tuner.cluster.findings import Finding, Level

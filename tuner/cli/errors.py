@@ -1,4 +1,4 @@
-"""Every way a command can fail, told in the user's words and turned into an exit code."""
+"""Turns every failure of a command into a message for the user and an exit code."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tuner.streams import OutputError
 
 USAGE = 2
 FAILED = 1
-"""What a program was asked for it could not do, and it said why."""
+"""A program could not do what it was asked for, and said why."""
 INTERNAL = 70
 """A fault of the tuner itself (EX_SOFTWARE of sysexits.h). Not 1: that says that a search ran and found nothing."""
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""128 + SIGPIPE, what a shell reports of a program that prints and whose reader (`| head`) went away."""
+"""128 + SIGPIPE: what a shell reports of a program whose output has lost its reader (`| head`)."""
 
 
 class BrokenPipeBeneathError(Exception):
-    """A broken pipe that is not our output's, under another name: click answers the real one itself, with code 1."""
+    """Stands for a BrokenPipeError that does not come from our output: click would end that with exit code 1."""
 
 
 class InterruptError(Exception):
-    """A signal under another name: click would print a line and keep the number to itself."""
+    """Stands for a KeyboardInterrupt: click would print a line and drop the signal's number."""
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Tells the error on standard error and returns the exit code it stands for."""
-    if (own := _of_their_code(error)) is not None:
+    """Writes the error to standard error and returns its exit code."""
+    if (own := _of_users_code(error)) is not None:
         error = own
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -46,7 +46,7 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, InputError):
         _say(f"error: {error}")
         return USAGE
-    if isinstance(error, Fault):  # of a program, in a process of its own: a merge, say
+    if isinstance(error, Fault):  # from a program in a process of its own, as in `export --merge`
         _say(f"error: {error.message}" + (f"\n  try: {error.remedy}" if error.remedy else ""))
         return FAILED
     if isinstance(error, click.ClickException):
@@ -75,8 +75,8 @@ def _interrupted(error: BaseException | None) -> int:
     return INTERRUPTED
 
 
-def _of_their_code(error: BaseException) -> InputError | None:
-    """What a program of the user's raised in this process, `sys.exit` too; None where no line of theirs was met."""
+def _of_users_code(error: BaseException) -> InputError | None:
+    """The error, `sys.exit` too, with its file and line if the user's own code raised it in this process; else None."""
     if "tuner.importing" not in sys.modules or isinstance(error, InputError | click.ClickException):
         return None
     if not isinstance(error, Exception | SystemExit):
@@ -104,29 +104,29 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _internal(error: BaseException) -> int:
-    """One line for the user, everything for whoever looks into it."""
+    """Writes one line for the user, and the traceback into a log file."""
     import tempfile
     import traceback
 
     from tuner.redaction import redact
 
     told = " ".join(f"{type(error).__name__}: {error}".split())
-    whole = "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error))
     if os.environ.get("TUNER_TRACEBACK"):
-        _say(whole.rstrip())
+        _say(trace.rstrip())
         return INTERNAL
     try:
         with tempfile.NamedTemporaryFile("w", prefix="tuner-", suffix=".log", delete=False, encoding="utf-8") as log:
-            log.write(redact(f"{' '.join(sys.argv)}\n\n{whole}"))
+            log.write(redact(f"{' '.join(sys.argv)}\n\n{trace}"))
         where = f"the whole story is in {log.name}"
-    except OSError:  # a full disk, most likely what went wrong in the first place
+    except OSError:  # most likely a full disk, which is then also what the error comes from
         where = "say it again with TUNER_TRACEBACK=1 to see where"
     _say(f"error: {told[:300]}\n  this is a fault of the tuner itself; {where}")
     return INTERNAL
 
 
 def _say(text: str) -> None:
-    """What was wrong may be named by whoever wrote it: no escape code of theirs reaches the terminal."""
+    """Writes to standard error, secrets and escape codes taken out: an error may quote text that others wrote."""
     from tuner.redaction import redact
 
     shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in redact(text))

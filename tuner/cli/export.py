@@ -1,4 +1,4 @@
-"""`tuner export`: the winner's adapter, taken out of its run folder."""
+"""`tuner export`: copies the best adapter out of its run folder, or merges it into its base."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def manifest_options(command: Command) -> Command:
+    """Adds the options of `--kuberay` and `--slurm` to a command."""
     for flag, words in reversed(_OPTIONS):
         command = click.option(flag, **words)(command)
     return command
@@ -39,7 +40,8 @@ def write_manifest(
     resume: str | None,
     values: Mapping[str, Any],
 ) -> str:
-    """The text of the manifest. The search is checked as far as that goes from here."""
+    """The text of the manifest or batch script. values: the options. Raises InputError for what can be found wrong with
+    the search on this machine."""
     from tuner.cli.options import load, permitted, settings_given
     from tuner.contract import InputError
     from tuner.driver.plan import make_plan

@@ -19,7 +19,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Command(click.Command):
-    """A command of ours. prints: what it prints is its purpose, and a reader that is gone ends it; else it goes on."""
+    """A command. prints: its purpose is to print, so it ends if its output has no reader; any other command goes on."""
 
     def __init__(self, *arguments: Any, prints: bool = False, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
@@ -43,7 +43,7 @@ class Command(click.Command):
 
 
 class NumberOrAuto(click.ParamType):
-    """A whole number, or the word auto. Whether the number makes sense is the settings' to say."""
+    """An integer, or the word auto. The settings check the range."""
 
     name = "number"
 
@@ -89,7 +89,9 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 """Flags that are settings: flag, dotted name, click's own words. `tuner.config.FLAGS` holds the same names."""
 
 _ALIASES = {"--model-revision": ("--revision",), "--max-concurrent-trials": ("--max-concurrent",)}
+"""Further names of flags."""
 _SWITCHES = ("--trust-remote-code", "--strict")
+"""Flags that take no value."""
 _NOT_FOR_ONE_RUN = (
     "--space",
     "--num-trials",
@@ -98,6 +100,7 @@ _NOT_FOR_ONE_RUN = (
     "--trials-per-gpu",
     "--max-concurrent-trials",
 )
+"""Flags that `train` does not have."""
 
 
 allow_module_option = click.option(
@@ -113,8 +116,8 @@ _DATA_SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv", ".arrow", ".txt")
 
 
 def one_file(ctx: click.Context, param: click.Parameter, files: Sequence[Path]) -> Path | None:
-    """The search file of a command line. Raises InputError where rows are given in its place: the shell has put the
-    names of many files where a pattern stood (`--data rows/*.jsonl`), or `--data` was forgotten."""
+    """The search file of a command line. Raises InputError for files of rows in its place: the shell has expanded a
+    pattern (`--data rows/*.jsonl`) to many names, or `--data` was forgotten."""
     from tuner.contract import InputError
 
     data = [file for file in files if file.suffix.lower() in _DATA_SUFFIXES]
@@ -139,7 +142,8 @@ def one_file(ctx: click.Context, param: click.Parameter, files: Sequence[Path]) 
 
 
 def experiment_options(one_run: bool = False) -> Callable[[Decorated], Decorated]:
-    """FILE, --set and the flags that are settings. one_run: without those that only a search has."""
+    """Adds FILE, --set and the flags that are settings to a command. one_run: without the flags that only a search
+    has."""
 
     def decorate(command: Decorated) -> Decorated:
         for flag, dotted, words in reversed(SETTINGS):
@@ -160,6 +164,7 @@ def experiment_options(one_run: bool = False) -> Callable[[Decorated], Decorated
 
 
 def _parameter(dotted: str) -> str:
+    """The command's parameter that takes a setting; click allows no dots in its name."""
     return dotted.replace(".", "__")
 
 
@@ -179,9 +184,9 @@ def require_resume_alone(
     beside: str,
     remedy: str = "",
 ) -> None:
-    """Raises InputError where something beside --resume would change the settings of the search that goes on.
+    """Raises InputError if something beside --resume would change the settings of the resumed search.
 
-    given: the settings that were given as flags. allowed: those of them that may be. beside: what may stand there, in
+    given: the settings that were given as flags. allowed: those of them that are valid. beside: what is valid, in
     words.
     """
     from tuner.contract import InputError
@@ -199,6 +204,7 @@ def require_resume_alone(
 
 
 def flag_of(dotted: str) -> str:
+    """The flag of a setting that has one."""
     return next(flag for flag, name, _ in SETTINGS if name == dotted)
 
 
@@ -217,14 +223,15 @@ def load(
 
 
 def permitted(values: Mapping[str, Any], *, runs: bool) -> Permission:
-    """What code of the user's own the command may run. runs: it carries out what its file says."""
+    """Which code of the user's own the command may run. runs: it runs the search of its file, so code beside the file
+    is permitted."""
     from tuner.importing import Permission
 
     return Permission.given(values.get("allow_module", ()), beside=runs)
 
 
 def storage(text: str | Path) -> Path:
-    """The folder of the runs; of a URI this machine's copy."""
+    """The folder of the runs; for a URI, this machine's working copy."""
     from tuner.config.paths import is_uri, storage_folder
 
     return storage_folder(text) if is_uri(str(text)) else Path(text)

@@ -1,7 +1,7 @@
-"""Where the words of a command go.
+"""What a command writes, and to which stream.
 
-A search tells its course on standard error and keeps standard output for `--json`. What a command that only reads
-was asked for is its output, so it goes to standard output and may be piped.
+A search reports its progress on standard error and keeps standard output for `--json`. A command that only reads
+writes its answer to standard output, so that it can be piped.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from tuner.results.records import SearchRecord
 
 WIDEST = 200
-"""Columns a text is laid out in at most; beyond it a row is too long for the eye."""
+"""The most columns that text is laid out in; longer rows are hard to read."""
 
 
 def view(labels: Mapping[str, str], plain: bool = False, record: SearchRecord | None = None) -> LiveView | PlainView:
-    """What follows a search: the live view on a terminal, lines elsewhere. record: earlier sessions of it."""
+    """The view of a running search: live on a terminal, plain lines elsewhere. record: of its earlier sessions."""
     if plain or not sys.stderr.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         from tuner.report.plain import PlainView
 
@@ -42,45 +42,48 @@ def view(labels: Mapping[str, str], plain: bool = False, record: SearchRecord | 
 
 
 def width(stream: IO[str]) -> int:
+    """The columns to lay out text in for a stream."""
     from tuner.report.lines import terminal_width
 
     return min(WIDEST, terminal_width(stream))
 
 
 def ctrl_c_interrupts() -> None:
-    """Makes Ctrl-C raise KeyboardInterrupt again, for a command that waits for it; before, it ends the program at once
-    (`__main__`)."""
+    """Makes Ctrl-C raise KeyboardInterrupt, for a command that waits for it; `__main__` has set it to end the process
+    at once."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tell(lines: Sequence[Line]) -> None:
-    """Writes to standard error: the course and the end of a search."""
+    """Writes the progress and the end of a search to standard error."""
     from tuner.report.lines import write
 
     write(lines, sys.stderr)
 
 
 def answer(lines: Sequence[Line]) -> None:
-    """Writes to standard output: what a reading command was asked for."""
+    """Writes the answer of a command that only reads to standard output."""
     from tuner.report.lines import write
 
     write(lines, sys.stdout)
 
 
 def answer_json(value: Any) -> None:
+    """Writes one JSON document to standard output."""
     from tuner.report.machine import dump
 
     click.echo(dump(value, ascii_only=not takes_utf8(sys.stdout)))
 
 
 def answer_schema(schema: Mapping[str, Any]) -> None:
+    """Writes a JSON Schema to standard output, indented for people."""
     import json
 
     click.echo(json.dumps(schema, indent=2, ensure_ascii=not takes_utf8(sys.stdout)))
 
 
 def labels_of_program(program: str) -> dict[str, str]:
-    """Column headings by parameter name, as the program words them; none where that would have to be imported."""
+    """Column headings by parameter name, from the program; empty for a user's own program that is not imported yet."""
     from tuner.contract import PROGRAMS, load_program
 
     if program not in PROGRAMS and program.partition(":")[0] not in sys.modules:
@@ -90,7 +93,8 @@ def labels_of_program(program: str) -> dict[str, str]:
 
 
 def labels_of_run(folder: RunFolder) -> dict[str, str]:
-    """Column headings as the search wrote them down. A program that a run folder names is not imported to ask it."""
+    """Column headings by parameter name, as the search wrote them into its folder. A program that a run folder names
+    is not imported."""
     from tuner.contract import PROGRAMS, InputError
     from tuner.results.untrusted_read import read_object
 
@@ -107,7 +111,7 @@ def labels_of_run(folder: RunFolder) -> dict[str, str]:
 
 
 def place_of(path: Path) -> Place:
-    """A run folder in the words that the user would type from here."""
+    """A run folder's name and paths as the user would type them from here."""
     from tuner.config.paths import near
     from tuner.report.summary import Place, kept_in
     from tuner.results.command_line import shown_storage
@@ -122,7 +126,7 @@ def place_of(path: Path) -> Place:
 
 
 def cluster_place(name: str, job: Job, cluster: Cluster) -> Place:
-    """A run folder on a cluster, which this machine need not see."""
+    """The same for a run folder on a cluster; nothing of it is read here."""
     from tuner.report.summary import Place
 
     return Place(name, job.path.rpartition("/")[0], address=cluster.address)

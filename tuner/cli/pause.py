@@ -1,4 +1,4 @@
-"""`tuner pause`: trials of a running search wait."""
+"""`tuner pause`: makes the trials of a running search wait."""
 
 from __future__ import annotations
 

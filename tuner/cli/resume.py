@@ -1,4 +1,4 @@
-"""`tuner resume`: a paused search goes on."""
+"""`tuner resume`: lets a paused search go on."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tuner.report.machine import EventLines
 
 _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
+"""Settings that may be given beside --resume."""
 
 
 @click.command("search", cls=Command, short_help="Search for good hyperparameters.")
@@ -63,14 +64,15 @@ def command(
 
     with view(labels_of_program(experiment.run.program), plain) as listener:
         outcome = run_search(
-            experiment, [listener, *event_lines(events)], partial(leaving, listener, as_json),
+            experiment, [listener, *event_lines(events)], partial(conclude_without_return, listener, as_json),
             accept_changes=accept_changes,
         )  # fmt: skip
     return conclude(outcome, as_json)
 
 
 def event_lines(wanted: bool) -> list[EventLines]:
-    """What writes each event to standard output, as that is now: Ray's session sends it to a file."""
+    """The listener for --events, if it is wanted. It keeps today's standard output: Ray's session redirects that later
+    to a file."""
     import sys
 
     from tuner.report.machine import EventLines
@@ -129,24 +131,24 @@ def _go_on(
 
     with view(labels_of_run(folder), plain, folder.record()) as listener:
         lines = event_lines(events)
-        for line in lines:  # who reads them has not seen the sessions before
+        for line in lines:  # the reader of --events has not seen the earlier sessions
             for event in read_ledger(folder.ledger):
                 line(event)
         outcome = resume_search(
             storage, name, [listener, *lines], num_trials=num_trials, address=address, permission=permission,
-            leaving=partial(leaving, listener, as_json), accept_changes=accept_changes,
+            leaving=partial(conclude_without_return, listener, as_json), accept_changes=accept_changes,
         )  # fmt: skip
     return conclude(outcome, as_json)
 
 
-def leaving(listener: Any, as_json: bool, outcome: Outcome) -> int:
-    """The end of a search whose main thread does not come back from where it is."""
+def conclude_without_return(listener: Any, as_json: bool, outcome: Outcome) -> int:
+    """`conclude` in another thread, after a signal, when the main thread does not return from `run_search`."""
     listener.__exit__(None, None, None)
     return conclude(outcome, as_json)
 
 
 def conclude(outcome: Outcome, as_json: bool) -> int:
-    """The end of a search: the summary for people, the JSON object for programs, the exit code for shells."""
+    """Writes the summary of a search that has ended, with --json its JSON object, and returns its exit code."""
     import sys
 
     from tuner.cli.output import answer_json, labels_of_run, place_of, tell, width

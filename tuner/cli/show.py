@@ -1,4 +1,4 @@
-"""`tuner show`: one trial in full."""
+"""`tuner show`: shows all that is known of one trial."""
 
 from __future__ import annotations
 

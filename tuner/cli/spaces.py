@@ -1,4 +1,4 @@
-"""`tuner spaces`: the search spaces that can be named."""
+"""`tuner spaces`: lists the shipped search spaces, or shows one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tuner status`: how a search stands, read from its ledger."""
+"""`tuner status`: shows how a search stands, from its ledger."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
 
     path: Path | str
     damaged = None
-    idle = 0.0  # of a cluster's clock nothing is known here
+    idle = 0.0  # seconds since the last event; unknown for a cluster, whose clock is another
     if address:
         from tuner.cluster.jobs import Cluster, read_search
 
@@ -44,15 +44,16 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
         place, labels = cluster_place(name, job, cluster), labels_of_program(job.program)
     else:
         folder = open_run(storage_path, name)
-        told = journal_states(folder.study)  # before the ledger, which hears of everything first
+        # The study before the ledger: a fact is in the ledger first, so all that the study has must be there.
+        states = journal_states(folder.study)
         record = folder.record()
-        damaged = lost_end(folder.study, told, record.trials.values())
+        damaged = lost_end(folder.study, states, record.trials.values())
         active = not record.finished and (is_held(folder.path) or is_written(folder.path))
         path = folder.path
         idle = max(0.0, time.time() - folder.ledger.stat().st_mtime)
         place, labels = place_of(folder.path), labels_of_run(folder)
     if not active:
-        for trial in record.trials.values():  # the driver is gone: nothing of this is running any more
+        for trial in record.trials.values():  # the driver is gone, so no trial runs any more
             trial.interrupted = not trial.has_ended and not trial.parked
     if as_json:
         answer_json({**status_json(record, path), "active": active, "damaged": damaged and damaged.what})

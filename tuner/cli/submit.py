@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from tuner.results.records import SearchRecord
 
     Order = tuple[str, Parcel, Callable[[int], Payload]]
+    """The search's name, what is sent, and what makes its job: it takes the number of this job among those of the
+    search, from 1."""
 
 _WITH_RESUME = ("search.num_trials", "run.storage_path")
+"""Settings that may be given beside --resume."""
 _LAST_LINES = 30
-"""Of a job that ended without saying how, this much of its log is shown."""
+"""Lines that are shown of the log of a job that ended without a result."""
 
 
 @click.command("submit", cls=Command, prints=True, short_help="Run a search on a cluster, from here.")
@@ -87,7 +90,7 @@ def command(
     jobs = cluster.jobs(name)
     _require_free(name, jobs, cluster)
     payload = make(len(jobs) + 1)
-    show_output()  # what was asked for until here was to be printed; from here on the job counts
+    show_output()  # from here on an output without a reader no longer ends the command: a job is submitted
     _tell_parcel(parcel)
     try:
         cluster.submit(payload, parcel)
@@ -104,7 +107,10 @@ def command(
 
 
 def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> int:
-    """Shows a submitted search until it ends, or until a signal: Ctrl-C is how a person leaves, exit code 0."""
+    """Shows a submitted search until it ends or a signal comes; the search goes on after a signal.
+
+    Returns the exit code: the search's, 0 after Ctrl-C, 128 + signal after another one.
+    """
     import signal
     import sys
 
@@ -130,7 +136,7 @@ def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> in
             with view(labels, record=record) as live:
                 _read(cluster, payload, record, rest, None, live.say)
     except KeyboardInterrupt as stop:
-        # A second signal may interrupt the end of the stream, and Python would print a complaint of its generator's
+        # A second signal may interrupt the generator that closes the stream; Python would print that exception.
         sys.unraisablehook = lambda unraisable: None
         number = getattr(stop, "number", signal.SIGINT)
         click.echo(f"\ndetached: {payload.name} goes on", err=True)
@@ -154,7 +160,8 @@ def _read(
     echo: Callable[[str], None] | None,
     say: Callable[[str], None] | None = None,
 ) -> None:
-    """Folds the events of a job's log into `record`. Other lines are echoed, or the last of them kept in `rest`."""
+    """Folds the events in a job's log into `record`. Passes other lines to `echo`, or keeps the last of them in
+    `rest`."""
     from tuner.cluster.jobs import event_of
 
     if say:
@@ -172,7 +179,7 @@ def _read(
 
 
 def _unfinished(job: Job, payload: Payload, cluster: Cluster, rest: Any) -> int:
-    """A job that ended without the search's own ending: what it said last, and its exit code."""
+    """Shows the last lines of a job that ended without the search's own ending, and returns its exit code."""
     for line in rest:
         click.echo(line, err=True)
     click.echo(f"the job {payload.submission_id} ended without a result: {job.status.lower()}", err=True)
@@ -189,7 +196,7 @@ def _fresh(
     flags: Mapping[str, Any],
     permission: Permission,
 ) -> Order:
-    """A new search: checked here, as far as that goes without the data."""
+    """A new search, checked here as far as that goes without the data."""
     from tuner.cli.options import load
     from tuner.cluster.parcel import pack
     from tuner.cluster.payload import make_payload, require_shared
@@ -218,7 +225,7 @@ def _resumed(
     modules: tuple[str, ...],
     accept_changes: bool,
 ) -> Order:
-    """A search that is on the cluster: its settings are there, only code travels."""
+    """A resume of a search on the cluster: its settings are there, so only code is sent."""
     from tuner.cli.options import require_resume_alone
     from tuner.cluster.parcel import pack_code
     from tuner.cluster.payload import make_resume
@@ -232,7 +239,7 @@ def _resumed(
     known = before[-1].metadata if before else {}
     storage = flags.pop("run.storage_path", None) or known.get("storage_path", "runs")
     program = known.get("program", "sft")
-    # What the cluster says of the job is no reason to send a module of this machine there
+    # Only modules that the user names are sent: the job's metadata may name any module of this machine.
     code = find_allowed(program, f"--resume {name}", modules)
     named = [own.module for own in code]
     parcel = pack_code(code, include)
@@ -254,6 +261,7 @@ def _cluster(address: str) -> Cluster:
 
 
 def _require_free(name: str, jobs: list[Job], cluster: Cluster) -> None:
+    """Raises InputError if a job of the search is running."""
     from tuner.contract import InputError
 
     running = [job for job in jobs if not job.over]

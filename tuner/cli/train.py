@@ -1,4 +1,4 @@
-"""`tuner train`: one run with fixed hyperparameters, along the same path as a trial."""
+"""`tuner train`: trains once with fixed hyperparameters, as a search of one trial."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ def command(
     """
     from tuner.cli.options import permitted, settings_given
     from tuner.cli.output import view
-    from tuner.cli.search import conclude, leaving
+    from tuner.cli.search import conclude, conclude_without_return
 
     experiment = one_trial(file, overrides, settings_given(values), permitted(values, runs=True))
     from tuner.driver.session import run_search
 
     with view({}, plain) as listener:
-        outcome = run_search(experiment, [listener], partial(leaving, listener, as_json), accept_changes=accept_changes)
+        conclude_now = partial(conclude_without_return, listener, as_json)
+        outcome = run_search(experiment, [listener], conclude_now, accept_changes=accept_changes)
     return conclude(outcome, as_json)
 
 
 def one_trial(
     file: Path, overrides: tuple[str, ...], flags: dict[str, Any], permission: Permission | None = None
 ) -> Experiment:
-    """The experiment of FILE with one trial and nothing to search. What its space sets (a quantization) still holds."""
+    """The experiment of FILE with one trial and nothing to search. The settings of its space (a quantization) stay."""
     from tuner.cli.options import load, permitted
 
     permission = permission or permitted({}, runs=True)
-    brought = (load(file, overrides, flags, permission=permission).space.data or {}).get("settings")
-    nothing: dict[str, Any] = {"parameters": {}, **({"settings": brought} if brought else {})}
-    fixed = {"search.space": nothing, "search.num_trials": 1, "search.sampler": "tpe", "scheduler.kind": "none"}
+    settings = (load(file, overrides, flags, permission=permission).space.data or {}).get("settings")
+    space: dict[str, Any] = {"parameters": {}, **({"settings": settings} if settings else {})}
+    fixed = {"search.space": space, "search.num_trials": 1, "search.sampler": "tpe", "scheduler.kind": "none"}
     return load(file, overrides, {**flags, **fixed}, permission=permission)

@@ -1,11 +1,11 @@
-"""A search from a laptop to a cluster: submission, its payload, manifests, doctor.
+"""Takes a search from a laptop to a cluster: submission, its payload, manifests, doctor.
 
-parcel.py    what travels: the three packages, the search file, and the files and modules that it names
+parcel.py    what is sent: the three packages, the search file, and the files and modules that it names
 payload.py   the exact job that is submitted
 jobs.py      Ray's Jobs API: submit, follow, read back
 kuberay.py   the same search as a RayJob manifest
 slurm.py     the same search as a Slurm batch script
 probe.py     what one machine has, as facts
-findings.py  facts judged: green, amber, red, the remedy
-doctor.py    this machine, a cluster, its storage, the hub
+findings.py  judges those facts: green, amber or red, and the remedy
+doctor.py    examines this machine, a cluster, its storage, the hub
 """

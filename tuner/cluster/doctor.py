@@ -1,4 +1,4 @@
-"""Whether a search could run: this machine, a cluster, its nodes, the storage, the hub."""
+"""Finds out whether a search could run: examines this machine, a cluster and its nodes, the storage, the hub."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tuner.error_text import last_line
 from tuner.surroundings import ray_token_file
 
 NODE_S = 180
-"""How long a node may take to answer; its worker has to start, and torch after it."""
+"""Seconds in which all nodes have to answer; on each a worker has to start, and then torch."""
 
 
 def examine_machine(storage_path: str) -> Iterator[Finding]:
-    """This machine alone."""
+    """Examines this machine alone. storage_path: folder or URI of the runs."""
     facts = probing.probe(storage_path)
     yield from judge(HERE, facts, requirements())
     yield from _token(bool(facts["listening"]))
@@ -38,9 +38,10 @@ def examine_machine(storage_path: str) -> Iterator[Finding]:
 
 
 def examine_cluster(storage_path: str, dashboard: str | None) -> Iterator[Finding]:
-    """The cluster that this process has joined, every node of it, compared with this machine, which leads.
+    """Examines every node of the cluster that this process has joined, and compares it with this machine, the driver's.
 
-    dashboard: where it answers. The storage is tried from each node: what one writes, the driver has to read.
+    dashboard: its URL; None if the cluster has none. Each node writes a file into the storage, which the driver has to
+    find there.
     """
     import ray
 
@@ -67,7 +68,7 @@ def examine_cluster(storage_path: str, dashboard: str | None) -> Iterator[Findin
 
 
 def requirements() -> list[str]:
-    """What tuner needs, from its own metadata; none where it was sent along without."""
+    """The libraries that tuner needs, from its metadata; empty if it was sent with a job, which has no metadata."""
     try:
         return [text for text in metadata.requires("tuner") or [] if "extra ==" not in text]
     except metadata.PackageNotFoundError:
@@ -75,7 +76,8 @@ def requirements() -> list[str]:
 
 
 def _ask(ray: Any, node: str, storage_path: str, check: str) -> Any:
-    """Has a node probe itself and write into the storage. Sent by value: the node may lack this very package."""
+    """Starts a task that probes a node and writes into the storage. Its code is sent by value: the node may not have
+    this package."""
     from ray import cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -89,6 +91,8 @@ def _ask(ray: Any, node: str, storage_path: str, check: str) -> Any:
 
 
 def _on_node(probe: Any) -> Any:
+    """The function that runs on a node. It returns the facts, and why the storage cannot be written ("" if it can)."""
+
     def examine(storage_path: str, check: str, node: str) -> tuple[dict[str, Any], str]:
         from pathlib import Path
 
@@ -102,12 +106,13 @@ def _on_node(probe: Any) -> Any:
                 wrote = error.strerror or str(error)
         return probe(storage_path), wrote
 
-    # Not known by name to the worker, and so taken along whole.
+    # cloudpickle sends a function of `__main__` by value; this module may be missing on the node.
     examine.__module__ = "__main__"
     return examine
 
 
 def _shared(where: str, storage_path: str, wrote: str, check: str) -> Finding:
+    """Judges whether the driver sees the file that a node wrote. wrote: why it could not write ("" if it could)."""
     if wrote:
         return Finding(where, "storage", Level.RED, f"cannot write to {storage_path} ({wrote})", "mount it there")
     mine = [path for path in Path(storage_path).glob(f".tuner-{check}-*") if path.name.endswith(where[-9:-1])]
@@ -120,7 +125,7 @@ def _shared(where: str, storage_path: str, wrote: str, check: str) -> Finding:
 
 
 def _storage(storage_path: str, where: str = HERE) -> Finding:
-    """Writes a file and reads it back."""
+    """Judges the storage: writes a file into it and reads it back."""
     if "://" in storage_path:
         from tuner.results.storage import try_uri
 
@@ -144,7 +149,7 @@ def _storage(storage_path: str, where: str = HERE) -> Finding:
 
 
 def _token(listens: bool) -> Iterator[Finding]:
-    """The token's file, and whether a Ray that runs here asks for it."""
+    """Judges this machine's token. listens: whether a Ray that runs here can be reached from other machines."""
     path = ray_token_file()
     mode = os.environ.get("RAY_AUTH_MODE")
     if mode == "disabled":
@@ -164,7 +169,8 @@ def _token(listens: bool) -> Iterator[Finding]:
 
 
 def _auth(dashboard: str | None) -> Finding:
-    """Whether the cluster turns away who has no token; asked, because a client's own settings do not tell."""
+    """Judges whether the cluster refuses requests without a token. It is asked: this machine's settings say nothing
+    about the cluster's."""
     if dashboard is None:
         text = "without a dashboard it is not known whether the cluster asks for a token"
         return Finding("driver", "ray token", Level.AMBER, text, "start it with RAY_AUTH_MODE=token")
@@ -181,7 +187,7 @@ def _auth(dashboard: str | None) -> Finding:
 
 
 def _asks(dashboard: str) -> Answer:
-    """Whether a dashboard turns away who comes without a token."""
+    """Whether a dashboard refuses a request without a token."""
     go_past_proxies(urlsplit(dashboard).hostname or "")
     try:
         with urlopen(f"{dashboard}/api/version", timeout=5) as answer:  # noqa: S310  the address is Ray's own
@@ -193,7 +199,7 @@ def _asks(dashboard: str) -> Answer:
 
 
 def _hub(where: str = HERE) -> Finding:
-    """Whether models and data can be fetched by hub id."""
+    """Judges whether models and data can be fetched by hub id."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return Finding(where, "hub", Level.GREEN, "HF_HUB_OFFLINE: only what is cached, and folders")
     endpoint = (os.environ.get("HF_ENDPOINT", "").strip() or "https://huggingface.co").rstrip("/")
@@ -210,7 +216,7 @@ def _hub(where: str = HERE) -> Finding:
         if error.code in (401, 403) and token:
             return Finding(where, "hub", Level.RED, f"{endpoint} does not accept HF_TOKEN", "a token that is valid")
         return Finding(where, "hub", Level.AMBER, f"{endpoint} answers HTTP {error.code}", remedy)
-    except (OSError, ValueError, HTTPException) as error:  # what answers may be no hub at all
+    except (OSError, ValueError, HTTPException) as error:  # something else than a hub may answer
         reason = str(getattr(error, "reason", error))
         return Finding(where, "hub", Level.AMBER, f"{endpoint} does not answer ({reason[:100]})", remedy)
     return Finding(where, "hub", Level.GREEN, f"{endpoint} answers{', and knows the token' if token else ''}")

@@ -1,4 +1,4 @@
-"""Facts about machines judged: green, amber or red, each with its remedy."""
+"""Judges the facts about machines: green, amber or red, each with its remedy."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 from tuner.cluster.probe import PACKAGES
 
 HERE = "this machine"
+"""`Finding.where` of the machine that the command runs on."""
 LITTLE_BYTES = 10 * 2**30
-"""Below this much free space an adapter, a tokenized data set or a spilled object may not fit."""
+"""Less free space is amber: an adapter, a tokenized data set or a spilled object may be larger."""
 LEAST_BYTES = 2**30
+"""Less free space is red."""
 
 
 class Level(StrEnum):
-    """How bad it is: fine; works, but; does not work."""
+    """Green: it works. Amber: it works with a drawback. Red: it does not work."""
 
     GREEN = "green"
     AMBER = "amber"
@@ -26,15 +28,21 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the doctor's. where: the machine. what: the subject, a word or two."""
+    """One line of `doctor`."""
 
     where: str
+    """The machine, in words."""
     what: str
+    """The subject, in one or two words."""
     level: Level
+    """How good it is."""
     text: str
+    """What was found."""
     remedy: str = ""
+    """What the user can do; empty if nothing is wrong."""
 
     def to_dict(self) -> dict[str, str]:
+        """The fields, for JSON."""
         return {
             "where": self.where,
             "what": self.what,
@@ -45,6 +53,7 @@ class Finding:
 
 
 def worst(findings: list[Finding]) -> Level:
+    """The worst level; green without any finding."""
     levels = {finding.level for finding in findings}
     return next((level for level in (Level.RED, Level.AMBER) if level in levels), Level.GREEN)
 
@@ -52,8 +61,11 @@ def worst(findings: list[Finding]) -> Level:
 def judge(
     where: str, facts: Mapping[str, Any], requirements: list[str], driver: Mapping[str, Any] | None = None
 ) -> Iterator[Finding]:
-    """What one machine's facts mean. requirements: tuner's own, as in its metadata. driver: the facts of the machine
-    that leads the search, which a node has to agree with."""
+    """Judges the facts of one machine, from `probe`.
+
+    where: the machine, in words. requirements: tuner's, as in its metadata. driver: for a node, the facts of the
+    driver's machine, with which its Python, libraries and packages have to agree.
+    """
     yield _python(where, facts, driver)
     yield _libraries(where, facts, requirements, driver)
     yield from _packages(where, facts, driver)
@@ -75,7 +87,7 @@ def _python(where: str, facts: Mapping[str, Any], driver: Mapping[str, Any] | No
 def _libraries(
     where: str, facts: Mapping[str, Any], requirements: list[str], driver: Mapping[str, Any] | None
 ) -> Finding:
-    """Installed versions against tuner's ranges, and a node's against the driver's."""
+    """Compares the installed versions with tuner's ranges, and a node's with the driver's."""
     from packaging.requirements import Requirement
 
     found: Mapping[str, str | None] = facts["libraries"]
@@ -94,7 +106,7 @@ def _libraries(
     if driver:
         other = [f"{n} {v}, driver {driver['libraries'][n]}" for n, v in found.items() if v != driver["libraries"][n]]
         if other:
-            # Ray refuses to work between its own versions; the others change results.
+            # Processes of two Ray versions do not work together; other versions only change results.
             level = Level.RED if any(text.startswith("ray ") for text in other) else Level.AMBER
             return Finding(where, "libraries", level, "; ".join(other), "the same versions on all nodes")
     return Finding(where, "libraries", Level.GREEN, ", ".join(f"{n} {v}" for n, v in found.items()))
@@ -167,7 +179,7 @@ def _disk(where: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _ports(where: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """Ray's ports that other machines reach. With a token they are a cluster's own; without, anybody's computer."""
+    """Judges Ray's ports that other machines reach. Without a token, whoever reaches them can run code."""
     found = facts["listening"]
     if unknown := facts.get("unknown", {}).get("listening"):
         text = f"not all of Ray's ports could be looked at: {unknown}"
@@ -186,4 +198,5 @@ def _ports(where: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _minor(version: str) -> str:
+    """The major and minor version: "3.12" of "3.12.1"."""
     return ".".join(re.split(r"[.+]", version)[:2])

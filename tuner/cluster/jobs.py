@@ -1,7 +1,7 @@
-"""Ray's Jobs API: a cluster asked, a search submitted, followed, and read back.
+"""Submits a search through Ray's Jobs API, follows it, and reads it back.
 
 A submitted search writes every event of its ledger to the job's log as well (`search --events`), after it is on disk.
-So whoever can ask the Jobs API can follow the search, and fold its record, from any machine and also after its end.
+So any machine that can ask the Jobs API can follow the search and fold its record, also after its end.
 """
 
 from __future__ import annotations
@@ -30,49 +30,60 @@ from tuner.results.records import SearchRecord
 from tuner.surroundings import ray_token
 
 ANSWERS_WITHIN_S = 10
+"""Seconds that the job server has to say its version."""
 _EVENT = '{"event":"'
+"""A line of a job's log that begins with this may be an event."""
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _LOST_S = 60
-"""How long a connection that broke is tried again before the laptop gives up; the job does not notice."""
+"""Seconds for which a broken connection is tried again before this command gives up; the job goes on."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted search. status: Ray's word. message: Ray's own, of a job that failed. exit_code: the driver's, once
-    it has one."""
+    """A submitted search."""
 
     submission_id: str
+    """Ray's id of the job."""
     status: str
+    """Ray's word for its state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     metadata: dict[str, str]
+    """What `payload.py` gave to the job: the search's name, its storage path and its program."""
     message: str = ""
+    """Ray's own message about the state."""
     exit_code: int | None = None
+    """The driver's exit code; None until it has ended, and if Ray does not know it."""
 
     @property
     def over(self) -> bool:
+        """Whether the job has ended."""
         return self.status in _OVER
 
     @property
     def path(self) -> str:
-        """The run folder, there: a path or a URI."""
+        """The run folder on the cluster: a path or a URI."""
         return f"{self.metadata.get('storage_path', '')}/{self.metadata.get('tuner_search', '')}"
 
     @property
     def program(self) -> str:
+        """The program as `run.program` names it."""
         return self.metadata.get("program", "sft")
 
 
 class Cluster:
-    """A cluster's Jobs API at `address`, asked once whether it answers and lets us in."""
+    """A cluster's Jobs API at `address`, the URL of its dashboard.
+
+    Raises InputError if nothing answers there, if it refuses the token, or if its Ray is not this machine's version.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address.strip().rstrip("/")
-        host, port = _place(self.address)
+        host, port = _host_and_port(self.address)
         go_past_proxies(host)
-        _knock(self.address, host, port)
-        self.ray_version = self._greet()
+        _require_listener(self.address, host, port)
+        self.ray_version = self._ask_version()
         from ray.job_submission import JobSubmissionClient
 
-        # They set their own level, and tell people of packages and websockets
+        # Ray sets these loggers to INFO; they would print lines about packages and websockets.
         for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._client = JobSubmissionClient(self.address, headers=_headers())
@@ -83,15 +94,16 @@ class Cluster:
         return [_job(details) for details in sorted(found, key=lambda d: d.start_time or 0)]
 
     def names(self) -> list[str]:
-        """Searches that were submitted to this cluster."""
+        """The names of the searches that were submitted to this cluster."""
         found = {(details.metadata or {}).get("tuner_search") for details in self._client.list_jobs()}
         return sorted(name for name in found if name)
 
     def job(self, submission_id: str) -> Job:
+        """The job with this id."""
         return _job(self._client.get_job_info(submission_id))
 
     def submit(self, payload: Payload, parcel: Parcel) -> None:
-        """Sends the parcel, then the job. Where the first fails there is no job."""
+        """Sends the parcel, then the job. Raises InputError if the cluster does not take them; there is no job then."""
         with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
             file = Path(folder, "parcel.zip")
             write_zip(parcel, file)
@@ -118,25 +130,26 @@ class Cluster:
         return answer
 
     def log(self, submission_id: str) -> str:
-        """All that a job has said."""
+        """The log of a job so far."""
         return str(self._client.get_job_logs(submission_id))
 
     def follow(self, submission_id: str) -> Iterator[str]:
         """Yields the lines of a job's log as they are written, until the job ends.
 
-        A connection that breaks is made again: the server then begins at the first line, and what was seen is skipped.
+        A broken connection is made again: the server then begins at the first line, and lines that were yielded are
+        skipped. Raises InputError if it stays broken for 60 s.
         """
-        seen, broken = 0, 0.0
+        seen, broken = 0, 0.0  # lines yielded; the time at which the connection broke
         while True:
-            number = 0
+            received = 0
             try:
                 for line in _sync(lambda: self._client.tail_job_logs(submission_id)):
-                    number += 1
-                    if number > seen:
-                        seen, broken = number, 0.0
+                    received += 1
+                    if received > seen:
+                        seen, broken = received, 0.0
                         yield line
                 if self.job(submission_id).over:
-                    # Ray ends the stream when the job has ended, and what it said in its last second is lost.
+                    # Ray ends the stream when the job ends, without the lines of the job's last second.
                     yield from self.log(submission_id).removesuffix("\n").split("\n")[seen:]
                     return
             except (RuntimeError, OSError) as error:
@@ -149,8 +162,9 @@ class Cluster:
                     ) from error
             time.sleep(1)
 
-    def _greet(self) -> str:
-        """Asks for Ray's version: what answers, whether it knows us, and whether its Ray is one of ours."""
+    def _ask_version(self) -> str:
+        """The cluster's Ray version. Raises InputError if no Ray answers, if it refuses the token, or if its version is
+        not this machine's."""
         import requests
 
         try:
@@ -170,7 +184,7 @@ class Cluster:
 
 
 def event_of(line: str) -> Event | None:
-    """The event that a line of a job's log is, if it is one."""
+    """The event on a line of a job's log; None for any other line."""
     if not line.startswith(_EVENT):
         return None
     try:
@@ -180,7 +194,8 @@ def event_of(line: str) -> Event | None:
 
 
 def read_search(cluster: Cluster, name: str) -> tuple[SearchRecord, Job]:
-    """A search as its last job's log tells it. Raises InputError where none of that name was submitted."""
+    """The record of a search, folded from its last job's log, and that job. Raises InputError if no search of that name
+    was submitted, or if its last job ended before the first event."""
     jobs = cluster.jobs(name)
     if not jobs:
         names = cluster.names()
@@ -209,7 +224,7 @@ def _headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {found}"} if found else {}
 
 
-def _place(address: str) -> tuple[str, int]:
+def _host_and_port(address: str) -> tuple[str, int]:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
@@ -224,8 +239,8 @@ def _place(address: str) -> tuple[str, int]:
         raise InputError(f"{address!r}: {error}", where="--address", expected="http://head:8265") from error
 
 
-def _knock(address: str, host: str, port: int) -> None:
-    """Raises InputError where nobody listens; a request would go on trying for minutes."""
+def _require_listener(address: str, host: str, port: int) -> None:
+    """Raises InputError if nothing listens on the port; Ray's client would try for minutes."""
     try:
         socket.create_connection((host, port), timeout=5).close()
     except OSError as error:
@@ -233,7 +248,7 @@ def _knock(address: str, host: str, port: int) -> None:
 
 
 def _require_version(address: str, version: str) -> None:
-    """Raises InputError where the cluster's Ray is none that tuner runs on, or speaks another protocol."""
+    """Raises InputError if the cluster's Ray and this machine's differ in the major or minor version."""
     from packaging.version import Version
 
     here = metadata.version("ray")
@@ -276,7 +291,7 @@ def _job(details: Any) -> Job:
 
 
 def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
-    """The whole lines of an asynchronous iterator of pieces of text, one after another; not what follows the last."""
+    """The complete lines of an asynchronous iterator of pieces of text. Text after the last newline is dropped."""
     loop = asyncio.new_event_loop()
     held = ""
     try:
@@ -286,8 +301,8 @@ def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
                 held += loop.run_until_complete(pieces.__anext__())
             except StopAsyncIteration:
                 break
-            *whole, held = held.split("\n")
-            yield from whole
+            *lines, held = held.split("\n")
+            yield from lines
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

@@ -1,7 +1,7 @@
-"""A search as a RayJob manifest for the KubeRay operator (`ray.io/v1`).
+"""Writes a search as a RayJob manifest for the KubeRay operator (`ray.io/v1`).
 
-The image holds tuner; the search file and what small files it names travel in a ConfigMap in the same document. The
-head has no GPU and runs no trial. The job goes on by itself: the operator starts it anew when it fails
+The image holds tuner; the search file and the small files that it names are in a ConfigMap in the same document. The
+head has no GPU and runs no trial. The job resumes by itself: the operator starts it again when it fails
 (`backoffLimit`), and `search --or-resume` finds the run folder in the shared storage.
 """
 
@@ -24,31 +24,42 @@ from tuner.contract import InputError
 PLACE = PurePosixPath("/etc/tuner/search")
 """Where the parcel is mounted, on every node."""
 LARGEST_BYTES = 700_000
-"""A ConfigMap holds 1 MiB, and the text of its bytes is a third longer than they are."""
+"""The most bytes of files in the ConfigMap: it holds 1 MiB, and base64 text is a third longer than its bytes."""
 RETRIES = 3
+"""How often the operator starts a failed job again."""
 KEPT_S = 600
-"""How long a job that ended stays to be looked at, without its cluster."""
+"""Seconds for which a job that has ended can be looked at; its cluster is gone by then."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """The cluster to be made. nodes: workers at most; least: workers at least (fewer: the autoscaler adds them).
-    gpus: of each worker. volume: "CLAIM:/path", a persistent volume claim and where every node mounts it.
-    secret: a Secret whose keys become environment variables (HF_TOKEN, AWS_ACCESS_KEY_ID)."""
+    """The Ray cluster that the manifest asks for."""
 
     image: str
+    """The pods' image, with Ray and tuner."""
     nodes: int = 1
+    """Worker pods, at most."""
     least: int | None = None
+    """Worker pods, at least; below `nodes` the autoscaler adds and removes them. None: `nodes`."""
     gpus: int = 1
+    """GPUs of a worker pod."""
     cpus: int = 8
+    """CPU cores of a worker pod."""
     memory: str = "32Gi"
+    """Memory of a worker pod, as Kubernetes writes it."""
     hours: float = 24.0
+    """The job is ended after this time."""
     volume: str | None = None
+    """`CLAIM:/path`: a persistent volume claim, and where every pod mounts it."""
     secret: str | None = None
+    """A Secret whose keys become environment variables (HF_TOKEN, AWS_ACCESS_KEY_ID)."""
 
 
 def manifest(name: str, storage_path: str, arguments: Sequence[str], parcel: Parcel, site: Site) -> str:
-    """The whole document. arguments: of `tuner search`, in the parcel's folder."""
+    """The manifest of the search `name`. arguments: of `tuner search`, in the parcel's folder.
+
+    Raises InputError if the runs would not be on storage that outlives the pods, or if the parcel is too large.
+    """
     if not storage_path.startswith("/") or site.volume:
         _require_mounted(storage_path, site)
     else:
@@ -75,7 +86,7 @@ _Blocks.add_representer(str, _text)
 
 
 def _ray_job(label: str, name: str, arguments: Sequence[str], parcel: Parcel, site: Site) -> dict[str, Any]:
-    # env -C and no `cd &&`: the operator takes the entry point apart into words.
+    # `env -C` and not `cd &&`: the operator splits the entry point into words, without a shell.
     entrypoint = ["env", "-C", str(PLACE), "python", "-m", "tuner", "search", *arguments]
     least = site.nodes if site.least is None else site.least
     worker = _template(label, parcel, site, cpus=site.cpus, memory=site.memory, gpus=site.gpus)
@@ -139,6 +150,7 @@ def _template(label: str, parcel: Parcel, site: Site, *, cpus: int, memory: str,
 
 
 def _config_map(label: str, parcel: Parcel) -> dict[str, Any]:
+    """The parcel as a ConfigMap. Raises InputError for more than LARGEST_BYTES."""
     held: dict[str, dict[str, str]] = {"data": {}, "binaryData": {}}
     total = 0
     for place, source in parcel.files():
@@ -164,6 +176,7 @@ def _config_map(label: str, parcel: Parcel) -> dict[str, Any]:
 
 
 def _require_mounted(storage_path: str, site: Site) -> None:
+    """Raises InputError if `--volume` is malformed, or if the runs would not lie on it."""
     if not site.volume:
         return
     claim, _, path = site.volume.partition(":")
@@ -183,12 +196,13 @@ def _key(place: PurePosixPath) -> str:
 
 
 def _label(name: str) -> str:
-    """A run's name as Kubernetes allows names: small letters, digits and dashes, short enough for the pods' own."""
+    """A run's name as Kubernetes allows names: lower-case letters, digits and dashes, at most 40, so that the names of
+    its pods are not too long."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "search"
 
 
 def site_from(image: str | None, options: Mapping[str, Any]) -> Site:
-    """The site that the options of a command line describe."""
+    """The site from the options of a command line, None where one was not given. Raises InputError without an image."""
     if not image:
         raise InputError(
             "no image for the pods",

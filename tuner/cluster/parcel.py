@@ -1,7 +1,7 @@
-"""What travels to a cluster: tuner's own packages, the search file, and the files and modules that it names.
+"""Collects what is sent to a cluster: tuner's own packages, the search file, and the files and modules that it names.
 
-A relative path in the search file or in a flag is a file of this machine, and travels. An absolute path is the
-cluster's: it is neither looked at here nor sent.
+A relative path in the search file or in a flag is a file of this machine, and is sent. An absolute path is the
+cluster's: it is neither checked here nor sent.
 """
 
 from __future__ import annotations
@@ -22,30 +22,32 @@ from tuner.contract import InputError
 from tuner.importing import Own
 
 PACKAGES = ("tuner", "trainables", "search_spaces")
+"""tuner's own packages."""
 EXCLUDES = ("__pycache__", "*.pyc", ".*", "*.egg-info")
-"""Names that never travel, at any depth of a folder. `.*`: version control, environments, caches."""
+"""Patterns of names that are never sent, at any depth of a folder. `.*`: version control, environments, caches."""
 
 LARGEST_BYTES = 200 * 2**20
-"""Ray keeps a job's files in the head's memory and refuses 500 MiB; long before that it is no place for data."""
+"""The most that is sent. Ray keeps a job's files in the head's memory, and refuses 500 MiB."""
 
 SEARCH = "search"
-"""Folder of the search file in the parcel; what lies beside or below it here lies there as well."""
+"""Folder of the search file in the parcel. Files that it names in its own folder, or below, keep their place in it."""
 FILES = "files"
-"""Folder of everything else that was named by a path."""
+"""Folder in the parcel of every other file that a setting names."""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """places: where each file or folder goes, relative to the job's working folder, and where it is here. settings:
-    dotted names of settings whose path is another there."""
+    """The files that are sent with a job. A place is a path relative to the job's working folder."""
 
     places: Mapping[PurePosixPath, Path]
+    """Each file or folder that is sent, by its place."""
     settings: Mapping[str, str]
+    """The settings whose path differs on the cluster, by dotted name, and their place there."""
     file: PurePosixPath | None = None
-    """The search file's place."""
+    """The search file's place; None without one."""
 
     def files(self) -> Iterator[tuple[PurePosixPath, Path]]:
-        """Every file that travels, in the order of their places."""
+        """Every file that is sent: its place, and its path here, in the order of the places."""
         for place, source in sorted(self.places.items()):
             if source.is_file():
                 yield place, source
@@ -56,7 +58,7 @@ class Parcel:
                 yield from ((inner / name, Path(folder, name)) for name in sorted(files) if not is_excluded(name))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by place, the three packages as one each."""
+        """Bytes of each entry of `places`."""
         found = {str(place): 0 for place in sorted(self.places)}
         for place, source in self.files():
             top = next(str(p) for p in self.places if place == p or p in place.parents)
@@ -72,12 +74,16 @@ class Parcel:
 
 
 def is_excluded(name: str) -> bool:
+    """Whether a file or folder of this name is never sent."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in EXCLUDES)
 
 
 def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES) -> Parcel:
-    """What the experiment needs on a cluster. include: further files and folders, to lie in the working folder.
-    packages: none where they are there already. Raises InputError where it is too much."""
+    """What the experiment needs on a cluster.
+
+    include: further files and folders, for the job's working folder. packages: of tuner's own; empty if the cluster has
+    them. Raises InputError if all of it is larger than LARGEST_BYTES.
+    """
     code = pack_code(experiment.code.values(), include, packages)
     places: dict[PurePosixPath, Path] = {}
     written, demo = experiment.path and absolute(experiment.path), package_folder("tuner") / "demo"
@@ -96,12 +102,12 @@ def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequenc
         places[place] = path
         settings[name] = str(place)
     parcel = Parcel({**code.places, **places}, settings, file)
-    _require_fit(parcel)
+    _require_small(parcel)
     return parcel
 
 
 def pack_code(code: Iterable[Own] = (), include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES) -> Parcel:
-    """tuner's packages, the modules of the user's own code, and what is to be included."""
+    """tuner's packages, the modules of the user's own code, and `include`. Raises InputError as `pack` does."""
     places = {PurePosixPath(name): package_folder(name) for name in packages}
     for own in code:
         if found := _own_module(own):
@@ -111,12 +117,12 @@ def pack_code(code: Iterable[Own] = (), include: Sequence[Path] = (), packages: 
             raise InputError("no such file or folder", where=f"--include {path}", expected="something to send along")
         places[PurePosixPath(path.resolve().name)] = path.resolve()
     parcel = Parcel(places, {})
-    _require_fit(parcel)
+    _require_small(parcel)
     return parcel
 
 
 def package_folder(name: str) -> Path:
-    """Where a package is imported from, without importing it."""
+    """The folder that a package would be imported from; it is not imported. Raises InputError if there is none."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"the package {name!r} is not installed here", expected="tuner, whole", remedy="install tuner")
@@ -128,14 +134,14 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def _own_module(own: Own) -> tuple[PurePosixPath, Path] | None:
-    """A module of the user's: its outermost regular package, or its file, and where it has to lie. None where it is
-    installed: an environment has it, and the cluster's has to. Nothing is imported."""
+    """What to send for a module of the user's: its outermost regular package, or its file, with its place. Nothing is
+    imported. None for an installed module: the cluster's environment must have it as well."""
     parts = own.module.split(".")
     if parts[0] in PACKAGES or any(_is_below(own.file, Path(folder)) for folder in _installed()):
         return None
     for depth in range(1, len(parts) + 1):
         package = own.folder.joinpath(*parts[:depth])
-        if (package / "__init__.py").is_file():  # a folder without it holds packages and is none
+        if (package / "__init__.py").is_file():  # a folder without it is a namespace, not a package
             return PurePosixPath(*parts[:depth]), package
     return PurePosixPath(*parts[:-1], own.file.name), own.file
 
@@ -144,7 +150,7 @@ def _installed() -> list[str]:
     return [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_paths()["stdlib"]]
 
 
-def _require_fit(parcel: Parcel) -> None:
+def _require_small(parcel: Parcel) -> None:
     sizes = parcel.sizes()
     if sum(sizes.values()) > LARGEST_BYTES:
         largest = max(sizes, key=lambda place: sizes[place])

@@ -1,4 +1,4 @@
-"""The exact job that is submitted: entry point, environment, metadata, and the parcel as one file."""
+"""Makes the exact job that is submitted: entry point, environment, metadata, and the parcel as one file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ from tuner.config import FLAGS, Experiment
 from tuner.contract import InputError
 
 STOP_WAIT_S = 60
-"""What a job that is stopped gets to save itself; Ray's own 3 s kill a driver in the middle of it."""
+"""Seconds that a stopped job has to save the search; Ray's default, 3 s, kills the driver while it saves."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time of every file in the parcel, so that equal contents are an equal file, which Ray then uploads once."""
+"""The time of every file in the parcel: equal contents then give equal bytes, which Ray uploads once."""
 
 
 @dataclass(frozen=True)
 class Payload:
-    """A job for Ray's Jobs API. name: the search's."""
+    """A job for Ray's Jobs API."""
 
     name: str
+    """The search's name; empty for a job that is no search."""
     submission_id: str
+    """Ray's id of the job."""
     entrypoint: str
+    """The job's command line."""
     metadata: Mapping[str, str]
+    """What can be read back of the job: the search's name, its storage path and its program."""
     env_vars: Mapping[str, str] = field(default_factory=lambda: {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)})
+    """Environment variables of the job."""
 
     def request(self, working_dir: str) -> dict[str, Any]:
-        """The arguments of `JobSubmissionClient.submit_job`."""
+        """The arguments of `JobSubmissionClient.submit_job`. working_dir: the parcel's zip file, or Ray's URI of it."""
         return {
             "submission_id": self.submission_id,
             "entrypoint": self.entrypoint,
@@ -51,8 +56,11 @@ def make_payload(
     flags: Mapping[str, Any] | None = None,
     attempt: int = 1,
 ) -> Payload:
-    """The job that carries out `experiment` as the search `name`. overrides, flags: as given on this command line.
-    attempt: how many jobs of this name there have been, this one included."""
+    """The job that runs `experiment` as the search `name`.
+
+    overrides, flags: as given on this command line. attempt: the number of this job among those of the search, from 1.
+    Raises InputError for a relative storage path.
+    """
     storage = require_shared(experiment.run.storage_path)
     modules = [own.module for own in experiment.code.values()]
     words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags, modules=modules)
@@ -68,7 +76,8 @@ def make_resume(
     modules: Sequence[str] = (),
     accept_changes: bool = False,
 ) -> Payload:
-    """The job that goes on with the search `name`."""
+    """The job that resumes the search `name`; the arguments as in `make_payload`. modules: code of the user's own that
+    may run. Raises InputError for a relative storage path."""
     storage = require_shared(storage_path)
     words = ["--resume", name, "--storage-path", storage, *flag_words(flags), *module_words(modules)]
     words += ["--accept-changes"] if accept_changes else []
@@ -76,7 +85,7 @@ def make_resume(
 
 
 def make_errand(command: str, arguments: Sequence[str], mark: str) -> Payload:
-    """A short job that runs a command of tuner's there and answers with JSON."""
+    """A short job that runs a command of tuner's on the cluster and prints JSON. mark: makes its id unique."""
     entrypoint = shlex.join(["python", "-m", "tuner", *arguments])
     return Payload("", f"tuner-{command}-{mark}", entrypoint, {"job_name": f"tuner {command}"})
 
@@ -90,7 +99,7 @@ def search_words(
     flags: Mapping[str, Any] | None = None,
     modules: Sequence[str] = (),
 ) -> list[str]:
-    """The arguments of `tuner search` in the parcel's folder that mean what this command line means here."""
+    """The arguments of `tuner search`, in the parcel's folder, for the search that this command line asks for."""
     moved = dict(parcel.settings)
     words = [str(parcel.file)] if parcel.file else []
     for text in overrides:
@@ -98,18 +107,18 @@ def search_words(
         words += ["--set", f"{key}={moved.pop(key)}" if key in moved else text]
     given = {key: moved.pop(key, value) for key, value in (flags or {}).items()}
     words += flag_words({key: value for key, value in given.items() if key not in ("run.name", "run.storage_path")})
-    for key, place in moved.items():  # named in the file by a path that leads out of the file's folder
+    for key, place in moved.items():  # the search file names these by a path outside its own folder
         words += ["--set", f"{key}={place}"]
     return [*words, *module_words(modules), "--name", name, "--storage-path", storage_path]
 
 
 def module_words(modules: Sequence[str]) -> list[str]:
-    """Lets code that was sent along, and lies elsewhere there than beside the search file, be run."""
+    """The arguments that permit the user's own modules; on the cluster they do not lie beside the search file."""
     return [word for module in dict.fromkeys(modules) for word in ("--allow-module", module)]
 
 
 def require_shared(storage_path: str) -> str:
-    """A storage path that means the same on every node; raises InputError for a relative one."""
+    """The storage path, if it means the same on every node. Raises InputError for a relative one."""
     if storage_path.startswith("/") or "://" in storage_path:
         return storage_path
     raise InputError(
@@ -121,7 +130,7 @@ def require_shared(storage_path: str) -> str:
 
 
 def write_zip(parcel: Parcel, to: Path) -> None:
-    """The parcel as one file, the same bytes for the same contents."""
+    """Writes the parcel as one zip file: the same bytes for the same contents."""
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for place, source in sorted(parcel.files()):
             entry = zipfile.ZipInfo(str(place), _EPOCH)
@@ -131,7 +140,7 @@ def write_zip(parcel: Parcel, to: Path) -> None:
 
 
 def working_dir(parcel: Parcel) -> str:
-    """The name under which Ray will keep the parcel; it depends on the contents alone."""
+    """The URI under which Ray will keep the parcel; it depends on the contents only."""
     from ray._private.runtime_env.packaging import get_uri_for_package
 
     with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
@@ -141,7 +150,7 @@ def working_dir(parcel: Parcel) -> str:
 
 
 def contents(parcel: Parcel) -> dict[str, Any]:
-    """What travels, for people: bytes by place, and what is left out."""
+    """What is sent, for people: bytes by place, and the patterns of names that are not sent."""
     sizes = parcel.sizes()
     return {"bytes": sum(sizes.values()), "places": sizes, "excludes": list(EXCLUDES)}
 
@@ -163,6 +172,7 @@ def _payload(name: str, storage: str, words: Sequence[str], attempt: int, progra
 
 
 def flag_words(flags: Mapping[str, Any]) -> list[str]:
+    """The flags and their values as arguments."""
     names = {key: flag for flag, key in FLAGS.items()}
     words: list[str] = []
     for key, value in flags.items():

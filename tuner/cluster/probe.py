@@ -1,6 +1,6 @@
-"""What one machine has, as plain facts. It runs on the driver and, sent by value, on every node of a cluster.
+"""Finds out what one machine has. It runs on the driver and, sent by value, on every node of a cluster.
 
-Standard library alone: it has to answer where tuner's packages, or torch, are missing.
+It imports the standard library only, because it has to work where tuner's packages or torch are missing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 PACKAGES = ("tuner", "trainables", "search_spaces")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "ray", "optuna")
 TORCH_S = 120
-"""How long torch may take to start and to quantize; 10 to 15 s are usual, more from a cold network disk."""
+"""Seconds in which torch has to start and to quantize; 10 to 15 s are usual, more from a cold network disk."""
 
-# In a process of its own: the driver must never import torch, and a broken CUDA library may take its process with it.
+# It runs in a process of its own: the driver never imports torch, and a broken CUDA library may crash the process.
 _TORCH = """
 import json, torch
 told = {"cuda": torch.version.cuda, "available": torch.cuda.is_available(), "devices": []}
@@ -44,9 +44,10 @@ print(json.dumps(told))
 
 
 def probe(storage_path: str | None = None, torch: bool = True) -> dict[str, Any]:
-    """Everything about this machine. storage_path: a folder to look at. torch: start it, and try NF4.
+    """The facts about this machine, by name, as JSON has them.
 
-    `unknown` has what could not be found out, by the name of the fact, and why: an empty fact is then no answer.
+    storage_path: the folder of the runs, whose free space is looked up. torch: whether to start torch and try NF4.
+    The fact `unknown` says, by fact, what could not be found out and why; such a fact is empty and means nothing.
     """
     gpus, gpus_unknown = _gpus()
     listening, listening_unknown = _listening()
@@ -90,7 +91,7 @@ def _package(name: str) -> dict[str, str] | None:
 
 
 def _gpus() -> tuple[list[dict[str, str]], str]:
-    """What the driver says: name, its version, memory; empty where there is none. And why it could not be asked."""
+    """Name, driver version and memory of each GPU, from nvidia-smi; and why it could not be asked ("" if it could)."""
     program = shutil.which("nvidia-smi")
     if program is None:
         loaded = Path("/proc/driver/nvidia/version").exists()
@@ -108,6 +109,8 @@ def _gpus() -> tuple[list[dict[str, str]], str]:
 
 
 def _torch() -> dict[str, Any]:
+    """What torch and bitsandbytes say, as `_TORCH` prints it, or an `error`."""
+    # Ray sets CUDA_VISIBLE_DEVICES to "" for a task that asks for no GPU, such as the one that probes a node.
     environment = {key: value for key, value in os.environ.items() if (key, value) != ("CUDA_VISIBLE_DEVICES", "")}
     try:
         done = subprocess.run(
@@ -128,9 +131,9 @@ def _torch() -> dict[str, Any]:
 
 
 def _listening() -> tuple[list[dict[str, Any]], str]:
-    """Ray's sockets that take connections from other machines: program and port. Linux's tables, no library. And why
-    not all of them could be looked at."""
-    sockets: dict[str, int] = {}
+    """Program and port of Ray's sockets that take connections from other machines, from /proc; and why not all of them
+    could be looked at ("" if all could)."""
+    sockets: dict[str, int] = {}  # ports by inode
     closed: list[str] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -148,12 +151,14 @@ def _listening() -> tuple[list[dict[str, Any]], str]:
 
 
 def _is_loopback(host: str) -> bool:
-    """An address of the kernel's tables: bytes in words, the least significant first."""
+    """Whether an address from /proc/net is a loopback one. host: hexadecimal; each 32-bit word has its bytes in reverse
+    order."""
     return host.endswith("7F") if len(host) == 8 else host in ("0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
 
 
 def _ray_sockets(closed: list[str]) -> list[tuple[str, str]]:
-    """(program, inode) of the sockets of Ray's processes. closed: gets those that cannot be looked into."""
+    """(program, inode) of the sockets of Ray's processes. A process that cannot be looked into is appended to `closed`,
+    in words."""
     found: list[tuple[str, str]] = []
     for process in Path("/proc").glob("[0-9]*"):
         name = ""
@@ -180,7 +185,7 @@ def _folders(storage_path: str | None) -> list[str]:
 
 
 def _free(place: str) -> int | None:
-    """Free bytes on the disk of a folder, or of the nearest one above it that is there."""
+    """Free bytes on the disk of a folder, or of the nearest existing one above it; None if they cannot be found out."""
     path = Path(place).absolute()
     while not path.exists() and path != path.parent:
         path = path.parent

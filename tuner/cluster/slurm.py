@@ -1,7 +1,8 @@
-"""A search as a Slurm batch script that starts a Ray cluster in its allocation.
+"""Writes a search as a Slurm batch script that starts a Ray cluster in its allocation.
 
-For clusters whose nodes share the folder that the script is submitted from, environment included. Two minutes before
-its time is up Slurm sends SIGTERM: the search saves itself, the job is put into the queue again, and goes on.
+For clusters whose nodes share the folder that the script is submitted from, and the Python environment. Two minutes
+before its time is up Slurm sends SIGTERM: the search saves its state, and the job goes into the queue again and
+resumes.
 """
 
 from __future__ import annotations
@@ -12,23 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAVED = 143
-"""What a search that was ended by SIGTERM exits with."""
+"""Exit code of a search that SIGTERM has ended."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What is asked of Slurm. gpus, cpus: of each node."""
+    """What is asked of Slurm."""
 
     nodes: int = 1
+    """Nodes of the job."""
     gpus: int = 1
+    """GPUs of each node."""
     cpus: int = 8
+    """CPU cores of each node."""
     hours: float = 24.0
+    """The job's time limit."""
     partition: str | None = None
+    """Slurm's partition; None: its default."""
     account: str | None = None
+    """Slurm's account; None: the user's default."""
 
 
 def batch_script(name: str, arguments: Sequence[str], asked: Allocation, *, python: Path, folder: Path) -> str:
-    """The script. arguments: of `tuner search`, in `folder`. python: the interpreter, on every node."""
+    """The script for the search `name`. arguments: of `tuner search`, in `folder`. python: the interpreter's path, the
+    same on every node."""
     minutes = max(1, round(asked.hours * 60))
     directives = [
         f"--job-name={name}",
