@@ -1,4 +1,4 @@
-"""The linear layers of the base that an adapter may sit on: their `forward` replaced by one that adds every slot's."""
+"""Replaces `forward` of the base's linear layers by one that adds the product of every slot's adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.contract import Fault, Reason
 
 
 def attach(model: Any, context: BatchContext) -> dict[str, AdaptedLinear]:
-    """Replaces `forward` of every linear layer but the output layer; gives the adapted layers by name.
+    """Replaces `forward` of every linear layer but the output layer. Gives the adapted layers by module name.
 
     The module tree stays as it is, so that PEFT finds the base it knows. Raises Unpackable for a kind of layer that
     has no packed form.
@@ -32,7 +32,7 @@ def attach(model: Any, context: BatchContext) -> dict[str, AdaptedLinear]:
 
 
 def bind(layers: Mapping[str, AdaptedLinear], stack: Stack) -> None:
-    """Gives every layer its views of the stack's buffers."""
+    """Gives every layer its views of the stack's buffers, and its scales on the device."""
     weights, grads = stack.views(stack.cast), stack.views(stack.grads)
     for name, layer in layers.items():
         layer.a, layer.b = weights[name]
@@ -42,7 +42,10 @@ def bind(layers: Mapping[str, AdaptedLinear], stack: Stack) -> None:
 
 
 def _forward(layer: AdaptedLinear, x: torch.Tensor) -> torch.Tensor:
-    """x: [1, tokens, in]; gives [1, tokens, out]. Raises Fault where a layer does not get the batch's tokens."""
+    """x: [1, tokens, in], of any floating dtype; gives [1, tokens, out] in the base's dtype.
+
+    Raises Fault where x does not have the batch's number of tokens.
+    """
     context = layer.context
     if not context.segments or not any(layer.scales[segment.slot] for segment in context.segments):
         return layer.base(x)

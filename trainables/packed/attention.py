@@ -1,8 +1,8 @@
 """Attention over the rows of a batch.
 
 Everything else in a decoder works token by token, so consecutive rows pass through it without padding. Attention alone
-needs the rows as lines of one length, padded on the right: causal attention never reads that padding, and what is
-computed there is dropped.
+needs each row as a line of its own, all lines of one width, padded on the right. Causal attention never reads that
+padding, and what is computed there is dropped.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ class RowAttention:
         self.batch: Batch | None = None
         """The batch that is passing through the base; None between two passes."""
         self.window: int | None = None
-        """The smallest sliding window that a layer asked for; none is applied, every token sees its whole row."""
+        """The smallest sliding window that a layer asked for, in tokens. It is not applied: a token attends to all
+        earlier tokens of its row."""
 
     def __call__(
         self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **more: Any
     ) -> tuple[torch.Tensor, None]:
-        """query, key, value: [1, heads, tokens, features]; gives [1, tokens, heads, features] of the same dtype."""
+        """query, key, value: [1, heads, tokens, features], of any floating dtype; gives [1, tokens, heads, features] of
+        the same dtype, and None for the attention weights."""
         assert self.batch is not None
         if (window := more.get("sliding_window")) and (self.window is None or window < self.window):
             self.window = window
@@ -58,20 +60,21 @@ def attach(model: Any) -> RowAttention | None:
 
 
 def _as_lines(part: torch.Tensor, width: int) -> torch.Tensor:
-    """[1, heads, tokens, features] as [rows, heads, width, features]."""
+    """A view of `part` [1, heads, tokens, features] as [rows, heads, width, features]: rows are lines already."""
     _, heads, tokens, features = part.shape
     return part.view(heads, tokens // width, width, features).transpose(0, 1)
 
 
 def _on_grid(part: torch.Tensor, grid: AttentionGrid) -> torch.Tensor:
-    """[1, heads, tokens, features] as [rows, heads, width, features], zeros where no token is."""
+    """`part` [1, heads, tokens, features] copied to [rows, heads, width, features], of the same dtype; zeros in cells
+    without a token."""
     _, heads, tokens, features = part.shape
     flat = part.transpose(1, 2).reshape(tokens, heads * features)
     return Scatter.apply(flat, grid).view(grid.rows, grid.width, heads, features).transpose(1, 2)
 
 
 class Scatter(torch.autograd.Function):
-    """Tokens [tokens, features] to the cells of a grid [rows * width, features], zeros elsewhere.
+    """Copies tokens [tokens, features] into the cells of a grid [rows * width, features], zeros elsewhere.
 
     Its gradient is a gather.
     """
@@ -84,15 +87,15 @@ class Scatter(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
-        """grad: [rows * width, features]; gives [tokens, features]."""
+        """grad: [rows * width, features]; gives [tokens, features] of the same dtype."""
         return _gathered(grad, ctx.grid, ctx.tokens), None
 
 
 class Gather(torch.autograd.Function):
-    """The cells of a grid [rows * width, features] to tokens [tokens, features]. Its gradient is a scatter.
+    """Copies the cells of a grid [rows * width, features] to tokens [tokens, features].
 
-    Autograd's gradient of `index_select` would add; here no two tokens share a cell but padding, whose gradients are
-    zeros.
+    Its gradient is a scatter without the additions of autograd's `index_select`: only padding tokens share a cell, and
+    their gradients are zero.
     """
 
     @staticmethod
@@ -103,17 +106,17 @@ class Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
-        """grad: [tokens, features]; gives [rows * width, features]."""
+        """grad: [tokens, features]; gives [rows * width, features] of the same dtype."""
         return _scattered(grad, ctx.grid), None, None
 
 
 def _scattered(flat: torch.Tensor, grid: AttentionGrid) -> torch.Tensor:
-    """flat: [tokens, features]; gives [rows * width, features]."""
+    """flat: [tokens, features]; gives [rows * width, features] of the same dtype, zeros in cells without a token."""
     own = flat if grid.tokens is None else flat.index_select(0, grid.tokens)
     return flat.new_zeros(grid.rows * grid.width, flat.shape[1]).index_copy_(0, grid.cells, own)
 
 
 def _gathered(lines: torch.Tensor, grid: AttentionGrid, tokens: int) -> torch.Tensor:
-    """lines: [rows * width, features]; gives [tokens, features], zeros where a token has no cell."""
+    """lines: [rows * width, features]; gives [tokens, features] of the same dtype, zeros where a token has no cell."""
     own = lines.index_select(0, grid.cells)
     return own if grid.tokens is None else lines.new_zeros(tokens, lines.shape[1]).index_copy_(0, grid.tokens, own)

@@ -1,4 +1,4 @@
-"""Which bases trials can be packed on, as far as their code says it; probe.py measures what they do."""
+"""Which bases trials can be packed on, as far as config and signatures tell; probe.py measures the rest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tuner.contract import Reason, Unpackable
 
 
 def check(model: Any) -> None:
-    """Refuses a base whose loss couples its rows, or is not divided by the targets of an accumulation window.
+    """Raises Unpackable for a base whose loss couples its rows, or is a mean of each micro-batch.
 
-    SFTTrainer adds the first (a router's auxiliary loss) and asks for the second (`accepts_loss_kwargs`). Raises
-    Unpackable.
+    A router's auxiliary loss, which SFTTrainer adds, couples rows. A packed trial's loss is divided by the targets of
+    its accumulation window, as SFTTrainer's is where the model accepts loss arguments (`accepts_loss_kwargs`).
     """
     config = model.config.get_text_config()
     if hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0.0) != 0.0:
         raise unpackable(model, "its auxiliary loss is a mean over all rows of a batch, the neighbours' too")
-    if not getattr(model, "accepts_loss_kwargs", _takes_anything(model)):
+    if not getattr(model, "accepts_loss_kwargs", _takes_any_keyword(model)):
         raise unpackable(model, "its loss is a mean of every micro-batch")
 
 
@@ -38,13 +38,14 @@ def unpackable(model: Any, why: str) -> Unpackable:
     return Unpackable(Reason.CONFIG, what, "set resources.trials_per_gpu to 1")
 
 
-def _takes_anything(model: Any) -> bool:
+def _takes_any_keyword(model: Any) -> bool:
+    """Whether `forward` has a `**kwargs`, which transformers takes for `accepts_loss_kwargs` where it is not set."""
     kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def dropouts(model: Any) -> list[str]:
-    """Names of the base's own dropout: modules, and rates that are passed to functions."""
+    """Names of attributes above zero that hold a rate of the base's own dropout, in modules of any kind."""
     return [
         f"{name}.{key}".strip(".")
         for name, module in model.named_modules()

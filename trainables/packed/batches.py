@@ -14,22 +14,23 @@ from trainables.data.tokenizing import IGNORED
 from trainables.packed.rows import FlatRows, Indices
 
 _MAX_PADDING = 1.25
-"""Tokens of a batch over tokens of its rows, up to which all segments are padded to the longest one."""
+"""All segments are padded to the longest one where that makes the batch at most this many times its rows' tokens."""
 _ALIGNED = 8
-"""On a GPU a segment's tokens are a multiple of this: grouped products read 16 bytes at a time, 8 numbers in bf16."""
+"""On a GPU a segment's tokens are a multiple of this: grouped products read 16 bytes at a time, 8 values in bf16."""
 _FEW_TOKENS = 4096
-"""Below it kernel launches limit a GPU over all but the largest bases, and padding costs less than one more shape."""
+"""Tokens of a batch. Below it kernel launches limit a GPU with all but the largest bases, and padding costs less than
+one more shape."""
 _SHORT = 1024
-"""Width of attention's lines up to which twice the width costs little: 5% of a 1.5B base's time."""
+"""Width of attention's lines, in tokens, up to which twice the width costs little: 5% of a 1.5B base's time."""
 
 
 SlotRows = tuple[int, Indices]
-"""A slot, and row numbers [rows] int64 whose losses are summed together."""
+"""One part of a batch: a slot, and the indices [rows] int64 of rows whose losses are summed together."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A slot's part of a batch: the tokens from `begin` to `end`, padding included."""
+    """The consecutive tokens of one slot in a batch, padding included: from `begin` up to, but without, `end`."""
 
     slot: int
     lengths: tuple[int, ...]
@@ -76,11 +77,12 @@ class Batch:
     uniform: bool
     """Whether all segments have one length."""
     bucketed: bool
-    """Whether its shapes are among a few. If so, it also has:"""
+    """Whether it is padded to a shape of `ShapeBuckets`. Only then are the next two fields set."""
     padded_len: int
-    """Tokens of the longest segment at most; 0 where the batch is not bucketed."""
+    """Dropout masks have this many tokens a segment: at least those of its rows. 0 where the batch is not bucketed."""
     scatter_index: torch.Tensor | None
-    """[tokens] int64: each token's place once every segment is padded to `padded_len`; None where they are already."""
+    """[tokens] int64: each token's index once every segment has `padded_len` tokens; None where each has that many
+    already."""
 
     @property
     def layer_inputs(self) -> list[torch.Tensor]:
@@ -113,7 +115,7 @@ class ShapeBuckets:
         self._widths: set[int] = set()
 
     def tokens(self, needed: int) -> int:
-        """The size of a batch that has `needed` tokens."""
+        """Tokens that a batch of `needed` tokens is padded to."""
         between, most = (8, 1.125) if needed >= _FEW_TOKENS else (4, 1.25)
         return _bucket(self._tokens, needed, most, between)
 
@@ -125,10 +127,11 @@ class ShapeBuckets:
 def _bucket(sizes: set[int], needed: int, most: float, between: int) -> int:
     """The largest of `sizes` within `most` times `needed`, or a new one, which is added.
 
-    between: bucket sizes from one power of two to the next.
+    between: how many sizes lie from one power of two to the next.
     """
-    step = max(_ALIGNED, 2 ** (needed.bit_length() - 1) // between)
-    found = max((size for size in sizes if needed <= size <= most * needed), default=-(-needed // step) * step)
+    multiple = max(_ALIGNED, 2 ** (needed.bit_length() - 1) // between)
+    rounded_up = -(-needed // multiple) * multiple
+    found = max((size for size in sizes if needed <= size <= most * needed), default=rounded_up)
     sizes.add(found)
     return found
 
@@ -136,11 +139,11 @@ def _bucket(sizes: set[int], needed: int, most: float, between: int) -> int:
 def collate(
     parts: Sequence[SlotRows], rows: FlatRows, padding: int, device: torch.device, buckets: ShapeBuckets | None = None
 ) -> Batch:
-    """The rows of all parts as one batch. Parts of one slot are consecutive, and make one segment.
+    """Makes one batch of the rows of all parts, on `device`. Parts of one slot are consecutive, and make one segment.
 
-    padding: the token that segments are padded with. On a GPU they are padded to one length where that costs little,
-    because one batched product then serves them all, or else to a multiple of eight. buckets: pad the batch to one of
-    these shapes; then segments are padded to a multiple of eight, and the last one takes the rest.
+    padding: the id of the token that segments are padded with. On a GPU they are padded to one length where that costs
+    little, because one batched product then serves them all, or else to a multiple of eight. buckets: pads the batch to
+    one of these shapes; segments are then padded to a multiple of eight, and the last one takes the rest.
     """
     slots = [(slot, [indices for _, indices in own]) for slot, own in groupby(parts, key=lambda part: part[0])]
     lengths = [rows.lengths(numpy.concatenate(own)).astype(int) for _, own in slots]
@@ -197,7 +200,10 @@ def collate(
 
 
 def _places(tokens: list[int], *, aligned: bool, buckets: ShapeBuckets | None) -> tuple[list[int], int]:
-    """Where segments begin, with the end of the last one; and that end. tokens: of each segment."""
+    """Where each segment begins, followed by the end of the last one; and that end again, the tokens of the batch.
+
+    tokens: of each segment, padding excluded.
+    """
     if aligned:
         filled = [-(-own // _ALIGNED) * _ALIGNED for own in tokens]
         longest = max(filled)
@@ -211,7 +217,7 @@ def _places(tokens: list[int], *, aligned: bool, buckets: ShapeBuckets | None) -
 
 
 def _scatter_index(sizes: list[int], begins: list[int], buckets: ShapeBuckets) -> tuple[int, Any]:
-    """`Batch.padded_len` and `Batch.scatter_index`; the place of padding does not matter.
+    """`Batch.padded_len`, and `Batch.scatter_index` [tokens] int64. Padding tokens may have any index within a segment.
 
     sizes: tokens of each segment, padding excluded. begins: where segments begin, and the end of the last one.
     """
@@ -226,8 +232,8 @@ def _scatter_index(sizes: list[int], begins: list[int], buckets: ShapeBuckets) -
 def _line_cells(lengths: list[Any], tokens: Any, total: int) -> tuple[Any, Any, int]:
     """The cells of `tokens` in lines of the longest row's width, those tokens if there is padding, and the width.
 
-    lengths: [rows] of each segment's rows. tokens: [tokens] int64, all but padding. No cells where rows are lines
-    already.
+    lengths: of each segment, [rows] int64: the tokens of its rows. tokens: [tokens] int64, all but padding. total:
+    tokens of the batch. Cells and tokens are [tokens with a cell] int64; None where rows are lines already.
     """
     every = numpy.concatenate(lengths)
     width = int(every.max())
@@ -238,12 +244,12 @@ def _line_cells(lengths: list[Any], tokens: Any, total: int) -> tuple[Any, Any, 
 
 
 def _within(sizes: Any) -> Any:
-    """[sum of sizes] int64: the index of each element within its piece, for consecutive pieces of these sizes."""
+    """[sum of sizes] int64: the index of each element within its piece, for consecutive pieces of `sizes` [pieces]."""
     return numpy.arange(sizes.sum()) - numpy.repeat(numpy.cumsum(sizes) - sizes, sizes)
 
 
 def _are_lines(every: Any, total: int) -> bool:
-    """Whether rows of these lengths are lines of one width already.
+    """Whether rows of the lengths `every` [rows] are lines of one width already, in a batch of `total` tokens.
 
     `rows * longest == total` alone does not say so: with padding, rows of 215 and 256 tokens may have 512 tokens in all
     and would be read as two of 256.
@@ -252,10 +258,11 @@ def _are_lines(every: Any, total: int) -> bool:
 
 
 def _bucketed_cells(lengths: list[Any], begins: list[int], buckets: ShapeBuckets) -> tuple[Any, int]:
-    """The cells of all tokens, and the width of the lines. Padding lies in the last cell of its slot's first line.
+    """The cells of all tokens, [tokens] int64, and the width of the lines; no cells where rows are lines already.
 
-    No row is long enough to reach that cell, so no token attends to it and no gradient comes from it: padding changes
-    neither its own slot's rows nor another's.
+    All padding of a segment gets the last cell of the segment's first line. No row is long enough to reach that
+    cell, so no token attends to it and no gradient comes from it: padding changes neither its own slot's rows nor
+    another's.
     """
     every = numpy.concatenate(lengths)
     if _are_lines(every, begins[-1]):

@@ -1,4 +1,4 @@
-"""How many trials an engine takes: as many as fit, and where asked for, no more than make it faster."""
+"""Chooses how many trials an engine takes: as many as fit into memory, and if asked, no more than make it faster."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ import torch
 from tuner.contract import Assignment, Fault, Reason
 
 _PAYS = 1.1
-"""Trials' steps a second with more slots, over those with fewer, from which on more slots are taken: with fewer trials
-at a time, the sampler knows more when it draws the next."""
-_STEPS = 3
-"""Steps that are timed together, after one that is not timed."""
-_SEEN = 2
+"""More slots are taken only if all trials together then take at least this many times the steps a second: with fewer
+trials at a time, the sampler knows more when it draws the next."""
+_TIMED_TOGETHER = 3
+"""Steps that are timed together where nothing is captured, after one that is not timed."""
+_UNTIMED = 2
 """Steps that are not timed where the engine captures CUDA graphs: the first of a shape is launched kernel by kernel and
 the second captured, which takes several times as long as a replay."""
-_TRIED = 6
+_TIMED_ONE_BY_ONE = 6
 """Steps that are then timed one by one: the shortest counts."""
-_ROOM = 0.9
-"""Share of a GPU's memory that can be used; the rest is lost between the allocator's blocks."""
+_USABLE = 0.9
+"""Share of a GPU's memory that slots can use; the rest is lost between the allocator's blocks."""
 
 
 @dataclass(frozen=True)
 class SlotChoice:
-    """How many trials an engine takes at a time."""
+    """How many trials an engine takes at a time, and why."""
 
     slots: int
     fit: int
-    """Trials that have room in memory."""
+    """Trials that fit into memory at a time."""
     speeds: Mapping[int, float]
-    """Measured steps a second, of all trials together, by number of slots."""
+    """By slots in use: measured steps a second of all trials together. Empty where nothing was measured."""
     note: str
     """For the user; empty where all that were wanted are taken."""
 
 
 class TrialRunner(Protocol):
-    """What is asked of an engine in order to find out how many trials it takes."""
+    """The part of an engine that is needed to find out how many trials it takes."""
 
     device: torch.device
 
@@ -59,7 +59,7 @@ class TrialRunner(Protocol):
         """Empties a slot."""
 
     def advance(self, limit: int | None = None) -> Sequence[Any]:
-        """Trains `limit` steps."""
+        """Trains `limit` engine steps at most."""
 
     def strict_memory(self) -> AbstractContextManager[None]:
         """Within it a step that runs out of memory raises."""
@@ -71,10 +71,10 @@ class TrialRunner(Protocol):
 def choose(
     engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False
 ) -> SlotChoice:
-    """Finds out how many of `wanted` slots fit, and with `measure`, how many of those make the engine faster.
+    """Finds out how many of `wanted` trials fit into memory, and with `measure`, how many make the engine faster.
 
-    heaviest: the parameters of the trial that takes most memory. beside: leaves room for an unpacked one on this GPU.
-    Raises Fault where a trial cannot be trained, for another reason than memory.
+    heaviest: the parameters of the trial that takes most memory. beside: leaves room for an unpacked trial on this GPU.
+    Raises Fault where a trial cannot be trained for another reason than memory.
     """
     fit = _fitting(engine, wanted, heaviest, beside)
     if not measure:
@@ -93,7 +93,7 @@ def choose(
 
 
 def _fitting(engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], beside: bool) -> int:
-    """How many of the heaviest trials have room; on a CPU, all that are wanted."""
+    """How many of the heaviest trials fit into memory, measured with one and two; on a CPU, all that are wanted."""
     if engine.device.type != "cuda" or wanted == 1:
         return wanted
     peaks = []
@@ -112,26 +112,28 @@ def _fitting(engine: TrialRunner, wanted: int, heaviest: Mapping[str, Any], besi
 
 
 def room_for(wanted: int, peaks: tuple[float, float], memory: float, beside: bool) -> int:
-    """How many of `wanted` slots fit into `memory` bytes.
+    """How many of `wanted` trials fit into `memory` bytes, one at least.
 
-    peaks: bytes of one slot and of two, the base included. beside: leaves room for an unpacked trial.
+    peaks: bytes at the peak with one trial and with two, the base included. beside: leaves room for an unpacked trial.
     """
     each = max(1, peaks[1] - peaks[0])
-    room = _ROOM * memory
+    room = _USABLE * memory
     if beside:  # it has its own base, and saves a little more in every step
         room -= 1.3 * peaks[0]
     return max(1, min(wanted, int((room - (peaks[0] - each)) / each)))
 
 
-def _seconds_a_step(engine: TrialRunner, slots: int, params: Mapping[str, Any], *, steps: int = _STEPS) -> float:
-    """Seconds of an engine step with `slots` trials of these parameters, which leave again."""
+def _seconds_a_step(
+    engine: TrialRunner, slots: int, params: Mapping[str, Any], *, steps: int = _TIMED_TOGETHER
+) -> float:
+    """Seconds of an engine step with `slots` trials of these parameters, which leave again. steps: to time together."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     try:
         for slot in range(slots):
             engine.join(slot, Assignment(slot, {**params, "max_steps": 1000}, 0, (1.0,), str(folder)))
         if engine.uses_graphs:
-            _timed(engine, _SEEN)
-            return min(_timed(engine, 1) for _ in range(_TRIED))
+            _timed(engine, _UNTIMED)
+            return min(_timed(engine, 1) for _ in range(_TIMED_ONE_BY_ONE))
         _timed(engine, 1)
         return _timed(engine, steps) / steps
     finally:
@@ -141,6 +143,7 @@ def _seconds_a_step(engine: TrialRunner, slots: int, params: Mapping[str, Any], 
 
 
 def _timed(engine: TrialRunner, steps: int) -> float:
+    """Seconds of `steps` engine steps, until the GPU is done with them."""
     start = time.perf_counter()
     engine.advance(limit=steps)
     _wait(engine)

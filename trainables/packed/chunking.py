@@ -1,4 +1,4 @@
-"""A step's rows in as many passes through the base as memory allows.
+"""Divides a step's rows into passes through the base that fit into memory.
 
 Rows are independent, and gradients and losses are sums over them. So a step that runs out of memory is taken again in
 smaller passes, and no trial is lost or changed: first fewer slots a pass, then fewer rows of a slot, and where a single
@@ -20,7 +20,7 @@ from trainables.packed.rows import FlatRows, Indices
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of one slot in one pass."""
+    """Rows of one part, all in one pass."""
 
     part: int
     """The index, in the step's list, of the part that they belong to."""
@@ -30,16 +30,16 @@ class Chunk:
 
 
 Chunks = list[Chunk]
-"""One pass."""
+"""The rows of one pass."""
 
 
 class Chunking:
     """The size of passes: limits that shrink when memory runs out, and hold from then on."""
 
     def __init__(self, max_tokens: int | None = None, *, recomputes: bool = False) -> None:
-        """recomputes: whether the base can recompute activations in the backward."""
+        """max_tokens: the first limit. recomputes: whether the base can recompute activations in the backward."""
         self.max_tokens = max_tokens
-        """Tokens of a pass with several parts; None: no limit."""
+        """Most tokens of a pass with several chunks; None: no limit."""
         self.max_part_tokens: int | None = None
         """Tokens of a part beyond which it is divided among passes; None: no limit."""
         self.recompute = False
@@ -49,11 +49,11 @@ class Chunking:
         self._recomputes = recomputes
         self._strict = False
 
-    def run(self, parts: Sequence[SlotRows], rows: FlatRows, one: Callable[[Chunks], None]) -> Chunks:
-        """Calls `one` for every pass. Gives the pass that ran out of memory, or an empty one where none did."""
+    def run(self, parts: Sequence[SlotRows], rows: FlatRows, take: Callable[[Chunks], None]) -> Chunks:
+        """Calls `take` with each pass until one runs out of memory. Gives that pass, or an empty one where none did."""
         for chunks in divided(parts, rows, self.max_tokens, self.max_part_tokens):
             try:
-                one(chunks)
+                take(chunks)
             except (MemoryError, RuntimeError) as error:
                 if self._strict or not is_out_of_memory(error):
                     raise
@@ -65,7 +65,7 @@ class Chunking:
         """Makes passes smaller than `chunks`, which ran out of memory. False where they cannot be smaller."""
         sizes = [rows.tokens(chunk.rows) for chunk in chunks]
         if len(chunks) > 1:
-            self.max_tokens = max(sum(sizes) // 2, *sizes)  # no part is divided while a pass has several
+            self.max_tokens = max(sum(sizes) // 2, *sizes)  # no chunk is divided: the largest fits
         elif len(chunks[0].rows) > 1:
             self.max_tokens = self.max_part_tokens = sizes[0] // 2
         elif self._recomputes and not self.recompute:
@@ -78,7 +78,7 @@ class Chunking:
 
     @contextmanager
     def strict(self) -> Iterator[None]:
-        """Within it a pass that runs out of memory raises, so that it can be measured what fits."""
+        """Within it a pass that runs out of memory raises, so that a caller can measure what fits into memory."""
         self._strict = True
         try:
             yield
@@ -93,8 +93,8 @@ class Chunking:
 def divided(
     parts: Sequence[SlotRows], rows: FlatRows, max_tokens: int | None, max_part_tokens: int | None
 ) -> Iterator[Chunks]:
-    """The parts as passes. A pass with several parts has at most `max_tokens` tokens, and a part of more than
-    `max_part_tokens` is divided between rows. Within a pass, chunks of one slot are consecutive."""
+    """The parts as passes. A pass with several chunks has at most `max_tokens` tokens; a part of more than
+    `max_part_tokens` tokens is divided between rows. Within a pass, chunks of one slot are consecutive."""
     passing: Chunks = []
     filled = 0
     for chunk in _chunks(parts, rows, max_part_tokens):
@@ -109,12 +109,12 @@ def divided(
 
 
 def _chunks(parts: Sequence[SlotRows], rows: FlatRows, max_part_tokens: int | None) -> Iterator[Chunk]:
-    for number, (slot, indices) in enumerate(parts):
+    for part, (slot, indices) in enumerate(parts):
         begin, filled = 0, 0
         if max_part_tokens is not None:
             for at, length in enumerate(rows.lengths(indices).tolist()):
                 if at > begin and filled + length > max_part_tokens:
-                    yield Chunk(number, slot, indices[begin:at])
+                    yield Chunk(part, slot, indices[begin:at])
                     begin, filled = at, 0
                 filled += length
-        yield Chunk(number, slot, indices[begin:])
+        yield Chunk(part, slot, indices[begin:])

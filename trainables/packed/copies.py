@@ -1,7 +1,7 @@
-"""Copies of slots on the host, made while the engine trains on.
+"""Copies slots to the host while the engine trains on.
 
 A copy into ordinary memory stops the engine twice: it waits for all work that the GPU has been given, and then for the
-system to find fresh pages, some 100 MB a slot. That was 10 of the 36 s in which 16 trials of 60 steps trained on a 1.5B
+system to find fresh pages, some 100 MB a slot. That was 10 s of the 36 s in which 16 trials took 60 steps on a 1.5B
 base (H200). A copy into a pinned buffer is one more piece of work in the GPU's stream.
 """
 
@@ -15,20 +15,21 @@ from collections.abc import Sequence
 import torch
 
 _PINNED_BYTES = 4 << 30
-"""Of an engine's pinned buffers; no other process can use them. Copies beyond that go into ordinary memory."""
+"""Most bytes of an engine's pinned buffers, which no other process can use. Further copies go into ordinary memory."""
 
 
 class Copy:
     """Rows of a stack's buffers on the host, as they were when the copy was made."""
 
     def __init__(self, rows: Sequence[torch.Tensor], pinned: torch.Tensor | None) -> None:
-        """rows: [width] each, of one dtype. pinned: [bytes] uint8, the buffer to copy into; None: ordinary memory."""
+        """Begins the copy. rows: [width] each, of one dtype. pinned: [bytes] uint8, the buffer to copy into; None:
+        ordinary memory."""
         shape = len(rows), len(rows[0])
         if pinned is None:
             self.values = torch.empty(shape, dtype=rows[0].dtype)
         else:
             self.values = pinned[: _bytes(rows)].view(rows[0].dtype).view(shape)
-        """[rows, width] in the rows' dtype; complete after `wait`."""
+        """[rows, width] in the rows' dtype, on the host; complete after `wait`."""
         for place, row in zip(self.values, rows, strict=True):
             place.copy_(row, non_blocking=pinned is not None)
         self._arrived = None if pinned is None else torch.cuda.Event(blocking=True)
@@ -36,7 +37,7 @@ class Copy:
             self._arrived.record()
 
     def wait(self) -> None:
-        """Returns when `values` are complete. For the thread that reads them: the engine's must not wait."""
+        """Returns when `values` are complete. Called in the thread that reads them: the engine's must not wait."""
         if self._arrived is not None:
             self._arrived.synchronize()
 
@@ -50,8 +51,10 @@ class Copies:
 
     def __init__(self, device: torch.device, most_pinned: int = _PINNED_BYTES) -> None:
         """most_pinned: bytes of pinned buffers in all."""
-        self._more = most_pinned if device.type == "cuda" else 0
+        self._pinnable_bytes = most_pinned if device.type == "cuda" else 0
+        """Bytes of buffers that may still be allocated."""
         self._free: list[torch.Tensor] = []
+        """Buffers whose copies are garbage, [bytes] uint8 each."""
         self._lock = threading.RLock()  # a copy becomes garbage in the thread that wrote it
 
     def of(self, rows: Sequence[torch.Tensor]) -> Copy:
@@ -63,25 +66,25 @@ class Copies:
         return copy
 
     def _buffer(self, size: int) -> torch.Tensor | None:
-        """A pinned buffer [bytes] uint8 of `size` bytes at least; None where there can be none."""
+        """A pinned buffer [bytes] uint8 of at least `size` bytes; None where no more memory can be pinned."""
         with self._lock:
             fits = [place for place, block in enumerate(self._free) if len(block) >= size]
             if fits:
                 return self._free.pop(min(fits, key=lambda place: len(self._free[place])))
-            size = 1 << (size - 1).bit_length()  # torch pins powers of two, whatever it is asked for
-            if size > self._more:
+            size = 1 << (size - 1).bit_length()  # torch pins powers of two, whatever size is asked for
+            if size > self._pinnable_bytes:
                 return None
             try:
                 block = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-            except RuntimeError as error:  # the system allows no more: ordinary memory is slower, and serves too
+            except RuntimeError as error:  # the system allows no more; ordinary memory is slower, and works too
                 logging.getLogger(__name__).warning("no pinned memory: %s", str(error).splitlines()[0])
-                self._more = 0
+                self._pinnable_bytes = 0
                 return None
-            self._more -= size
+            self._pinnable_bytes -= size
             return block
 
     def _reuse(self, block: torch.Tensor) -> None:
-        """block: [bytes] uint8."""
+        """Takes a buffer back, [bytes] uint8, whose copy is garbage."""
         with self._lock:
             self._free.append(block)
 

@@ -1,16 +1,16 @@
-"""Training passes captured once as CUDA graphs, and replayed.
+"""Captures training passes as CUDA graphs, one for each shape of a batch, and replays them.
 
-A step of few tokens is limited by its kernel launches: some 10,000 of them keep a core busy for 0.15 s and more over a
+A step of few tokens is limited by its kernel launches: some 10,000 of them keep a core busy for at least 0.15 s with a
 base of 28 layers, whatever the GPU has to do. A graph is one launch. It reads and writes fixed addresses of fixed
 shapes, so batches are padded to one of a few shapes (`batches.collate`), and adapters have fixed addresses
 (`stack.Stack`): trials join and leave, and the graphs stay.
 
-There are two graphs a shape: the forward to the last hidden states, and the backward from their gradient. The head
-between them is not captured: it scores as many positions as have a target, which differs from batch to batch.
+A shape has two graphs: the forward to the last hidden states, and the backward from their gradient. The head between
+them is not captured: it scores the positions that have a target, whose number differs from batch to batch.
 
-A graph holds memory that nothing else can use. So a shape is captured only where enough stays free (`_has_room`), all
-graphs are dropped before a batch that is larger than all before and would find no memory beside them (`_free_for`), and
-where memory gives out nevertheless (`retry_without_graphs`).
+A graph holds memory that nothing else can use. So a shape is captured only where enough stays free (`_has_room`). All
+graphs are dropped before a batch that is larger than all before it and would not fit into memory beside them
+(`_free_for`), and when memory runs out nevertheless (`retry_without_graphs`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from trainables.packed.batches import Batch, ShapeBuckets
 from trainables.packed.layer_context import AdaptedLinear, BatchContext
 
 _PAYS = 2.5e13
-"""Tokens of a step times weights, below which launches take longer than the GPU: 0.25 s at 400 TFLOP/s."""
+"""Tokens of a pass times weights of the adapted layers, up to which launching the kernels takes longer than running
+them: 4 operations for each product are 0.25 s at 400 TFLOP/s."""
 
 _MOST = 32
-"""Graphs that are kept, by shape: those that were used last."""
+"""Shapes whose graphs are kept: those that were used last."""
 
 _MORE = 1.3
-"""Memory that a graph takes, over the bytes of activations that the forward saves for the backward."""
+"""A graph takes this many times the bytes of activations that its forward saves for the backward."""
 
 _GENERATIONS = (9, 10)
 """Major compute capabilities whose `grouped_mm` reads the ends of segments on the GPU. On others, in torch 2.11 to
@@ -46,7 +47,7 @@ _SPARE = 0.1
 """Share of the GPU's memory that a graph leaves free, besides what a step has needed so far."""
 
 Pass = Callable[[Batch], torch.Tensor]
-"""From a batch to the last hidden states, [1, tokens, features]."""
+"""From a batch to the last hidden states, [1, tokens, features] in the base's dtype."""
 Given = TypeVar("Given")
 
 
@@ -83,31 +84,40 @@ class CudaGraphs:
         *,
         enabled: bool,
     ) -> None:
-        """run: the pass, over the batch that is shown. show: shows a batch. enabled: whether to capture at all."""
+        """run: the pass over a batch. show: makes a batch the one that attention and adapters read, before its pass.
+        context, layers: what the adapted layers read, and those layers. enabled: whether to capture at all."""
         self._run, self._show, self._context, self._layers = run, show, context, layers
         self._weights = sum(layer.shape.inputs * layer.shape.outputs for layer in layers)
+        """Weights of the adapted layers."""
         self._anchor = torch.zeros((), requires_grad=True)
         self._buckets = ShapeBuckets()
         self._saved_bytes: dict[Any, int] = {}
-        """Bytes of saved activations of every shape that has run once. The second batch of a shape is captured, which
-        takes as long as two that are not."""
+        """By shape, for those that have run once: bytes of activations that the forward saves. The second batch of a
+        shape is captured, which takes as long as two batches without a graph."""
         self._refused: set[Any] = set()
+        """Shapes for which memory lacked."""
         self.captured: dict[Any, _GraphPair] = {}
         """The graphs by shape, in the order of their last use."""
         self._pool: Any = None
         self._stream: Any = None
-        self._held_bytes = self._largest = 0
+        self._held_bytes = 0
+        """Bytes that all graphs hold together."""
+        self._largest = 0
+        """Tokens of the largest batch that was captured."""
         self._largest_eager = 0
         """Tokens of the largest batch that ran without a graph: the peak of memory so far comes from it."""
         self.enabled = enabled
-        """False from a capture on that failed for another reason than memory."""
+        """Whether steps are captured. False after a capture has failed for another reason than memory."""
 
     def buckets(self, tokens: int) -> ShapeBuckets | None:
-        """The shapes that a batch of `tokens` tokens is padded to; None where graphs would not make its step faster."""
+        """The shapes that a batch of `tokens` tokens is padded to; None where graphs would not make its pass faster."""
         return self._buckets if self.enabled and tokens * self._weights <= _PAYS else None
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """The last hidden states, [1, tokens, features], of the batch that is shown; replayed if there is a graph."""
+        """The last hidden states, [1, tokens, features] in the base's dtype, by a graph if there is one for this shape.
+
+        The batch must be shown.
+        """
         if not self.enabled:
             return self._run(batch)
         key = self._key(batch) if batch.bucketed else None
@@ -123,7 +133,7 @@ class CudaGraphs:
         return hidden
 
     def retry_without_graphs(self, run: Callable[[], Given]) -> Given:
-        """What `run` gives. Where memory gives out and there are graphs, they are dropped and it is run once more."""
+        """Calls `run` and gives its result. If memory runs out while there are graphs, drops them and calls again."""
         try:
             return run()
         except torch.OutOfMemoryError as error:
@@ -139,7 +149,7 @@ class CudaGraphs:
         return bool(self.captured)
 
     def clear(self) -> None:
-        """Drops all graphs: the adapters that they read are about to get other addresses, or memory gave out."""
+        """Drops all graphs, because the adapters that they read get other addresses, or because memory ran out."""
         self._release()
         self._refused.clear()
         self._saved_bytes.clear()
@@ -161,11 +171,11 @@ class CudaGraphs:
         self._pool, self._held_bytes, self._largest = None, 0, 0
 
     def _key(self, batch: Batch) -> Any:
-        """All that the pass depends on except the values of tensors; None where it depends on more than shapes."""
+        """All that a captured pass fixes but values of tensors; None for a pass that fixes segments' lengths too."""
         slots = tuple(segment.slot for segment in batch.segments)
         dropouts = {slot: self._context.dropouts[slot].share for slot in slots if slot in self._context.dropouts}
         if not batch.uniform and next(iter(self._layers)).a.dtype != torch.bfloat16:
-            return None  # the form `each`: one product for each of these very segments
+            return None  # form `each`: one product for each segment at its own length
         return (
             slots,
             tuple(tensor.shape for tensor in batch.layer_inputs),
@@ -215,16 +225,19 @@ class CudaGraphs:
         self._largest = max(self._largest, tokens)
         return True
 
-    def _has_room(self, left: int, *, given_back: int) -> bool:
-        """Whether a graph fits beside what a step without one has needed so far. left: bytes of saved activations."""
+    def _has_room(self, saved: int, *, given_back: int) -> bool:
+        """Whether a graph fits into memory beside what a step without one has needed so far.
+
+        saved: bytes of activations that its forward saves. given_back: bytes of graphs that it replaces.
+        """
         torch.cuda.empty_cache()  # torch does not do it during a capture
-        needed = max(0, _MORE * left - (self._held_bytes - given_back))  # graphs share one pool
+        needed = max(0, _MORE * saved - (self._held_bytes - given_back))  # graphs share one pool
         needed += torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
         free, everything = torch.cuda.mem_get_info()
         return free + given_back >= needed + _SPARE * everything
 
     def _free_for(self, tokens: int) -> None:
-        """Drops all graphs where a batch that is larger than all before would find no memory beside them."""
+        """Drops all graphs if a batch of `tokens` tokens is larger than all before it and does not fit beside them."""
         if tokens <= self._largest_eager:
             return
         if self.captured:
@@ -235,6 +248,7 @@ class CudaGraphs:
         self._largest_eager = tokens
 
     def _capture_passes(self, batch: Batch) -> _GraphPair:
+        """Captures forward and backward over a batch, whose tensors the graphs will read. Raises RuntimeError."""
         self._show(batch)
         if self._pool is None:  # one pool and one stream, so that graphs share memory
             self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
@@ -283,7 +297,8 @@ class Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, _anchor: torch.Tensor, captured: _GraphPair, batch: Batch) -> torch.Tensor:
-        """_anchor: [], so that the result requires a gradient. Gives [1, tokens, features]."""
+        """_anchor: [] float32, which requires a gradient, so that the result does. Gives [1, tokens, features] in the
+        base's dtype."""
         for own, new in zip(captured.batch.layer_inputs, batch.layer_inputs, strict=True):
             own.copy_(new, non_blocking=True)
         captured.forward.replay()
@@ -292,7 +307,7 @@ class Replay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, None, None]:  # type: ignore[override]
-        """grad: [1, tokens, features]. Adds to the stack's gradients; the tokens themselves have none."""
+        """grad: [1, tokens, features] in the base's dtype. Adds to the stack's gradients; the inputs have none."""
         ctx.captured.gradient.copy_(grad)
         ctx.captured.backward.replay()
         return None, None, None

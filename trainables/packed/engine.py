@@ -1,4 +1,4 @@
-"""The loop of packed trials: they join and leave, and the rows of all of them pass through the base together."""
+"""The engine of packed trials: they join and leave it, and the rows of all of them pass through the base together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from trainables.settings import Settings, with_params
 from tuner.contract import Assignment, Evaluation, Fault, Preparation, Reason, Setup, Unpackable
 
 Outcome = tuple[int, Evaluation | Fault]
-"""A slot, and its evaluation or the reason why its trial cannot go on."""
+"""A slot, and its trial's evaluation or the fault that the trial met."""
 
 _WRITERS = 4
 """Threads that write beside a GPU. Beside a CPU there is one: the steps need the cores."""
@@ -45,8 +45,9 @@ _ALONE = "run it unpacked: set resources.trials_per_gpu to 1"
 class Engine:
     """One resident base, and slots for trials on it.
 
-    A trial trains on after an evaluation until `confirm`, for a few optimizer steps at most; what it did past a stop
-    is dropped with its slot and never reported. A trial that failed stays in its slot until `leave`.
+    After an evaluation a trial trains on for `run_ahead` optimizer steps, and then waits for `confirm`. If it is
+    stopped instead, those steps are dropped with its slot and never reported. A trial that failed stays in its slot
+    until `leave`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Engine:
         capture: bool = True,
     ) -> None:
         """run_ahead: optimizer steps that a trial may take before its last evaluation is confirmed. capture: on a GPU,
-        capture steps as CUDA graphs where that makes them faster; see cuda_graphs.py.
+        captures steps as CUDA graphs where that makes them faster; see cuda_graphs.py.
 
         Raises Unpackable where trials cannot be packed on this base, and Fault where none can be trained.
         """
@@ -81,7 +82,7 @@ class Engine:
         self._resident = Resident(self._model)
         self._initializer = peft_adapters.AdapterInitializer(self._resident)
         self._refused: dict[str, str | None] = {}
-        """Why trials with these target modules cannot be packed; None where they can."""
+        """By target modules: why trials with them cannot be packed; None where they can."""
         self._copies = Copies(self.device)
         self._writer = Writer(_WRITERS if self.device.type == "cuda" else 1)
         self.chunking = Chunking(recomputes=self.packed.recomputes)
@@ -93,7 +94,10 @@ class Engine:
         self._allocate(slots)
 
     def choose(self, wanted: int, heaviest: Mapping[str, Any], *, measure: bool, beside: bool = False) -> SlotChoice:
-        """How many trials to take, of `wanted` at most; see choosing.py. Before the first one joins."""
+        """Chooses how many trials to take, `wanted` at most, and makes that many slots; see choosing.py.
+
+        To be called before the first trial joins. Raises Fault where a trial cannot be trained.
+        """
         self._allocate(wanted)
         choice = choosing.choose(self, wanted, heaviest, measure=measure, beside=beside)
         self._allocate(choice.slots)
@@ -102,7 +106,7 @@ class Engine:
     def join(self, slot: int, assignment: Assignment) -> Setup:
         """Brings a trial into a slot, between two steps of its neighbours; a trial that is there leaves.
 
-        Raises Unpackable where it can be trained, but only alone, and Fault where it cannot be trained.
+        Raises Unpackable where it can be trained only unpacked, and Fault where it cannot be trained.
         """
         began = time.monotonic()
         self.leave(slot)
@@ -152,7 +156,7 @@ class Engine:
         return self._refused[key]
 
     def _initial_adapter(self, settings: Settings, seed: int) -> InitialAdapter:
-        """A trial's adapter. Raises Unpackable where a part of it is on no linear layer."""
+        """A trial's adapter before its first step. Raises Unpackable where a part of it is on no linear layer."""
         if (reason := packs(settings)) is not None:
             raise Unpackable(Reason.CONFIG, reason, _ALONE)
         initial = self._initializer.initialize(settings, seed)
@@ -164,7 +168,7 @@ class Engine:
         return initial
 
     def _allocate(self, slots: int) -> None:
-        """Makes `slots` empty slots, and buffers for their adapters."""
+        """Makes `slots` empty slots and buffers for their adapters, in place of those before."""
         dtype = peft_adapters.state_dtype(self._model)
         compute = torch.bfloat16 if self.packed.autocast else dtype
         shapes = {name: layer.shape for name, layer in self._layers.items()}
@@ -174,16 +178,16 @@ class Engine:
         for layer in self._layers.values():
             layer.allocate(slots)
         self.trials: list[PackedTrial | None] = [None] * slots
-        """By slot; None where it is empty."""
+        """By slot; None where the slot is empty."""
         self._losses = torch.zeros(slots, device=self.device)
         """[slots] float32: summed losses of the windows since each slot's last evaluation."""
         self._window_losses = torch.zeros(slots, device=self.device)
         """[slots] float32: summed losses of the micro-batches of each slot's open window."""
-        # A slot's own and not its trial's: a captured step draws masks from the generator that it was captured with
+        # One a slot and not one a trial: a captured step draws masks from the generator that it was captured with
         self._streams = [torch.Generator(self.device) for _ in range(slots)]
 
     def leave(self, slot: int) -> None:
-        """Empties a slot, wherever its trial is; the neighbours are not changed. An empty slot stays empty."""
+        """Empties a slot, at whatever step its trial is; the neighbours are not changed. An empty slot stays empty."""
         trial = self.trials[slot]
         if trial is None:
             return
@@ -195,12 +199,12 @@ class Engine:
         self.stack.clear(slot)
 
     def confirm(self, slot: int) -> None:
-        """The driver lets the slot's trial go on after its last evaluation. Raises LookupError for an empty slot."""
+        """Lets the slot's trial go on after its last evaluation. Raises LookupError for an empty slot."""
         self._trial_in(slot).confirm()
 
     def advance(self, limit: int | None = None) -> Sequence[Outcome]:
-        """Trains until the files of an evaluation are written, a trial fails, or every trial waits to be confirmed; for
-        `limit` engine steps at most.
+        """Trains until the files of an evaluation are written, a trial fails, or every trial waits for `confirm`; for
+        `limit` engine steps at most. Gives the evaluations and faults, and nothing where no trial has one.
 
         An engine step is one micro-batch of every trial that may train. All trials that are due at the same step are
         evaluated together, and train on while their files are written. Raises Fault where all of them failed.
@@ -239,7 +243,7 @@ class Engine:
 
     @property
     def free(self) -> list[int]:
-        """The empty slots."""
+        """The empty slots, in ascending order."""
         return [slot for slot, trial in enumerate(self.trials) if trial is None]
 
     @property
@@ -260,7 +264,7 @@ class Engine:
         return trial
 
     def _step(self, active: Sequence[PackedTrial]) -> list[Outcome]:
-        """One micro-batch of each trial, and the optimizer steps of full windows; gives those that failed."""
+        """Takes a micro-batch of each trial, and the optimizer steps of full windows. Gives the trials that failed."""
         parts, divisors = [], []
         for trial in active:
             trial.heartbeat.beat()
@@ -286,9 +290,9 @@ class Engine:
         return failed
 
     def _forward_backward(self, divisors: Sequence[int], chunks: Chunks) -> None:
-        """One pass, forward and backward: adds to the gradients and to the losses of the windows.
+        """Runs one pass, forward and backward: adds to the gradients and to the losses of the windows.
 
-        divisors: of each part, by index: the targets of its window.
+        divisors: by part, the targets of its window. chunks: the rows of the pass.
         """
         tokens = sum(self.rows.tokens(chunk.rows) for chunk in chunks)
         recompute = self.chunking.recompute
@@ -298,16 +302,16 @@ class Engine:
         recomputing = self.packed.recomputing() if recompute else nullcontext()
         with self.packed.shown(batch, training=True), recomputing:
             losses = self.packed.losses(batch, self.packed.backbone if recompute else self.graphs.hidden) / by
-            # A loss that is not finite makes the sum so, and no gradient but its own: the sum's gradient is 1 for each
+            # A loss that is not finite changes no other's gradient: the sum's gradient is 1 for each loss
             losses.sum().backward()
         slots = torch.tensor([chunk.slot for chunk in chunks], device=self.device)
         self._window_losses.index_add_(0, slots, losses.detach())
 
     def _after_out_of_memory(self, short: Chunks, active: Sequence[PackedTrial]) -> list[Outcome]:
-        """Takes all trials back to the beginning of their windows, and makes passes smaller, unless graphs held the
-        memory; where passes cannot be smaller, the trial whose row does not fit fails.
+        """Takes all trials back to the beginning of their windows, and makes passes smaller unless graphs held memory,
+        which are dropped. Where passes cannot be smaller, the trial whose row does not fit fails.
 
-        short: the pass that ran out of memory.
+        short: the pass that ran out of memory. active: the trials that had rows in this step. Gives what failed.
         """
         captured = self.graphs.holds_memory
         self.graphs.clear()
@@ -327,7 +331,7 @@ class Engine:
         return [(trial.slot, fault)]
 
     def _evaluate(self, due: Sequence[PackedTrial]) -> list[Outcome]:
-        """Evaluates trials, and queues the files that are to be written; gives those that failed."""
+        """Evaluates trials, and queues the jobs that write their files. Gives the trials that failed."""
         sums = self._losses.tolist()
         self._model.eval()
         for trial in due:
@@ -349,7 +353,7 @@ class Engine:
         return failed
 
     def _evaluation(self, trial: PackedTrial, loss: float | None, losses: float) -> Evaluation:
-        """losses: the windows' summed losses since the evaluation before."""
+        """loss: the validation loss. losses: the summed losses of the windows since the evaluation before."""
         return Evaluation(
             step=trial.step,
             max_steps=trial.max_steps,
@@ -361,7 +365,7 @@ class Engine:
         )
 
     def _sample(self, trial: PackedTrial) -> Sample:
-        # As one tensor: what a monitor asks of a sample it asks of all of its tensors
+        # As one tensor: a monitor compares each tensor of a sample by itself, a kernel and a transfer each
         return {"adapter": self.stack.sample(trial.slot, trial.initial.weights, SAMPLED)}
 
 

@@ -1,4 +1,4 @@
-"""The validation loss of several slots at once."""
+"""Measures the validation losses of several slots together."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from trainables.packed.rows import FlatRows
 from tuner.contract import Fault, Reason
 
 _TOKENS = {"cpu": 4096, "cuda": 65536}
-"""Tokens of a forward pass: on a CPU, passes that fit into its cache are fastest; a GPU wants large ones."""
+"""Most tokens of a forward pass: on a CPU, passes that fit into its cache are fastest; a GPU wants large ones."""
 
 
 class Evaluator:
     """Measures slots on the validation rows."""
 
     def __init__(self, packed: PackedModel, rows: FlatRows, batch_size: int, padding: int) -> None:
-        """batch_size: rows of a validation batch. padding: the token that batches are padded with."""
+        """batch_size: rows of a validation batch. padding: the id of the token that batches are padded with."""
         self._packed, self._rows, self._batch_size, self._padding = packed, rows, batch_size, padding
         self.chunking = Chunking(_TOKENS.get(packed.device.type, 4096))
 
     def losses(self, slots: Sequence[int]) -> list[float | None]:
-        """Each slot's eval_loss as SFTTrainer defines it: batches in file order, the mean of their means, by rows.
+        """Each slot's eval_loss as SFTTrainer defines it: the mean of the batches' means, weighted by their rows.
 
-        None where there are no rows. Raises Fault where a single row does not fit into memory.
+        Batches are in file order. None where there are no rows. Raises Fault where a row alone does not fit into
+        memory.
         """
         total, size = len(self._rows), self._batch_size
         if not total:
@@ -55,17 +56,17 @@ class Evaluator:
         return with_adapter - without
 
     def _sums(self, parts: Sequence[SlotRows]) -> torch.Tensor:
-        """[parts] float32: the negative log-likelihood of each part, summed over its targets."""
+        """[parts] float32: the negative log-likelihood of each part, summed over its targets. Raises Fault."""
         sums = torch.zeros(len(parts), device=self._packed.device)
 
-        def one(chunks: Chunks) -> None:
+        def add(chunks: Chunks) -> None:
             batch = collate(
                 [(chunk.slot, chunk.rows) for chunk in chunks], self._rows, self._padding, self._packed.device
             )
             places = torch.tensor([chunk.part for chunk in chunks], device=self._packed.device)
             sums.index_add_(0, places, self._packed.measure(batch))
 
-        while short := self.chunking.run(parts, self._rows, one):
+        while short := self.chunking.run(parts, self._rows, add):
             self._packed.graphs.clear()
             if not self.chunking.shrink(short, self._rows):
                 length = self._rows.tokens(short[0].rows)

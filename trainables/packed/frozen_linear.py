@@ -20,8 +20,8 @@ class FrozenLinear:
 
     shape: LinearShape
     input_grad: Callable[[torch.Tensor], torch.Tensor]
-    """From the gradient of its outputs [tokens, out] to that of its inputs [tokens, in]; for a 4-bit layer in the
-    layer's compute dtype, else in the gradient's."""
+    """From the gradient of its outputs [tokens, out], of any floating dtype, to that of its inputs [tokens, in]: in the
+    compute dtype of a 4-bit layer, else in the dtype of the given gradient."""
 
 
 def frozen_linear(name: str, module: Any) -> FrozenLinear:
@@ -50,8 +50,10 @@ def _input_grad_conv1d(module: Any, grad: torch.Tensor) -> torch.Tensor:
 
 
 def _input_grad_4bit(module: Any, grad: torch.Tensor) -> torch.Tensor:
-    """grad: [tokens, out]; gives [tokens, in]. As in bitsandbytes: the weights are dequantized again, in the dtype that
-    the layer computes in."""
+    """grad: [tokens, out]; gives [tokens, in] in the dtype that the layer computes in.
+
+    Dequantizes the weights again, as bitsandbytes does.
+    """
     from bitsandbytes.functional import dequantize_4bit
 
     weight = module.weight

@@ -14,9 +14,9 @@ from trainables.packed.batches import Batch
 class Head:
     """TRL's fused output layer over the positions that have a target, and over no others.
 
-    It applies every base's scaling and capping of logits. On a CPU it would score padding and prompts too, two of three
-    positions of a short completion; so it gets the positions with a target only. To TRL this class is a model, whose
-    backbone returns hidden states that were computed before.
+    TRL's forward applies the base's own scaling and capping of logits. On a CPU it scores every position that it is
+    given, and two of three in rows with short completions are prompt or padding; so it is given only those with a
+    target. TRL takes this class for a model, whose backbone returns hidden states that were computed before.
     """
 
     def __init__(self, model: Any) -> None:
@@ -39,9 +39,9 @@ class Head:
     def losses(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         """[parts] float32: the negative log-likelihood of each part, summed over its targets.
 
-        hidden: [1, tokens, features], the base's last hidden states.
+        hidden: [1, tokens, features] in the base's dtype: its last hidden states.
         """
         chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.target_positions)
         scored = self.forward(chosen.unsqueeze(0), shift_labels=batch.target_ids.unsqueeze(0), fused_lm_head=True)
-        # Part by part, so that one that is not finite changes no other. unsafe: the counts need no check
+        # Summed part by part, so that a loss that is not finite changes no other part. unsafe: the counts need no check
         return torch.segment_reduce(-scored.log_probs[0].float(), "sum", lengths=batch.target_counts, unsafe=True)

@@ -1,4 +1,4 @@
-"""What the adapted layers of the base read during a pass: the batch's segments, each slot's adapter and dropout."""
+"""What an adapted layer of the base reads during a pass: the batch's segments, the slots' adapters, dropout masks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from trainables.packed.stack import LinearShape
 
 @dataclass(frozen=True)
 class Dropout:
-    """A slot's dropout, with a random generator of its own, so that neighbours do not change what it draws from.
+    """A slot's dropout, with a random generator of its own, so that neighbours do not draw from it.
 
-    Where steps are captured, the number of draws follows from the batch's shape, and so from the neighbours' rows:
-    which masks a trial draws then depends on them, the generator does not.
+    Where steps are captured, the number of draws follows from the batch's shape, which the neighbours' rows change:
+    they then change which masks a trial draws, but not the distribution of its masks.
     """
 
     share: float
     """Probability that an input is dropped."""
     stream: torch.Generator
+    """The slot's generator, on the device of the masks."""
 
     def draw(self, mask: torch.Tensor) -> torch.Tensor:
-        """Fills `mask`, of any shape and floating dtype, with 0 and 1 / (1 - share) in place, and returns it."""
+        """Fills `mask` [...], of any floating dtype, in place with 0 and 1 / (1 - share), and gives it back."""
         keep = 1.0 - self.share
         return mask.bernoulli_(keep, generator=self.stream).div_(keep)
 
@@ -35,12 +36,12 @@ class Dropout:
 class BatchContext:
     """The batch that is passing through the base, for every adapted layer's forward and backward.
 
-    `show` sets it before the pass; while `segments` is empty, layers compute what the base alone computes.
+    `show` sets it before the pass. While `segments` is empty, layers compute what the base alone computes.
     """
 
     segments: tuple[Segment, ...] = ()
+    """As in `Batch`, and so the next five."""
     uniform: bool = False
-    """As in `Batch`, and so the next three."""
     bucketed: bool = False
     padded_len: int = 0
     scatter_index: torch.Tensor | None = None
@@ -48,13 +49,15 @@ class BatchContext:
     segment_ends: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """[segments] int32."""
     tokens: int = 0
-    """Of the batch, padding included."""
+    """Tokens of the batch, padding included."""
     training: bool = False
+    """Whether dropout is applied."""
     slots: Any = None
     """The segments' slots: a slice where they are consecutive, which copies nothing, or else [segments] int64."""
     dropouts: dict[int, Dropout] = field(default_factory=dict)
-    """By slot, of those that have dropout."""
+    """By slot; slots without dropout are not in it."""
     _kept: dict[int, torch.Tensor] = field(default_factory=dict)
+    """By slot, [tokens] int64: the tokens' indices among the rows padded to the longest; see `mask_of_solo_runs`."""
 
     def show(self, batch: Batch, *, training: bool) -> None:
         """Sets the batch of the next pass."""
@@ -62,19 +65,20 @@ class BatchContext:
         self.uniform, self.bucketed = batch.uniform, batch.bucketed
         self.padded_len, self.scatter_index = batch.padded_len, batch.scatter_index
         self.segment_ends = batch.segment_ends
-        numbers = [segment.slot for segment in batch.segments]
-        consecutive = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        slots = [segment.slot for segment in batch.segments]
+        consecutive = slots == list(range(slots[0], slots[0] + len(slots)))
         self.slots = (
-            slice(numbers[0], numbers[-1] + 1)
+            slice(slots[0], slots[-1] + 1)
             if consecutive
-            else torch.tensor(numbers).to(batch.input_ids.device, non_blocking=True)
+            else torch.tensor(slots).to(batch.input_ids.device, non_blocking=True)
         )
         self._kept.clear()
 
     def mask(self, layer: AdaptedLinear, inputs: torch.Tensor) -> torch.Tensor | None:
-        """The factors of a layer's `inputs` [tokens, in], of the same shape and dtype; None where no slot has dropout.
+        """The dropout mask of a layer's `inputs` [tokens, in], of the same shape and dtype; None where nothing is
+        dropped.
 
-        Drawn for modules with an adapter alone, as a solo run does.
+        It is drawn only for slots with an adapter on this layer, as a solo run does.
         """
         if not self.training or not self.dropouts:
             return None
@@ -89,7 +93,7 @@ class BatchContext:
     def mask_of_solo_runs(self, dropouts: Mapping[int, Dropout], inputs: torch.Tensor) -> torch.Tensor:
         """The mask that solo runs draw on a CPU: for rows padded to the longest of them, the padding then left out.
 
-        dropouts: by index of the segment. inputs: [tokens, in], as is what is returned.
+        dropouts: by index of the segment. inputs: [tokens, in]; the mask has its shape and dtype.
         """
         mask = torch.ones_like(inputs)
         for at, dropout in dropouts.items():
@@ -105,9 +109,9 @@ class BatchContext:
         return mask
 
     def mask_of_segments(self, dropouts: Mapping[int, Dropout], inputs: torch.Tensor) -> torch.Tensor:
-        """A mask with as many draws as segments have tokens: a solo run's kernels on a GPU draw other numbers anyway.
+        """A mask with one draw for each token and input: a solo run's kernels on a GPU draw other values anyway.
 
-        dropouts: by index of the segment. inputs: [tokens, in], as is what is returned.
+        dropouts: by index of the segment. inputs: [tokens, in]; the mask has its shape and dtype.
         """
         mask = torch.ones_like(inputs)
         for at, dropout in dropouts.items():
@@ -116,9 +120,9 @@ class BatchContext:
         return mask
 
     def mask_of_bucket(self, dropouts: Mapping[int, Dropout], inputs: torch.Tensor) -> torch.Tensor:
-        """A mask with `padded_len` draws for each segment: their number and places depend on the batch's shape alone.
+        """A mask drawn for `padded_len` tokens of each segment: the number of draws depends on the batch's shape alone.
 
-        dropouts: by index of the segment. inputs: [tokens, in], as is what is returned.
+        dropouts: by index of the segment. inputs: [tokens, in]; the mask has its shape and dtype.
         """
         mask = inputs.new_ones(len(self.segments), self.padded_len, inputs.shape[1])
         for at, dropout in dropouts.items():
@@ -134,24 +138,24 @@ class AdaptedLinear:
         self.name, self.frozen, self.context = name, frozen, context
         self.shape: LinearShape = frozen.shape
         self.base: Callable[..., torch.Tensor] = lambda x: x
-        """The base's own forward: [1, tokens, in] to [1, tokens, out]."""
+        """The base's own forward: [1, tokens, in] of any floating dtype to [1, tokens, out]."""
         self.scales: list[float] = []
-        """The factor of each slot's adapter; 0 where its trial leaves this layer out."""
+        """By slot: the factor of B A; 0 where its trial has no adapter on this layer."""
         self.ranks: list[int] = []
-        """The rank of each slot's adapter, padding excluded."""
+        """By slot: the rank of its adapter, padding excluded."""
         self.scale = torch.empty(0)
         """[slots, 1, 1] in the compute dtype: `scales` on the device."""
         self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)
         """a: [slots, rank, in] and b: [slots, out, rank], in the compute dtype; grad_a and grad_b: the same shapes in
         the adapters' dtype. Views of the stack, ranks padded."""
-        # Makes the output require a gradient where the input does not: in the first layer
         self.anchor = torch.zeros((), requires_grad=True)
+        """[] float32. Makes the output require a gradient where the input does not: in the first layer."""
 
     def allocate(self, slots: int) -> None:
         """Makes `slots` slots, all of them empty."""
         self.scales, self.ranks = [0.0] * slots, [0] * slots
         self.scale = torch.zeros(slots, 1, 1)
-        self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)  # or the stack before would stay
+        self.a = self.b = self.grad_a = self.grad_b = torch.empty(0)  # else they would keep the old stack alive
 
     def rescale(self, slot: int, scale: float) -> None:
         """Sets the factor of a slot's adapter on this layer."""

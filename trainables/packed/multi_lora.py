@@ -4,7 +4,7 @@ The tokens of a slot are consecutive, so a batch is a list of segments:
 `result[segment] = base(x[segment]) + scale * (x A^T) B^T`. The function computes the base's product too: it adds the
 adapters' products to the base's result in place, forward and backward, instead of allocating a second tensor of that
 size and a third one for the sum. The gradients of A and B go straight into the stack's buffers: for a slice of a
-stacked parameter, autograd would write zeros over a whole stack for each slot.
+stacked parameter, autograd would fill a tensor of the stack's size with zeros for each slot.
 
 Three forms with the same result, chosen by `form`:
 
@@ -23,8 +23,8 @@ import torch
 from trainables.packed.layer_context import AdaptedLinear, BatchContext
 
 Hidden = list[torch.Tensor]
-"""What a form saves for its backward: x A^T of each segment [tokens, rank] (each), scale * x A^T of all segments
-[segments, tokens, padded rank] (batched), or x A^T [tokens, padded rank] (grouped); in the compute dtype."""
+"""What a form saves for its backward, in the compute dtype. each: x A^T of every segment with an adapter here, [tokens,
+rank]. batched: scale * x A^T, [segments, tokens, padded rank]. grouped: x A^T, [tokens, padded rank]."""
 
 
 class MultiLoRALinear(torch.autograd.Function):
@@ -32,15 +32,15 @@ class MultiLoRALinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor, layer: AdaptedLinear) -> torch.Tensor:
-        """x: [1, tokens, in], of any floating dtype. anchor: [], so that the result requires a gradient. Gives
-        [1, tokens, out] in the base's dtype."""
+        """x: [1, tokens, in], of any floating dtype. anchor: [] float32, which requires a gradient, so that the result
+        does. Gives [1, tokens, out] in the base's dtype."""
         context = layer.context
         result = layer.base(x)
         inputs = x.reshape(-1, layer.shape.inputs).to(layer.a.dtype)
         mask = context.mask(layer, inputs)
         add, _ = _FORMS[form(context, inputs)]
         hidden = add(result.view(-1, layer.shape.outputs), _dropped(inputs, mask), layer)
-        # Unmasked, since layers share their inputs: masked copies of them would take as much memory as the masks
+        # Unmasked: layers share their inputs, and a masked copy for each would take as much memory as its mask
         ctx.save_for_backward(inputs, mask, *hidden)
         ctx.layer, ctx.like = layer, (x.shape, x.dtype)
         return result
@@ -68,12 +68,12 @@ class MultiLoRALinear(torch.autograd.Function):
 
 
 def _dropped(inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """inputs, mask: [tokens, in]."""
+    """The inputs after dropout, in their shape and dtype. inputs, mask: [tokens, in]."""
     return inputs if mask is None else inputs * mask
 
 
 def form(context: BatchContext, inputs: torch.Tensor) -> str:
-    """The form for a batch: on a CPU the true ranks matter, on a GPU the number of kernel launches.
+    """The form for a batch, by name: on a CPU the one without padded ranks, on a GPU the one with the fewest launches.
 
     inputs: [tokens, in] in the compute dtype.
     """
@@ -85,7 +85,10 @@ def form(context: BatchContext, inputs: torch.Tensor) -> str:
 
 
 def _forward_each(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
-    """Adds the adapters' products to `out` [tokens, out]; inputs: [tokens, in]. The other two forms likewise."""
+    """Adds the adapters' products to `out` [tokens, out], in the base's dtype. The other two forms do the same.
+
+    inputs: [tokens, in] after dropout, in the compute dtype.
+    """
     hidden = []
     for segment in layer.context.segments:
         slot, scale = segment.slot, layer.scales[segment.slot]
@@ -102,9 +105,9 @@ def _forward_each(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear)
 def _backward_each(
     grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
 ) -> None:
-    """Adds to the gradients of A and B, and to `grad_x` [tokens, in] where it is asked for.
+    """Adds to the gradients of A and B, and to `grad_x` [tokens, in] if it is given. The other two forms do the same.
 
-    grad: [tokens, out]; inputs: [tokens, in] after dropout. The other two forms likewise.
+    grad: [tokens, out]; inputs: [tokens, in] after dropout; all in the compute dtype.
     """
     kept = iter(hidden)
     for segment in layer.context.segments:
@@ -123,7 +126,7 @@ def _backward_each(
 def _accumulate(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> None:
     """`total += scale * left @ right`, rounded as PEFT rounds where the dtypes differ.
 
-    total: [m, n]; left: [m, k]; right: [k, n].
+    total: [m, n] in any floating dtype; left: [m, k] and right: [k, n] in the compute dtype.
     """
     if total.dtype == left.dtype:
         total.addmm_(left, right, alpha=scale)
@@ -132,7 +135,7 @@ def _accumulate(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, sc
 
 
 def _forward_batched(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
-    """out: [tokens, out]; inputs: [tokens, in]."""
+    """As `_forward_each`. out: [tokens, out]; inputs: [tokens, in]."""
     context = layer.context
     h = torch.bmm(_by_segment(inputs, context), layer.a[context.slots].transpose(1, 2)).mul_(layer.scale[context.slots])
     _accumulate_batch(_by_segment(out, context), h, layer.b[context.slots].transpose(1, 2))
@@ -142,7 +145,7 @@ def _forward_batched(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLine
 def _backward_batched(
     grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
 ) -> None:
-    """grad: [tokens, out]; inputs and grad_x: [tokens, in]."""
+    """As `_backward_each`. grad: [tokens, out]; inputs and grad_x: [tokens, in]."""
     context = layer.context
     own = _by_segment(grad, context)
     grad_h = torch.bmm(own, layer.b[context.slots]).mul_(layer.scale[context.slots])
@@ -153,7 +156,7 @@ def _backward_batched(
 
 
 def _accumulate_batch(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """`total += left @ right`; total: [segments, m, n]; left: [segments, m, k]; right: [segments, k, n]."""
+    """`total += left @ right`. total: [segments, m, n]; left: [segments, m, k]; right: [segments, k, n]."""
     if total.dtype == left.dtype:
         total.baddbmm_(left, right)
     else:
@@ -161,9 +164,9 @@ def _accumulate_batch(total: torch.Tensor, left: torch.Tensor, right: torch.Tens
 
 
 def _accumulate_slots(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, context: BatchContext) -> None:
-    """`total[slots] += left @ right`, without reading and writing `total[slots]` once more where slots are a list.
+    """`total[slots] += left @ right`, for the slots of the batch; without a copy of `total[slots]`.
 
-    total: [slots, m, n]; left: [segments, m, k]; right: [segments, k, n].
+    total: [slots, m, n] in the adapters' dtype; left: [segments, m, k], right: [segments, k, n] in the compute dtype.
     """
     if isinstance(context.slots, slice):
         _accumulate_batch(total[context.slots], left, right)
@@ -172,7 +175,7 @@ def _accumulate_slots(total: torch.Tensor, left: torch.Tensor, right: torch.Tens
 
 
 def _forward_grouped(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLinear) -> Hidden:
-    """out: [tokens, out]; inputs: [tokens, in]."""
+    """As `_forward_each`. out: [tokens, out]; inputs: [tokens, in]."""
     context, ends = layer.context, layer.context.segment_ends
     h = _grouped(inputs, layer.a[context.slots].transpose(1, 2), ends)
     scaled = layer.b[context.slots] * layer.scale[context.slots]
@@ -183,7 +186,7 @@ def _forward_grouped(out: torch.Tensor, inputs: torch.Tensor, layer: AdaptedLine
 def _backward_grouped(
     grad: torch.Tensor, inputs: torch.Tensor, hidden: Hidden, layer: AdaptedLinear, grad_x: torch.Tensor | None
 ) -> None:
-    """grad: [tokens, out]; inputs and grad_x: [tokens, in]."""
+    """As `_backward_each`. grad: [tokens, out]; inputs and grad_x: [tokens, in]."""
     context, ends = layer.context, layer.context.segment_ends
     scale = layer.scale[context.slots]
     grad_h = _grouped(grad, layer.b[context.slots] * scale, ends)
@@ -200,13 +203,14 @@ def _backward_grouped(
 
 
 def _grouped(left: torch.Tensor, right: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """One product a segment: left [tokens, k] and right [segments, k, n] give [tokens, n]; left [m, tokens] and right
-    [tokens, n] give [segments, m, n]. bf16. ends: [segments] int32."""
+    """One product for each segment, in bf16: left [tokens, k] and right [segments, k, n] give [tokens, n]; left
+    [m, tokens] and right [tokens, n] give [segments, m, n]. ends: [segments] int32, the token after each segment's
+    last."""
     return torch.nn.functional.grouped_mm(left, right, offs=ends)
 
 
 def _by_segment(x: torch.Tensor, context: BatchContext) -> torch.Tensor:
-    """[tokens, features] as [segments, tokens, features]."""
+    """`x` [tokens, features] viewed as [segments, tokens of a segment, features]: all segments have one length."""
     return x.view(len(context.segments), -1, x.shape[-1])
 
 

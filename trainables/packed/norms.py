@@ -1,7 +1,7 @@
-"""RMS norms in one kernel.
+"""Replaces RMS norms by torch's, which is one kernel, and one for its gradient.
 
-transformers writes the norm as six operations, each reading and writing all hidden states: with 7k tokens through a
-1.5B base a quarter of an H200's time. torch has the same norm as one kernel and one for its gradient.
+transformers writes the norm as six operations, each of which reads and writes all hidden states: a quarter of an H200's
+time with passes of 7,000 tokens through a 1.5B base.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def attach(model: Any) -> int:
 
 
 def _forward(weight: torch.Tensor, epsilon: float, hidden: torch.Tensor) -> torch.Tensor:
-    """weight: [features]; hidden: [..., features]; gives hidden's shape and dtype."""
+    """The norm of `hidden` [..., features], in its shape and dtype. weight: [features], of any floating dtype."""
     # Under autocast the result would be fp32; the kernel itself computes in fp32 anyway
     with torch.autocast(hidden.device.type, enabled=False):
         return torch.nn.functional.rms_norm(hidden, weight.shape, weight, epsilon)
 
 
 def _same(module: Any) -> bool:
-    """Whether the module computes the norm of torch's kernel: Gemma's adds 1 to the weight, others have no weight."""
+    """Whether the module computes what torch's kernel does: Gemma's adds 1 to the weight, others have no weight."""
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     if weight is None or epsilon is None or weight.ndim != 1:
         return False

@@ -1,8 +1,8 @@
-"""AdamW and clipping over a stack, every slot with its own rate, decay, norm and step count.
+"""AdamW and clipping over a stack: every slot has its own rate, decay, norm and step count.
 
-Each slot's row of the stack is updated by torch's fused AdamW, which a solo run uses too: one pass over weights,
-gradients and moments. As a dozen operations over all rows it took a quarter of a small base's step (46 ms against 4 ms
-for 8 rows of 600,000 on one core). Rows are independent: one that is not finite changes no other.
+torch's fused AdamW, which a solo run uses too, updates each slot's row of the stack in one pass over weights, gradients
+and moments. A dozen operations over all rows took a quarter of a small base's step instead (46 ms against 4 ms for 8
+rows of 600,000 values on one core). Rows are independent: one that is not finite changes no other.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch.optim.adamw import adamw
 from trainables.packed.stack import Stack
 
 _BETAS = (0.9, 0.999)
+"""transformers' defaults, and so is the next."""
 _EPSILON = 1e-8
-"""transformers' defaults, as the betas."""
 _CLIP_EPSILON = 1e-6
-"""torch.nn.utils.clip_grad_norm_ adds it to the norm."""
+"""What torch.nn.utils.clip_grad_norm_ adds to the norm."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Update:
 
 
 def apply(stack: Stack, updates: Sequence[Update]) -> torch.Tensor:
-    """Takes the optimizer steps and sets their gradients to zero.
+    """Takes the optimizer steps, and sets the gradients of their slots to zero.
 
-    Gives the gradient norms before clipping, [updates] float32.
+    Gives the gradients' norms before clipping, [updates] float32.
     """
     slots = [update.slot for update in updates]
     everyone = slots == list(range(stack.slots))
@@ -61,9 +61,9 @@ def apply(stack: Stack, updates: Sequence[Update]) -> torch.Tensor:
 
 
 def _clip(stack: Stack, updates: Sequence[Update], norms: torch.Tensor) -> None:
-    """Scales gradients down to their slot's max_norm; smaller ones are multiplied by 1, as torch does it.
+    """Scales the gradients of each update down to its max_norm. Smaller ones are multiplied by 1, as torch does it.
 
-    norms: [updates] float32.
+    norms: [updates] float32, of the gradients.
     """
     if not any(update.max_norm > 0 for update in updates):
         return

@@ -1,4 +1,4 @@
-"""One packed trial: its rows, its schedule, its step, and what it waits for."""
+"""One packed trial: its rows, its learning rates, its step, and whether it waits to be confirmed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class PackedTrial:
         began: float,
         stream: torch.Generator,
     ) -> None:
-        """began: when it began to be set up, by `time.monotonic`. stream: the slot's generator for dropout."""
+        """rows: the training rows. began: when its set-up began, by `time.monotonic`. stream: the slot's generator, for
+        dropout."""
         train = settings.train
         self.slot, self.number = slot, assignment.number
         self.settings, self.assignment, self.initial = settings, assignment, initial
@@ -53,9 +54,9 @@ class PackedTrial:
         self.tokens = 0
         """Tokens trained on, padding excluded."""
         self.grad_norm: torch.Tensor | None = None
-        """[] float32: of the last step, before clipping."""
+        """[] float32: the norm of the last step's gradient before clipping; None before the first step."""
         self.failed = False
-        """Whether it met a fault; it then waits in its slot until it leaves."""
+        """Whether it met a fault; it then stays in its slot until it leaves, and does not train."""
         self.mid_window = False
         """Whether micro-batches of the open accumulation window remain."""
         self.progress = AttemptProgress(began)
@@ -68,11 +69,11 @@ class PackedTrial:
         self._micro_batches: deque[Indices] = deque()
         self._window: AccumulationWindow | None = None
         self._window_start: tuple[int, torch.Tensor | None] = 0, None
-        """`tokens`, and with dropout the state of `stream`, where the open window began."""
+        """When the open window began: `tokens`, and with dropout the state of `stream`, [bytes] uint8."""
         self._evaluated = 0
-        """The step of the last evaluation."""
+        """The step of the last evaluation; 0 before the first."""
         self._unconfirmed = False
-        """Whether the driver has not yet said that it goes on after that evaluation."""
+        """Whether that evaluation waits for `confirm`."""
 
     @property
     def done(self) -> bool:
@@ -80,7 +81,10 @@ class PackedTrial:
         return self.step >= self.max_steps
 
     def resume(self, evaluation: Evaluation, tokens: int) -> None:
-        """Takes the trial to the step of an earlier attempt after `evaluation`, past the rows that it trained on."""
+        """Continues an earlier attempt after `evaluation`: takes its step, and skips the rows that it trained on.
+
+        tokens: that the earlier attempt had trained on.
+        """
         for _ in range(evaluation.step):
             next(self._windows)
         self.step = self._evaluated = evaluation.step
@@ -96,6 +100,7 @@ class PackedTrial:
 
     @property
     def _at_point(self) -> bool:
+        """Whether its step is an evaluation point that is not yet evaluated."""
         return self.step in self.points and self.step != self._evaluated
 
     def may_train(self, run_ahead: int) -> bool:
@@ -106,15 +111,16 @@ class PackedTrial:
 
     @property
     def is_known(self) -> bool:
-        """Whether the driver has heard of the last evaluation from an earlier attempt."""
+        """Whether the driver knows the last evaluation already, from an earlier attempt."""
         return self.progress.knows(self._evaluated)
 
     def confirm(self) -> None:
-        """The driver lets the trial go on after its last evaluation."""
+        """Lets the trial go on after its last evaluation."""
         self._unconfirmed = False
 
     def next_batch(self) -> tuple[Indices, int]:
-        """Row numbers [rows] of the next micro-batch, and the targets of its window, which its loss is divided by."""
+        """The next micro-batch: indices [rows] int64 of its rows, and the targets of its window, which divide the
+        loss."""
         if not self._micro_batches:
             self._window = next(self._windows)
             self._micro_batches.extend(self._window.batches)
@@ -128,7 +134,7 @@ class PackedTrial:
         return batch, max(1, self._window.targets)
 
     def rewind(self) -> None:
-        """Goes back to where the window began, with dropout's generator: it is taken again from its first batch."""
+        """Goes back to the beginning of the open window, with the dropout generator: its first micro-batch is next."""
         assert self._window is not None
         self._micro_batches = deque(self._window.batches)
         self.tokens, state = self._window_start
@@ -142,20 +148,20 @@ class PackedTrial:
             torch.empty((), dtype=torch.int64).random_(generator=self.stream)
 
     def update(self) -> Update:
-        """The optimizer step after a full window."""
+        """The parameters of the optimizer step that a full window leads to."""
         train = self.settings.train
         rate = self.rate_at(self.step)
         self.monitor.before_step(rate)
         return Update(self.slot, rate, train.weight_decay, train.max_grad_norm)
 
     def evaluated(self, loss: float | None) -> bool:
-        """Notes that this step is evaluated. True where the loss is the trial's best."""
+        """Notes that this step is evaluated. Whether `loss` is the trial's best."""
         self._evaluated = self.step
         self._unconfirmed = not self.done
         return self.progress.improves(loss)
 
     def last_grad_norm(self) -> float | None:
-        """Norm of the gradient of the last step, before clipping."""
+        """Norm of the last step's gradient before clipping. On a GPU it waits for that step."""
         return None if self.grad_norm is None else self.grad_norm.item()
 
     @property
@@ -165,7 +171,7 @@ class PackedTrial:
 
 
 def _rates(settings: Settings, max_steps: int) -> Callable[[int], float]:
-    """From a step, counted from 0, to its learning rate as transformers schedules it."""
+    """The function from a step, counted from 0, to its learning rate, as transformers' scheduler computes it."""
     train = settings.train
     parameter = torch.nn.Parameter(torch.zeros(()))
     scheduler: Any = get_scheduler(

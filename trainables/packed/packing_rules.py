@@ -1,4 +1,4 @@
-"""Which settings can be packed. Pure and torch-free: the driver asks before it plans."""
+"""Says which settings can be packed. Torch-free: the driver asks before it plans."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tuner.contract import Reason, Unpackable
 
 _PREFIX = "base_model.model."
 _KEPT_BYTES = 2 << 30
-"""Of initial adapters that are kept on the host: eight of rank 64 over a 1.5B base."""
+"""Most bytes of initial adapters kept on the host: those of eight adapters of rank 64 over a 1.5B base."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class InitialAdapter:
     """A trial's adapter before its first step, as PEFT initialises it."""
 
     config: Any
-    """The LoraConfig, as it will be saved."""
+    """The `peft.LoraConfig`, as it will be saved."""
     weights: dict[str, Pair]
-    """By module: A [rank, in] and B [out, rank] on the host, in the adapter's dtype."""
+    """By module name: A [rank, in] and B [out, rank] on the host, in the adapter's dtype."""
     scales: dict[str, float]
-    """By module: the factor of B A."""
+    """By module name: the factor of B A."""
     count: Count
 
 
@@ -43,14 +43,16 @@ class AdapterInitializer:
 
     The weights depend on the order in which PEFT visits the modules and on all random numbers that it draws, so a
     reimplementation would be exact only until PEFT's next version. On the 196 layers of a 1.5B base PEFT takes 0.35 s,
-    while the neighbours wait; but trials share their seed, and those with the same rank and targets begin with the same
-    weights, which are kept.
+    while the neighbours wait. Trials of a search share their seed, so those with the same rank and targets begin with
+    the same weights, which are kept here.
     """
 
     def __init__(self, resident: Resident) -> None:
         self._resident = resident
         self._kept: OrderedDict[str, InitialAdapter] = OrderedDict()
+        """By `_key`, in the order of their last use."""
         self._bytes = 0
+        """Bytes of all that are kept."""
 
     def initialize(self, settings: Settings, seed: int) -> InitialAdapter:
         """The adapter of a trial before its first step.
@@ -65,6 +67,7 @@ class AdapterInitializer:
         return replace(initial, config=replace(initial.config, lora_dropout=config.lora_dropout))
 
     def _build(self, config: Any, seed: int) -> InitialAdapter:
+        """Has PEFT make the adapter, and restores the base."""
         from peft import get_peft_model
 
         try:
@@ -74,6 +77,7 @@ class AdapterInitializer:
             self._resident.restore()
 
     def _keep(self, key: str, initial: InitialAdapter) -> InitialAdapter:
+        """Keeps an adapter, and drops those that were used longest ago where they are too many bytes."""
         self._kept[key] = initial
         self._bytes += _size(initial)
         while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
@@ -82,7 +86,7 @@ class AdapterInitializer:
 
 
 def _key(config: Any, seed: int) -> str:
-    """All that weights and scales depend on: everything but the dropout."""
+    """All that weights and scales depend on, as text: the seed and the config without the dropout."""
     facts = {**config.to_dict(), "lora_dropout": None, "seed": seed}
     facts = {name: sorted(value) if isinstance(value, set) else value for name, value in facts.items()}
     return json.dumps(facts, sort_keys=True, default=repr)
@@ -93,6 +97,7 @@ def _size(initial: InitialAdapter) -> int:
 
 
 def _read(model: Any) -> InitialAdapter:
+    """The adapter of a `PeftModel`, copied to the host. Raises Unpackable."""
     adapter, scales = {}, {}
     for name, layer in model.named_modules():
         if not getattr(layer, "lora_A", None):
@@ -114,7 +119,10 @@ def _unpackable(why: str) -> Unpackable:
 
 
 def save(initial: InitialAdapter, adapter: Mapping[str, Pair], folder: Path, base: Any) -> Path:
-    """Writes `adapter` to `<folder>/adapter`, as the files that PeftModel.save_pretrained writes; gives that folder."""
+    """Writes `<folder>/adapter` with the files of PeftModel.save_pretrained; gives that folder. Raises OSError.
+
+    adapter: by module name, A [rank, in] and B [out, rank] on the host. base: the model, whose name is saved too.
+    """
     from safetensors.torch import save_file
 
     tensors = {}
@@ -136,6 +144,6 @@ def save(initial: InitialAdapter, adapter: Mapping[str, Pair], folder: Path, bas
 
 
 def state_dtype(model: Any) -> torch.dtype:
-    """The dtype of a solo run's adapter: SFTTrainer keeps it in bf16 over a quantized base, PEFT else in fp32."""
+    """The dtype of a solo run's adapter: bf16 over a quantized base, by SFTTrainer; else fp32, by PEFT."""
     quantized = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
     return torch.bfloat16 if quantized else torch.float32

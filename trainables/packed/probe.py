@@ -1,15 +1,15 @@
-"""Whether rows of several trials in one batch come out as each would alone: measured on the base itself.
+"""Measures on the base itself whether a row of a packed batch gives the same results as it gives alone.
 
 A base with a convolution, a recurrence or a window over earlier tokens mixes neighbouring rows, and no config says so.
-So a few rows pass through the base as transformers has it, one by one, and through the engine's own path: alone, behind
-and before others. Two comparisons, because rounding hides a small leak from the first:
+So a few rows pass through the base one by one, as transformers computes them, and through the engine's own path: alone,
+behind and before others. There are two comparisons, because rounding hides a small leak from the first:
 
-same         hidden states, losses and gradients are those of the row alone, to rounding
-independent  the row's numbers do not change when its neighbours are replaced by other rows of the same lengths. All
+same         hidden states, losses and gradients are those of the row alone, up to rounding
+independent  a row's results do not change when its neighbours are replaced by other rows of the same lengths. All
              kernels then run over the same shapes, so a dense base gives the same bits
 
-Rounding in bf16 grows with the base's depth. It is measured on the unchanged base: by how much a row's numbers differ
-between several places of a padded batch, which is where a solo run has it.
+Rounding in bf16 grows with the base's depth. It is measured on the unchanged base: by how much a row's results differ
+between the places of a batch, as they do in a solo run.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ from trainables.packed.rows import FlatRows
 from trainables.packed.stack import Stack
 
 SLOTS = 2
-"""Slots that the probe needs, with an adapter each."""
+"""Slots that the probe needs; it puts an adapter into each."""
 
 _LENGTHS = (17, 2, 257, 70)
-"""Tokens of its rows, in order: longer than a convolution's kernel (4 in use), shorter, longer than the windows and
-chunks of a scan in use (64 to 256). No row is longer than the longest of the data, which is added last."""
+"""Tokens of the probe's rows: longer than the kernels of convolutions (4 in known bases), shorter, and longer than the
+windows and the chunks of scans (64 to 256). No row is longer than the data's longest; one of that length comes last."""
 
 _SCORED = 64
-"""Targets of a row, its last ones: all logits would be 2 GB for 4,096 tokens and a vocabulary of 150,000."""
+"""Only a row's last tokens are targets: all logits would be 2 GB for 4,096 tokens and a vocabulary of 150,000."""
 
 _ROUNDING = {"fp32": 1e-4, "bf16": 1e-1}
-"""Least tolerance of the first comparison, relative to a token's norm. In bf16 (2^-8 an operation), 32 layers, other
-tilings and the fused norms differ by 1e-2, and by several times that at the worst token; the second comparison finds
-what is smaller."""
+"""Least tolerance of the first comparison, relative to a token's norm. In bf16 an operation rounds by 2^-8: over 32
+layers, with other tilings and the fused norms, results differ by 1e-2, and at the worst token by several times that.
+The second comparison finds smaller differences."""
 _UNCHANGED = {"fp32": 1e-5, "bf16": 4e-3}
-"""Least tolerance of the second comparison: experts get other batches from other neighbours, and round otherwise."""
+"""Least tolerance of the second comparison: with other neighbours, experts get other batches and round differently."""
 _NOISE = 4.0
-"""Tolerance over the measured rounding, which is the largest of a few rows."""
+"""Tolerances are at least this many times the measured rounding, which is the largest of a few rows."""
 
 _RANK = 8
+"""Rank of the probe's adapters."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,20 @@ class _RowNumbers:
     loss: torch.Tensor
     """[] float32: the mean over its targets."""
     gradient: torch.Tensor | None = None
-    """[tokens, features]: of the summed loss, by the row's embeddings; None without a backward."""
+    """[tokens, features]: the gradient of the summed loss by the row's embeddings; None without a backward."""
 
 
 Layout = tuple[tuple[int, ...], ...]
-"""Rows of each slot, in their order in the batch."""
+"""By slot: the indices of its rows, in their order in the batch."""
 
 
 class SoloReference:
-    """What the base, as it was loaded, computes for a few rows, each by itself."""
+    """What the base, as it was loaded, computes for a few rows, each alone."""
 
     def __init__(self, model: Any, rows: FlatRows, longest: int) -> None:
-        """rows: of the data, whose tokens are used. longest: tokens of the data's longest row.
+        """rows: the data's rows, whose tokens are used. longest: tokens of the data's longest row.
 
-        Raises Unpackable where the base has dropout of its own, or computes what is not finite.
+        Raises Unpackable where the base has dropout of its own, or computes values that are not finite.
         """
         self._model, self.longest = model, longest
         lengths = [min(length, longest) for length in _LENGTHS]
@@ -87,14 +88,17 @@ class SoloReference:
         if longest > max(lengths):
             lengths.append(longest)
         self.rows = _rows(rows, lengths)
-        """The rows, and behind them a twin of each: a row of the same length with other tokens."""
+        """The rows, and behind them a twin of each; see `twin`."""
         self.numbers = [self._one(row, backward=row < self.short) for row in range(len(lengths))]
+        """By row, twins left out: what the base computes for it alone."""
         low = "bf16" if _low_precision(model) else "fp32"
         self.rounding = _ROUNDING[low]
-        self._require_still()
+        self._require_no_dropout()
         noise = self._noise(max(range(self.short), key=lengths.__getitem__))
         self.rounding = max(_ROUNDING[low], _NOISE * noise)
+        """Tolerance of the first comparison."""
         self.unchanged = max(_UNCHANGED[low], _NOISE * noise)
+        """Tolerance of the second comparison."""
         model.eval()
 
     def length(self, row: int) -> int:
@@ -102,17 +106,18 @@ class SoloReference:
         return int(self.rows.starts[row + 1] - self.rows.starts[row])
 
     def twin(self, row: int) -> int:
-        """A row of the same length with other tokens at every place."""
+        """The index of the row's twin: a row of the same length with another token at every place."""
         return row + len(self.numbers)
 
     def _one(self, row: int, *, backward: bool) -> _RowNumbers:
+        """The numbers of a row alone. Raises Unpackable where they are not finite."""
         (numbers,) = self._plain([row], backward=backward)
         if not bool(torch.isfinite(numbers.hidden).all()):
             raise bases.unpackable(self._model, "what it computes for a row alone is not finite")
         return numbers
 
     def _plain(self, rows: Sequence[int], *, backward: bool) -> list[_RowNumbers]:
-        """The numbers of rows of one length, as a batch of a solo run; with `backward`, their gradients too."""
+        """The numbers of rows of one length, computed as one batch of a solo run; with `backward`, gradients too."""
         model, device = self._model.train(backward), base.device()
         ids = torch.stack([torch.from_numpy(self.rows.ids[self._span(row)].copy()) for row in rows]).to(device)
         scored = min(_SCORED, ids.shape[1] - 1)
@@ -136,14 +141,16 @@ class SoloReference:
     def _span(self, row: int) -> slice:
         return slice(int(self.rows.starts[row]), int(self.rows.starts[row + 1]))
 
-    def _require_still(self) -> None:
-        """Raises Unpackable where two passes in training differ: dropout draws for all slots from one generator."""
+    def _require_no_dropout(self) -> None:
+        """Raises Unpackable where two passes in training mode differ: such dropout draws for all slots from one
+        generator."""
         again = self._one(0, backward=True)
         if _difference(again, self.numbers[0], gradients=False) > self.rounding:
             where = next(iter(bases.dropouts(self._model)), "something in it")
             raise bases.unpackable(self._model, f"its own dropout ({where}) draws from one stream for all of them")
 
     def _noise(self, row: int) -> float:
+        """By how much a row's numbers differ between alone and the first and last place of a batch of three."""
         places = self._plain([row, self.twin(row), row], backward=True)
         return max(_difference(places[at], self.numbers[row]) for at in (0, 2))
 
@@ -151,7 +158,7 @@ class SoloReference:
 def require_independent(packed: PackedModel, stack: Stack, reference: SoloReference) -> None:
     """Compares the engine's path with the rows alone. Raises Unpackable with the first difference.
 
-    stack: of `SLOTS` slots; adapters of the probe are left in it.
+    stack: of `SLOTS` slots; the probe's adapters stay in it.
     """
     _adapt(packed, stack)
     finding = None
@@ -169,6 +176,7 @@ def require_independent(packed: PackedModel, stack: Stack, reference: SoloRefere
 
 
 def _findings(packed: PackedModel, stack: Stack, reference: SoloReference) -> Iterator[str]:
+    """Yields a sentence for the user for each difference, while it makes one comparison after another."""
     order = tuple(range(reference.short))
     half, back = reference.short // 2, order[::-1]
     layouts: list[Layout] = [((row,),) for row in range(1, len(reference.numbers))]
@@ -176,29 +184,29 @@ def _findings(packed: PackedModel, stack: Stack, reference: SoloReference) -> It
         layouts += [((0,), (reference.short,)), ((reference.short,), (0,))]
     together: list[Layout] = [(order[:half], order[half:]), (back[:half], back[half:])]
     for buckets in (None, ShapeBuckets()) if packed.graphs.enabled else (None,):
-        yield from _compared(packed, reference, ((0,),), buckets)
+        yield from _differences_to_solo(packed, reference, ((0,),), buckets)
         if packed.attention.window and packed.attention.window < reference.longest:
             yield f"its attention sees {packed.attention.window} tokens, and rows are longer"
         for layout in (*layouts, *together):
-            yield from _compared(packed, reference, layout, buckets)
+            yield from _differences_to_solo(packed, reference, layout, buckets)
         by_row, by_slot = (
             (range(0, reference.short, 2), range(1, reference.short, 2)),
             (range(half), range(half, reference.short)),
         )
         for layout, kept in zip(together, (by_slot, by_row), strict=True):
-            yield from _trained(packed, stack, reference, layout, buckets, kept)
+            yield from _leaks(packed, stack, reference, layout, buckets, kept)
 
 
-def _compared(
+def _differences_to_solo(
     packed: PackedModel,
     reference: SoloReference,
     layout: Layout,
     buckets: ShapeBuckets | None,
     found: Sequence[_RowNumbers] = (),
 ) -> Iterator[str]:
-    """Compares rows in one batch with the same rows alone. found: their numbers; else they are measured here."""
+    """Compares rows in one batch with the same rows alone. found: their numbers; computed here if it is empty."""
     rows = [row for own in layout for row in own]
-    for at, numbers in enumerate(found or _passed(packed, reference, layout, buckets, backward=False)):
+    for at, numbers in enumerate(found or _engine_numbers(packed, reference, layout, buckets, backward=False)):
         by = _difference(numbers, reference.numbers[rows[at]])
         if not by <= reference.rounding:
             where = f"a row of {reference.length(rows[at])} tokens {_place(reference, rows, at)}"
@@ -206,7 +214,7 @@ def _compared(
             yield f"{where} comes out otherwise than alone {size}"
 
 
-def _trained(
+def _leaks(
     packed: PackedModel,
     stack: Stack,
     reference: SoloReference,
@@ -214,19 +222,22 @@ def _trained(
     buckets: ShapeBuckets | None,
     unchanged: Sequence[range],
 ) -> Iterator[str]:
-    """Compares forward and backward with the rows alone, and with a second batch in which all rows but `unchanged` are
-    replaced by their twins: neither the numbers of unchanged rows may differ, nor the gradient of a slot's adapter all
-    of whose rows are unchanged."""
+    """Compares forward and backward with the rows alone, and with batches in which other rows are replaced by their
+    twins.
+
+    unchanged: the places in the batch of the rows that are kept, a range for each such batch. The numbers of kept rows
+    must not differ, nor the gradient of a slot's adapter where all rows of the slot are kept.
+    """
     rows = [row for own in layout for row in own]
     stack.grads.zero_()
-    before = _passed(packed, reference, layout, buckets, backward=True)
+    before = _engine_numbers(packed, reference, layout, buckets, backward=True)
     gradients = stack.grads.clone()
-    yield from _compared(packed, reference, layout, buckets, before)
+    yield from _differences_to_solo(packed, reference, layout, buckets, before)
     for kept in unchanged:
-        said = iter(row if at in kept else reference.twin(row) for at, row in enumerate(rows))
+        mixed = iter(row if at in kept else reference.twin(row) for at, row in enumerate(rows))
         stack.grads.zero_()
-        after = _passed(
-            packed, reference, tuple(tuple(next(said) for _ in own) for own in layout), buckets, backward=True
+        after = _engine_numbers(
+            packed, reference, tuple(tuple(next(mixed) for _ in own) for own in layout), buckets, backward=True
         )
         for at in kept:
             by = _difference(after[at], before[at], gradients=False)
@@ -242,10 +253,10 @@ def _trained(
                 yield f"the gradient of one trial's adapter feels another's rows (by {float(moved):.1e} of its size)"
 
 
-def _passed(
+def _engine_numbers(
     packed: PackedModel, reference: SoloReference, layout: Layout, buckets: ShapeBuckets | None, *, backward: bool
 ) -> list[_RowNumbers]:
-    """The numbers of every row of a layout on the engine's path; with `backward`, adapters get gradients too."""
+    """The numbers of every row of a layout, computed on the engine's path; with `backward`, adapters get gradients."""
     parts = [(slot, numpy.array([row])) for slot, own in enumerate(layout) for row in own]
     batch = collate(parts, reference.rows, int(reference.rows.ids[0]), packed.device, buckets)
     packed.model.train(backward)
@@ -271,8 +282,8 @@ def _spans(batch: Batch) -> Iterator[slice]:
 
 
 def _difference(found: _RowNumbers, expected: _RowNumbers, *, gradients: bool = True) -> float:
-    """The largest of three relative differences: of a token's hidden state, of the loss, of a token's gradient (over
-    the largest one)."""
+    """The largest of three relative differences: of a token's hidden state, of the loss, and of a token's gradient,
+    relative to the largest gradient of a token."""
     ours, theirs = found.hidden.float(), expected.hidden.float()
     values = [((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1).clamp(min=1e-30)).max()]
     values.append((found.loss - expected.loss).abs().float() / expected.loss.abs().clamp(min=1.0))
@@ -283,6 +294,7 @@ def _difference(found: _RowNumbers, expected: _RowNumbers, *, gradients: bool = 
 
 
 def _place(reference: SoloReference, rows: Sequence[int], at: int) -> str:
+    """In words: what lies before and behind the row at `at` in the batch."""
     told = [f"{word} one of {reference.length(rows[place])}"
             for word, place in (("behind", at - 1), ("before", at + 1)) if 0 <= place < len(rows)]  # fmt: skip
     return " and ".join(told) or "by itself in the engine"
@@ -305,7 +317,7 @@ def _rows(source: FlatRows, lengths: Sequence[int]) -> FlatRows:
 
 
 def _adapt(packed: PackedModel, stack: Stack) -> None:
-    """Gives each slot an adapter that changes nothing (B is zero) and gets gradients."""
+    """Gives each slot an adapter that does not change the result (B is zero) and gets gradients."""
     stack.grow(_RANK)
     draws = torch.Generator().manual_seed(0)
     for slot in range(SLOTS):
@@ -335,9 +347,9 @@ class _Activations:
     """The embeddings and the last hidden states of a pass."""
 
     embedded: torch.Tensor
-    """[rows, tokens, features], with its gradient after a backward."""
+    """[rows, tokens, features] in the base's dtype, with its gradient after a backward."""
     hidden: torch.Tensor | None = None
-    """[rows, tokens, features]; None where the backbone was not called as a module."""
+    """[rows, tokens, features] in the base's dtype; None where the backbone was not called as a module."""
 
 
 @contextmanager

@@ -13,13 +13,14 @@ import torch
 from trainables.data.tokenizing import IGNORED
 
 Indices = numpy.ndarray[Any, numpy.dtype[numpy.int64]]
+"""Indices of rows, [rows] int64."""
 
 
 @dataclass(frozen=True)
 class FlatRows:
     """Tokenized rows as three arrays: row i is `ids[starts[i]:starts[i + 1]]`. Views of the memory-mapped Arrow file.
 
-    A row of `datasets` is made of Python lists, 60 us each: with 16 slots that is longer than a small base's step.
+    `datasets` makes Python lists of a row, in 60 us: for 16 slots that takes longer than a small base's step.
     """
 
     ids: Any
@@ -51,7 +52,7 @@ class FlatRows:
         return len(self.starts) - 1
 
     def targets(self, rows: Indices) -> int:
-        """Number of targets in `rows` [n]: the first token of a row is predicted from nothing, and never is one."""
+        """Number of targets in `rows` [n]. The first token of a row is never one: no token predicts it."""
         return sum(
             int(numpy.count_nonzero(self.labels[self.starts[row] + 1 : self.starts[row + 1]] != IGNORED))
             for row in rows
@@ -76,18 +77,19 @@ class AccumulationWindow:
     """The micro-batches of one optimizer step."""
 
     batches: tuple[Indices, ...]
-    """[rows] int64 each: row numbers."""
+    """Indices of rows, [rows] int64 for each micro-batch."""
     targets: int
-    """Of all of them: a solo run divides their summed loss by this."""
+    """Targets of all of them: a solo run divides their summed loss by this."""
     opens_epoch: bool
-    """Whether it is the first of a pass over the rows."""
+    """Whether it is the first of an epoch."""
 
 
 def windows(rows: FlatRows, micro: int, accumulation: int, seed: int) -> Iterator[AccumulationWindow]:
-    """The accumulation windows of a solo run, without end. micro: rows of a micro-batch.
+    """Yields the accumulation windows of a solo run, epoch after epoch without end.
 
-    accelerate's SeedableRandomSampler seeds epoch e with `data_seed + e`; the last batch of an epoch may be short and
-    the last window may hold fewer batches, and neither reaches into the next epoch.
+    micro: rows of a micro-batch. accumulation: micro-batches of a window. accelerate's SeedableRandomSampler seeds
+    epoch e with `data_seed + e`. The last micro-batch of an epoch may have fewer rows and its last window fewer
+    micro-batches: neither takes rows of the next epoch.
     """
     generator = torch.Generator()
     for epoch in count():

@@ -1,8 +1,8 @@
 """The adapters of all slots in flat buffers: weights, gradients and moments, one row a slot.
 
-With one row a slot, clipping and AdamW are one kernel each, however many modules the base has: one by one, the 392
-matrices of a 1.5B base take 16 slots longer than their forward pass. Every module's part is a view of fixed shape, so a
-CUDA graph that was captured over it outlives the slot's trials.
+With one row a slot, clipping and AdamW are one kernel each for a slot, however many modules the base has: over the 392
+matrices of a 1.5B base one by one, they take longer with 16 slots than the forward pass. Every module's part is a view
+of fixed shape and address, so a CUDA graph that was captured over it outlives the slot's trials.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy
 import torch
 
 _RANKS = 8
-"""Ranks are padded to a multiple of this: grouped_mm wants rows of 16 bytes, 8 bf16."""
+"""Ranks are padded to a multiple of this: grouped_mm wants rows of a multiple of 16 bytes, 8 values in bf16."""
 
 _MOST_INDEXES = 16
 """Index tensors that `sample` keeps on the device, 6 MB each over a 1.5B base: one for each rank and set of modules."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
-"""A and B of one module, or buffers of their shapes."""
+"""A and B of one module, or gradients or moments of their shapes."""
 Adapter = Mapping[str, Pair]
 """Module name to A [rank, in] and B [out, rank], as PEFT lays them out."""
 
@@ -35,12 +35,13 @@ class LinearShape:
 
 
 class Stack:
-    """One row of adapter a slot. Smaller ranks are padded with zeros, which stay exactly zero under AdamW."""
+    """The buffers of all slots. Adapters of smaller rank are padded with zeros, which stay exactly zero under AdamW."""
 
     def __init__(
         self, shapes: Mapping[str, LinearShape], slots: int, dtype: torch.dtype, compute: torch.dtype, device: Any
     ) -> None:
-        """shapes: of the layers, by name. dtype: of weights, gradients and moments. compute: of the products."""
+        """shapes: of the layers, by name. dtype: of weights, gradients and moments. compute: the dtype of products with
+        the weights."""
         self.shapes, self.slots = dict(shapes), slots
         self.dtype, self.compute, self.device = dtype, compute, device
         self.rank = 0
@@ -53,14 +54,14 @@ class Stack:
 
     def _allocate(self, rank: int) -> None:
         """Sets `weights`, `grads`, `first` and `second` (AdamW's moments), [slots, width] in `dtype`, and `cast`, the
-        same weights in `compute`; all zeros. Where memory lacks for one of them, nothing changes."""
+        same weights in `compute`; all zeros. Nothing changes where there is too little memory for one of them."""
         width = sum(rank * (shape.inputs + shape.outputs) for shape in self.shapes.values())
         size = (self.slots, width)
         weights, grads, first, second = (torch.zeros(size, dtype=self.dtype, device=self.device) for _ in range(4))
-        # Products read the weights themselves, or a bf16 copy, cast once a step and not once a product
+        # Products read the weights themselves, or a copy in bf16 that is cast once a step and not at every product
         same = self.compute == self.dtype
         cast = weights if same else torch.zeros(size, dtype=self.compute, device=self.device)
-        # Assigned only when all are there
+        # Assigned only after all are allocated
         self.weights, self.grads, self.first, self.second, self.cast = weights, grads, first, second, cast
         self.rank, self.width = rank, width
         self._sample_index: dict[tuple[int, frozenset[str], int], torch.Tensor] = {}
@@ -77,7 +78,7 @@ class Stack:
         }
 
     def _layout(self) -> Iterator[tuple[str, LinearShape, int, int, int]]:
-        """Every module's name and shape, and where in a row its A begins, its B begins, and its B ends."""
+        """Every module's name and shape, and the indices in a row where its A begins, its B begins, its B ends."""
         begin = 0
         for name, shape in self.shapes.items():
             middle = begin + self.rank * shape.inputs
@@ -86,7 +87,8 @@ class Stack:
             begin = end
 
     def grow(self, rank: int) -> bool:
-        """Pads all adapters to `rank` at least. True where the buffers, and so all views of them, are new."""
+        """Pads all adapters to `rank` at least. Whether the buffers are new: all views of the old ones are then
+        stale."""
         if rank <= self.rank:
             return False
         old = [self.views(buffer) for buffer in self._state()]
@@ -104,13 +106,14 @@ class Stack:
         return self.weights, self.grads, self.first, self.second
 
     def put(self, slot: int, adapter: Adapter, rank: int) -> None:
-        """Writes a new adapter into a slot, its gradients and moments zero. `rank` is at most the padded one."""
+        """Writes a new adapter into a slot, with gradients and moments of zero. rank: at most the padded rank."""
         self.clear(slot)
         self.ranks[slot] = rank
         self.fill(slot, adapter, self.weights)
 
     def fill(self, slot: int, values: Adapter, buffer: torch.Tensor) -> None:
-        """Writes `values`, of the slot's rank and on the host, into its row of `buffer` [slots, width]; else zeros."""
+        """Writes `values`, on the host and of the slot's rank, into its row of `buffer` [slots, width], and zeros into
+        the rest of the row."""
         rank = self.ranks[slot]
         row = torch.zeros(1, self.width, dtype=buffer.dtype)
         for name, (a, b) in self.views(row).items():
@@ -122,11 +125,11 @@ class Stack:
             self.recast([slot])
 
     def get(self, slot: int, names: Any) -> dict[str, Pair]:
-        """The adapter of a slot as views, A [rank, in] and B [out, rank] of its true rank. names: its modules."""
+        """The adapter of a slot as views, A [rank, in] and B [out, rank] at its true rank. names: of its modules."""
         return self._parts(self.weights, slot, self.ranks[slot], names)
 
     def parts(self, row: torch.Tensor, slot: int, names: Any) -> dict[str, Pair]:
-        """The same views of `row` [width], a copy of the slot's row of one of the buffers."""
+        """As `get`, but views of `row` [width], a copy of the slot's row of one of the buffers."""
         return self._parts(row.unsqueeze(0), 0, self.ranks[slot], names)
 
     def sample(self, slot: int, names: Collection[str], count: int) -> torch.Tensor:
@@ -150,14 +153,14 @@ class Stack:
         return {name: (views[name][0][row, :rank], views[name][1][row, :, :rank]) for name in names}
 
     def clear(self, slot: int) -> None:
-        """Sets all of a slot to zero; not by multiplication, after which a NaN would stay."""
+        """Empties a slot: sets its row of every buffer to zero, NaNs included."""
         for buffer in (*self._state(), self.cast):
             buffer[slot].zero_()
         self.steps[slot] = 0.0
         self.ranks[slot] = 0
 
     def recast(self, slots: list[int] | None = None) -> None:
-        """Updates the copy that the products read. slots: whose weights have changed; None: all."""
+        """Updates the copy of the weights that products read. slots: those whose weights have changed; None: all."""
         if self.cast is self.weights:
             return
         if slots is None:

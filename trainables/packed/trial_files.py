@@ -1,4 +1,4 @@
-"""The files of an evaluation: the adapter where it is the trial's best, and the state where one is due."""
+"""Writes the files of an evaluation: the adapter if it is the trial's best so far, and the state if one is due."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tuner.contract import Evaluation
 
 
 def job(trial: PackedTrial, stack: Stack, copies: Copies, model: Any, evaluation: Evaluation, *, better: bool) -> Job:
-    """A job that writes the trial's files as its slot is now; the slot is copied before this returns.
+    """Makes a job that writes the trial's files with what its slot holds now: a copy is begun before this returns.
 
-    better: whether the evaluation is the trial's best. model: the base, whose name the adapter is saved with.
+    better: whether the evaluation is the trial's best so far. model: the base, whose name is saved with the adapter.
     """
     due = trial.saves.due(evaluation.step)
     if not (better or due):

@@ -1,4 +1,4 @@
-"""A packed trial's state: what its slot holds, from which a slot of another engine can continue."""
+"""Saves a packed trial's state, which is what its slot holds, and continues from it in a slot of another engine."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def find(trial: PackedTrial) -> tuple[states.SavedState | None, list[str]]:
 
 
 def buffers(stack: Stack) -> dict[str, torch.Tensor]:
-    """The buffers of a stack that a state is made of, [slots, width] each, by their names there; the weights first."""
+    """The buffers of a stack that a state has a row of, [slots, width] each, by their names in it; weights first."""
     return {"weights": stack.weights, "first": stack.first, "second": stack.second}
 
 
 def state(trial: PackedTrial, parts: Mapping[str, Mapping[str, Pair]]) -> dict[str, Any]:
     """All that the trial's next step depends on, except the base and the rows.
 
-    parts: of each of `buffers`, the trial's A [rank, in] and B [out, rank] by module, on the host.
+    parts: by name in `buffers`, then by module name: A [rank, in] and B [out, rank] on the host.
     """
     return {"tokens": trial.tokens, "random": trial.stream.get_state(), **parts}
 
 
 def save(trial: PackedTrial, state: Mapping[str, Any], evaluation: Evaluation) -> None:
-    """Saves the state of the moment that `evaluation` measured."""
+    """Saves a `state` with the evaluation that was measured of it."""
     trial.saves.save(trial.folder, {**states.header(_identity(trial), evaluation), **state})
 
 
 def resume(trial: PackedTrial, stack: Stack, found: states.SavedState) -> None:
-    """Continues from a state: writes it into the trial's slot, and takes the trial to its step."""
+    """Continues from the state `found`: writes it into the trial's slot, and takes the trial to its step."""
     state, evaluation = found.values, found.evaluation
     for name, buffer in buffers(stack).items():
         stack.fill(trial.slot, state[name], buffer)
@@ -48,5 +48,5 @@ def resume(trial: PackedTrial, stack: Stack, found: states.SavedState) -> None:
 
 
 def _identity(trial: PackedTrial) -> Mapping[str, Any]:
-    """What a state must have been saved by so that this trial can continue from it."""
+    """What a state must have in its header so that this trial can continue from it."""
     return states.identity(trial.assignment, trial.max_steps, format="packed 1")

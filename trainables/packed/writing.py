@@ -1,7 +1,7 @@
-"""Threads that write adapters and states while the engine trains on.
+"""Writes adapters and states in threads while the engine trains on.
 
-Written one after another in the engine's own thread, the adapters of 16 trials on a 7B base took 10 s for each 5 s of
-training (H200, 20 steps between evaluations). An evaluation is handed over only when its files are complete.
+In the engine's own thread, writing the adapters of 16 trials on a 7B base took 10 s for each 5 s of training (H200, 20
+steps between evaluations). An evaluation is handed over only when its files are complete.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class Writer:
     """Runs jobs in threads, at most one a trial."""
 
     def __init__(self, threads: int) -> None:
-        """threads: jobs at a time; those that wait hold their tensors on the host."""
+        """threads: how many jobs run at a time. Jobs that wait hold copies of their slots on the host."""
         self._pool = ThreadPoolExecutor(threads, "writer")
         self._jobs: dict[PackedTrial, Future[Evaluation]] = {}
 
     def __bool__(self) -> bool:
-        """Whether a job is not collected yet."""
+        """Whether there is a job whose evaluation `written` has not given yet."""
         return bool(self._jobs)
 
     def write(self, trial: PackedTrial, job: Job) -> None:
@@ -33,9 +33,9 @@ class Writer:
         self._jobs[trial] = self._pool.submit(job)
 
     def written(self, *, waits: bool = False) -> list[tuple[int, Evaluation]]:
-        """Slots and evaluations whose files were completed since the last call; with `waits`, waits for one at least.
+        """Slots and evaluations whose files were completed since the last call.
 
-        Raises what the job raised.
+        waits: until there is one at least, if there is a job. Raises what a job raised.
         """
         if waits:
             wait(self._jobs.values(), return_when=FIRST_COMPLETED)
