@@ -1,7 +1,7 @@
-"""What a trial is made of, by fingerprint: the base, its tokenizer, the template, the rows. Torch-free.
+"""Fingerprints of what a trial is made of: the base, its tokenizer, the chat template, the rows. Torch-free.
 
-A search records them when it begins, and does not resume with others. Files on this machine are fingerprinted by their
-content, what is on the hub by its commit and its files in the cache.
+A search records them when it begins, and a resume with other ones is refused. Files on this machine are fingerprinted
+by their content; a base on the hub by its commit and its files in the cache.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from trainables.settings import ModelSettings, Settings
 from tuner.contract import Fault, Reason
 
 MADE_OF = "made_of"
+"""Key of the fingerprints among the facts of a preparation."""
 BASE = "base"
+"""Key of the base's part among the fingerprints."""
 _CONFIGS = ("config.json", "generation_config.json", checkpoint.INDEX)
 
 Part = dict[str, Any]
-"""source: its name in the settings; files: fingerprint by name."""
+"""source: its name in the settings, with the revision of a hub id. files: fingerprints by file name."""
 
 
 def of_model(settings: Settings) -> dict[str, Part]:
-    """What the settings name that a trained model depends on, the rows left out: a merge is made of the same."""
+    """Fingerprints of the base, its tokenizer and the chat template: of all that a merged model is made of too."""
     model, template = settings.model, settings.data.chat_template
     name, places = model.tokenizer, _places(model)
     own = name != model.model_name_or_path
@@ -40,7 +42,7 @@ def of_model(settings: Settings) -> dict[str, Part]:
 
 
 def of_rows(settings: Settings) -> dict[str, Part]:
-    """The files of the rows; of a dataset on the hub the commit alone, which its source says."""
+    """Fingerprints of the files with rows. A dataset on the hub has no files here: its `source` has the commit."""
     data = settings.data
     found = {"training rows": _part(data.train, data.revision, contents.of_path(Path(data.train)))}
     if data.validation is not None:
@@ -50,7 +52,10 @@ def of_rows(settings: Settings) -> dict[str, Part]:
 
 
 def of_ids(settings: Settings, files: Mapping[str, str]) -> dict[str, Part]:
-    """The token ids of each set, which follow from all of the settings that its source stands for."""
+    """The part of the token ids, whose `source` stands for all settings that they depend on.
+
+    files: the fingerprint of each set's ids, by the set's name.
+    """
     model = settings.model
     said = [settings.data.model_dump(), model.tokenizer, model.model_revision, model.tokenizer_revision]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
@@ -58,8 +63,8 @@ def of_ids(settings: Settings, files: Mapping[str, str]) -> dict[str, Part]:
 
 
 def require_same_base(model: ModelSettings, facts: Mapping[str, Any]) -> None:
-    """Raises Fault where the base on this machine is not the one that was prepared with: changed since, or another
-    under the same path on another node."""
+    """Raises Fault where the base on this machine is not the one that the rows were prepared with: it has changed
+    since, or this node has another one at the same path. facts: of the preparation."""
     known = facts.get(MADE_OF, {}).get(BASE)
     if known is None:
         return
@@ -80,7 +85,7 @@ def _part(source: str, revision: str | None, files: Mapping[str, str]) -> Part:
 
 
 def _mark_every_byte(model: ModelSettings, part: Part) -> Part:
-    """Marks fingerprints of every byte, which must not be compared with those of samples."""
+    """Marks a part whose fingerprints are of every byte: they must not be compared with fingerprints of samples."""
     return {**part, "source": f"{part['source']} (every byte)"} if model.fingerprint == "whole" else part
 
 

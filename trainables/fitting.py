@@ -1,7 +1,7 @@
-"""How a trial is arranged to fit into a device's memory: by its micro-batch and gradient checkpointing.
+"""Makes a trial fit into a device's memory: by a smaller micro-batch, then by gradient checkpointing.
 
-The effective batch does not change, and so neither does what a step learns from: with a smaller micro-batch, more of
-them are accumulated. Torch-free.
+The effective batch does not change, and so neither do the rows that a step learns from: more micro-batches are
+accumulated. Torch-free.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tuner.contract import Fit
 
 
 def fitted(settings: Settings, fit: Fit | None) -> Settings:
-    """The settings with a micro-batch and checkpointing that need no more memory than `fit`."""
+    """The settings with a micro-batch and checkpointing that need no more memory than `fit`; None: as they are."""
     if fit is None:
         return settings
     train = settings.train
@@ -24,9 +24,9 @@ def fitted(settings: Settings, fit: Fit | None) -> Settings:
 
 
 def smaller(settings: Settings, processes: int = 1) -> Fit | None:
-    """The next smaller arrangement: half the micro-batch, then checkpointing; None where there is none.
+    """The next arrangement that needs less memory: half the micro-batch, then checkpointing; None where there is none.
 
-    processes: that share the effective batch.
+    processes: how many share the effective batch.
     """
     train = settings.train
     micro = steps.split_of(train, processes).micro

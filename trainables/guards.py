@@ -1,8 +1,8 @@
-"""What is checked while a trial trains, solo or packed: there is something to learn, and it is being learned.
+"""Checks while a trial trains, solo or packed: there is something to learn, and the adapter learns it.
 
-Each of these has happened to people and left a trainer printing a loss: an adapter loaded for inference only, a model
-frozen by hand or prepared twice, labels all masked, a validation set that filtering emptied. They are faults of the
-set-up: the same for every trial, so the first one ends the search.
+Each of these mistakes has happened to people, whose trainer went on to print a loss: an adapter loaded for inference
+only, a model frozen by hand or prepared twice, all labels masked, a validation set that filtering emptied. They are
+faults of the set-up, the same for every trial, so the first one ends the search.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import torch
 from tuner.contract import Fault, Reason
 
 SAMPLED = 2048
-"""Elements that are compared in each tensor: a copy of all of the adapter would take as much memory as a gradient."""
+"""Elements of each tensor that are compared: a copy of the full adapter would take as much memory as its gradient."""
 _PATIENCE = 3
-"""Optimizer steps with a learning rate above zero until weights must have changed; the first may have no gradient."""
+"""Optimizer steps with a learning rate above zero after which weights must have changed; the first may have no
+gradient."""
 _NEGLIGIBLE = 0.01
 """Share of the trial's peak learning rate below which steps are not expected to change the loss."""
 REMEDY = (
@@ -32,7 +33,10 @@ Sample = dict[str, torch.Tensor]
 
 
 class LearningMonitor:
-    """Notices an adapter that does not learn. It is called around every step and evaluation. A NaN is not frozen."""
+    """Notices an adapter that does not learn, when it is called around every step and after every evaluation.
+
+    A weight that is NaN counts as changed: the driver judges such a trial by its loss.
+    """
 
     def __init__(self, start: Sample) -> None:
         """start: the adapter before its first step."""
@@ -40,7 +44,9 @@ class LearningMonitor:
         self._last_loss: float | None = None
         self._steps_with_rate = 0
         self._moved = False
-        self._rate = self._rate_since = self._peak = 0.0
+        self._rate = self._peak = 0.0
+        self._rate_since = 0.0
+        """The highest learning rate since the last evaluation."""
 
     @property
     def state(self) -> dict[str, Any]:
@@ -48,7 +54,8 @@ class LearningMonitor:
         return {"moved": self._moved, "peak": self._peak, "last_loss": self._last_loss}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state`, which says whether weights have changed: near its end, a schedule changes none."""
+        """Continues from a `state`. It says whether weights have changed before, for near its end a schedule may change
+        none."""
         self._moved, self._peak, self._last_loss = state["moved"], state["peak"], state["last_loss"]
 
     def before_step(self, rate: float) -> None:
@@ -76,10 +83,10 @@ class LearningMonitor:
     def after_evaluation(
         self, loss: float | None, now: Sample, effect: Callable[[], float], grad_norm: Callable[[], float | None]
     ) -> None:
-        """Raises Fault where two validation losses are equal to the last digit and the adapter is frozen.
+        """Raises Fault where the last two validation losses are equal to the last digit and the adapter is frozen.
 
-        now: the adapter's sample. effect: a validation loss with the adapter minus without it. grad_norm: of the last
-        step.
+        now: the adapter's sample. effect: measures a validation loss with the adapter minus without it. grad_norm:
+        gives the norm of the last step's gradient.
         """
         if (
             loss is not None
@@ -87,13 +94,13 @@ class LearningMonitor:
             and loss == self._last_loss
             and self._rate_since > _NEGLIGIBLE * self._peak
         ):
-            self._look_closer(loss, now, effect, grad_norm)
+            self._require_not_frozen(loss, now, effect, grad_norm)
         self._last_loss, self._last, self._rate_since = loss, now, 0.0
 
-    def _look_closer(
+    def _require_not_frozen(
         self, loss: float, now: Sample, effect: Callable[[], float], grad_norm: Callable[[], float | None]
     ) -> None:
-        """Raises Fault where the adapter has no effect on the loss, or its weights did not change and should have.
+        """Raises Fault where the adapter has no effect on the loss, or its weights should have changed and did not.
 
         A trial with far too high a learning rate can saturate: its loss repeats because its weights are huge. The
         driver judges that; it must not end the search.
@@ -107,7 +114,8 @@ class LearningMonitor:
             raise Fault(Reason.FROZEN, f"{told}: no trainable weight moved in between", REMEDY)
 
     def _should_have_moved(self, now: Sample, grad_norm: float | None) -> bool:
-        """Whether there was a gradient, and a step of the learning rate's size is above rounding for some weight."""
+        """Whether the last gradient was not zero, and a change of the learning rate's size is above rounding for a
+        weight."""
         felt = any(
             self._rate_since > torch.finfo(tensor.dtype).eps * tensor.abs().min().item() for tensor in now.values()
         )
@@ -120,7 +128,7 @@ def differ(before: Sample, now: Sample) -> bool:
 
 
 def check_rows(which: str, dataset: Any) -> None:
-    """Raises Fault where a set has no rows, or no label in them. which: "training" or "validation"."""
+    """Raises Fault where a set has no rows or no target. which: "training" or "validation"; dataset: the set."""
     if dataset is None or len(dataset) == 0:
         raise Fault(Reason.DATA, f"the {which} set is empty", "check data.max_length and the filters before it")
     if "labels" in dataset.column_names and not _any_label(dataset):

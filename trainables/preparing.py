@@ -1,4 +1,4 @@
-"""The rows of a search, in order: read, checked, split, tokenized, stored."""
+"""Prepares the rows of a search: reads, checks, splits, tokenizes and stores them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _ROW_IDS = "ids"
 
 
 def prepare(settings: Settings, cache: Path) -> Preparation:
-    """Reads, checks and tokenizes the rows once; a second call with the same inputs finds the first one's result."""
+    """Reads, checks and tokenizes the rows; a second call with the same inputs finds the result of the first in
+    `cache`.
+
+    Raises InputError for rows or a base that cannot be used, and Fault where a set has nothing to learn.
+    """
     folder = base_folder.check(settings.model)
     made_of = {**fingerprints.of_model(settings), **fingerprints.of_rows(settings)}
     files = made_of[fingerprints.BASE]["files"]
@@ -36,7 +40,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
 
 
 def _rows(settings: Settings, cache: Path) -> Preparation:
-    """The tokenized rows: found, or made."""
+    """The tokenized rows: found in `cache`, or made."""
     folder = cache / store.fingerprint(settings)
     found = store.find(folder)
     if found is not None:
@@ -62,8 +66,8 @@ def _rows(settings: Settings, cache: Path) -> Preparation:
         place = data.chat_template or settings.model.tokenizer
         template = tokenizing.check_template(tokenizer, fmt, data, place, clean[0], rows.where(0))
         sets[name] = tokenizing.tokenize(clean, fmt, tokenizer, data, template, rows.where)
-        _learns_something(name, rows, sets[name], data)
-    _fits_vocabulary(settings, sets, tokenizer)
+        _require_targets(name, rows, sets[name], data)
+    _require_known_tokens(settings, sets, tokenizer)
 
     facts = {
         "format": str(train_format),
@@ -87,7 +91,7 @@ def _rows(settings: Settings, cache: Path) -> Preparation:
 
 
 def _fingerprint(tokens: Tokens) -> str:
-    """Of what trials learn from: equal where another version of a library tokenizes the rows alike."""
+    """The fingerprint of what trials learn from: equal where another version of a library gives the same token ids."""
     digest = hashlib.sha256()
     for values in (tokens.input_ids, tokens.labels, tokens.ends):
         digest.update(values)
@@ -95,8 +99,11 @@ def _fingerprint(tokens: Tokens) -> str:
 
 
 def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> None:
-    """A validation loss over every token says nothing of a training that learns completions, and neither does one of
-    texts that no chat template has written."""
+    """Raises InputError where the sets differ in format.
+
+    A validation loss over every token says nothing about training on completions alone, and neither does one over texts
+    without the chat template.
+    """
     if found != train:
         raise InputError(f"the validation rows are {found}, the training rows {train}", where=rows.source,
                          expected=f"{train} rows: the loss must mean the same in both",
@@ -104,6 +111,7 @@ def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> No
 
 
 def _facts(tokens: Tokens) -> dict[str, Any]:
+    """What the plan tells of a set; lengths are in tokens."""
     lengths = [end - begin for begin, end in pairwise([0, *tokens.ends])]
     return {
         "rows": len(tokens),
@@ -142,7 +150,8 @@ def _beyond_positions(settings: Settings, longest: int) -> tuple[str, ...]:
     )
 
 
-def _learns_something(name: str, rows: Rows, tokens: Tokens, data: DataSettings) -> None:
+def _require_targets(name: str, rows: Rows, tokens: Tokens, data: DataSettings) -> None:
+    """Raises Fault where a set has no target, with the likely cause."""
     if len(tokens) and tokens.label_tokens:
         return
     which = "validation set" if name == "validation" else "training set"
@@ -163,7 +172,8 @@ def _learns_something(name: str, rows: Rows, tokens: Tokens, data: DataSettings)
                 remedy)  # fmt: skip
 
 
-def _fits_vocabulary(settings: Settings, sets: dict[str, Tokens], tokenizer: Any) -> None:
+def _require_known_tokens(settings: Settings, sets: dict[str, Tokens], tokenizer: Any) -> None:
+    """Raises InputError where a token id is beyond the base's vocabulary."""
     size = base_folder.vocabulary(settings.model)
     highest = max(max(tokens.input_ids) for tokens in sets.values())
     if size is not None and highest >= size:

@@ -9,14 +9,14 @@ from tuner.contract import Evaluation, Resume
 
 
 class AttemptProgress:
-    """What an attempt at a trial knows of the attempts before it, and the best loss of all of them."""
+    """What an attempt at a trial knows of the attempts before it, and the trial's best loss."""
 
     def __init__(self, began: float) -> None:
         """began: when the attempt began to be set up, by `time.monotonic`."""
         self.known = 0
         """The last step that the driver has heard of from an earlier attempt that this one continues."""
         self.unheard: Evaluation | None = None
-        """What that attempt measured last, if the driver has not heard of it."""
+        """The last evaluation of that attempt, if the driver has not heard of it."""
         self._best = math.inf
         self._began = began
 

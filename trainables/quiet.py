@@ -1,4 +1,4 @@
-"""Settings under which the libraries log errors only."""
+"""Makes the libraries log errors only."""
 
 from __future__ import annotations
 

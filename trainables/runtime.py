@@ -24,17 +24,21 @@ class Inputs:
 
     tokenizer: Any
     train: Any
-    """The tokenized rows, a memory-mapped `datasets.Dataset`; so is `validation`."""
+    """The tokenized training rows, a memory-mapped `datasets.Dataset`; `validation` is one too."""
     validation: Any
 
 
 def validated(settings: Any) -> Settings:
-    """Settings, given as such or as a mapping. Raises pydantic's ValidationError."""
+    """Gives `Settings` as they are, and validates a mapping. Raises pydantic's ValidationError."""
     return settings if isinstance(settings, Settings) else Settings.model_validate(dict(settings))
 
 
 def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
-    """The tokenizer and both sets. Downloads what is on the hub, and uses the cache alone from then on."""
+    """Opens the tokenizer and both sets. Raises InputError.
+
+    Downloads base and tokenizer if they are on the hub. From then on this process uses the cache alone, unless they
+    have code in another repository, which is downloaded when it is first imported.
+    """
     from trainables.data import store, tokenizers
     from trainables.hub import client, sources
 
@@ -46,7 +50,7 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
 
 
 def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE) -> Any:
-    """The base that the rows were prepared for.
+    """Loads the base that the rows were prepared for. group: the processes that train on it.
 
     Raises Fault where there is no GPU to train on, too little memory, or another base than the search began with, and
     InputError where the rows have token ids or positions that the base does not have.
@@ -82,7 +86,10 @@ def setup(
     note: str = "",
     processes: int = 1,
 ) -> Setup:
-    """What the driver is told of a trial before its first step. rows: of the training set."""
+    """What the driver is told of a trial before its first step.
+
+    rows: of the training set. memory_before: bytes of GPU memory in use before its set-up. processes: that train it.
+    """
     from trainables.models import base
 
     train, quantization = settings.train, settings.model.quantization
@@ -121,8 +128,8 @@ def device_name() -> str:
 
 @contextmanager
 def target_faults(settings: Settings, recipe: Settings) -> Iterator[None]:
-    """Within it, target modules that the base lacks end the trial and not the search, if the space drew them and the
-    recipe does not have them."""
+    """Within it, a fault of target modules that the space drew, which the recipe does not have, ends only the trial and
+    not the search: it is raised with another reason. settings: of the trial."""
     try:
         yield
     except Fault as fault:

@@ -1,7 +1,7 @@
 """The SFT program: TRL's SFTTrainer over a resident base, one adapter after another.
 
 Importing this module costs no torch. `prepare` makes the tokenized rows once a search; an instance loads the base once
-a worker; `start`, `step` and `stop` bring a trial, run it an evaluation at a time, and take it away again.
+a worker; `start` sets a trial up, `step` runs it to its next evaluation, and `stop` removes it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from trainables.packed.engine import Engine
 
 CHECK_BASE = "TUNER_CHECK_BASE"
-"""Environment variable: with 1, the base's weights are summed up after every trial and must not have changed."""
+"""Environment variable: with 1, a checksum of the base's weights is computed after every trial, and a change is a
+fault."""
 
 
 _PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
-"""Of a set-up's details, and the setting whose `auto` decides it."""
+"""By name in the details of a set-up: the setting whose `auto` chooses it by the device."""
 
 
 class SFT(Program):
@@ -56,7 +57,7 @@ class SFT(Program):
 
     @classmethod
     def budget(cls, settings: Any) -> Budget:
-        """A trial's length as the recipe has it."""
+        """A trial's length in the recipe."""
         train = runtime.validated(settings).train
         return Budget(steps=train.max_steps, epochs=train.num_train_epochs)
 
@@ -72,7 +73,7 @@ class SFT(Program):
 
     @classmethod
     def notes(cls, settings: Any, varied: Collection[str]) -> tuple[str, ...]:
-        """What a person should know of these settings before anything runs. varied: names that the space searches."""
+        """Sentences that a person should read before anything runs. varied: names that the space searches."""
         from trainables.settings.unused import unused
 
         found = runtime.validated(settings)
@@ -90,14 +91,15 @@ class SFT(Program):
 
     @classmethod
     def pin(cls, settings: Mapping[str, Any]) -> dict[str, str]:
-        """The commits that those stand for now, by setting."""
+        """By setting, for each that `unpinned` finds: the commit that its branch or tag stands for now. Raises
+        InputError."""
         from trainables.hub import client, sources
 
         return {source.setting: client.commit(source) for source in sources.unpinned(runtime.validated(settings))}
 
     @classmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
-        """Reads, checks and tokenizes the rows, once for all trials."""
+        """Reads, checks and tokenizes the rows, once for all trials. Raises InputError and Fault."""
         from trainables import quiet
         from trainables.preparing import prepare
 
@@ -120,7 +122,7 @@ class SFT(Program):
 
     @classmethod
     def warm(cls) -> None:
-        """Imports what a trial needs (10 to 20 s in a fresh process), while others still prepare the rows."""
+        """Imports what a trial needs (10 to 20 s in a fresh process), while another process still prepares the rows."""
         from trainables import imports
 
         with imports.heavy():
@@ -131,9 +133,11 @@ class SFT(Program):
     def memory(
         cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
     ) -> dict[str, int] | None:
-        """Bytes that a trial with these parameters takes at its peak on a GPU, or `slots` of them packed, with rows of
-        `data.max_length` tokens: by what they are for, and `total`. None where the base's config is not at hand.
-        group: the processes that train it, a GPU each."""
+        """Bytes at the peak on a GPU by what they are for, and `total`; None where the base's config is not at hand.
+
+        For one trial with these parameters, or `slots` of them packed, and rows of `data.max_length` tokens. group: the
+        processes that train it, with a GPU each.
+        """
         from trainables.models import base_folder, memory
         from trainables.settings import steps
 
@@ -152,7 +156,8 @@ class SFT(Program):
 
     @classmethod
     def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False) -> Engine:
-        """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked one may train on its GPU."""
+        """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked trial may train on its
+        GPU."""
         from trainables import packed
 
         return packed.load(
@@ -195,7 +200,8 @@ class SFT(Program):
 
     @classmethod
     def foreign_code(cls, settings: Mapping[str, Any]) -> str:
-        """The base's own code, where the settings have it run. They may be anybody's: nothing of them is validated."""
+        """In words: the base's own code, if the settings let it run; else "". The settings may be a stranger's, and are
+        not validated."""
         model = settings.get("model")
         if not isinstance(model, Mapping) or not model.get("trust_remote_code"):
             return ""
@@ -203,14 +209,14 @@ class SFT(Program):
 
     @classmethod
     def made_of(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Fingerprints of what an adapter is merged into: the base, its tokenizer, the template."""
+        """Fingerprints of what an adapter is merged into: the base, its tokenizer and the chat template."""
         from trainables import fingerprints
 
         return {fingerprints.MADE_OF: fingerprints.of_model(runtime.validated(settings))}
 
     @classmethod
     def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:
-        """Merges an adapter into its base and saves a model folder with its tokenizer."""
+        """Merges an adapter into its base and saves a model folder with the tokenizer. Raises InputError."""
         from trainables import imports
 
         with imports.heavy():
@@ -218,7 +224,10 @@ class SFT(Program):
         merge(runtime.validated(settings), Path(adapter_folder), Path(to))
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group = ALONE) -> None:
-        """group: the processes that train together, of which this is one; all of them get the same calls."""
+        """Loads the base. group: the processes that train together, of which this is one; all get the same calls.
+
+        Raises Fault and InputError as `runtime.load_base`.
+        """
         from trainables import imports
 
         with imports.heavy():
@@ -229,20 +238,20 @@ class SFT(Program):
         inputs = runtime.open_inputs(self._settings, preparation)
         self._tokenizer, self._train, self._validation = inputs.tokenizer, inputs.train, inputs.validation
         self.trial: SoloTrial | None = None
-        """The one that runs; None between two."""
+        """The trial that is set up; None between two trials."""
         self.resident: Resident | None = None
-        """The base; None where the last trial changed it and the next one loads it again."""
+        """The base; None after a trial that changed it: the next trial loads it again."""
         self._checksum = ""
         self._base_changed = False
         self._fitted = self._settings
-        # What is there now stays: the collector need not walk the libraries' 500,000 objects after every trial.
-        # Before the base comes, which must remain collectable.
+        # So that the collector does not search the libraries' 500,000 objects after every trial. Before the base is
+        # loaded, which must remain collectable
         gc.collect()
         gc.freeze()
         self._load_base()
 
     def start(self, assignment: Assignment) -> Setup:
-        """Brings a trial: adapter, optimizer, schedule. Nothing is trained yet."""
+        """Sets a trial up: adapter, optimizer, schedule. Nothing is trained yet. Raises Fault and InputError."""
         from trainables.hf.solo_trial import SoloTrial
 
         began = time.monotonic()
@@ -255,7 +264,7 @@ class SFT(Program):
         settings = self._fitted = fitting.fitted(settings, assignment.fits.get(runtime.device_name()))
         # FSDP leaves a base in shares, with hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
-        with self._memory(), runtime.target_faults(settings, self._settings):
+        with self._memory_faults(), runtime.target_faults(settings, self._settings):
             self.trial = SoloTrial(
                 settings, assignment, self.resident, self._tokenizer, self._train, self._validation, began,
                 self._group,
@@ -263,14 +272,15 @@ class SFT(Program):
         return self._setup(settings, self.trial)
 
     def step(self) -> Evaluation:
-        """Trains to the next evaluation point and measures."""
+        """Trains to the next evaluation point and measures. Raises Fault."""
         if self.trial is None:
             raise RuntimeError("step() before start()")
-        with self._memory():
+        with self._memory_faults():
             return self.trial.stepper.next()
 
     def stop(self) -> None:
-        """Ends the trial, wherever it is, and leaves the base as it was first loaded. A second call does nothing."""
+        """Ends the trial, at whatever step it is, and restores the base as it was loaded. A second call does
+        nothing."""
         from trainables.hf.solo_trial import release_memory
 
         trial, self.trial = self.trial, None
@@ -281,15 +291,17 @@ class SFT(Program):
         if self.resident is not None:
             self.resident.restore()
         if self._base_changed:
-            self.resident = None  # loaded again by the next start, not now: there may be none
+            self.resident = None  # the next start loads it again; there may be none
             self._base_changed = False
         release_memory()
         self._check_base()
 
     @contextmanager
-    def _memory(self) -> Iterator[None]:
-        """Out of memory, with the next smaller arrangement. At an evaluation there is none: its batches are as they
-        are for all trials, or their losses could not be compared."""
+    def _memory_faults(self) -> Iterator[None]:
+        """Within it, out of memory is raised as a Fault with the next arrangement that needs less.
+
+        At an evaluation there is none: validation batches are the same for all trials, so that losses can be compared.
+        """
         try:
             with out_of_memory_faults():
                 yield

@@ -1,4 +1,4 @@
-"""A trial's state on disk: one safetensors file that is used only if it is complete, and the one before it.
+"""A trial's state on disk: one safetensors file, which is used only if it is complete, and the file before it.
 
 A state is nested plain data with tensors in it (weights, moments, random generators). The tensors are the file's; the
 rest is JSON in its header, with a SHA-256 over both, because safetensors notices a file cut short but no flipped bit.
@@ -25,7 +25,7 @@ from tuner.contract import CHECKPOINT_REQUEST, STATE, Assignment, Evaluation
 SHARE = 0.02
 """Share of a trial's time that saving its state may take."""
 AT_LEAST_S = 2.0
-"""Seconds between two states at least: a trial that loses less begins anew."""
+"""Least seconds between two states: a trial that has trained for less may as well begin anew."""
 EVERY = "TUNER_STATE_EVERY_S"
 """Environment variable: seconds between two states, whatever they cost; 0 saves at every evaluation."""
 _NEWEST, _BEFORE = "state.safetensors", "state.before.safetensors"
@@ -37,7 +37,9 @@ class SavedState:
     """A state that was found on disk."""
 
     values: dict[str, Any]
+    """Nested plain data with tensors in it, as it was saved."""
     path: Path
+    """The file."""
 
     @property
     def evaluation(self) -> Evaluation:
@@ -56,26 +58,28 @@ class DamagedState(Exception):
 
 
 def identity(task: Assignment, max_steps: int, **more: Any) -> dict[str, Any]:
-    """What a state must have been saved by so that this trial can continue from it. more: what else must be equal."""
+    """What a state's header must name as its trial, so that this trial can continue from it. more: what else must be
+    equal."""
     params = json.loads(json.dumps(dict(task.params)))
     return {**more, "number": task.number, "seed": task.seed, "max_steps": max_steps, "params": params}
 
 
 def header(trial: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
-    """What every state has: the trial's identity, and the evaluation that it is saved with."""
+    """What every state begins with: the trial's identity, and the evaluation that it is saved with."""
     plain = {**evaluation.to_dict(), "adapter": None}
     return {"trial": trial, "evaluation": plain, "is_best": evaluation.adapter is not None}
 
 
 class SaveSchedule:
-    """When a state is to be saved: so rarely that saving takes `SHARE` of the time; on the driver's request; and at the
-    steps after which the trial may be parked."""
+    """Says when a state is to be saved: so rarely that saving takes `SHARE` of the time, and besides when the driver
+    asks for one and at the steps after which the trial may be parked."""
 
     def __init__(self, folder: Path, always: Collection[int] = (), clock: Callable[[], float] = time.monotonic) -> None:
-        """folder: the attempt's own. always: the steps after which a state is saved in any case."""
+        """folder: the attempt's own. always: the steps after which a state is saved in any case. clock: in seconds."""
         self._clock, self._always = clock, always
         self._request = folder / STATE / CHECKPOINT_REQUEST
         self._cost = 0.0
+        """Seconds that the last save took."""
         self._last = clock()
         every = os.environ.get(EVERY)
         self._fixed = None if every is None else float(every)
@@ -88,7 +92,7 @@ class SaveSchedule:
         return self._clock() - self._last >= wait or self._request.exists()
 
     def save(self, folder: Path, values: Mapping[str, Any]) -> None:
-        """Saves a state, and notes how long that took. Where it cannot be written, the trial goes on without it."""
+        """Saves a state, and notes how long that took. If it cannot be written, logs that, and the trial goes on."""
         began = self._clock()
         try:
             save(folder, values)
@@ -122,7 +126,7 @@ def save(folder: Path, values: Mapping[str, Any]) -> Path:
 
 
 def find(folders: Iterable[str], trial: Mapping[str, Any]) -> tuple[SavedState | None, list[str]]:
-    """The newest usable state of a trial's attempts, and a sentence for each that cannot be used.
+    """The newest usable state of a trial's attempts, and a sentence for each that it has tried and cannot use.
 
     folders: of the attempts, the newest first. trial: its `identity`.
     """
@@ -171,7 +175,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """JSON for `value`; its tensors are put into `tensors`, on the host and contiguous."""
+    """`value` as plain data for JSON. Its tensors go into `tensors` by name, on the host and contiguous."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous()
@@ -188,6 +192,7 @@ def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _put_together(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The inverse of `_take_apart`."""
     if isinstance(value, list):
         return [_put_together(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -202,6 +207,7 @@ def _put_together(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the text and the tensors, [...] of any dtype, with their names, dtypes and shapes."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

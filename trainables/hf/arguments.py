@@ -8,18 +8,18 @@ from trainables.settings import Settings, steps
 from tuner.contract import ALONE, Group
 
 _FSDP = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True}
-"""In accelerate's terms: a layer is gathered where it is needed, and sharded again after."""
+"""accelerate's arguments: a layer is gathered when it is needed, and sharded again afterwards."""
 
 
 def sft_config(
     settings: Settings, max_steps: int, seed: int, folder: str, *, gpu: bool, bf16: bool, group: Group = ALONE
 ) -> Any:
-    """TRL's arguments of a trial of `max_steps` optimizer steps.
+    """The `trl.SFTConfig` of a trial of `max_steps` optimizer steps.
 
     Callbacks trigger evaluation, logging and saving, so the trainer's own schedules are off. The rows are tokenized
     and cut already, so preparation is skipped and `max_length` is None. bf16: the base computes in it, on GPUs under
-    autocast or, with fsdp, by FSDP's policy. group: the processes that share the effective batch; with fsdp,
-    accelerate's own FSDP2 shards the base as well.
+    autocast or, with fsdp, by FSDP's policy. folder: for files of the trainer. group: the processes that share the
+    effective batch; with fsdp, accelerate's FSDP2 shards the base as well.
     """
     from trl import SFTConfig
 
@@ -66,9 +66,9 @@ def sft_config(
 def _precision() -> Any:
     """FSDP2's policy for a base in bf16.
 
-    With accelerate's own policy the model's outputs are bf16, and a row's loss is summed from them: a validation loss
-    of 12.66 then changes in steps of 0.06, and an adapter that learns slowly looks like one without effect. It also
-    reduces gradients in bf16, where DDP reduces them in the adapter's fp32.
+    With accelerate's own policy the model's outputs are bf16, and so is the loss that is computed from them: a
+    validation loss near 12.66 then changes in steps of 0.06, and an adapter that learns slowly looks like one without
+    effect. That policy also reduces gradients in bf16, where DDP reduces them in the adapter's fp32.
     """
     import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy

@@ -1,4 +1,4 @@
-"""Values and sharded tensors exchanged among the processes of a group; with one process, values stay as they are.
+"""Exchanges values and sharded tensors among the processes of a group; with one process, values stay as they are.
 
 Every process of the group has to call these functions, in the same order.
 """
@@ -24,7 +24,7 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def full_tensor(value: Any) -> Any:
-    """A sharded tensor gathered to its full shape; anything else as it is."""
+    """A sharded tensor gathered to its full shape [...], in its dtype; any other value as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -34,14 +34,14 @@ def full_adapter(model: Any) -> dict[str, torch.Tensor]:
 
 
 def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor`, of `parameter`'s full shape [...] and any dtype, sharded as `parameter` is."""
+    """`tensor`, of `parameter`'s full shape [...] and any dtype, sharded as `parameter` is; the dtype stays."""
     if not isinstance(parameter, DTensor):
         return tensor
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def is_moment(parameter: torch.Tensor, value: Any) -> bool:
-    """Whether `value`, of an optimizer's state, has an element for each of `parameter`'s."""
+    """Whether `value`, of an optimizer's state, is a tensor of `parameter`'s shape."""
     return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 

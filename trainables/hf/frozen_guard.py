@@ -25,11 +25,11 @@ class FrozenGuard(TrainerCallback):
         self._monitor = LearningMonitor({})
         self._grad_norm: float | None = None
         self.saved_state: Mapping[str, Any] | None = None
-        """The monitor's, from an earlier attempt that the trial continues."""
+        """The monitor's state in an earlier attempt that the trial continues; None: it begins at step 0."""
 
     @property
     def state(self) -> dict[str, Any]:
-        """The monitor's, to be saved with the trial's state."""
+        """The monitor's state, to be saved with the trial's."""
         return self._monitor.state
 
     def check_setup(self) -> None:
@@ -78,7 +78,7 @@ class FrozenGuard(TrainerCallback):
         return sample(_trainable(self._trainer.model))
 
     def _effect(self) -> float:
-        """Loss of one validation batch with the adapter minus without it; NaN where it cannot be disabled."""
+        """Loss of one validation batch with the adapter minus without it; NaN where the adapter cannot be disabled."""
         trainer = self._trainer
         if not hasattr(trainer.model, "disable_adapter"):
             return math.nan
@@ -106,5 +106,8 @@ def _total(model: Any) -> int:
 
 
 def sample(parameters: Mapping[str, torch.Tensor]) -> Sample:
-    """The first elements of every tensor, [elements] in its dtype, copied. Every process of a group has to call it."""
+    """Copies of the first elements of every tensor [...], as [elements] in its dtype, by name.
+
+    Every process of a group has to call it.
+    """
     return {name: full_tensor(tensor.detach()).reshape(-1)[:SAMPLED].clone() for name, tensor in parameters.items()}

@@ -1,8 +1,8 @@
-"""The batches that each process of a group takes, so that together they take exactly those of one process.
+"""Deals batches to the processes of a group, so that together they take exactly those of one process.
 
-accelerate's own way pads the last batches of a pass with rows from its beginning, which changes what the last step
-learns from, and the mean of the validation loss. Here batches are those of one process, dealt out to the processes in
-turn. A process that gets none in the last round takes a single masked token: it has to join the others' collectives,
+accelerate's own loader pads the last batches of an epoch with rows from its beginning. That changes what the last step
+learns from, and the mean of the validation loss. Here the batches are those of one process, and the processes take them
+in turn. A process that gets none in the last round takes a single masked token: it has to join the others' collectives,
 and adds nothing to them.
 """
 
@@ -18,7 +18,7 @@ _MASKED = -100
 
 
 class RowsAndPadding(Dataset[Any]):
-    """Rows, and behind them (`self[len(self)]`) a row of a single token that is no target."""
+    """The rows, and behind them (`self[len(self)]`) a row of a single token that is no target."""
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
@@ -33,13 +33,13 @@ class RowsAndPadding(Dataset[Any]):
 
 
 class ProcessBatchSampler:
-    """A batch sampler with every `size`-th batch of another one.
+    """A batch sampler that takes every `size`-th batch of another one, beginning with batch `rank`.
 
-    Its length, and so the number of steps in a pass, is the same in every process.
+    Its length, and so the number of steps in an epoch, is the same in every process.
     """
 
     def __init__(self, batches: Any, rank: int, size: int, padding: Sequence[int]) -> None:
-        """padding: the batch of a process that gets none in the last round."""
+        """batches: the other batch sampler. padding: the batch of a process that gets none in the last round."""
         self._batches, self._rank, self._size, self._padding = batches, rank, size, list(padding)
         self.batch_size = getattr(batches, "batch_size", None)
         self.drop_last = False
@@ -50,7 +50,7 @@ class ProcessBatchSampler:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Seeds the order of a pass."""
+        """Seeds the order of rows in an epoch."""
         sampler: Any = getattr(self._batches, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
@@ -72,9 +72,9 @@ class ProcessBatchSampler:
 
 
 def process_loader(loader: Any, batches: Any, rank: int, size: int) -> DataLoader[Any]:
-    """A loader like `loader` with the batches of one process.
+    """A loader like `loader` with the batches of process `rank` of `size`.
 
-    It is not accelerate's, which would count rows again and drop those that it takes for padding.
+    It is not accelerate's, which would drop rows that it takes for padding.
     """
     rows = RowsAndPadding(loader.dataset)
     return DataLoader(

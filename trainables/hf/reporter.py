@@ -26,8 +26,9 @@ class Reporter(TrainerCallback):
         progress: AttemptProgress,
         group: Group = ALONE,
     ) -> None:
-        """points: the steps after which to evaluate. progress: of the trial over all attempts; an evaluation that it
-        knows is not handed over again. group: the processes that train together; the first writes."""
+        """points: the steps after which to evaluate. folder: the attempt's own. progress: of the trial over all
+        attempts; an evaluation that the driver knows is not handed over again. group: the processes that train
+        together, of which the first writes."""
         self._group = group
         self._points = frozenset(points)
         self._folder = folder
@@ -37,11 +38,12 @@ class Reporter(TrainerCallback):
         # Processes wait for each other at every step, so the first one's heartbeat is that of all
         self._heartbeat = Heartbeat(folder) if group.leads else None
         self.hand_over: Callable[[Evaluation], bool] = lambda evaluation: True
-        """Gives an evaluation to the driver; whether the trial goes on."""
+        """Gives an evaluation to the driver, and waits for its answer: whether the trial goes on."""
         self.save_state: Callable[[Evaluation], None] = lambda evaluation: None
         """Saves the trial's state with an evaluation, where one is due."""
 
     def _save(self, model: Any) -> Path:
+        """Saves the adapter; gives its folder. Every process of the group has to call it."""
         if self._group.size == 1:
             return save_adapter(model, self._folder)
         adapter = full_adapter(model)
@@ -52,11 +54,11 @@ class Reporter(TrainerCallback):
             self._heartbeat.beat()
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Shows that the trial is alive."""
+        """Touches the heartbeat file."""
         self._beat()
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Shows that the trial is alive."""
+        """Touches the heartbeat file."""
         self._beat()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -76,7 +78,8 @@ class Reporter(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, model: Any = None, **_: Any
     ) -> Any:
-        """Saves the adapter if this loss is the best, hands the evaluation over and waits whether to go on."""
+        """Saves the adapter if this loss is the best, hands the evaluation over, and stops training if it is told
+        to."""
         loss = (metrics or {}).get(EVAL_LOSS.name)
         if self._progress.knows(state.global_step):
             return control

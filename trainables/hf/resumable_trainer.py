@@ -1,6 +1,6 @@
-"""An SFTTrainer that continues from a state of ours, and skips the rows it has trained on as transformers does.
+"""An SFTTrainer that continues from a state of ours (states.py), and skips the rows that it has trained on.
 
-transformers' checkpoints are pickles with a base model of their own; a state is one safetensors file over the resident
+transformers' checkpoints are pickles with a base of their own; a state is one safetensors file beside the resident
 base. transformers does the rest: `train(resume_from_checkpoint=...)` counts epochs and batches, skips what was trained
 on, and calls the methods that load, which this class replaces.
 """
@@ -40,7 +40,9 @@ class ResumableTrainer(SFTTrainer):
     measuring = False
     """Whether it evaluates, or was evaluating when it failed."""
     group = Group()
+    """The processes that train together, of which this is one."""
     _updates, _idle = 1, 0
+    """Optimizer steps in an epoch, and processes without a batch in its last round."""
 
     def create_accelerator_and_postprocess(self) -> None:
         """Sets up FSDP on CPUs too."""
@@ -64,7 +66,7 @@ class ResumableTrainer(SFTTrainer):
         return own
 
     def get_batch_samples(self, *arguments: Any) -> Any:
-        """Subtracts, in the last step of a pass, the tokens that stand for processes without a batch."""
+        """Subtracts, in the last step of an epoch, the single tokens that processes without a batch take."""
         if self.group.size > 1 and (self.state.global_step + 1) % self._updates == 0:
             self._total_train_tokens -= self._idle
         return super().get_batch_samples(*arguments)
@@ -92,7 +94,7 @@ class ResumableTrainer(SFTTrainer):
         return EvalLoopOutput(None, None, {EVAL_LOSS.name: sums / count}, padding)
 
     def evaluate(self, *arguments: Any, **more: Any) -> Any:
-        """Evaluates, and notes that it does."""
+        """Evaluates; `measuring` is set meanwhile."""
         self.measuring = True
         metrics = super().evaluate(*arguments, **more)
         self.measuring = False
@@ -111,7 +113,8 @@ class ResumableTrainer(SFTTrainer):
 
     @contextmanager
     def checkpoint(self) -> Iterator[str | None]:
-        """What `train(resume_from_checkpoint=...)` needs: a folder with the counts of `saved`; None without a state."""
+        """Gives the folder that `train(resume_from_checkpoint=...)` needs, with the counts of `saved`; None
+        without a state."""
         if self.saved is None:
             yield None
             return
@@ -133,7 +136,7 @@ class ResumableTrainer(SFTTrainer):
             assert self.saved is not None
             self.optimizer.load_state_dict(self._sharded(self.saved["optimizer"]))
             self.lr_scheduler.load_state_dict(self.saved["scheduler"])
-            # Only this is still needed; the rest is three times the adapter's size
+            # Only this is still needed; the rest takes three times the adapter's memory
             self.saved = {"random": self.saved["random"]}
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -142,7 +145,7 @@ class ResumableTrainer(SFTTrainer):
             _set_random_state(self.saved["random"][self.group.rank])
 
     def _sharded(self, state: State) -> State:
-        """An optimizer's state with its moments sharded as the parameters are."""
+        """An optimizer's state with its moments, each of its parameter's full shape, sharded as the parameters are."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         moments = {
             place: {
@@ -155,6 +158,7 @@ class ResumableTrainer(SFTTrainer):
 
 
 def _random_state() -> State:
+    """The states of the global random generators; torch's are [bytes] uint8, numpy's keys [624] int64."""
     kind, keys, *rest = numpy.random.get_state(legacy=True)
     state: State = {
         "python": random.getstate(),

@@ -1,4 +1,4 @@
-"""One trial on a resident base, from set-up to removal."""
+"""One trial that an SFTTrainer trains over a resident base, from set-up to removal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class SoloTrial:
         began: float,
         group: Group = ALONE,
     ) -> None:
-        """began: when it began to be set up, by `time.monotonic`. group: the processes that train together.
+        """train, validation: the tokenized sets. began: when its set-up began, by `time.monotonic`. group: the
+        processes that train together.
 
         Raises Fault where it cannot be trained.
         """
@@ -50,7 +51,7 @@ class SoloTrial:
         self.max_steps = steps.max_steps(settings.train, len(train))
         gpu = torch.cuda.is_available()
         self.memory_before = torch.cuda.memory_allocated() if gpu else None
-        """Bytes that the base holds: the same before every trial, or an earlier one left something."""
+        """Bytes of GPU memory in use: the base's alone, unless an earlier trial was not removed completely."""
         if gpu:
             torch.cuda.reset_peak_memory_stats()
         args = sft_config(
@@ -64,7 +65,7 @@ class SoloTrial:
         self._assignment = assignment
         resume = assignment.resume
         found, self.notes = self._find(resume.folders) if resume else (None, [])
-        """A sentence for each state that cannot be used."""
+        """Sentences about states that cannot be used."""
         self.progress = AttemptProgress(began)
         if resume is not None and found is not None:
             self.progress.resume(resume, found.evaluation)
@@ -94,13 +95,14 @@ class SoloTrial:
         self.stepper: CallbackStepper[Evaluation] = CallbackStepper(self._train)
         self.reporter.save_state = self._save_state
         self.resumed_step = 0
-        """The step that it continues from; 0: from the start."""
+        """The step that it continues from; 0: it begins anew."""
         if found is not None:
             self.guard.saved_state = found.values["guard"]
             self.trainer.saved = found.values
             self.resumed_step = found.evaluation.step
 
     def _train(self, hand_over: Any) -> None:
+        """The body of the stepper: hands over what the driver has not heard of, then trains."""
         self.reporter.hand_over = hand_over
         unheard = self.progress.take_unheard()
         if unheard is not None and (not hand_over(unheard) or unheard.done):
@@ -116,11 +118,12 @@ class SoloTrial:
             self.trainer.train(resume_from_checkpoint=place)
 
     def _identity(self) -> dict[str, Any]:
-        """What a state must have been saved by so that this trial can continue from it."""
+        """What a state must have in its header so that this trial can continue from it."""
         return states.identity(self._assignment, self.max_steps, format=2, processes=self.group.size)
 
     def _find(self, folders: tuple[str, ...]) -> tuple[states.SavedState | None, list[str]]:
-        """The state to continue from: the one that the first process finds, in all processes."""
+        """The state to continue from, and sentences about unusable ones. All processes take what the first one
+        finds."""
         if self.group.size == 1:
             return states.find(folders, self._identity())
         found, notes = states.find(folders, self._identity()) if self.group.leads else (None, [])
@@ -130,7 +133,7 @@ class SoloTrial:
         return found, notes
 
     def _save_state(self, evaluation: Evaluation) -> None:
-        """Saves the state of this moment, if one is due. All processes take part, the first writes."""
+        """Saves the state of this moment if one is due. Every process of the group has to call it; the first writes."""
         if broadcast(self.saves.due(evaluation.step)):
             state = {
                 **states.header(self._identity(), evaluation),
@@ -147,7 +150,7 @@ class SoloTrial:
         )
 
     def close(self) -> None:
-        """Ends the training loop, wherever it is."""
+        """Ends the training loop where it waits, and waits until it has ended."""
         self.stepper.close()
 
     def remove(self) -> None:

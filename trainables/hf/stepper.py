@@ -1,8 +1,8 @@
-"""A loop that hands items to a callback, run one item at a time.
+"""Runs a loop that hands items to a callback, one item at a time.
 
 SFTTrainer owns its loop and calls back, while the driver asks for one evaluation at a time. So the loop runs in a
-thread of its own, and at any moment either the loop or its caller runs, never both: a generator whose body may be a
-library's loop.
+thread of its own, and at any moment either the loop or its caller runs, never both. A generator does the same, but its
+body cannot be a library's loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 class Ended(Exception):
-    """The body returned: there is nothing more to hand over."""
+    """The body has returned: it hands over nothing more."""
 
 
 class CallbackStepper(Generic[Item]):

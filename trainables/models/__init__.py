@@ -1,19 +1,19 @@
 """The base model and its LoRA adapters.
 
-base_folder.py   what a model folder must hold, looked at without torch
-checkpoint.py    its safetensors files, as far as their headers
+base_folder.py   checks what a model folder must hold, without torch
+checkpoint.py    its safetensors files: which there are, and their headers
 samples.py       the fingerprint of weights that may have 100 GB
-completeness.py  whether a checkpoint has every weight of its model: every load is judged here
-loading.py       loads by transformers with what they report; a load of names and shapes alone
+completeness.py  whether a checkpoint has every weight of its model; every load is checked here
+loading.py       loads by transformers and their reports; a load of names and shapes without values
 inspecting.py    that load before anything trains, in a process of its own
 base.py          loading: precision, NF4, device
-positions.py     how many positions a base has, and rows that are longer
+positions.py     how many positions a base has; refuses rows that are longer
 gpu.py           whether torch can use the GPU that this process was given
 causality.py     whether a token is predicted from those before it alone
 resident.py      the base as first loaded, restored after every trial
 targets.py       attention, mlp, all-linear or a list, to module names that exist
 lora.py          LoraConfig from the settings
-adapter_files.py an adapter on disk, replaced as a whole
+adapter_files.py an adapter on disk, replaced in one rename
 counting.py      trainable and total parameters, right for 4-bit weights too
 memory.py        how much memory training needs, from a config alone
 merging.py       an adapter merged into its base, as a model folder of its own

@@ -1,4 +1,4 @@
-"""An adapter on disk, written to a folder beside its place and renamed."""
+"""Saves adapters: each is written to a folder beside its place, which is then renamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 def save_adapter(model: Any, folder: Path, weights: Mapping[str, Any] | None = None) -> Path:
     """Saves the adapter alone to `<folder>/adapter` as safetensors, replacing an older one; gives that folder.
 
-    weights: the adapter's tensors by name, where the model has only shards of them. Raises OSError.
+    weights: by name, the adapter's tensors A [rank, in] and B [out, rank], where the model has only shards of them.
+    Raises OSError.
     """
 
     def write(beside: Path) -> None:
@@ -28,7 +29,7 @@ def replace_adapter(folder: Path, write: Callable[[Path], None]) -> Path:
     place, beside, old = folder / "adapter", folder / ".adapter.new", folder / ".adapter.old"
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    folder.stat()  # `write` would create a missing folder, and one that was moved must stay moved
+    folder.stat()  # raises: `write` would create a missing folder, and one that was moved must stay moved
     try:
         write(beside)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Loading the base: precision, NF4, device."""
+"""Loads the base: precision, NF4, device."""
 
 from __future__ import annotations
 
@@ -40,25 +40,26 @@ def compute_dtype(quantization: NF4) -> torch.dtype:
 
 
 def computes_in_bf16(model: Model) -> bool:
-    """Whether a trial on a GPU trains under bf16 autocast, as its base's dtype says."""
+    """Whether a trial on a GPU trains under bf16 autocast, by the compute dtype of a 4-bit base or the base's dtype."""
     quantized = getattr(model.config, "quantization_config", None)
     compute = getattr(quantized, "bnb_4bit_compute_dtype", None)
     return compute is torch.bfloat16 or (quantized is None and model.dtype is torch.bfloat16)
 
 
 def load(model: ModelSettings, group: Group = ALONE) -> Model:
-    """The base on its device, frozen, in evaluation mode. Safetensors only; remote code only if the settings allow it.
+    """Loads the base: on its device, frozen, in evaluation mode. Reads safetensors only.
 
-    group: the processes that train on it; each loads its own. With fsdp it is loaded into the host's memory, and FSDP
-    moves it to the GPU a layer at a time; in NF4, a quarter of the size, it is loaded onto the GPU.
+    Code that comes with the base runs only if the settings allow it. group: the processes that train on it; each loads
+    its own. With fsdp it is loaded into the host's memory, and FSDP moves it to the GPU a layer at a time; in NF4, a
+    quarter of the size, it is loaded onto the GPU.
 
-    Raises InputError where it cannot be a base, and Fault where this process sees more than one GPU.
+    Raises InputError where it cannot be a base, and Fault where this process sees more than one GPU without a group.
     """
     place = base_folder.check(model)
     if torch.cuda.device_count() > 1 and group.size == 1:
         raise Fault(Reason.CONFIG, f"the worker sees {torch.cuda.device_count()} GPUs, a trial trains on one",
                     "set resources.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
-    waits = group.shares_base and model.quantization.kind == "none"
+    stays_on_host = group.shares_base and model.quantization.kind == "none"
     where, config = model.model_name_or_path, base_folder.config(model) or {}
     with loading.input_errors(where):
         base, found = loading.reported(
@@ -67,7 +68,7 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
             # not the hub id: the libraries would query the hub even if it is cached
             pretrained_model_name_or_path=str(place),
             dtype=dtype(model),
-            device_map=None if waits else {"": str(device())},
+            device_map=None if stays_on_host else {"": str(device())},
             attn_implementation=model.attn_implementation,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
@@ -78,11 +79,11 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
     # PEFT writes this name into adapters
     base.name_or_path = base.config.name_or_path = where
     base.requires_grad_(False)
-    if group.leads:  # all processes hold the same
+    if group.leads:  # all processes load the same weights
         _require_finite(base, where)
     _prepare_4bit(base, model)
     base.eval()
-    if not waits:
+    if not stays_on_host:
         require_causal(base, where)
     return base
 
@@ -90,7 +91,7 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
 def _require_finite(base: Model, where: str) -> None:
     """Raises InputError where a weight is NaN or infinite: every loss would be NaN.
 
-    One pass over the weights without copying any. NF4 weights are bytes: their scales are checked.
+    Takes one pass over the weights and copies none. NF4 weights are bytes, so their scales are checked.
     """
     for name, parameter in base.named_parameters():
         state = getattr(parameter, "quant_state", None)
@@ -119,8 +120,11 @@ def _prepare_4bit(base: Model, model: ModelSettings) -> None:
 
 
 def _quantization(model: ModelSettings, group: Group) -> dict[str, Any]:
-    """The arguments of a load that quantize; empty where nothing is quantized: `quantization_config=None` would make
-    transformers ignore that of config.json, and read 8-bit weights without their scales."""
+    """The arguments of `from_pretrained` that quantize; none where the settings do not quantize.
+
+    `quantization_config=None` would make transformers ignore the one in config.json, and read 8-bit weights without
+    their scales.
+    """
     chosen = model.quantization
     if chosen.kind == "none":
         return {}

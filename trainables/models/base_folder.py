@@ -1,4 +1,4 @@
-"""What a model folder must hold, looked at without torch."""
+"""Checks what a model folder must hold, without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.contract import InputError
 
 
 def check(model: ModelSettings) -> Path:
-    """The folder of the base's files. A base on the hub and its tokenizer are downloaded if they are not cached.
+    """Checks the base and gives the folder of its files. Downloads a base and a tokenizer that the cache lacks.
 
     Raises InputError for what cannot be a base: missing, an adapter, without config, without complete safetensors
     files, or quantized in another way than the settings say.
@@ -44,8 +44,8 @@ def check(model: ModelSettings) -> Path:
 
 
 def stored_quantized(found: Mapping[str, Any]) -> str:
-    """In which quantized form a base is stored, by its config.json: "nf4", "fp4", "int8" of bitsandbytes, or a method
-    by transformers' name; "" for one that is not."""
+    """In which quantized form a base is stored: "nf4", "fp4", "int8" of bitsandbytes, or a method by transformers'
+    name; "" for a base that is not quantized. found: the content of its config.json."""
     said = found.get("quantization_config")
     if not isinstance(said, dict):
         return ""
@@ -55,6 +55,7 @@ def stored_quantized(found: Mapping[str, Any]) -> str:
 
 
 def _check_quantization(model: ModelSettings, found: Mapping[str, Any]) -> None:
+    """Raises InputError where the base is stored quantized in another way than the settings say."""
     stored, wanted = stored_quantized(found), model.quantization.kind
     if not stored or stored == wanted:
         return
@@ -71,7 +72,7 @@ def _check_quantization(model: ModelSettings, found: Mapping[str, Any]) -> None:
 
 
 def vocabulary(model: ModelSettings) -> int | None:
-    """Number of token ids of a base on this machine; None where it is not known."""
+    """Number of token ids of a base on this machine; None where its config.json is not here or does not say."""
     found = config(model)
     if found is None:
         return None

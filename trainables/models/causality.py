@@ -1,6 +1,6 @@
-"""Whether a base predicts a token from those before it alone.
+"""Checks that a base predicts each token only from the tokens before it.
 
-Transformers makes a language model of a BERT too: its tokens attend to those after them, and it learns a loss near zero
+Transformers makes a language model of a BERT too. Its tokens attend to those after them, so it reaches a loss near zero
 by copying.
 """
 
@@ -14,15 +14,16 @@ from tuner.contract import InputError
 
 _TOKENS = 8
 _EQUAL = {torch.float32: 1e-3}
+"""By dtype: tolerance relative to the largest logit."""
 _EQUAL_LOW = 3e-2
-"""Tolerance relative to the largest logit, in float32 and in lower precision: experts may be grouped otherwise."""
+"""The tolerance in lower precision, in which experts round otherwise with other tokens."""
 
 
 def require_causal(model: Any, where: str) -> None:
     """Raises InputError where a token's logits change with a later token.
 
-    Measured by two passes over eight tokens, only where the model's attention does not say that it is causal. A model
-    on which such a pass fails is accepted.
+    Takes two passes over eight tokens, unless all of the model's attention layers say that they are causal. A model on
+    which such a pass fails is accepted.
     """
     said = [module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)]
     if said and all(said):
@@ -41,6 +42,7 @@ def require_causal(model: Any, where: str) -> None:
 
 
 def _sees_ahead(model: Any) -> bool:
+    """Whether another last token changes the logits of the tokens before it."""
     embeddings = model.get_input_embeddings()
     row = torch.arange(_TOKENS, device=embeddings.weight.device)[None] % (embeddings.num_embeddings - 1)
     other = row.clone()

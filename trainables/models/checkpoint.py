@@ -1,4 +1,4 @@
-"""The safetensors files of a base, read as far as their headers. Torch-free."""
+"""Finds the safetensors files of a base, and reads their headers. Torch-free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.contract import InputError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors' own limit."""
+"""In bytes: safetensors' own limit."""
 NO_GGUF = "take the model that the GGUF file was made from: GGUF is for inference"
 _AGAIN = "copy or download it again"
 
@@ -61,7 +61,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def header(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name. Raises InputError where it is empty, cut off or damaged."""
+    """The tensors of a safetensors file by name. Raises InputError where it cannot be read, is cut off or damaged."""
     expected = "a file in the safetensors format"
     try:
         size = file.stat().st_size
@@ -82,10 +82,10 @@ def header(file: Path) -> dict[str, Tensor]:
         cut = 0 < length <= _LONGEST_HEADER and len(text) < length
         what = "is cut off: the header is not all there" if cut else "is damaged, or no safetensors file"
         raise InputError(what, where=str(file), expected=expected, remedy=_AGAIN) from None
-    whole = max((tensor.end for tensor in tensors.values()), default=8 + length)
-    if size != whole:
-        what = f"is cut off: it has {size:,} bytes" if size < whole else f"is damaged: it has {size:,} bytes"
-        raise InputError(what, where=str(file), expected=f"{whole:,} bytes, by its header", remedy=_AGAIN)
+    complete = max((tensor.end for tensor in tensors.values()), default=8 + length)
+    if size != complete:
+        what = f"is cut off: it has {size:,} bytes" if size < complete else f"is damaged: it has {size:,} bytes"
+        raise InputError(what, where=str(file), expected=f"{complete:,} bytes, by its header", remedy=_AGAIN)
     return tensors
 
 

@@ -1,7 +1,7 @@
-"""Whether a checkpoint has every weight of the model that is made from it.
+"""Checks that a checkpoint has every weight of the model that is made from it.
 
-Transformers draws a weight that the checkpoint lacks at random, in each process anew, and only logs it. Every load
-passes through `require_complete`, with what transformers reports of it. Torch-free.
+Transformers draws a weight that the checkpoint lacks at random, in each process anew, and only logs it. So every load
+is checked by `require_complete`, with what transformers reports of it. Torch-free.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LEFT_BY = {
     "_orig_mod": "torch.compile",
     "_fsdp_wrapped_module": "FSDP",
 }
-"""Components of names, and what adds them. Only messages use it: what is refused does not depend on it."""
+"""Components of tensor names, and what adds them. Only messages use it: what is refused does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,10 @@ class Loading:
 
 
 def require_complete(loading: Loading, config: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Notes for the user. Raises InputError where a weight would be random. config: the content of config.json."""
+    """Raises InputError where a weight would be random; else gives notes for the user.
+
+    config: the content of config.json. where: the base, for the message.
+    """
     missing = sorted({*loading.missing, *loading.unconverted})
     if loading.mismatched and not missing:
         name, has, wants = sorted(loading.mismatched)[0]
@@ -81,7 +84,7 @@ def _another_class(loading: Loading, config: Mapping[str, Any]) -> tuple[str, ..
 
 
 def _cause(missing: list[str], loading: Loading, config: Mapping[str, Any]) -> tuple[str, str]:
-    """The likely cause, and what to do."""
+    """The likely cause ("" where there is none), and what to do."""
     quantized = (config.get("quantization_config") or {}).get("quant_method")
     if quantized and loading.unexpected:
         return (f"it is quantized ({quantized}) in a way that is not read here",
@@ -107,7 +110,8 @@ def _cause(missing: list[str], loading: Loading, config: Mapping[str, Any]) -> t
 
 
 def _foreign(missing: list[str], unexpected: Collection[str]) -> str:
-    """What has to be removed from the checkpoint's names to make them the model's; "" where that is not the cause."""
+    """The components that have to be removed from the checkpoint's names to make them the model's; "" where that is not
+    the cause."""
     wanted = set(missing)
     known = {part for name in missing for part in name.split(".")}
     taken: Counter[str] = Counter()

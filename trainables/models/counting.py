@@ -1,4 +1,4 @@
-"""Trainable and total parameters, right for 4-bit weights too."""
+"""Counts trainable and total parameters, in 4-bit weights too."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Count:
 
 
 def count(model: Any) -> Count:
-    """Parameters of a model. A packed 4-bit tensor holds two values a byte; shared tensors count once."""
+    """Counts the parameters of a model. A byte of a 4-bit tensor holds two; tied tensors count once."""
     trainable = total = 0
     for parameter in model.parameters():
-        number = parameter.numel()
+        size = parameter.numel()
         if type(parameter).__name__ == "Params4bit" and getattr(parameter, "quant_state", None) is not None:
-            number *= 2 * parameter.element_size()
-        total += number
-        trainable += number if parameter.requires_grad else 0
+            size *= 2 * parameter.element_size()
+        total += size
+        trainable += size if parameter.requires_grad else 0
     return Count(trainable, total)
 
 
 def human(number: int) -> str:
-    """161.5M, 8.2B, 940."""
+    """A number for people: 161.5M, 8.2B, 940."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if number >= size:
             return f"{number / size:.1f}{unit}"

@@ -1,4 +1,4 @@
-"""Whether torch can use the GPU that this process was given."""
+"""Checks that torch can use the GPU that this process was given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def require() -> None:
     """Raises Fault (`config`) where torch cannot use the GPU that Ray or the user has given to this process.
 
     torch says that there is no GPU wherever it cannot use one: with a driver that is too old, in a build for the CPU,
-    in a container without the driver. A trial would then train on the CPU, hundreds of times slower, without a word.
+    in a container without the driver. A trial would then train on the CPU, hundreds of times slower, without a message.
     """
     given = os.environ.get(_GIVEN)
     if given is None or given.strip() in _NONE or torch.cuda.is_available():
@@ -30,6 +30,7 @@ def require() -> None:
 
 
 def _why() -> str:
+    """What torch says when it is made to use the GPU."""
     try:
         torch.cuda.init()
     except Exception as error:  # AssertionError of a build for the CPU, RuntimeError of the driver

@@ -1,7 +1,7 @@
-"""The base inspected before anything trains: in a process of its own, so that preparing rows needs no torch.
+"""Inspects the base before anything trains: in a process of its own, so that preparing rows needs no torch.
 
-Run as `python -m trainables.models.inspecting`, settings as JSON on standard input, the answer as the last line of
-standard output.
+That process is `python -m trainables.models.inspecting`. It gets the settings as JSON on standard input, and writes its
+answer as the last line of standard output.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from trainables.settings import ModelSettings
 from tuner.contract import InputError
 
 _PR_SET_PDEATHSIG = 1
-"""Linux's prctl: a signal for this process when its parent dies."""
+"""Option of Linux's prctl: this process gets a signal when its parent dies."""
 
 
 class Inspection:
-    """An inspection that runs while rows are prepared: whether the checkpoint has every weight of its model."""
+    """Finds out, while rows are prepared, whether the checkpoint has every weight of its model."""
 
-    def __init__(self, model: ModelSettings, folder: Path, memory: Path, files: Mapping[str, str]) -> None:
-        """folder: of the base's files. memory: the file that keeps the result for a resume. files: the fingerprints of
-        the base that the result is valid for."""
-        self._model, self._folder, self._memory = model, folder, memory
+    def __init__(self, model: ModelSettings, folder: Path, kept: Path, files: Mapping[str, str]) -> None:
+        """Starts it. folder: of the base's files. kept: the file that keeps the result for a resume. files: the
+        fingerprints of the base that the result is valid for."""
+        self._model, self._folder, self._kept = model, folder, kept
         self._key = json.dumps(
             [files, model.attn_implementation, *(version(name) for name in ("torch", "transformers"))]
         )
         self._process: subprocess.Popen[str] | None = None
         self._notes = self._remembered()
-        if self._notes is not None or "torch" in sys.modules:  # a process of its own would import it again, in 4 s
+        # Where this process has torch, `result` inspects: another process would import it again, in 4 s
+        if self._notes is not None or "torch" in sys.modules:
             return
         asked = json.dumps({"model": model.model_dump(mode="json"), "folder": str(folder)})
         self._process = subprocess.Popen(
@@ -70,30 +71,33 @@ class Inspection:
         return self._remember(tuple(answer["notes"]))
 
     def close(self) -> None:
-        """Ends it, if it still runs. May be called twice."""
+        """Ends the process if it still runs. May be called twice."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def _remembered(self) -> tuple[str, ...] | None:
-        if not self._memory.is_file():  # a pipe would block
+        if not self._kept.is_file():  # a pipe would block
             return None
         try:
-            found = json.loads(self._memory.read_text(encoding="utf-8"))
+            found = json.loads(self._kept.read_text(encoding="utf-8"))
             return tuple(map(str, found["notes"])) if found["key"] == self._key else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _remember(self, notes: tuple[str, ...]) -> tuple[str, ...]:
-        beside = self._memory.with_name(f".{self._memory.name}.{uuid.uuid4().hex[:8]}")
-        with suppress(OSError):  # it is inspected again, then
+        beside = self._kept.with_name(f".{self._kept.name}.{uuid.uuid4().hex[:8]}")
+        with suppress(OSError):  # the next session then inspects again
             beside.write_text(json.dumps({"key": self._key, "notes": notes}), encoding="utf-8")
-            beside.replace(self._memory)
+            beside.replace(self._kept)
         return notes
 
 
 def inspect(model: ModelSettings, folder: Path) -> tuple[str, ...]:
-    """Compares the checkpoint's tensors, by name and shape, with the model that transformers makes of config.json."""
+    """Compares the checkpoint's tensors, by name and shape, with the model that transformers makes of config.json.
+
+    Gives notes for the user. Raises InputError where a weight would be random.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stored = base_folder.stored_quantized(config)
     notes = (f"the base is stored quantized ({stored}) and trained as it is",) if stored not in ("", "nf4") else ()

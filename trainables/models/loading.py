@@ -1,4 +1,4 @@
-"""Loads by transformers with what it reports of them; and a load of names and shapes without values."""
+"""Loads a base by transformers and gives its report; and loads names and shapes without values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tuner.contract import InputError
 
 Model = Any
 
-_ALONE = threading.RLock()
+_ONE_LOAD = threading.RLock()
 """Held during a load: transformers patches its own classes, and two threads at once would leave them patched."""
 
 _DTYPES = {
@@ -34,16 +34,16 @@ _DTYPES = {
 """By safetensors' name."""
 
 _LINE = re.compile(r"^(\S[^|\n]*?)\s*\|[^|\n]*(MISSING|CONVERSION)", re.MULTILINE)
-"""A line of transformers' report on a load: a weight, and the kind of problem."""
+"""Matches a line of transformers' report on a load: a weight, and the kind of problem."""
 
 
 def reported(load: Callable[..., Any], name: str, **options: Any) -> tuple[Model, Loading]:
-    """The model that `load`, a `from_pretrained`, makes, and its report.
+    """Calls `load`, a `from_pretrained`, with `options`; gives the model and the report.
 
     The model is None where a weight could not be made from several tensors. name: of the model's class, for that case.
-    Raises RuntimeError where the load fails for another reason.
+    Raises what `load` raises for another reason.
     """
-    with _ALONE, _log() as said:
+    with _ONE_LOAD, _log() as said:
         try:
             model, info = load(output_loading_info=True, ignore_mismatched_sizes=True, **options)
         except RuntimeError:
@@ -62,17 +62,17 @@ def reported(load: Callable[..., Any], name: str, **options: Any) -> tuple[Model
 
 
 def of_headers(model: ModelSettings, folder: Path) -> Loading:
-    """What a load of the base in `folder` would report, found out with tensors that have no values.
+    """What a load of the base in `folder` would report, found out with tensors without values: 70 GB take as long as 1.
 
-    Transformers' own conversions (fused experts, renamed and tied weights) are applied. 70 GB take as long as 1 GB.
-    Weights that are stored quantized are made from several tensors' values, and are left out. Raises InputError.
+    Transformers' own conversions (fused experts, renamed and tied weights) are applied. Weights that are stored
+    quantized are made from the values of several tensors, and are left out of the report. Raises InputError.
     """
     tensors = {
         name: torch.empty(tensor.shape, dtype=_DTYPES.get(tensor.dtype, torch.uint8), device="meta")
         for file in checkpoint.files(folder)
         for name, tensor in checkpoint.header(file).items()
     }
-    with _ALONE, input_errors(model.model_name_or_path):
+    with _ONE_LOAD, input_errors(model.model_name_or_path):
         config = transformers.AutoConfig.from_pretrained(str(folder))
         with torch.device("meta"):
             made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)

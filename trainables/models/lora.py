@@ -1,4 +1,4 @@
-"""LoraConfig from the settings."""
+"""Makes a LoraConfig of the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainables.settings import Settings
 
 
 def lora_config(settings: Settings, base: Any) -> Any:
-    """The `peft.LoraConfig` of a trial on `base`."""
+    """The `peft.LoraConfig` of a trial on `base`. Raises Fault for target modules that the base lacks."""
     from peft import LoraConfig
 
     train = settings.train

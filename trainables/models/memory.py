@@ -1,4 +1,4 @@
-"""How much memory training needs, from a base's config alone: torch-free, so that `plan` can tell it.
+"""Estimates how much memory training needs from a base's config alone: torch-free, so that `plan` can tell it.
 
 It counts the tensors that a decoder of the Llama kind saves in its forward for its backward, in the order of their
 computation. Over the grid of `scripts/bench_tokens.py` that is within 2% of the measured peaks: see BENCHMARKS.md.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _WORKSPACE = 64 << 20
-"""Bytes that cuBLAS allocates on an H200 at its first product, and keeps."""
+"""Bytes that cuBLAS allocates on an H200 at its first matrix product, and keeps."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class DecoderShape:
     """Features within the MLP."""
     layers: int
     queries: int
-    """Features of all queries of a token."""
+    """Features of a token's queries, of all heads together."""
     key_values: int
-    """Features of all keys of a token, and of all values."""
+    """Features of a token's keys, of all heads together; its values have as many."""
     vocabulary: int
     tied: bool
     """Whether embeddings and output layer are one tensor."""
@@ -53,21 +53,22 @@ class Need:
     """Bytes at the peak, by what they are for."""
 
     base: int
+    """The base's weights, and with FSDP the layers that are gathered."""
     adapters: int
     """All adapters with their gradients and moments."""
     activations: int
-    """Saved by the forward for the backward."""
+    """Tensors that the forward saves for the backward."""
     passing: int
-    """Allocated for a moment only."""
+    """What is allocated only for a moment, and cuBLAS's workspace."""
 
     @property
     def total(self) -> int:
-        """All of it at the peak."""
+        """Bytes of all of it."""
         return self.base + self.adapters + self.activations + self.passing
 
 
 def shape_of(config: Mapping[str, Any]) -> DecoderShape | None:
-    """The shape in a model's config.json; None where it is of another kind."""
+    """The sizes in a model's config.json; None where it is not a decoder of this kind."""
     config = config.get("text_config") or config
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
@@ -99,10 +100,10 @@ def need(
 ) -> Need:
     """What `slots` trials at a time need, each with micro-batches of `tokens` tokens and an adapter of `rank`.
 
-    packed: on one base by the engine; else it is one trial by SFTTrainer, which saves more for every norm and adapter.
-    dropout: with masks of all adapted layers' inputs, which is computed and was not measured.
-    shares: GPUs among which FSDP shards base and adapter; on each, a layer and the next one are gathered, and the
-    embeddings while they are used.
+    bf16: the base is in bf16, else in fp32. nf4: its linear layers are in NF4. packed: the trials are on one base in
+    the engine; else it is one trial by SFTTrainer, which saves more for every norm and adapter. dropout: with masks of
+    all adapted layers' inputs; this part is computed and was not measured. shares: GPUs among which FSDP shards base
+    and adapter; on each, a layer and the next one are gathered, and the embeddings while they are used.
     """
     size = 2 if bf16 or nf4 else 4
     # NF4: half a byte a weight, and per 64 of them a byte of scale

@@ -1,4 +1,4 @@
-"""An adapter merged into its base, as a model folder of its own."""
+"""Merges an adapter into its base, to a model folder of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def merge(settings: Settings, adapter: Path, to: Path) -> None:
 
 
 def _plain(model: ModelSettings) -> Any:
-    """The base in weights that are not rounded to 4 or 8 bits when the adapter is added."""
+    """Loads the base with weights that are not rounded to 4 or 8 bits when the adapter is added. Raises InputError."""
     stored = base_folder.stored_quantized(base_folder.config(model) or {})
     if not stored:
         return base.load(model.model_copy(update={"quantization": Unquantized()}))
@@ -53,6 +53,7 @@ def _plain(model: ModelSettings) -> Any:
 
 
 def _is_reversible(conversion: Any) -> bool:
+    """Whether transformers can undo a conversion that it made when it loaded the base."""
     try:
         conversion.reverse_transform()
     except NotImplementedError:
@@ -61,7 +62,10 @@ def _is_reversible(conversion: Any) -> bool:
 
 
 def _require_all(saved: dict[str, Any], taken: dict[str, Any], adapter: Path) -> None:
-    """Raises InputError for an adapter of another base: PEFT only warns, and leaves out what it cannot place."""
+    """Raises InputError for an adapter of another base: PEFT only warns, and leaves out what it cannot place.
+
+    saved: tensors of the adapter's file by name. taken: those that PEFT has loaded.
+    """
     lost = sorted(set(saved) ^ set(taken))
     if lost:
         raise InputError(

@@ -1,8 +1,8 @@
-"""How many positions a base has.
+"""Measures how many positions a base has, and refuses rows that are longer.
 
 A table of positions has an end: a longer row is an index error on the CPU, and on a GPU an assertion that ends the
-process. Rotary and other computed positions have none. It is measured on the base itself, because the same key of
-config.json means a table in one family and only a hint in another.
+process. Rotary and other computed positions have no end. The base itself is measured, because the same key of
+config.json means a table in one family of models and only a hint in another.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def table_of(base: Any) -> int | None:
     """Tokens of the longest row that a base's table of positions allows; None where positions are computed."""
     words = base.get_input_embeddings()
     if not any(isinstance(module, torch.nn.Embedding) and module is not words for module in base.modules()):
-        return None  # as in most; a pass over a base in the host's memory is slow
+        return None  # most bases; a pass through a base in the host's memory would be slow
     tokens = torch.zeros((1, _TOKENS), dtype=torch.long, device=words.weight.device)
     with _lookups() as seen, torch.no_grad():
         base(input_ids=tokens, use_cache=False)
@@ -49,13 +49,15 @@ def table_of(base: Any) -> int | None:
 
 
 def _ascends(indices: torch.Tensor) -> bool:
-    """Whether consecutive indices [..., tokens] differ by one: positions do, token types and these tokens do not."""
+    """Whether consecutive `indices` [..., tokens] int64 differ by one: those of positions do, those of token types and
+    of the tokens given here do not."""
     return bool((indices.diff(dim=-1) == 1).all())
 
 
 @contextmanager
 def _lookups() -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Within it, lookups in embedding tables are collected: indices [..., tokens] int64, and table [rows, features]."""
+    """Within it, lookups in embedding tables are collected: indices [..., tokens] int64, and table [rows, features] in
+    the base's dtype."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     plain = torch.nn.functional.embedding
 

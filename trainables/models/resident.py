@@ -1,7 +1,7 @@
-"""The base as it was loaded, restored after every trial.
+"""Restores the base after every trial to what it was when it was loaded.
 
-A trial changes it: TRL replaces the base's `forward` (once more each time), PEFT its linear layers, transformers its
-config and hooks. Undoing each by name would miss what the next version changes; so the attributes of all modules are
+A trial changes it: TRL replaces the base's `forward` (each trial once more), PEFT its linear layers, transformers its
+config and hooks. Undoing each by name would miss what their next versions change. So the attributes of all modules are
 saved once, by reference, and put back.
 """
 
@@ -18,7 +18,7 @@ _Attributes = dict[str, Any]
 
 
 class Resident:
-    """A base model that outlives its trials."""
+    """A base model that trials use one after another."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -27,7 +27,10 @@ class Resident:
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
 
     def restore(self) -> None:
-        """Restores modules, `forward`, hooks, configs and flags. Weights that were changed in place stay changed."""
+        """Restores modules, `forward`, hooks, configs and `requires_grad`, and drops gradients.
+
+        Weights that were changed in place stay changed.
+        """
         for module, attributes in self._modules:
             vars(module).clear()
             vars(module).update(_copied(attributes))
@@ -55,20 +58,22 @@ class Resident:
 
 
 def _copied(attributes: _Attributes) -> _Attributes:
-    """Containers (hooks, parameters, submodules) copied one level deep, so that changes inside them are undone too."""
+    """The attributes of a module, containers (hooks, parameters, submodules) copied one level deep: changes inside them
+    are undone too."""
     return {
         key: copy.copy(value) if isinstance(value, dict | list | set) else value for key, value in attributes.items()
     }
 
 
 def _configured(attributes: _Attributes) -> _Attributes:
-    """Plain values copied; configs within configs kept by reference, since modules hold the same objects."""
+    """The attributes of a config, plain values copied; configs within it by reference, since modules hold them too."""
     return {
         key: value if hasattr(value, "to_dict") else copy.deepcopy(value) for key, value in attributes.items()
     }  # fmt: skip
 
 
 def _configs(model: Any) -> Iterator[Any]:
+    """Every config that a module holds, and those within it, once each."""
     seen: set[int] = set()
     waiting = [getattr(module, name, None) for module in model.modules() for name in ("config", "generation_config")]
     while waiting:

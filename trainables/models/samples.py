@@ -1,8 +1,9 @@
-"""The fingerprint of a checkpoint that may have 100 GB: of all bytes of small files, and of samples of large ones.
+"""Fingerprints a checkpoint that may have 100 GB: all bytes of small files, and samples of large ones.
 
-A sample has the header, the size, all of every tensor of up to 64 KiB (norms, biases), and of each larger tensor its
-first and last 16 KiB and two blocks between, whose places follow from its name. Training changes all of a tensor, and
-so does merging an adapter: both change the fingerprint. A few bytes changed by hand in the middle of a tensor do not.
+A sample has the header, the file's size, all of every tensor of up to 64 KiB (norms, biases), and of each larger tensor
+the first and last 16 KiB and two blocks between, whose places follow from its name. Training changes all of a tensor,
+and so does merging an adapter: both change the fingerprint. A few bytes changed by hand in the middle of a tensor do
+not.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ from trainables.models import checkpoint
 _SMALL = 256 << 20
 """Bytes of a file up to which all of it is read: 0.2 s."""
 _BLOCK = 16 << 10
+"""Bytes of a block."""
 _BLOCKS = 4
+"""Blocks of a tensor that are read; a tensor that has no more is read completely."""
 _BATCH = 256
+"""Blocks that one thread reads at a time."""
 _READERS = 8
 """Threads that read: on a network file system each read waits for the server."""
 
 
 def of_weights(file: Path, *, every_byte: bool = False) -> str:
-    """The fingerprint of a safetensors file. every_byte: not samples alone."""
+    """The fingerprint of a safetensors file. every_byte: of all its bytes, however large. Raises InputError."""
     stat = file.stat()
     return _known(file, every_byte, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 @cache
 def _known(file: Path, every_byte: bool, size: int, *_stat: int) -> str:
-    """Computed once a process, as long as the file's size, times and inode stay the same."""
+    """The same, computed once a process as long as the file's size, times and inode stay the same."""
     if every_byte or size <= _SMALL:
         return contents.of_file(file)
     tensors = checkpoint.header(file)
@@ -53,7 +57,7 @@ def _known(file: Path, every_byte: bool, size: int, *_stat: int) -> str:
 
 
 def _spans(name: str, tensor: checkpoint.Tensor) -> Iterator[tuple[int, int]]:
-    """The blocks of a tensor that are sampled: offset in the file, and bytes."""
+    """The blocks of a tensor that are sampled: offset in the file and size, in bytes."""
     size = tensor.end - tensor.begin
     if size <= _BLOCK * _BLOCKS:
         yield tensor.begin, size

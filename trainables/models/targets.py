@@ -1,4 +1,4 @@
-"""attention, mlp, all-linear or a list, to module names that exist in the base."""
+"""Turns attention, mlp, all-linear or a list into names of modules that exist in the base."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ _ATTENTION_LEAVES = frozenset(
 _MLP_LEAVES = frozenset(
     ["gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "fc_in", "fc_out", "c_fc", "w1", "w2", "w3"]
 )
-"""Names that are enough, for layers that are in no module called attention or mlp (OPT's fc1)."""
+"""Names that tell the group of a layer which is in no module called attention or mlp (OPT's fc1)."""
 
 
 def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
-    """The value of PEFT's `target_modules`. Raises Fault for a name that matches nothing, with the nearest."""
+    """The value of PEFT's `target_modules` for what is `wanted`.
+
+    Raises Fault for a name that matches nothing, with the nearest one, and for the output layer.
+    """
     if wanted == "all-linear":
         return _all_linear(model)
     names, fused = linear_names(model), _fused(model)
@@ -45,8 +48,10 @@ def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
 
 
 def linear_names(model: Any) -> list[str]:
-    """Every linear layer but the output layer: what all-linear means, and all that an adapter can be put on. As in
-    PEFT, derived classes count (Falcon's, and those of 4 and 8 bit)."""
+    """Names of all linear layers but the output layer: what all-linear means, and all that an adapter can be put on.
+
+    As in PEFT, derived classes count (Falcon's, and those of 4 and 8 bits).
+    """
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
@@ -63,6 +68,7 @@ def _all_linear(model: Any) -> str | list[str]:
 
 
 def _refused(model: Any, leaf: str) -> bool:
+    """Whether PEFT refuses layers whose last name is `leaf`, on this model."""
     from peft import LoraConfig
     from peft.tuners import tuners_utils
 
@@ -75,8 +81,8 @@ def _refused(model: Any, leaf: str) -> bool:
 
 
 def _fused(model: Any) -> list[str]:
-    """Names of layers that this base does not have because its experts are one tensor, and that PEFT takes for parts of
-    that tensor."""
+    """Names of expert layers that PEFT takes for parts of one tensor: this base has all experts in that tensor, and no
+    layers of these names."""
     from peft.utils import transformers_weight_conversion as conversion
 
     kinds = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
@@ -87,6 +93,7 @@ def _fused(model: Any) -> list[str]:
 
 
 def _output_name(model: Any) -> str | None:
+    """The name of the output layer."""
     head = model.get_output_embeddings()
     return next((name for name, module in model.named_modules() if module is head), None)
 
@@ -105,6 +112,7 @@ def _group(names: list[str], wanted: str) -> list[str]:
 
 
 def _kind(name: str) -> str:
+    """The group of a linear layer by its name: "attention", "mlp", or "" where it is in neither."""
     *parents, leaf = name.lower().split(".")
     for parent in reversed(parents):
         if any(word in parent for word in _ATTENTION):
@@ -118,4 +126,5 @@ def _kind(name: str) -> str:
 
 
 def _leaves(names: list[str]) -> str:
+    """The last names of layers, for a message."""
     return ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "no linear layers"
