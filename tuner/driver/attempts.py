@@ -1,14 +1,14 @@
 """The attempts at trials of one session, and the state that each is in.
 
-    RUNNING   its reports count
-    LEAVING   its node is about to go: it was asked to save its state, and leaves with its next report
+    RUNNING   its worker reports
+    DRAINING  its node is about to go: it was asked to save its state, and is given up at its next report
     HUNG      it showed no progress and was killed; Ray will report the end of its worker
-    LEFT      it was given up because its node goes; its worker is to be ended, and the trial begins again elsewhere
+    DRAINED   it was given up because its node goes; its worker is to be ended, and the trial goes on elsewhere
     STOPPED   a person ended the trial; Ray's scheduler has to be told
     OVER      the trial has its ending, or this attempt was given up
 
-An attempt counts until it has come to LEFT, STOPPED or OVER: what its worker still reports after that is dropped. At
-most one attempt at a trial counts.
+An attempt counts while it is RUNNING, DRAINING or HUNG. What its worker reports after that is dropped. At most one
+attempt at a trial counts.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ class State(StrEnum):
     """What an attempt at a trial is doing, as the driver knows it."""
 
     RUNNING = "running"
-    LEAVING = "leaving"
+    DRAINING = "draining"
     HUNG = "hung"
-    LEFT = "left"
+    DRAINED = "drained"
     STOPPED = "stopped"
     OVER = "over"
 
 
-_ENDS = frozenset({State.LEFT, State.STOPPED, State.OVER})
+_ENDS = frozenset({State.DRAINED, State.STOPPED, State.OVER})
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.RUNNING: frozenset({State.LEAVING, State.HUNG}) | _ENDS,
-    State.LEAVING: frozenset({State.HUNG}) | _ENDS,
+    State.RUNNING: frozenset({State.DRAINING, State.HUNG}) | _ENDS,
+    State.DRAINING: frozenset({State.HUNG}) | _ENDS,
     State.HUNG: _ENDS,
-    State.LEFT: frozenset(),
+    State.DRAINED: frozenset(),
     State.STOPPED: frozenset(),
     State.OVER: frozenset(),
 }
 """The states that may follow each state."""
-COUNTS = frozenset({State.RUNNING, State.LEAVING, State.HUNG})
+COUNTS = frozenset({State.RUNNING, State.DRAINING, State.HUNG})
 """The states of an attempt whose reports count."""
 
 
@@ -50,16 +50,16 @@ class Attempt:
     """One attempt at a trial."""
 
     trial_id: str
-    """What Ray calls it."""
+    """Ray's id of its trial object, of which every attempt has its own."""
     number: int
     """The number of the trial."""
     attempt: int
     """Which attempt at the trial it is, from 1."""
     fits: Mapping[str, Fit]
-    """What it was told of the memory of devices, by their names."""
+    """The arrangements for devices that its assignment had, by name of the device."""
     state: State = State.RUNNING
     verdict: Verdict | None = None
-    """What its end will be called, where that was decided before Ray reported it."""
+    """Its ending, where that was decided before Ray reports the end of its worker."""
 
     @property
     def counts(self) -> bool:
@@ -67,7 +67,7 @@ class Attempt:
         return self.state in COUNTS
 
     def move(self, state: State) -> None:
-        """Goes over to another state. Raises ValueError where that may not follow the present one."""
+        """Changes the state. Raises ValueError where the new one may not follow the present one."""
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"attempt {self.attempt} at trial {self.number} is {self.state}, and cannot be {state}")
         self.state = state
@@ -81,7 +81,7 @@ class Attempts:
         self._last: dict[int, Attempt] = {}
 
     def begin(self, trial_id: str, number: int, attempt: int, fits: Mapping[str, Fit]) -> Attempt:
-        """A new attempt. Raises ValueError where another one at the trial counts, or where Ray's id is taken."""
+        """Adds a new attempt. Raises ValueError where another one at the trial counts, or where Ray's id is taken."""
         if trial_id in self._by_id:
             raise ValueError(f"{trial_id} has begun already")
         if (other := self.of(number)) is not None:

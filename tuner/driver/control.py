@@ -1,7 +1,7 @@
-"""What people ask of a running search, carried out in the driver's loop: stop, add, pause, resume.
+"""Carries out in the driver's loop what people ask of a running search: stop, add, pause, resume.
 
-Ray's loop gives the driver a turn several times a second; each turn looks into the run folder for requests. Everything
-done here is written into the ledger before it is answered; the trial manager reads it from the record.
+Requests are files in the run folder, looked for every `EVERY_S` seconds. What is done is written into the ledger before
+the request is answered; the trial manager reads it from the record.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from tuner.space.own import own_point
 from tuner.space.parameters import shown
 
 EVERY_S = 0.2
-"""Between two looks into the folder."""
+"""Seconds between two looks into the folder."""
 BY = "user"
+"""Who asked, as the ledger has it."""
 
 
 class Control:
@@ -41,6 +42,7 @@ class Control:
         self._inbox.clear()
 
     def turn(self) -> None:
+        """Carries out and answers the requests that have come."""
         for request in self._inbox.take():
             try:
                 self._inbox.answer(request.name, message=self._carry_out(request))

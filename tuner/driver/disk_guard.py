@@ -1,7 +1,7 @@
-"""The disk of a run: a search pauses where it runs out of room, and ends where its folder fails or is gone.
+"""Watches the disk of a run: a search pauses where it runs out of room, and ends where its folder fails or is gone.
 
-Two signs of a full disk: little is left (looked at once a second), and something could not be written. The driver then
-stands still in the place where it notices. Nobody reports to it meanwhile: a trial trains to its next evaluation and
+A disk is full where little is left (checked once a second), or where a write fails for lack of room. The driver's loop
+then waits at the place where it noticed. It takes no reports meanwhile: a trial trains to its next evaluation and
 waits. A disk that fails, or a folder that is no longer where it was, ends the session like an interruption: nothing is
 wrong with any trial, and a resume goes on.
 """
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from tuner.study.study import Study
 
 CHECK_S = 1.0
+"""Seconds between two checks."""
 LEAST_BYTES = 64 * 1024
-"""Pause below this whatever the settings say: the line of one ending with its traceback has about as much."""
+"""A search pauses below this whatever the settings say: the line of one ending with its traceback is about as long."""
 SHARE = 4
-"""A running search pauses below a quarter of what it asked for at its start, and goes on at half of it."""
+"""A running search pauses below 1/SHARE of the room that it asks for at its start, and goes on at 2/SHARE of it."""
 
 
 class DiskLost(Exception):
-    """The run folder cannot be written any more. place: where it is, as far as anybody can say. told: what is wrong."""
+    """The run folder cannot be written any more. place: where it is now, as far as known. told: what is wrong."""
 
     def __init__(self, place: Path, told: str) -> None:
         self.place, self.told = place, told
@@ -43,14 +44,14 @@ class DiskLost(Exception):
 
     @property
     def refusal(self) -> InputError:
-        """The same before any trial has run, when there is nothing to go on with."""
+        """The same before any trial has run, when there is nothing to resume."""
         return InputError(self.told, remedy="look after the disk, or give another --storage-path")
 
 
 class DiskGuard:
     """Watches the disk under `path`, and that the run folder stays there.
 
-    wanted: bytes that a search asks for at its start. say: shows a sentence while the driver stands still, "" when it
+    wanted: free bytes that a search asks for at its start. say: shows a sentence while the driver waits, "" when it
     goes on. note: writes a sentence into the ledger. stopping: whether the wait is to be given up.
     """
 
@@ -65,15 +66,16 @@ class DiskGuard:
     ) -> None:
         self._path, self._say, self._note, self._stopping = path, say, note, stopping
         self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        """The folder itself, wherever it is moved to."""
+        """A descriptor of the folder, which stays its own wherever it is moved to."""
         weakref.finalize(self, os.close, self._folder)
         self._low, self._enough = max(LEAST_BYTES, wanted // SHARE), max(2 * LEAST_BYTES, 2 * wanted // SHARE)
         self._full_since: float | None = None
         self.open = True
-        """False: a write that fails fails, and nobody waits. For the end of a search, when signals are muted."""
+        """Whether to wait where there is no room. False at the end of a search, when signals are muted: a write then
+        fails."""
 
     def tick(self) -> None:
-        """Called every `CHECK_S` seconds: stands still here while there is too little room. Raises DiskLost."""
+        """Waits while there is too little room; called every `CHECK_S` seconds. Raises DiskLost."""
         if not self.open:
             return
         now = time.monotonic()
@@ -96,8 +98,9 @@ class DiskGuard:
             self._tell_the_end(now)
 
     def require_here(self) -> None:
-        """Raises DiskLost where the run folder is no longer where it was. What was opened in it can still be written;
-        what has a path, such as a trial's adapter, would be made anew at the old place."""
+        """Raises DiskLost where the run folder is no longer where it was. A file that is open can still be written
+        then, but one that is opened by its path, such as a trial's adapter, would go into a new folder at the old
+        place."""
         try:
             here = os.stat(self._path)  # noqa: PTH116  it may be anything by now
             if os.path.samestat(here, os.fstat(self._folder)):
@@ -113,14 +116,14 @@ class DiskGuard:
         raise DiskLost(place, told)
 
     def require_writable(self) -> None:
-        """Raises DiskLost where the run folder takes no file, for another reason than that it is full."""
+        """Raises DiskLost where no file can be made in the run folder, for another reason than a full disk."""
         self.require_here()
         trouble = ask(self._path)
         if trouble is not None and not trouble.is_full:
             raise self._lost(trouble)
 
     def lost(self, error: BaseException) -> DiskLost | None:
-        """What an error means, where it means that the run folder cannot be written any more."""
+        """The DiskLost that an error stands for; None where the run folder can still be written, or is only full."""
         if isinstance(error, DiskLost):
             return error
         try:
@@ -138,7 +141,7 @@ class DiskGuard:
         return DiskLost(self._path, f"the run folder {self._path} cannot be written or read ({trouble.told})")
 
     def _moved_to(self) -> tuple[Path, bool]:
-        """Where the folder is now, and whether it is nowhere."""
+        """Where the folder is now, and whether it was removed."""
         try:
             now = os.readlink(f"/proc/self/fd/{self._folder}")  # noqa: PTH115
         except OSError:
@@ -146,18 +149,19 @@ class DiskGuard:
         return (self._path, True) if now.endswith(" (deleted)") else (Path(now), False)
 
     def full(self, error: OSError) -> None:
-        """Something could not be written: waits until it is worth another try. Raises the error where that is over."""
+        """Waits, after a write failed with `error`, until it is worth another try. Raises `error` where nobody should
+        wait."""
         if not self.open or self._stopping():
             raise error
         if self._full_since is None:
             self._full_since = time.monotonic()
             self._say(f"paused: no room on the disk of {self._path}; make room, or press Ctrl-C and resume later")
-        time.sleep(CHECK_S)  # at least: a quota that is used up does not show in what is free
+        time.sleep(CHECK_S)  # in any case: a used-up quota does not show in the free bytes
         while self._free() < LEAST_BYTES and not self._stopping():
             time.sleep(CHECK_S / 2)
 
     def patient(self, write: Callable[[], None]) -> None:
-        """Calls `write`, and again where the disk was full."""
+        """Calls `write`, again and again while the disk is full."""
         while True:
             try:
                 return write()
@@ -177,29 +181,31 @@ class DiskGuard:
 
 
 class StudyOnDisk:
-    """A study whose disk may fill up: once there is room it is made anew from the ledger, which has every fact."""
+    """A study whose disk may fill up. Once there is room again it is built anew from the ledger, which has every
+    fact."""
 
     def __init__(self, make: Callable[[], Study], disk: DiskGuard) -> None:
         self._make, self._disk = make, disk
         self._study = make()
 
     def call(self, what: Callable[[Study], Any], again: bool = False) -> Any:
-        """Calls the study. again: also one that was made anew, because the ledger does not have what is asked."""
-        made_anew = False
+        """Calls `what` with the study. again: also with one that was built anew; without it, a study from the ledger
+        has the result of the call already."""
+        rebuilt = False
         while True:
             try:
-                if made_anew:
+                if rebuilt:
                     self._study = self._make()
-                return what(self._study) if again or not made_anew else None
+                return what(self._study) if again or not rebuilt else None
             except OSError as error:
                 if not is_full(error):
                     raise
                 self._disk.full(error)
-                made_anew = True
+                rebuilt = True
 
 
 def refused_by_disk(error: OSError, folder: Path) -> InputError | None:
-    """What is to be said of an error before anything has run, where it is the disk's under `folder`."""
+    """The refusal of a search that has not begun, where `error` comes from the disk of `folder`; else None."""
     trouble = trouble_of(error, folder)
     if trouble is None:
         return None

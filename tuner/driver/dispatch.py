@@ -1,5 +1,5 @@
-"""Which trial runs next: first those that were cut off, as they were, then the parked one that the scheduling algorithm
-chooses, then those that were added, then new ones."""
+"""Decides which trial runs next, and begins it: first trials that were cut off, then the parked one that the scheduling
+algorithm chooses, then those that a person added, then new ones."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ from tuner.worker.config import TrialConfig
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for every trial of a search."""
+    """The settings that hold for every trial of a search."""
 
     seed: int
+    """The seed in each assignment."""
     evaluate_at: tuple[float, ...]
     """The shares of a trial at which it is evaluated."""
     keep_adapters: int
+    """How many of the best trials keep their adapter."""
     save_state_at: tuple[float, ...] = ()
     """The shares after which it may be parked."""
     check: Callable[[Mapping[str, Any]], Any] = dict
-    """Raises where a drawn point is none that the program takes; a function of the user's can draw anything."""
+    """Raises for a drawn point that the program does not take; a user's space function can draw anything."""
     unlike: Callable[[Mapping[str, Any], Mapping[str, Any]], str] = Program.unlike
-    """Tells where the losses of two set-ups differ."""
+    """`Program.unlike`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class _Next:
     params: Mapping[str, Any]
     distributions: Mapping[str, str]
     details: Mapping[str, Any]
-    """What its `started` event says beside that."""
+    """Further details of its `started` event."""
     resume: Resume | None = None
 
 
@@ -66,7 +68,7 @@ class Dispatcher:
     disk: DiskGuard
     watchdog: Watchdog
     _used_up: bool = field(default=False, init=False)
-    """Whether the study has no further point, as where a grid has an end."""
+    """Whether the study has no further point, because the space is finite."""
 
     @property
     def has_more(self) -> bool:
@@ -75,7 +77,7 @@ class Dispatcher:
         return len(record.trials) < record.num_trials and (not self._used_up or bool(record.additions))
 
     def begin(self, trial_id: str) -> dict[str, Any] | None:
-        """What Ray gives the worker of the next trial; None where none can begin now.
+        """Begins the next trial: returns the configuration that Ray gives its worker; None where none can begin now.
 
         Raises whatever the study, the user's space or the disk raises.
         """
@@ -129,11 +131,11 @@ class Dispatcher:
 
     @property
     def others_come(self) -> bool:
-        """Whether trials run, or are still to begin, that parked ones may be compared with yet."""
+        """Whether trials run or are still to begin, with which parked ones may yet be compared."""
         return self.has_more or bool(self.record.running or self.record.cut_off)
 
     def _again(self, trial: TrialRecord) -> _Next:
-        """The next attempt at a trial, from the newest state that an earlier one has left."""
+        """The next attempt at a trial, which goes on from the newest state that an earlier one saved."""
         folders = tuple(str(self.folder.attempt(trial.number, earlier)) for earlier in range(trial.attempt, 0, -1))
         return _Next(
             trial.number,
@@ -145,7 +147,7 @@ class Dispatcher:
         )
 
     def _new(self, added: Addition | None) -> _Next | None:
-        """A trial that has not begun before; None where the study has no further point."""
+        """A new trial; None where the study has no further point. added: what a person asked for, if this is that."""
         given = (added.params, added.by) if added else ()
         suggestion = self.study.call(lambda study: study.ask(*given), again=True)
         if suggestion is None:

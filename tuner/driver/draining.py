@@ -1,8 +1,8 @@
-"""Nodes that are about to go: Ray was told to drain them, because a spot instance is taken back or a node is scaled in.
+"""Moves trials away from nodes that Ray was told to drain, because a spot instance is taken back or a node scaled in.
 
-Ray puts nothing new on such a node, and leaves what runs there to its end. A trial there keeps a state with its next
-evaluation and goes on elsewhere from it; where that evaluation does not come in time, from its last state. A trial on
-an engine leaves with it, and so do its neighbours.
+Ray places nothing new on such a node, and does not stop what runs there. A trial there saves a state with its next
+evaluation and goes on from that on another node; where that evaluation does not come in time, from its last state. The
+packed trials of an engine are moved together, and so is the engine.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from tuner.driver.trial_manager import TrialManager
 from tuner.worker.engine_pool import EnginePool
 
 EVERY_S = 1.0
-"""Between two looks; asking Ray costs the driver a fifth of a millisecond."""
+"""Seconds between two looks; asking Ray takes the driver 0.2 ms."""
 MARGIN_S = 5.0
-"""Before its node goes a trial is moved as it is. A spot instance is taken 30 s (GCP, Azure) to 2 min (AWS) after the
-word; starting a worker elsewhere takes longer than this, and nothing is gained by training on what gets lost."""
+"""Seconds before the end of its node at which a trial is moved without waiting for its evaluation. A spot instance is
+taken 30 s (GCP, Azure) to 2 min (AWS) after the notice. Starting a worker elsewhere takes longer than this, and further
+training on the node would be lost."""
 
 
 class Draining:
-    """Has the trials leave in time; `turn` is called from the driver's loop, every `EVERY_S` seconds.
+    """Moves the trials in time; the driver's loop calls `turn` every `EVERY_S` seconds.
 
-    nodes: those that are drained, with the time (s) that each has until, 0: no end is known.
+    nodes: tells which nodes are drained, each with its end in seconds since the epoch; 0 where no end is known.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Draining:
         self._told: set[str] = set()
 
     def turn(self) -> None:
+        """Looks for nodes that are drained, and has the trials on them moved."""
         ends = self._nodes()
         if not ends:
             return
@@ -50,43 +52,45 @@ class Draining:
             self._note(f"node {node[:8]} is about to go: the trials on it go on elsewhere")
         for trial_id, actor in self._scheduler.actors().items():
             if (node := node_of(actor)) in ends:
-                self._leave(trial_id, ends[node])
+                self._drain(trial_id, ends[node])
         for engine in self._engines:
             if (node := node_of(engine)) in ends:
-                self._empty(engine, ends[node])
+                self._drain_engine(engine, ends[node])
 
-    def _leave(self, trial_id: str, end: float) -> None:
-        """With the next report; at once where none will come in time, or in a pause, where it is the last one."""
+    def _drain(self, trial_id: str, end: float) -> None:
+        """Moves a trial at its next report; at once where none will come in time, or where the search is paused and the
+        trial has reported. end: of its node, as in `nodes`."""
         if (end and end - time.time() < MARGIN_S) or self._scheduler.is_held(trial_id):
-            self._manager.leave_now(trial_id)
+            self._manager.drain_now(trial_id)
             self._scheduler.kill(trial_id)
         else:
-            self._manager.leave(trial_id)
+            self._manager.drain(trial_id)
 
-    def _empty(self, engine: Any, end: float) -> None:
-        """Takes an engine out of use, and has Ray make it anew elsewhere when its trials have left."""
+    def _drain_engine(self, engine: Any, end: float) -> None:
+        """Has an engine take no more trials and its trials moved; Ray then starts it again on another node."""
         import ray
 
         try:
             there = ray.get(engine.close.remote(), timeout=EVERY_S)
         except ray.exceptions.RayError:
-            return  # it is being made, or is gone already
-        left = [trial_id for attempt in there if (trial_id := self._manager.running_as(*attempt))]
-        for trial_id in left:
-            self._leave(trial_id, end)
-        if not left or (end and end - time.time() < MARGIN_S):
+            return  # it is starting, or has died already
+        running = [trial_id for attempt in there if (trial_id := self._manager.running_as(*attempt))]
+        for trial_id in running:
+            self._drain(trial_id, end)
+        if not running or (end and end - time.time() < MARGIN_S):
             ray.kill(engine, no_restart=False)
 
 
 def draining() -> Mapping[str, float]:
-    """The nodes that Ray was told to drain, by id."""
+    """The nodes that Ray was told to drain, by id, each with its end in seconds since the epoch; 0 where none is
+    known."""
     from ray._private.state import state
 
     return {node: deadline / 1000 for node, deadline in state.get_draining_nodes().items()}
 
 
 def node_of(actor: Any) -> str:
-    """Where an actor lives; "" while it is being made."""
+    """The id of the node that an actor runs on; "" while it is starting."""
     from ray._private.state import actors
 
     found = actors(actor._actor_id.hex())

@@ -1,7 +1,7 @@
 """The end of a session of a search: the best adapter, the last line of the ledger, the exit code.
 
-Where a signal ends it the main thread may stand in a call that does not return: Ray's own processes were told as well,
-or a disk hangs. Another thread then writes the same end (`Ending.write_alone`).
+Where a signal ends the session, the main thread may be in a call that does not return: Ray's own processes got the
+signal as well, or a disk hangs. Another thread then writes the same end (`Ending.write_alone`).
 """
 
 from __future__ import annotations
@@ -33,31 +33,33 @@ from tuner.streams import straighten
 
 NOTHING_KEPT = "interrupted before the first trial: nothing was kept, and the same command begins again"
 SLOW_S = 1.5
-"""Longer, for an end that is being written, and as long again to write it here. What is copied is renamed when it is
-whole: leaving it leaves nothing broken."""
+"""Seconds that the other thread waits for an end that the main thread is writing; it ends the process after twice that.
+Files are copied under another name and renamed when they are complete, so an interrupted copy breaks nothing."""
 SEIZE_S = 1.0
-"""For the ledger, where a line is just being written to it; a disk that hangs does not give it."""
-
-
+"""Seconds to wait for the ledger, to which the main thread may be writing a line; on a disk that hangs it stays
+busy."""
 INTERRUPTED = 130
-"""As after a Ctrl-C: the search was cut off from outside, every report is kept, and a resume goes on."""
+"""The exit code after a Ctrl-C, and after the disk was lost: every report is kept, and a resume goes on."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a search ended. exit_code: 0 done, 1 no usable trial or halted, 3 done with failed trials, 128 + signal
-    after a signal, `INTERRUPTED` where the disk of the run failed or its folder was moved. path: the run folder.
-    trouble: what could not be written at the end, and what to do."""
+    """How a search ended."""
 
     record: SearchRecord
     path: Path
+    """The run folder."""
     exit_code: int
+    """0 done, 1 no usable trial or halted, 3 done with failed trials, 128 + signal after a signal, `INTERRUPTED` where
+    the disk of the run failed or its folder was moved."""
     signal: int | None = None
+    """The number of the signal that ended it; None where none did."""
     trouble: str = ""
+    """What could not be written at the end, and what to do; "" where all was."""
 
 
 class Ending:
-    """Writes the end of a session once, whichever thread comes first. leaving: tells an outcome."""
+    """Writes the end of a session once, in whichever thread comes first. leaving: shows an outcome to the user."""
 
     def __init__(
         self,
@@ -84,14 +86,19 @@ class Ending:
         trouble: str = "",
         lost: DiskLost | None = None,
     ) -> Outcome:
-        """Writes it, and says how the search ended. Does not return where the other thread was first: that one ends
-        the process."""
+        """Writes the end, and returns how the search ended. Does not return where the other thread was first: that one
+        ends the process.
+
+        halt: the verdict that ended the search. failure: the error that did. trouble: a sentence on what did, for an
+        end that is neither. lost: the run folder cannot be written.
+        """
         with self._writing:
             self._outcome = self._written(halt, failure, trouble) if lost is None else self._cut_off(lost)
             return self._outcome
 
     def write_alone(self, number: int) -> None:
-        """The same in place of the main thread, which does not answer the signal `number`; ends the process."""
+        """Writes the same end in place of the main thread, which does not answer the signal `number`; ends the
+        process."""
         last = f"interrupted; to go on: {resume_command_line(self._folder.path)}\n"
         limit = threading.Timer(2 * SLOW_S, leave, (number, last))  # a disk or a terminal may take no more writes
         limit.daemon = True
@@ -99,14 +106,14 @@ class Ending:
         if not self._writing.acquire(timeout=SLOW_S):
             leave(number, last)
         outcome = self._outcome
-        # Where Ray stands still, the main thread stands in its C++ code, and Python's handler has not run
+        # The main thread may be in C++ code of Ray's, and then Python's signal handler has not run
         self._signals.number = self._signals.number or number
         try:
             if outcome is None and self._ledger.seize(SEIZE_S):
                 for trial in self._record.running:
                     self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=trial.number, attempt=trial.attempt)
                 outcome = self._written(None, None, "")
-        except Exception as error:  # whatever keeps the end from being written: a resume finds what there is
+        except Exception as error:  # whatever it is, a resume goes on from what is in the ledger
             trouble = f"the end could not be written ({type(error).__name__}: {error})"
             outcome = Outcome(self._record, self._folder.path, 128 + number, number, trouble)
         outcome = outcome or Outcome(self._record, self._folder.path, 128 + number, number)
@@ -114,7 +121,7 @@ class Ending:
         leave(number, code=outcome.exit_code)
 
     def _tell(self, outcome: Outcome) -> None:
-        """Like the main thread after its last line, with the outputs as they were before they went to a log."""
+        """Shows the outcome as the main thread would, on the standard streams and not in the log."""
         if not outcome.record.trials:
             give_back(self._folder)
             leave(outcome.signal or 0, f"{NOTHING_KEPT}\n")
@@ -133,9 +140,9 @@ class Ending:
         elif trouble:
             code = 1
         try:
-            if failure is None or len(record.ended) > self._ended_before:  # else it stays what it was
+            if failure is None or len(record.ended) > self._ended_before:  # else best/ stays as it was
                 self._keep_best()
-            self._close_books(halt, failure, code)
+            self._write_finished(halt, failure, code)
         except Exception as error:
             return self._unwritten(error, code, _cause(halt, failure, trouble))
         return Outcome(record, self._folder.path, code, stopped, trouble)
@@ -164,8 +171,8 @@ class Ending:
         return Outcome(self._record, self._folder.path, code or 1, stopped, _lines(cause, told))
 
     def _cut_off(self, lost: DiskLost) -> Outcome:
-        """The end where the run folder cannot be written, or is elsewhere: what can still be said is, and a resume
-        writes the rest."""
+        """Ends a session whose run folder cannot be written, or was moved: the ledger gets its last line if it can be
+        written, and a resume writes the rest."""
         stopped = self._signals.number
         code = INTERRUPTED if stopped is None else 128 + stopped
         self._disk.open = False
@@ -175,6 +182,7 @@ class Ending:
         return Outcome(self._record, lost.place, code, stopped, lost.trouble)
 
     def _keep_best(self) -> None:
+        """Writes `best/`, if there is a best trial."""
         best = self._record.best
         if best is None:
             return
@@ -196,7 +204,7 @@ class Ending:
         self._ledger.append(Kind.NOTE, details={"text": text})
         return None
 
-    def _close_books(self, halt: Verdict | None, failure: Exception | None, code: int) -> None:
+    def _write_finished(self, halt: Verdict | None, failure: Exception | None, code: int) -> None:
         self._ledger.append(
             Kind.FINISHED,
             reason=str(halt.reason) if halt else None,
@@ -210,7 +218,7 @@ class Ending:
 
 
 def _cause(halt: Verdict | None, failure: Exception | None, trouble: str) -> str:
-    """What ended a search, in words."""
+    """What ended a search, in words; "" where nothing did."""
     if halt is not None:
         return f"{halt.message or halt.reason}" + (f"\n  try: {halt.remedy}" if halt.remedy else "")
     return str(failure) if failure is not None else trouble
@@ -221,7 +229,7 @@ def _lines(*texts: str) -> str:
 
 
 def give_back(folder: RunFolder) -> None:
-    """Where nothing has run, the name of a search is free again."""
+    """Removes a run folder in which no trial has begun, so that its name is free again."""
     try:
         if folder.record().trials:
             return
@@ -232,7 +240,7 @@ def give_back(folder: RunFolder) -> None:
 
 
 def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
-    """0 done, 1 no usable trial or a set-up fault, 3 done with failed trials, 128 + signal."""
+    """The exit code of a search: 0 done, 1 no usable trial or halted, 3 done with failed trials, 128 + signal."""
     if stopped is not None:
         return 128 + stopped
     if halt is not None or record.best is None:

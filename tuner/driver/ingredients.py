@@ -1,4 +1,5 @@
-"""What trials are made of besides what their program prepares: own code, and libraries; and whether it is the same."""
+"""What trials are made of (data, base, the user's code, libraries), and whether that has changed since the search
+began."""
 
 from __future__ import annotations
 
@@ -18,11 +19,12 @@ from tuner.results.versions import versions
 from tuner.space import FunctionSpace, Space
 
 Setup = Mapping[str, Any]
-"""A trial's set-up as the ledger has it."""
+"""The fields and details of a trial's `contract.Setup` in one mapping, as the ledger has them."""
 
 
 def made_of(facts: Mapping[str, Any], experiment: Experiment, space: Space | FunctionSpace) -> dict[str, Any]:
-    """All parts: those that the program tells in its facts, its own code, a space function's, the libraries."""
+    """The fingerprints of all parts: those in the program's facts, the program's code, a space function's, the
+    libraries."""
     found = {name: sameness.part(part["source"], part["files"]) for name, part in sameness.parts(facts).items()}
     if experiment.program not in PROGRAMS:
         found["program"] = sameness.part(experiment.program, _code(experiment.program_class.__module__))
@@ -34,9 +36,9 @@ def made_of(facts: Mapping[str, Any], experiment: Experiment, space: Space | Fun
 def require_same(
     record: SearchRecord, facts: Mapping[str, Any], experiment: Experiment, folder: RunFolder, *, accept: bool
 ) -> tuple[str, ...]:
-    """Compares what is prepared with what the search began with, and with what `run.made_of` expects.
+    """Compares what trials are made of now with what the search began with, and with what `run.made_of` expects.
 
-    Raises InputError naming what has changed; with `accept` that is told as a note.
+    Returns notes for the user. Raises InputError that names what has changed; with `accept` that becomes a note.
     """
     now, notes = sameness.parts(facts), list[str]()
     if expected := experiment.run.made_of:
@@ -74,7 +76,8 @@ def require_same_objective(record: SearchRecord, objective: Objective, folder: R
 
 
 def unlike_the_first(record: SearchRecord, number: int, unlike: Callable[[Setup, Setup], str]) -> str:
-    """What a program says of the set-up of trial `number` beside the first trial's; see `Program.unlike`."""
+    """What a program says of the set-up of trial `number` compared with the first other trial's; see
+    `Program.unlike`."""
     own = record.trials[number].setup
     first = next((trial.setup for trial in record.trials.values() if trial.setup and trial.number != number), {})
     return unlike(first, own) if first and own else ""
@@ -83,7 +86,7 @@ def unlike_the_first(record: SearchRecord, number: int, unlike: Callable[[Setup,
 def _require_same_counts(
     before: Mapping[str, Any], now: Mapping[str, Any], where: str, remedy: str, *, accept: bool
 ) -> None:
-    """Of a search that an earlier version began, the counts of rows and tokens are known."""
+    """Compares the counts of rows and tokens: an earlier version of tuner kept nothing else. Raises InputError."""
     sets = [name for name, fact in {**before, **now}.items() if isinstance(fact, Mapping) and "rows" in fact]
     changed = [name for name in sets if before.get(name) != now.get(name)]
     if changed and not accept:
@@ -93,7 +96,8 @@ def _require_same_counts(
 
 
 def _code(module: str) -> dict[str, str]:
-    """Fingerprints of all Python files of the package that a module is in, or of its own file. Imports nothing."""
+    """Fingerprints of all Python files of the top-level package that a module is in, or of its own file. Imports
+    nothing."""
     try:
         top = importlib.util.find_spec(module.partition(".")[0])
     except (ImportError, ValueError):  # ValueError: of `__main__`

@@ -1,4 +1,4 @@
-"""What the driver's loop does now and then, though it turns several times a second."""
+"""Makes calls that are due every few seconds from the driver's loop, which turns several times a second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Periodic:
-    """Makes a call at most once every `every_s` seconds, however often it is itself called; the first time at once."""
+    """Calls `call` at most once in `every_s` seconds, however often it is called itself; the first time at once."""
 
     def __init__(self, every_s: float, call: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s, self._call, self._clock = every_s, call, clock

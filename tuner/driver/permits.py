@@ -1,7 +1,7 @@
-"""Which code of their own a user let a search run, kept on this machine, so that a resume need not be told again.
+"""Keeps on this machine which code of their own a user let a search run, so that a resume need not be told again.
 
-A run folder alone is no reason to run code: it may be a stranger's. What is kept is found by the SHA-256 of the
-settings, so a folder with any other settings, at the same place or elsewhere, gets nothing from it.
+A run folder alone is no reason to run code: it may be a stranger's. A permission is kept under the SHA-256 of the
+search's settings, so a run folder with any other settings, at the same place or elsewhere, has none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tuner.results.untrusted_read import read_object
 
 
 def remember(digest: str, code: Iterable[Own]) -> None:
-    """Keeps the modules and where they were found. Without a home to keep it in, a resume asks for `--allow-module`."""
+    """Keeps the modules and their folders under `digest`. Without a home folder to keep them in, a resume asks for
+    `--allow-module`."""
     kept = [{"module": own.module, "folder": str(own.folder)} for own in code]
     place = _place(digest)
     if not kept or place is None:
@@ -32,7 +33,7 @@ def remember(digest: str, code: Iterable[Own]) -> None:
 
 
 def with_remembered(permission: Permission, digest: str) -> Permission:
-    """The permission, and what was kept for settings with this digest. The modules' folders are looked in again."""
+    """Adds to a permission the modules that were kept under `digest`, and their folders to sys.path."""
     place = _place(digest)
     if place is None:
         return permission
@@ -46,7 +47,7 @@ def with_remembered(permission: Permission, digest: str) -> Permission:
 
 
 def _place(digest: str) -> Path | None:
-    """Where it is kept; None for what is no digest, as a ledger may say, and where there is no home."""
+    """The file of a permission; None for a `digest` that is none (a ledger may hold anything), and without a home."""
     if not re.fullmatch("[0-9a-f]{64}", digest):
         return None
     try:

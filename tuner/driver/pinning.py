@@ -1,7 +1,7 @@
-"""The commits of what a search names on the hub, settled once, before anything else.
+"""Replaces the revisions that a search names on the hub by commits, once, before anything else.
 
-A branch may move while a search runs, or between two sessions of it. What the settings say from here on, in
-resolved.json, to every worker and in best/train.yaml, is a commit.
+A branch may move while a search runs, or between two sessions of it. From here on the settings hold a commit: in
+resolved.json, in every worker and in best/train.yaml.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tuner.subprocess_call import SubprocessProgram
 
 
 def pinned(experiment: Experiment, log: Path) -> Experiment:
-    """The experiment with a commit for every revision that was none. Asks the program, in a process of its own where
-    there is anything to ask. Raises InputError for what the hub does not have or does not give."""
+    """The experiment with a commit in place of every other revision. Asks the program, in a process of its own, and
+    only where something is unpinned. Raises InputError for what the hub does not have or does not give."""
     if not experiment.program_class.unpinned(experiment.settings):
         return experiment
     settings = experiment.settings.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What a search would do, worked out before anything starts."""
+"""Works out what a search would do, before anything starts."""
 
 from __future__ import annotations
 
@@ -14,40 +14,47 @@ from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_v
 from tuner.watch.trackers import require
 
 UNKNOWN_TOKENS = 1_000_000
-"""Stands for a budget in epochs until the data has been read; only shares of it are shown."""
+"""Tokens in an epoch that are assumed until the data has been read; only shares of the budget are shown."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A search, resolved. budget: a trial's length. unit: what the ladder counts. max_t: the whole budget in that
-    unit; None for tokens until the data has been read. rungs, grace, evaluate_at: shares of the budget. recipe: the
-    parameters of trial 0. notes: sentences for the user. trials_per_gpu: as asked for, or 1 where the program can pack
-    nothing that the space draws. mixed: it can pack some, and others run beside them. unasked: it could pack some, and
-    nobody has asked. heaviest: the parameters of the trial that takes most memory. points: parameters of trials as
-    different as the space has them."""
+    """A search with everything in it resolved."""
 
     experiment: Experiment
     program: type[Program]
     space: Space | FunctionSpace
     budget: Budget
+    """The length of a trial."""
     unit: str
+    """What the rungs are counted in: "step" or "token"."""
     max_t: int | None
+    """The full budget in that unit; None for tokens, which are not known until the data has been read."""
     warmup: float
+    """The longest warm-up in the space, as a share of the budget."""
     eval_every: float
+    """The share of the budget between two evaluations."""
     recipe: Mapping[str, Any]
+    """The parameters of trial 0."""
     notes: tuple[str, ...]
+    """Sentences for the user."""
     objectives: tuple[Objective, ...] = (EVAL_LOSS,)
-    """What the program measures: first what the search makes better, then what is shown beside it."""
+    """What the program measures: first the objective of the search, then those that are shown beside it."""
     trials_per_gpu: int | str = 1
+    """As asked for, or 1 where the program can pack no trial of the space."""
     mixed: bool = False
+    """Whether it can pack some trials of the space, and the others run unpacked beside them."""
     unasked: bool = False
+    """Whether it could pack some, and the settings do not ask for it."""
     heaviest: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters of the trial that takes most memory."""
     points: Sequence[Mapping[str, Any]] = ()
+    """Parameters at the extremes of the space, one parameter at a time (`_extremes`)."""
 
     @property
     def memory(self) -> Mapping[str, int] | None:
-        """Bytes that the heaviest trial takes on a GPU, or an engine of them: by what they are for, and `total`. None
-        where the program cannot tell."""
+        """Bytes that the heaviest trial takes on a GPU, or an engine full of them: by what they are for, and `total`.
+        None where the program cannot tell."""
         slots = 1 if self.trials_per_gpu == "auto" else int(self.trials_per_gpu)
         if self.group.size > 1:
             return self.program.memory(self.experiment.settings, self.heaviest, slots, group=self.group)
@@ -55,7 +62,7 @@ class Plan:
 
     @property
     def group(self) -> Group:
-        """The first of the processes that train a trial."""
+        """The group of processes that train a trial, as its first one sees it."""
         resources = self.experiment.resources
         return Group(0, resources.processes, resources.strategy)
 
@@ -70,11 +77,12 @@ class Plan:
 
     @property
     def learns(self) -> bool:
-        """Whether the sampler draws from what it has seen."""
+        """Whether the sampler learns from earlier trials."""
         return self.experiment.search.sampler.kind not in ("random", "grid", "qmc")
 
     def ladder(self, tokens: int | None = None) -> Ladder:
-        """The rungs, in steps or tokens. tokens: training tokens in one epoch, once they are known."""
+        """The rungs, in steps or tokens. tokens: training tokens in one epoch, once they are known. Raises InputError
+        where the grace period is longer than the budget."""
         scheduler = self.experiment.scheduler
         spacing = registered(scheduler).spacing(scheduler)
         max_t = self.max_t
@@ -113,16 +121,19 @@ class Plan:
 
     @property
     def rungs(self) -> tuple[float, ...]:
+        """Shares of the budget at which trials are compared."""
         ladder = self.ladder()
         return tuple(rung / ladder.max_t for rung in ladder.rungs)
 
     @property
     def grace(self) -> float:
+        """The grace period as a share of the budget."""
         ladder = self.ladder()
         return ladder.grace_period / ladder.max_t
 
     @property
     def evaluate_at(self) -> tuple[float, ...]:
+        """Shares of the budget at which trials are evaluated."""
         return self.ladder().evaluate_at
 
 
@@ -149,7 +160,7 @@ def make_plan(experiment: Experiment) -> Plan:
             *experiment.notes,
             *program.notes(experiment.settings, frozenset(space.parameters)),
             *recipe.notes,
-            *_used_up(experiment, space, recipe),
+            *_size_notes(experiment, space, recipe),
             *packing.notes,
         ),
         trials_per_gpu=packing.trials_per_gpu,
@@ -185,7 +196,7 @@ class _Packing:
 
 
 def _packing(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> _Packing:
-    """Whether all, some or none of what the space may draw can be packed."""
+    """Whether all, some or none of the trials of the space can be packed, judged by its extremes."""
     wanted = experiment.resources.trials_per_gpu
     points = _extremes(space)
     reasons = [(point, program.packs(experiment.settings, point)) for point in points]
@@ -202,7 +213,8 @@ def _packing(program: type[Program], experiment: Experiment, space: Space | Func
 
 
 def _extremes(space: Space | FunctionSpace) -> list[dict[str, Any]]:
-    """The recipe, and the recipe with one parameter at an end of its range, or at each of its choices."""
+    """The recipe (no parameter changed), and the recipe with one parameter at an end of its range or at one of its
+    choices: a point for each."""
     points: list[dict[str, Any]] = [{}]
     return points + [{name: value} for name, parameter in space.parameters.items() for value in parameter.extremes()]
 
@@ -213,7 +225,8 @@ def _heaviest(program: type[Program], space: Space | FunctionSpace) -> dict[str,
     return {name: value for name, value in bounds.items() if value is not None}
 
 
-def _used_up(experiment: Experiment, space: Space | FunctionSpace, recipe: Recipe) -> tuple[str, ...]:
+def _size_notes(experiment: Experiment, space: Space | FunctionSpace, recipe: Recipe) -> tuple[str, ...]:
+    """A note for the user where the space has fewer points than the search has trials."""
     outside = bool(recipe.notes)
     if not space.size or experiment.search.num_trials <= space.size + outside:
         return ()

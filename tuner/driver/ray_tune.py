@@ -44,13 +44,14 @@ from tuner.worker.engine_pool import EnginePool
 from tuner.worker.trial_actor import TrialActor
 
 PAUSED_S = 0.1
-"""Ray's loop waits for events of trials, and with none under way it would turn without a rest."""
+"""Seconds that each turn of Ray's loop waits in a pause: with no trial under way nothing else would slow it down."""
 
 
 class _Turn(Stopper):
-    """The driver's turn in Ray's loop.
+    """Gives the driver a turn in Ray's loop.
 
-    It ends the search when the trial manager says so; never a single trial, because Ray would lose the reason.
+    As a Stopper it ends the search when the trial manager says so, but never one trial, because Ray would lose the
+    reason.
     """
 
     def __init__(self, manager: TrialManager, scheduler: TuneScheduler, engines: EnginePool | None) -> None:
@@ -62,7 +63,8 @@ class _Turn(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Ray asks several times a second; it is the one place in its loop where the driver gets a turn."""
+        """Whether Ray should end the search. Ray asks several times a second, and nowhere else does the driver get a
+        turn."""
         assert self._manager is not None and self._scheduler is not None
         self._manager.tick()
         for trial_id in self._manager.hanging(self._scheduler.running):
@@ -89,9 +91,10 @@ def run_trials(
     disk: DiskGuard,
     engines: EnginePool | None,
 ) -> Verdict | None:
-    """Runs what is left of a search; returns the verdict that halted it, if one did. engines: where trials are packed.
+    """Runs the remaining trials of a search; returns the verdict that halted it, if one did. engines: for packed
+    trials.
 
-    Raises whatever kept the study from suggesting (a space function of the user's, say).
+    Raises the error that ended the search, such as one of the user's space function.
     """
     experiment = plan.experiment
     ladder = plan.ladder(preparation.tokens)
@@ -145,9 +148,8 @@ def run_trials(
     )  # fmt: skip
     if engines is not None:
         worker = replace(worker, engines=engines, cpus=SLOT_CPUS, gpus=0.0, accelerator_type=None)
-        # For PyTorch Lightning's sake (ray#28197) Tune gives its actors a variable in an environment of their own, and
-        # Ray starts what has one twice: before the worker's interpreter comes one that imports Ray to set it up. It is
-        # 0.5 s of CPU, and here every slot has such an actor
+        # Tune gives its actors a runtime environment with one variable, for PyTorch Lightning (ray#28197). To set that
+        # up Ray starts a second interpreter that imports Ray: 0.5 s of CPU for each actor, and here every slot has one
         DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)
     tuner = tune.Tuner(
         TrialActor,
@@ -178,7 +180,7 @@ def run_trials(
         if lost is not None:
             stop.fail_with(lost)
         elif stop.failure is None and not (is_full(error) and manager.complete):
-            raise  # else Ray has no room for its own last snapshot, which nobody reads
+            raise  # what is not raised: no room for Ray's own last snapshot, which nobody reads
     finally:
         manager.close()
     if stop.failure is not None:

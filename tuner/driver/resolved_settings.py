@@ -1,4 +1,4 @@
-"""The settings of a search as its folder keeps them: written once, and read again by every resume."""
+"""Writes the settings of a search into its folder once, and reads them for every resume."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tuner.space import with_params
 
 
 def fixed_experiment(experiment: Experiment, params: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The experiment that trains one point again: every setting of the program, and no search. facts: of the
-    preparation: what it was trained with, by fingerprint, is expected again."""
+    """The experiment that trains one point again: every setting of the program, and a search of one trial. facts: those
+    of the preparation; the fingerprints in them are expected again."""
     made_of = sameness.digests(sameness.parts(facts))
     settings = with_params(experiment.settings, params, experiment.program_class)
     return {
@@ -36,14 +36,14 @@ def fixed_experiment(experiment: Experiment, params: Mapping[str, Any], facts: M
 
 
 def _group(experiment: Experiment) -> dict[str, Any]:
-    """The processes that a trial needs, where it needs several."""
+    """The `resources` of a trial that several processes train; {} for any other."""
     names = ("gpus_per_trial", "workers_per_trial", "strategy")
     given = experiment.resources.model_dump(mode="json", include=set(names))
     return given if experiment.resources.processes > 1 else {}
 
 
 def write_settings(folder: RunFolder, experiment: Experiment) -> None:
-    """As written, without secrets; and as understood, with versions and seeds."""
+    """Writes the experiment as the user wrote it, without secrets, and as resolved, with versions and seeds."""
     folder.experiment.write_text(redact(experiment.text), encoding="utf-8")
     about = {
         "versions": versions(),
@@ -56,8 +56,8 @@ def write_settings(folder: RunFolder, experiment: Experiment) -> None:
 
 
 def read_settings(folder: RunFolder, digest: str, permission: Permission) -> Experiment:
-    """The settings that the search was started with. Raises InputError where the file is not what was written, and
-    where it names code of a user's own that nobody allowed."""
+    """Reads the settings that the search was started with. digest: of the file, as the ledger has it; "" for none.
+    Raises InputError where the file was changed, and where it names code of a user's own that nobody allowed."""
     anew = f"restore it from a backup, or start anew from {folder.experiment} under another name"
     try:
         resolved = read_object(folder.resolved)
@@ -79,5 +79,5 @@ def read_settings(folder: RunFolder, digest: str, permission: Permission) -> Exp
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, as the ledger keeps it of the settings."""
+    """The SHA-256 of a file in hexadecimal; the ledger has that of the settings."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
-"""What becomes of a trial whose attempt came to nothing: tried again, or ended; and when that ends the search.
+"""Decides whether a trial whose attempt failed is tried again or ends, and when that ends the search.
 
 infrastructure  its process or node is gone: tried again by another worker, three times; it says nothing about the trial
-hung            no word for too long, killed: tried again once
+hung            no progress for too long, killed: tried again once
 out_of_memory   tried again in the next smaller arrangement, as long as there is one
 error           ends the trial, because it would happen again
 """
@@ -14,14 +14,14 @@ from tuner.contract import Fit, Reason, Verdict
 from tuner.results.records import TrialRecord
 
 TRIED_AGAIN = {Reason.INFRASTRUCTURE: 3, Reason.HUNG: 1}
-"""How often a trial may be lost for a reason and still be tried again."""
+"""How many attempts at a trial may fail for a reason and be followed by another."""
 IN_A_ROW = 3
-"""Trials that fail one after another with one cause, until the search ends: the next would meet it too."""
-_OF_ONE_CAUSE = frozenset({Reason.ERROR, Reason.INFRASTRUCTURE, Reason.HUNG})
+"""As many trials that fail one after another with one cause end the search: the next one would fail too."""
+_COUNTED = frozenset({Reason.ERROR, Reason.INFRASTRUCTURE, Reason.HUNG})
 
 
 def again(verdict: Verdict, trial: TrialRecord, given: Fit | None) -> str:
-    """Why a trial is tried again, in words; "" where it ends. given: the arrangement that its attempt was told."""
+    """Why a trial is tried again, in words; "" where it ends. given: the arrangement that its attempt had."""
     reason = verdict.reason
     if reason is Reason.OUT_OF_MEMORY:
         if verdict.fit is None or verdict.fit.within(given) == given:
@@ -39,7 +39,8 @@ class Streak:
         self._numbers: list[int] = []
 
     def ended(self, number: int, verdict: Verdict) -> Verdict | None:
-        """Takes in the ending of a trial; the verdict on the search where it was one too many."""
+        """Counts the ending of a trial. Returns the verdict that ends the search where `IN_A_ROW` is reached, else
+        None."""
         cause = _cause(verdict)
         if cause != self._cause:
             self._numbers = []
@@ -56,7 +57,7 @@ class Streak:
 
 
 def _cause(verdict: Verdict) -> str:
-    """An ending without what differs from trial to trial; "" for one that counts for nothing here."""
-    if verdict.reason not in _OF_ONE_CAUSE:
+    """The reason and message of an ending without the numbers in it; "" for an ending that is not counted."""
+    if verdict.reason not in _COUNTED:
         return ""
     return f"{verdict.reason}: " + re.sub(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+", "#", verdict.message)

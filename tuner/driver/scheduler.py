@@ -1,7 +1,7 @@
-"""Ray's scheduler: what every report of a trial goes through.
+"""Ray's scheduler: every report of a trial goes through it.
 
-An adapter. The decisions are those of `scheduling/`; this is the one file that knows Ray's trial objects and private
-members. The listener hears of every decision before Ray does.
+It only adapts: `scheduling/` makes the decisions, and this is the one file that knows Ray's trial objects and private
+members. The listener is told every decision before Ray is.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """Who is told what was measured and judged; the driver's manager."""
+    """Whom the scheduler tells what was measured and decided: the driver's trial manager."""
 
     def number(self, trial_id: str) -> int:
-        """The trial's own number: the same for every attempt at it, so that it is compared once."""
+        """The number of the trial: the same for every attempt at it, so that it is compared once."""
         ...
 
     def known(self, trial_id: str) -> tuple[int, list[Reading]]:
-        """The last step on record of this trial, over all attempts that count, and its curve up to there."""
+        """The last step on record of this trial over all of its attempts, and its curve up to there."""
         ...
 
     def set_up(self, trial_id: str, setup: Setup) -> None: ...
@@ -40,27 +40,27 @@ class Listener(Protocol):
     def evaluated(self, trial_id: str, evaluation: Evaluation, resource: int, decision: Decision) -> None: ...
 
     def repeated(self, trial_id: str) -> None:
-        """An evaluation that is on record came once more, from an attempt that began before it."""
+        """An evaluation that is on record came again, from an attempt that resumed from a state before it."""
         ...
 
     def ended(self, trial_id: str, verdict: Verdict, traceback: str = "") -> None: ...
 
     def spares(self, trial_id: str) -> bool:
-        """Whether this trial goes on past rungs that it would be stopped at; its losses count there all the same."""
+        """Whether this trial is never stopped at a rung. Its values count there all the same."""
         ...
 
-    def leaves(self, trial_id: str) -> bool:
-        """Whether this trial's node is about to go. Asked when the trial has reported; it is tried again elsewhere
-        then, and its worker is to be ended."""
+    def drains(self, trial_id: str) -> bool:
+        """Whether this trial's node is about to go. Asked when the trial has reported; where it is so, the attempt is
+        given up, the next one begins elsewhere, and the worker is to be ended."""
         ...
 
     def was_stopped(self, trial_id: str) -> bool:
-        """Whether somebody ended this trial while it ran: Ray has to be told."""
+        """Whether a person ended this trial while it ran, and Ray has to be told."""
         ...
 
     @property
     def paused(self) -> bool:
-        """Whether trials wait where they are."""
+        """Whether the search is paused: a trial waits after its report."""
         ...
 
 
@@ -68,7 +68,6 @@ class TuneScheduler(FIFOScheduler):
     """Asks a judge about every evaluation of a search, and tells Ray and the listener what becomes of its trial."""
 
     def __init__(self, judge: Judge, listener: Listener) -> None:
-        """listener: told everything."""
         super().__init__()
         self._judge, self._listener = judge, listener
         self._live: dict[str, Trial] = {}
@@ -79,7 +78,7 @@ class TuneScheduler(FIFOScheduler):
         self._live[trial.trial_id] = trial
 
     def running(self) -> list[str]:
-        """The trials that a worker is at work on; not those that wait for one, or for the end of a pause."""
+        """The trials that a worker trains now; not those that wait for a worker, or for the end of a pause."""
         live = self._live.items()
         return [name for name, trial in live if trial.status == "RUNNING" and name not in self._held]
 
@@ -93,7 +92,7 @@ class TuneScheduler(FIFOScheduler):
         return trial_id in self._held
 
     def kill(self, trial_id: str) -> None:
-        """Ends a trial's worker as it is; Ray's loop then finds it dead."""
+        """Kills a trial's worker; Ray's loop then finds it dead."""
         actor = self._live[trial_id].temporary_state.ray_actor
         if actor is not None:
             ray.kill(actor)
@@ -118,19 +117,19 @@ class TuneScheduler(FIFOScheduler):
         number, spared = self._listener.number(trial.trial_id), self._listener.spares(trial.trial_id)
         decision = self._judge.decide(Candidate(number, curve, finished=report.done, spared=spared))
         self._listener.evaluated(trial.trial_id, report, resource, decision)
-        # Ray is told to stop a parked trial as well: it goes on in another attempt, and Ray's own pause holds the actor
+        # Ray is told to stop a parked trial too, which goes on in another attempt: Ray's own pause would keep the actor
         return self._go_on(trial) if decision.goes_on else TrialScheduler.STOP
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """The trial that waits for a worker. Ray's looks for it through every trial there has been, twice a report.
+        """The trial that waits for a worker. Ray's own method searches all trials of the search for it, twice a report.
 
-        Ray asks this at every turn of its loop, which makes it the place to act on what was asked meanwhile.
+        Ray asks at every turn of its loop, so this is also where requests to stop and to resume trials are acted on.
         """
         self._obey(tune_controller)
         return next((t for t in tune_controller.get_live_trials() if t.status in ("PENDING", "PAUSED")), None)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        """Forgets a trial."""
+        """Forgets a trial that is over."""
         self._forget(trial)
         _empty(trial)
 
@@ -138,14 +137,15 @@ class TuneScheduler(FIFOScheduler):
         self._forget(trial)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        """A worker died without a word: its process was killed, or its node is gone."""
+        """Notes that a worker died without a report: its process was killed, or its node is gone."""
         error = _error_text(trial)
         message = f"its worker died ({_cause(error)})" if error.strip() else "its worker died"
         self._listener.ended(trial.trial_id, Verdict(Reason.INFRASTRUCTURE, message), error)
         self._forget(trial)
 
     def _repeated(self, trial: Trial, evaluation: Evaluation) -> str:
-        """A trial that went on from a state before its last evaluation passes that one again: it was judged then."""
+        """An attempt that resumed from a state before the trial's last evaluation reports that one again. It was judged
+        the first time, and is not judged again."""
         self._listener.repeated(trial.trial_id)
         if not evaluation.done:
             return self._go_on(trial)
@@ -153,9 +153,9 @@ class TuneScheduler(FIFOScheduler):
         return TrialScheduler.STOP
 
     def _go_on(self, trial: Trial) -> str:
-        """Lets a trial train on, or has it wait where it is: Ray asks its worker for nothing then."""
-        if self._listener.leaves(trial.trial_id):
-            # Stopped, its worker would be given the next trial. Ray finds it dead when it asks it to go on.
+        """Lets a trial train on; in a pause has it wait: Ray then does not call its worker."""
+        if self._listener.drains(trial.trial_id):
+            # Not STOP: Ray would give the worker to the next trial. Ray finds it dead at its next call
             self.kill(trial.trial_id)
             return TrialScheduler.CONTINUE
         if not self._listener.paused:
@@ -164,16 +164,16 @@ class TuneScheduler(FIFOScheduler):
         return TrialScheduler.NOOP
 
     def _obey(self, tune_controller: TuneController) -> None:
-        """Takes trials that somebody ended from Ray, and lets those go on that waited for the end of a pause.
+        """Has Ray stop the trials that a person ended, and lets those go on that waited for the end of a pause.
 
-        Not before Ray calls them running: a trial that is stopped while its actor is made or reset stays among those
-        that Ray believes are being made.
+        A trial is stopped only once Ray calls it running: one that is stopped while its actor starts or is reset stays
+        in Ray's list of trials that start.
         """
         due = self._held if not self._listener.paused else self._held & self._dead
         due = due | {trial_id for trial_id in self._live if self._listener.was_stopped(trial_id)}
         if not due:
             return
-        # Ray's wrapper warns of what we need
+        # Ray wraps its controller in an object that warns at each use of these methods
         controller = getattr(tune_controller, "_tune_controller", tune_controller)
         for trial in [trial for trial in controller.get_live_trials() if trial.trial_id in due]:
             if self._listener.was_stopped(trial.trial_id):
@@ -184,8 +184,9 @@ class TuneScheduler(FIFOScheduler):
                 controller._schedule_trial_train(trial)
 
     def _resource(self, evaluation: Evaluation) -> int:
-        """A trial's place on the ladder: its share of its own steps, of the whole budget. For a budget in steps that
-        is the step itself; for one in tokens it makes trials of different batch sizes meet at the same rungs."""
+        """How far a trial is, in steps or tokens of the budget: the budget times the share of its own steps that it has
+        done. With a budget in steps that is the step itself; with one in tokens, trials of different batch sizes come
+        to the same rungs."""
         return round(self._judge.max_t * evaluation.step / max(1, evaluation.max_steps))
 
     def _forget(self, trial: Trial) -> None:
@@ -194,24 +195,25 @@ class TuneScheduler(FIFOScheduler):
         self._dead.discard(trial.trial_id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Ray pickles its tuner, and nobody reads that; the listener holds open files."""
+        """Pickles as an empty scheduler: Ray pickles its tuner, nobody reads that, and the listener holds open
+        files."""
         return FIFOScheduler, ()
 
 
 def _empty(trial: Trial) -> None:
-    """Drops what Ray keeps of a trial's metrics and nobody asks for: 27 kB of running means and of its last result, in
-    a list that only grows."""
+    """Drops Ray's running means and last result of a trial that is over: 27 kB for each in a list that only grows, and
+    nobody reads them."""
     metadata = trial.run_metadata
     metadata.metric_analysis, metadata.metric_n_steps, metadata.last_result = {}, {}, {}
 
 
 def _error_text(trial: Trial) -> str:
-    """What Ray noted of a worker's death. Read from the driver's own copy: the one in storage comes later."""
+    """Ray's text on a worker's death. Read from the driver's own copy: the one in storage is written later."""
     name = trial.run_metadata.error_filename
     path = Path(trial.local_path or "", name) if name else None
     return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
 
 
 def _cause(error: str) -> str:
-    """The exception that Ray's text ends with, without Ray's guesses at what may lead to it."""
+    """The exception at the end of Ray's text, without Ray's list of common causes; 240 characters at most."""
     return last_line(error).split(" Some common causes")[0][:240]

@@ -1,4 +1,4 @@
-"""A search from start to end."""
+"""Runs or resumes a search, from start to end."""
 
 from __future__ import annotations
 
@@ -43,15 +43,16 @@ from tuner.watch.trackers import CLOSE_S, CUT_S, Tracker, Tracking, load_tracker
 __all__ = ["Outcome", "resume_search", "run_search"]
 
 Observer = Callable[[Event], None]
+"""Is called with every event of a search, after it is on disk."""
 
 
 def run_search(
     experiment: Experiment, listeners: Sequence[Observer] = (), leaving: Callable[[Outcome], int] | None = None, *,
     accept_changes: bool = False,
 ) -> Outcome:  # fmt: skip
-    """Runs a search in a new run folder. `listeners` hear every event after it is on disk. leaving: tells an outcome
-    where a signal has to end the process without returning from here. accept_changes: what `run.made_of` expects may
-    be another, with a note.
+    """Runs a search in a new run folder. listeners: called with every event after it is on disk. leaving: shows an
+    outcome where a signal has to end the process without returning from here. accept_changes: goes on, with a note,
+    where trials are not made of what `run.made_of` expects.
 
     Raises InputError for what the user wrote, and StopRequested for a signal before the first trial; nothing is left
     behind then.
@@ -100,7 +101,7 @@ def resume_search(
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
 
     num_trials: a new total; None for the one it had. address: another cluster than before. leaving: as in `run_search`.
-    permission: what of the user's own code may be run, beside what they let this search run on this machine.
+    permission: which code of the user's own may be run, beside what they let this search run on this machine.
     accept_changes: goes on, with a note, where base, rows or code are not what they were. Raises InputError where there
     is no such run, where it is being written by another driver, where num_trials is less than what has run, or for such
     a change.
@@ -134,7 +135,8 @@ def resume_search(
 
 
 def _with_num_trials(experiment: Experiment, record: SearchRecord, wanted: int | None) -> Experiment:
-    """The experiment with the total that is `wanted`, or with the one it had: trials may have been added."""
+    """The experiment with `wanted` trials, or with the number that the ledger has, to which trials may have been added.
+    Raises InputError where the search has more than `wanted`."""
     have = len(record.trials) + len(record.additions)
     if wanted is not None and wanted < have:
         raise InputError(
@@ -147,7 +149,7 @@ def _with_num_trials(experiment: Experiment, record: SearchRecord, wanted: int |
 
 
 def _preparation(made: Any) -> Preparation:
-    """What `prepare` returned. Raises Fault where that is something else."""
+    """The Preparation that `prepare` returned, which came as a dict. Raises Fault where it returned something else."""
     if not isinstance(made, dict) or not {"folder", "facts", "notes"} <= made.keys():
         told = f"the program's prepare answered {type(made).__name__}, expected a Preparation"
         raise Fault(Reason.ERROR, told, "mend the program: prepare returns a tuner.contract.Preparation")
@@ -155,9 +157,10 @@ def _preparation(made: Any) -> Preparation:
 
 
 def _second_to_an_error(close: Callable[[], None]) -> Callable[..., None]:
-    """Calls `close` at the end of an ExitStack. Where an error is under way there already, its own goes to the log."""
+    """Makes an exit callback of `close` for an ExitStack. Where another error is under way there, that of `close` only
+    goes to the log."""
 
-    def leave(kind: Any, error: BaseException | None, trace: Any) -> None:
+    def on_exit(kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
             close()
         except Exception:
@@ -165,11 +168,11 @@ def _second_to_an_error(close: Callable[[], None]) -> Callable[..., None]:
                 raise
             logging.getLogger(__name__).exception("closing failed after an error")
 
-    return leave
+    return on_exit
 
 
 class _Search:
-    """One session of a search: new or resumed, it is the same. record: what the ledger says, folded under the lock."""
+    """One session of a search, new or resumed. record: what the ledger says, read while the run folder is locked."""
 
     def __init__(
         self,
@@ -203,6 +206,7 @@ class _Search:
         signals.last = self._ending.write_alone
 
     def run(self) -> Outcome:
+        """Runs the session, and writes its end whatever ended it. Raises the error that ended it, if one did."""
         with ExitStack() as stack:
             stack.callback(self._lock.release)
             stack.push(_second_to_an_error(self._mirror.close))
@@ -225,8 +229,8 @@ class _Search:
                     halt = fault.verdict
                     lost = DiskLost(self._folder.path, halt.message) if is_of_disk(halt) else None
             except Exception as error:
-                # A second signal may end Ray's own calls in any way; so may one that Ray's processes heard first, or
-                # the one that prepares the rows. What was reported is in the ledger by then.
+                # A second signal may end Ray's own calls with any error; so may a signal that reached Ray's processes
+                # first, or the process that prepares the rows. What was reported is in the ledger by then.
                 if not self._signals.comes():
                     lost = self._disk.lost(error)
                     failure = error if lost is None else None
@@ -241,6 +245,7 @@ class _Search:
             return outcome
 
     def _carry_out(self, stack: ExitStack) -> Verdict | None:
+        """Starts Ray, prepares the data and runs the trials; returns the verdict that halted the search, if one did."""
         settings = self._experiment.settings.model_dump(mode="json")
         log = self._folder.logs / "prepare.log"
         preparing = SubprocessProgram(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
@@ -251,7 +256,7 @@ class _Search:
         about = {"job_name": self._folder.name, "folder": str(self._folder.path), "tuner": __version__}
         about |= {"num_trials": str(self._experiment.search.num_trials)}
         stack.enter_context(ray_session(self._experiment.run.address, self._folder.logs / "driver.log", about))
-        self._signals.listen()  # SIGTERM again: Ray's C++ side has taken it
+        self._signals.listen()  # again: Ray's C++ side has taken SIGTERM
         allocation = self._allocation(self._plan.trials_per_gpu)
         different = require_nodes(self._folder.path, self._experiment.program)
         packing = self._start_engines(allocation, settings, stack, mixed=self._plan.mixed)
@@ -295,7 +300,8 @@ class _Search:
         )
 
     def _start_engines(self, allocation: Allocation, settings: dict[str, Any], stack: ExitStack, *, mixed: bool) -> Any:
-        """Engines for packed trials, which import what they need while the rows are still being prepared."""
+        """Starts the engines of packed trials, which import what they need while the rows are still being prepared.
+        None where trials are not packed."""
         if self._plan.trials_per_gpu == 1:
             return None
         from tuner.worker.engine_pool import engine_pool
@@ -312,7 +318,8 @@ class _Search:
     def _settle(
         self, packing: Any, allocation: Allocation, preparation: Preparation, stack: ExitStack
     ) -> tuple[Any, Allocation]:
-        """Makes the engines ready, and takes no more trials than they say. No engines where the base takes none."""
+        """Makes the engines ready, and takes no more trials at a time than they have room for. Returns no engines where
+        trials on this base cannot be packed."""
         wanted, auto = allocation.slots, self._plan.trials_per_gpu == "auto"
         begun = packing.begin(preparation, heaviest=self._plan.heaviest, measure=auto, points=self._plan.points)
         if why := next((engine.note for engine in begun if not engine.slots), ""):
@@ -322,7 +329,8 @@ class _Search:
             self._note(f"one trial at a time on a GPU: {why}")
             return None, self._allocation(1)
         if (why := next((engine.refused for engine in begun if engine.refused), "")) and not packing.solos:
-            # Only the base could tell: the engines are made anew, with a place beside each
+            # Only the loaded base could tell: the engines are made anew, with a worker for an unpacked trial beside
+            # each
             packing.close()
             self._note(f"a trial that cannot be packed runs alone, beside the packed ones: {why}")
             packing = self._start_engines(allocation, dict(packing.settings), stack, mixed=True)
@@ -350,9 +358,9 @@ class _Search:
         return tracking
 
     def _compared(self, prepared: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The facts with all that trials are made of among them, and notes where that was another before.
+        """The facts with the fingerprints of all that trials are made of, and notes on what has changed.
 
-        Raises InputError where it was and the user has not said that it may.
+        Raises InputError for a change that the user has not accepted.
         """
         made_of = ingredients.made_of(prepared, self._experiment, self._plan.space)
         facts = {**prepared, MADE_OF: made_of}
@@ -365,6 +373,7 @@ class _Search:
         self._ledger.append(Kind.NOTE, details={"text": text})
 
     def _opening(self, allocation: Allocation) -> dict[str, Any]:
+        """The details of the ledger's `search` event."""
         experiment = self._experiment
         return {
             "name": self._folder.name,

@@ -1,4 +1,5 @@
-"""Why a search is to stop while Ray runs it: a signal, a person's request, a trial's verdict on it, or an error."""
+"""Whether a search is to stop while Ray runs it, and why: a signal, a person's request, a trial's verdict, or an
+error."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from tuner.results.records import SearchRecord
 
 
 class Stopping:
-    """Whether a search is to stop, and the first reason that it has of its own.
+    """Whether a search is to stop, with the first verdict and the first error that end it.
 
-    requested: whether a signal asks for it. deferred: enters a block that no signal may interrupt.
+    requested: whether a signal asks for it. deferred: makes a block that no signal interrupts.
     """
 
     def __init__(
@@ -25,7 +26,7 @@ class Stopping:
     ) -> None:
         self._record, self._disk, self._requested, self._deferred = record, disk, requested, deferred
         self.halt: Verdict | None = None
-        """The ending of a trial that every further one would meet too."""
+        """The ending of a trial that every further trial would have too."""
         self.failure: Exception | None = None
         """An error that no trial is to blame for."""
 
@@ -36,7 +37,7 @@ class Stopping:
         return asked or self.halt is not None or self.failure is not None
 
     def halt_with(self, verdict: Verdict | None) -> None:
-        """Ends the search for what a trial met, if that is one; the first such verdict stays."""
+        """Ends the search with a trial's verdict, unless that is None; the first verdict stays."""
         self.halt = self.halt or verdict
 
     def fail_with(self, error: Exception) -> None:
@@ -45,7 +46,8 @@ class Stopping:
 
     @contextmanager
     def on_disk(self) -> Iterator[None]:
-        """Where the disk of the run fails in here, the search ends, and a resume goes on from what is written."""
+        """Ends the search, and raises nothing, where the disk of the run fails in this block. A resume goes on
+        later."""
         try:
             yield
         except (OSError, DiskLost) as error:
@@ -56,7 +58,6 @@ class Stopping:
 
     @contextmanager
     def undivided(self) -> Iterator[None]:
-        """A second Ctrl-C comes before or after what is in here, never in between; a disk that fails ends the search,
-        and no trial."""
+        """Defers a second Ctrl-C to the end of this block. A disk that fails in it ends the search, and no trial."""
         with self._deferred(), self.on_disk():
             yield

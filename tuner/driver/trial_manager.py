@@ -1,8 +1,8 @@
-"""The driver's manager of trials: takes in what happens to an attempt, and writes it into the ledger, then the study.
+"""The trial manager: takes in what happens to an attempt, writes it into the ledger, and then tells the study.
 
-Ray's searcher and scheduler are thin; both end here. Every fact goes into the ledger first, then into the study, so
-that a driver that dies between the two has lost nothing: a resume builds the study from the ledger. Which trial begins
-next is `dispatch.py`'s; what state an attempt is in, `attempts.py`'s.
+Ray's searcher and scheduler pass everything on to it. Every fact goes into the ledger first, then into the study, so
+that a driver that dies between the two has lost nothing: a resume builds the study from the ledger. `dispatch.py`
+decides which trial begins next; `attempts.py` holds the state of each attempt.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
 from tuner.watch.dashboard_rows import DashboardRows
 from tuner.watch.naming import Naming
-from tuner.worker.store_sync import ask_to_leave
+from tuner.worker.store_sync import request_checkpoint
 
 
 def _undivided(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs a method with signals deferred: one comes before or after it, never between the ledger and the study."""
+    """Decorates a method so that a signal waits for its end and never comes between the ledger and the study."""
 
     @wraps(method)
     def entry(manager: TrialManager, *arguments: Any, **more: Any) -> Any:
@@ -49,9 +49,9 @@ def _undivided(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TrialManager:
-    """Source of Ray's searcher and listener of its scheduler.
+    """The source of Ray's searcher and the listener of its scheduler.
 
-    What comes from an attempt that has ended or been given up counts for nothing: `Attempts.counting` knows which do.
+    Reports of an attempt that has ended or was given up are dropped: see `Attempts.counting`.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class TrialManager:
 
     @_undivided
     def write_pending_endings(self) -> None:
-        """Writes the endings that an earlier driver had judged, and died before it could write; what is to be parked
-        is parked."""
+        """Ends the trials whose ending an earlier driver had decided and not written when it died, and parks those that
+        it had decided to park."""
         for trial in self._record.cut_off:
             if trial.judged is not None:
                 self._end(trial.number, trial.judged)
@@ -106,15 +106,15 @@ class TrialManager:
 
     @property
     def over(self) -> bool:
-        """Whether no trial will be suggested any more. One that runs may yet be lost and have to be tried again, and
-        while it runs, or in a pause, another may be added."""
+        """Whether no trial will be suggested any more: not while one runs, which may be lost and tried again, nor in a
+        pause; another may also be added meanwhile."""
         waits = self._record.num_ended < len(self._record.trials)
         return self.stopping or not (waits or self.paused or self._dispatch.has_more)
 
     @_undivided
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of the next trial. None: not now, or, when `over`, never."""
-        self.tick()  # while no trial runs, Ray's loop stands still in here
+        """The configuration of the next trial; None where there is none now, or when `over` never again."""
+        self.tick()  # while no trial runs, Ray's loop only calls this method
         if self.stopping or self.paused:
             return None
         try:
@@ -133,6 +133,7 @@ class TrialManager:
 
     @_undivided
     def lost(self, trial_id: str, error: bool) -> None:
+        """Notes that Ray dropped a trial. Does nothing where the attempt is over."""
         attempt = self._attempts.counting(trial_id)
         if attempt is None:
             return
@@ -145,7 +146,7 @@ class TrialManager:
 
     @_undivided
     def close(self) -> None:
-        """Ray is done: whatever it left without an ending was cut off, and a resume goes on with it."""
+        """Ends the session. A trial without an ending is noted as interrupted; after a request to stop it is ended."""
         waiting = [trial for trial in self._record.cut_off if trial.retry and self._record.stopped]
         for trial in [*self._record.running, *waiting]:
             if self._record.stopped:
@@ -161,17 +162,18 @@ class TrialManager:
         self._dashboard.clear()
 
     def tick(self) -> None:
-        """A turn in Ray's loop, several times a second."""
+        """Makes the calls that are due; called several times a second from Ray's loop."""
         with self.stop.on_disk():
             for turn in self._turns:
                 turn()
 
     def every(self, seconds: float, call: Callable[[], None]) -> None:
-        """Has `call` made at a tick, whenever so many seconds have gone by."""
+        """Adds a call that `tick` makes every `seconds` seconds."""
         self._turns.append(Periodic(seconds, call))
 
     def hanging(self, running: Callable[[], Iterable[str]]) -> list[str]:
-        """Those of the trials that Ray runs that show no progress: to be killed, which their end then says."""
+        """The running trials that hang. The caller is to kill them; their verdict is noted for when Ray reports
+        that."""
         killed = []
         for trial_id, silence in self._watchdog.hanging(running):
             attempt = self._attempts.counting(trial_id)
@@ -217,7 +219,7 @@ class TrialManager:
         if attempt is None:
             return
         self._watchdog.heard(trial_id)
-        self._disk.require_here()  # else the adapter lies where the folder was, and nobody will find it
+        self._disk.require_here()  # in a moved folder the adapter would not be found again
         number = attempt.number
         trial = self._record.trials[number]
         objective, metrics = self._record.objective, evaluation.metrics
@@ -257,7 +259,7 @@ class TrialManager:
         if of_disk and not self.stopping:
             with self.stop.on_disk():
                 self._disk.require_writable()
-                self._disk.tick()  # not in a second from now: the trial would be lost three times until then
+                self._disk.tick()  # at once: within a second the trial would be tried again, and lost, three times
         message = retries.again(verdict, trial, attempt.fits.get(verdict.device))
         lost = verdict.reason is Reason.INFRASTRUCTURE
         if self._record.stopped and (message or lost):
@@ -267,7 +269,7 @@ class TrialManager:
         elif message:
             fit = {"device": verdict.device, "fit": asdict(verdict.fit)} if verdict.fit is not None else {}
             self._retry(attempt, State.OVER, str(verdict.reason), message, **fit)
-        elif of_disk:  # whatever becomes of the disk, the trial is to blame for nothing
+        elif of_disk:  # the disk is at fault, and not the trial
             self._interrupt(trial.number)
             self.stop.fail_with(self._disk.given_up(trial.number, verdict))
         else:
@@ -295,33 +297,33 @@ class TrialManager:
         """Ends one running or parked trial; the scheduler takes a running one from Ray at its next turn."""
         self._end(number, Verdict(Reason.USER), state=State.STOPPED)
 
-    # Leaving a node
+    # Moved from a node that is about to go
 
     def running_as(self, number: int, attempt: int) -> str | None:
         """Ray's id of an attempt at a trial, if it is the one that counts."""
         found = self._attempts.of(number)
         return found.trial_id if found and found.attempt == attempt else None
 
-    def leave(self, trial_id: str) -> None:
-        """The trial's node is about to go: it keeps a state with its next report, and leaves with that."""
+    def drain(self, trial_id: str) -> None:
+        """Asks a trial whose node is about to go to save its state with its next report, and gives it up at that."""
         if self._attempts.state(trial_id) is not State.RUNNING:
             return
         attempt = self._attempts[trial_id]
-        attempt.move(State.LEAVING)
-        with suppress(OSError):  # else it goes on from the state that it has
-            ask_to_leave(self._folder.attempt(attempt.number, attempt.attempt))
+        attempt.move(State.DRAINING)
+        with suppress(OSError):  # without the request it goes on from its last state
+            request_checkpoint(self._folder.attempt(attempt.number, attempt.attempt))
 
-    def leaves(self, trial_id: str) -> bool:
-        if self._attempts.state(trial_id) is State.LEAVING:
-            self.leave_now(trial_id)
-        return self._attempts.state(trial_id) in (State.LEAVING, State.LEFT)
+    def drains(self, trial_id: str) -> bool:
+        if self._attempts.state(trial_id) is State.DRAINING:
+            self.drain_now(trial_id)
+        return self._attempts.state(trial_id) in (State.DRAINING, State.DRAINED)
 
     @_undivided
-    def leave_now(self, trial_id: str) -> None:
-        """Gives the attempt up: the next one begins on another node. It counts as no loss: `retries` has no say."""
+    def drain_now(self, trial_id: str) -> None:
+        """Gives the attempt up: the next one begins on another node. It does not count as a failure (`retries`)."""
         attempt = self._attempts.counting(trial_id)
         if attempt is not None and not self.stopping:
-            self._retry(attempt, State.LEFT, "drained", "its node is about to go")
+            self._retry(attempt, State.DRAINED, "drained", "its node is about to go")
 
     # Written into the ledger, then told to the study
 
@@ -333,7 +335,7 @@ class TrialManager:
         self._study.call(lambda study: study.abandon(number), again=True)
 
     def _park(self, number: int) -> None:
-        """Ends the attempt at a trial, which keeps its state and waits. The study hears nothing: it runs."""
+        """Ends the attempt at a trial, which keeps its state and waits. To the study the trial still runs."""
         self._dashboard.end(number)
         trial = self._record.trials[number]
         self._watchdog.end(trial.trial)
@@ -341,12 +343,12 @@ class TrialManager:
         self._over(number)
 
     def _conclude(self) -> None:
-        """Ends the parked trials: nothing runs that they could still be compared with, and none of them goes on."""
+        """Ends the parked trials: none of them goes on, and no other trial is left to compare them with."""
         for trial in self._record.parked:
             self._end(trial.number, self._judge.conclude(trial.number, readings(trial)))
 
     def _retry(self, attempt: Attempt, state: State, reason: str, message: str, **more: Any) -> None:
-        """Ends an attempt; the trial itself goes on in the next one. The study hears nothing: it runs."""
+        """Ends an attempt; the trial goes on in the next one. To the study the trial still runs."""
         self._dashboard.end(attempt.number)
         self._watchdog.end(attempt.trial_id)
         self._append(Kind.RETRY, attempt, reason=reason, details={"message": message, **more})
@@ -356,7 +358,7 @@ class TrialManager:
         self._ledger.append(kind, trial=attempt.trial_id, number=attempt.number, attempt=attempt.attempt, **values)
 
     def _close_attempt(self, kind: Kind, trial: TrialRecord, **values: Any) -> None:
-        """The last line of an attempt, with how far it has come."""
+        """Writes the last line of an attempt, with how far the trial has come."""
         self._ledger.append(
             kind, trial=trial.trial, number=trial.number, attempt=trial.attempt, step=trial.step, tokens=trial.tokens,
             best={trial.objective.name: trial.best_value}, **values,

@@ -24,7 +24,7 @@ def arrived(preparation: Preparation) -> Preparation:
     return preparation
 
 
-def ask_to_leave(folder: Path) -> None:
+def request_checkpoint(folder: Path) -> None:
     """Leaves the sign in an attempt's folder that it is to keep a state with its next evaluation."""
     sign = folder / STATE / CHECKPOINT_REQUEST
     sign.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class AttemptSync:
 
     def hurry(self) -> None:
         """Has the program keep a state with its next evaluation: this node is about to go."""
-        ask_to_leave(self._folder)
+        request_checkpoint(self._folder)
 
     def send(self) -> None:
         """Brings what is new to the store: called before anybody hears of the report that it belongs to."""

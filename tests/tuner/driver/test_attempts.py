@@ -9,11 +9,11 @@ import pytest
 from tuner.contract import Fit
 from tuner.driver.attempts import COUNTS, Attempt, Attempts, State
 
-RUNNING, LEAVING, HUNG, LEFT, STOPPED, OVER = State
+RUNNING, DRAINING, HUNG, DRAINED, STOPPED, OVER = State
 ALLOWED = {
-    (RUNNING, LEAVING), (RUNNING, HUNG), (RUNNING, LEFT), (RUNNING, STOPPED), (RUNNING, OVER),
-    (LEAVING, HUNG), (LEAVING, LEFT), (LEAVING, STOPPED), (LEAVING, OVER),
-    (HUNG, LEFT), (HUNG, STOPPED), (HUNG, OVER),
+    (RUNNING, DRAINING), (RUNNING, HUNG), (RUNNING, DRAINED), (RUNNING, STOPPED), (RUNNING, OVER),
+    (DRAINING, HUNG), (DRAINING, DRAINED), (DRAINING, STOPPED), (DRAINING, OVER),
+    (HUNG, DRAINED), (HUNG, STOPPED), (HUNG, OVER),
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_an_attempt_counts_until_it_is_over(state: State) -> None:
     begun = attempts.begin("a", 0, 1, {})
     begun.state = state
     followed = {after for before, after in ALLOWED if before is state}
-    assert begun.counts == (state in COUNTS) == ({LEFT, STOPPED, OVER} <= followed)
+    assert begun.counts == (state in COUNTS) == ({DRAINED, STOPPED, OVER} <= followed)
     assert bool(followed) == begun.counts
     assert attempts.counting("a") is (begun if begun.counts else None)
     assert attempts.of(0) is attempts.counting("a")
@@ -50,10 +50,10 @@ def test_one_attempt_at_a_trial_counts() -> None:
     with pytest.raises(ValueError, match="attempt 1 at trial 0 is running, and 2 cannot begin"):
         attempts.begin("b", 0, 2, {})
     assert attempts.state("b") is None and attempts.counting("b") is None and attempts.of(1) is None
-    first.move(LEFT)
+    first.move(DRAINED)
     second = attempts.begin("b", 0, 2, {})
     assert attempts.of(0) is second and attempts.counting("a") is None
-    assert attempts["a"].state is LEFT, "its worker is still to be ended"
+    assert attempts["a"].state is DRAINED, "its worker is still to be ended"
 
 
 def test_an_id_of_rays_is_one_attempts() -> None:

@@ -78,10 +78,10 @@ def test_what_closes_raises_only_where_nothing_else_did() -> None:
     def close() -> None:
         raise InputError("the store is gone")
 
-    leave = _second_to_an_error(close)
-    leave(ValueError, ValueError("first"), None)
+    on_exit = _second_to_an_error(close)
+    on_exit(ValueError, ValueError("first"), None)
     with pytest.raises(InputError, match="the store is gone"):
-        leave(None, None, None)
+        on_exit(None, None, None)
 
 
 class Speechless(Toy):

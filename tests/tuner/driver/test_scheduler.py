@@ -63,7 +63,7 @@ class Heard:
     def spares(self, trial_id: str) -> bool:
         return trial_id in self.spared
 
-    def leaves(self, trial_id: str) -> bool:
+    def drains(self, trial_id: str) -> bool:
         return False
 
     def was_stopped(self, trial_id: str) -> bool:

@@ -87,12 +87,12 @@ def test_a_trial_leaves_its_node_as_often_as_it_must(opened: Any, tmp_path: Path
     for attempt in range(1, 6):
         assignment = begun(manager, f"a{attempt}")
         assert (assignment.number, assignment.attempt) == (0, attempt)
-        assert not manager.leaves(f"a{attempt}")
+        assert not manager.drains(f"a{attempt}")
         manager.set_up(f"a{attempt}", Setup(27, 10, 1000, resumed_step=attempt - 1))
-        manager.leave(f"a{attempt}")
+        manager.drain(f"a{attempt}")
         assert Path(assignment.folder, STATE, CHECKPOINT_REQUEST).exists() and record.trials[0].is_running
         manager.evaluated(f"a{attempt}", Evaluation(attempt, 27, 3.0), attempt, CONTINUE)
-        assert manager.leaves(f"a{attempt}")
+        assert manager.drains(f"a{attempt}")
         manager.ended(f"a{attempt}", LOST)  # its worker was ended, which Ray takes for a loss
         assert record.trials[0].losses == {"drained": attempt} and not record.trials[0].has_ended
     assert [point.step for point in record.trials[0].points] == [1, 2, 3, 4, 5]
@@ -155,8 +155,8 @@ def test_a_trial_that_hung_is_called_so_when_its_killed_worker_ends(opened: Any)
     time.sleep(0.01)
     assert manager.hanging(lambda: ["a"]) == ["a"]
     assert record.trials[0].is_running, "Ray has still to find its worker dead"
-    manager.leave("a")
-    assert not manager.leaves("a"), "it will report nothing to leave with"
+    manager.drain("a")
+    assert not manager.drains("a"), "it will report nothing to leave with"
     manager.ended("a", LOST)
     assert record.trials[0].losses == {"hung": 1}
     assert begun(manager, "b").attempt == 2
@@ -165,9 +165,9 @@ def test_a_trial_that_hung_is_called_so_when_its_killed_worker_ends(opened: Any)
 def test_in_a_search_that_stops_nobody_begins_again_for_a_node_that_goes(opened: Any) -> None:
     manager, record = opened()
     begun(manager, "a")
-    manager.leave("a")
+    manager.drain("a")
     manager.stop.halt_with(Verdict(Reason.DATA, "no rows"))
-    assert manager.leaves("a")
+    assert manager.drains("a")
     manager.ended("a", LOST)
     assert record.trials[0].interrupted and not record.trials[0].losses
     assert manager.suggest("b") is None and manager.over
