@@ -1,4 +1,4 @@
-"""Which of TRL's formats the rows have, and that every row keeps to it."""
+"""Finds out which of TRL's formats the rows have, and checks that every row has it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Format:
-    """A format, and whether its texts are lists of messages (a chat template turns them into text)."""
+    """A format, and whether its texts are lists of messages, which a chat template turns into text."""
 
     name: Name
     conversational: bool
@@ -33,24 +33,27 @@ class Format:
 
 
 def detect(rows: Rows, data: DataSettings) -> Format:
-    """The format of the rows by the columns of the first, or the one the user named."""
+    """The format of the rows: by the columns of the first row, or the one that the user named. Raises InputError."""
     first = rows.rows[0]
     columns = {"messages": ("messages",), "prompt-completion": ("prompt", "completion"), "text": (data.text_field,)}
     given = set(first) | ({"messages"} if "conversations" in first else set())
     order: tuple[Name, ...] = ("prompt-completion", "messages", "text")
-    fitting = [name for name in order if given >= set(columns[name])]
+    possible = [name for name in order if given >= set(columns[name])]
     wanted = data.format
     if wanted != "auto":
-        fitting = [name for name in fitting if name == wanted]
-    if not fitting:
+        possible = [name for name in possible if name == wanted]
+    if not possible:
         raise _misnamed(rows, data, wanted)
-    name = fitting[0]
+    name = possible[0]
     value = first["prompt"] if name == "prompt-completion" else None
     return Format(name, name == "messages" or isinstance(value, list))
 
 
 def normalize(rows: Rows, fmt: Format, data: DataSettings) -> list[Row]:
-    """The rows with the format's columns only, from/value changed to role/content. Raises InputError."""
+    """The rows with the format's columns only; `from` and `value` of a message become `role` and `content`.
+
+    Raises InputError for a row that is not of the format.
+    """
     keep = ("tools", "chat_template_kwargs")
     result = []
     for index, row in enumerate(rows.rows):
@@ -102,7 +105,8 @@ def _messages(row: Row, key: str, rows: Rows, index: int) -> list[dict[str, Any]
 
 
 def _writable(value: Any, rows: Rows, index: int) -> None:
-    """Refuses text with half a surrogate pair: JSON may escape one, and no tokenizer takes it."""
+    """Raises InputError for text with half a surrogate pair: JSON may have one as an escape, and no tokenizer takes
+    it."""
     pending = [value]  # and not by recursion: a row may be nested as deeply as JSON is read
     while pending:
         found = pending.pop()
@@ -151,7 +155,7 @@ def _misnamed(rows: Rows, data: DataSettings, wanted: str) -> InputError:
 
 
 def _renames(columns: Iterable[str], wanted: str) -> list[tuple[str, str]]:
-    """The nearest right name of each column that has one; a right name already there is not given twice."""
+    """Pairs of a misnamed column and the right name that is nearest; a name that is taken is not given twice."""
     targets = {"messages": ["messages"], "prompt-completion": ["prompt", "completion"], "text": ["text"]}
     names = targets.get(wanted, list(_ALIASES))
     taken = set(columns) & set(names)

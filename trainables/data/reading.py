@@ -1,4 +1,4 @@
-"""Files, folders and hub ids to rows. Malformed input is named by file and line."""
+"""Reads rows from files, folders and hub ids. Malformed input is named by file and line."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _EXPECTED = "a .jsonl, .json, .parquet or .csv file, a folder written by `datase
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as read, and the place of each in its source, which splitting and drawing keep."""
+    """Rows as they were read, with their places in the source, which stay the same when rows are split off or drawn."""
 
     source: str
     rows: list[Row]
     numbers: Sequence[int] = ()
-    """The place of each row in the source, from 1, as a person counts there; empty for all rows in their order."""
+    """The place of each row in the source, counted from 1; empty where all rows are here in their order."""
     by_line: bool = False
-    """Whether `numbers` are lines of a text file, in which a row may take several and others are blank."""
+    """Whether `numbers` are lines of a text file, where a row may take several lines and others are blank."""
     split: str = ""
-    """The split that rows are counted in, where the source has splits."""
+    """The split in which rows are counted; "" where the source has no splits."""
 
     def where(self, index: int) -> str:
         """The place of a row, for an error message."""
@@ -45,7 +45,10 @@ class Rows:
 
 
 def read(source: str, data: DataSettings, setting: str = "data.revision") -> Rows:
-    """All rows of a file, a `datasets` folder or a hub dataset. setting: of its revision. Raises InputError."""
+    """Reads all rows of a file, a `datasets` folder or a hub dataset. Raises InputError.
+
+    setting: the name of the setting that has the dataset's revision.
+    """
     path = Path(source)
     if path.is_dir():
         found = _folder(path, data)
@@ -106,7 +109,7 @@ def _json(path: Path) -> Rows:
         raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}",
                          expected="an array of objects", remedy=lines) from None  # fmt: skip
     except UnicodeDecodeError:
-        raise  # the caller words it, as for every text file
+        raise  # `_file` says it in words, as for every text file
     except (ValueError, RecursionError) as error:
         raise _unreadable(error, str(path), "an array of objects") from None
     if isinstance(document, dict):  # {"data": [...]}
@@ -195,7 +198,7 @@ def _hub(source: HubSource, data: DataSettings) -> Rows:
 
 
 def _unreadable(error: Exception, where: str, expected: str) -> InputError:
-    """What json refuses although it is JSON: lists a thousand deep, numbers of more than 4,300 digits."""
+    """The error for JSON that Python's parser refuses: lists a thousand deep, numbers of more than 4,300 digits."""
     what = "nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
     return InputError(what, where=where, expected=expected)
 

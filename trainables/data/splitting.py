@@ -1,4 +1,4 @@
-"""Validation from the training rows, once, from a seed."""
+"""Splits validation rows off the training rows, once a search, from a seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from tuner.contract import InputError
 
 
 def split(train: Rows, validation: Rows | None, data: DataSettings) -> tuple[Rows, Rows]:
-    """Training and validation rows: validation rows are split off if there are none, then both are cut to their limits.
+    """Training and validation rows: validation rows are split off if there are none, then both are drawn to their
+    limits.
 
     Raises InputError where there are too few rows to split.
     """

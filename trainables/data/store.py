@@ -1,8 +1,8 @@
-"""The tokenized rows on disk, under a fingerprint of all they depend on.
+"""Keeps the tokenized rows on disk, under a fingerprint of all they depend on.
 
 `<cache>/<fingerprint>/` holds `train/` and `validation/` (Arrow, memory-mapped by every worker) and
-`preparation.json`. It is written beside its place and renamed, so that it is complete if it exists; a process that
-comes second finds it there and deletes its own copy.
+`preparation.json`. It is written beside its place and then renamed, so that it is complete if it exists. If two
+processes write it, the second finds it there and deletes its own copy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from trainables.settings import Settings
 from tuner.contract import InputError, Preparation
 
 _LAYOUT = 2
+"""Version of what is written; part of the fingerprint."""
 TOKENIZER_FILES = ("token", "vocab", "merges", "special_tokens", "chat_template", "added_tokens", "spiece", "config")
 """Beginnings of the names of a tokenizer's files."""
 PREPARATION = "preparation.json"
@@ -31,7 +32,7 @@ PREPARATION = "preparation.json"
 def fingerprint(settings: Settings) -> str:
     """16 hex digits that change with the rows, the tokenizer, the template, the data settings or the libraries.
 
-    Files on this machine count by their content: one that was touched, copied or moved is the same file.
+    Files on this machine count by their content: a file that was touched, copied or moved changes nothing.
     """
     data, model = settings.data, settings.model
     sources = {"train": data.train, "validation": data.validation, "chat_template": data.chat_template}
@@ -49,7 +50,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 def find(folder: Path) -> Preparation | None:
-    """What an earlier run prepared in `folder`, if every file of it is what was written; None otherwise."""
+    """What an earlier run prepared in `folder`, if all its files are as they were written; else None."""
     try:
         if not (folder / PREPARATION).is_file():  # a pipe would block
             return None
@@ -62,7 +63,7 @@ def find(folder: Path) -> Preparation | None:
 
 
 def drop(folder: Path) -> bool:
-    """Deletes a folder that `find` refused, so that the rows are tokenized again. Whether there was one."""
+    """Deletes a folder that `find` has refused, so that the rows are tokenized again. Whether there was one."""
     if not folder.exists():
         return False
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
@@ -75,7 +76,7 @@ def drop(folder: Path) -> bool:
 
 
 def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> None:
-    """Writes the sets and the preparation beside `folder`, then renames them there."""
+    """Writes the sets and the preparation beside `folder`, then renames that to `folder`. Raises InputError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -98,14 +99,14 @@ def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> Non
 
 
 def open_set(preparation: Preparation, name: str) -> Any:
-    """One of the sets as a memory-mapped `datasets.Dataset`."""
+    """Opens a set, "train" or "validation", as a memory-mapped `datasets.Dataset` of input_ids and labels, int32."""
     import datasets
 
     return datasets.load_from_disk(str(Path(preparation.folder) / name))
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 by file."""
+    """SHA-256 of every file below `folder` but preparation.json, by path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != PREPARATION)
     return {p.relative_to(folder).as_posix(): _sum(p) for p in files}
 

@@ -1,4 +1,4 @@
-"""The tokenizer, its pad and end tokens and its chat template."""
+"""Loads the tokenizer with its pad and end tokens and its chat template."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from tuner.contract import InputError
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
 _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes that hold a tokenizer.json and nothing else: they load without torch, AutoTokenizer does not (2 s)."""
+"""Classes for a tokenizer.json and nothing else. They load without torch; AutoTokenizer imports it (2 s)."""
 
 _PLAIN_MODELS = ("llama",)
-"""Model types for which AutoTokenizer takes those classes at their word. For others, qwen2 among them, it goes by the
-model's type and splits text otherwise, whatever the tokenizer's own configuration says."""
+"""Model types for which AutoTokenizer takes such a class as the configuration names it. For others, qwen2 among them,
+it chooses a class by the model's type, which splits text differently."""
 
 
 def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, tuple[str, ...]]:
-    """The tokenizer with a pad token and, with `data`, the chat template asked for; and notes for the user."""
+    """Loads the tokenizer with a pad token and, with `data`, the chat template that it names; gives notes for the user
+    too.
+
+    Raises InputError.
+    """
     name = model.tokenizer
     source = sources.tokenizer_of(model)
     folder = Path(name) if source is None else client.fetch(source)
@@ -40,7 +44,7 @@ def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, t
 
 
 def read_template(path: str) -> str:
-    """The text of a chat template file."""
+    """The text of a chat template file. Raises InputError."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -58,6 +62,7 @@ def _check_folder(name: str, folder: Path) -> None:
 
 
 def _class(folder: Path) -> Any:
+    """The class that gives the tokens of AutoTokenizer, without torch if possible."""
     written, model = (_read(folder / file) for file in ("tokenizer_config.json", "config.json"))
     plain = written.get("tokenizer_class") in _PLAIN and "auto_map" not in written
     if plain and model.get("model_type") in _PLAIN_MODELS and (folder / "tokenizer.json").is_file():
@@ -74,6 +79,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _give_pad_token(tokenizer: Any, name: str) -> tuple[str, ...]:
+    """Makes the end token the pad token where there is none; gives a note for the user. Raises InputError."""
     if tokenizer.pad_token is not None:
         return ()
     if tokenizer.eos_token is None:

@@ -1,8 +1,8 @@
-"""Rows to `input_ids` and `labels`, exactly as SFTTrainer prepares them.
+"""Turns rows into `input_ids` and `labels`, exactly as SFTTrainer prepares them.
 
-SFTTrainer would do this once a trial; done once a search, its own loop then skips preparation. Held equal to the id by
-a test against a real SFTTrainer. Labels are -100 where nothing is learned; rows that truncation leaves without any
-label are dropped.
+SFTTrainer would do it once a trial; here it is done once a search, and SFTTrainer skips it. A test compares every id
+with a real SFTTrainer's. Labels are -100 where nothing is learned. Rows in which truncation leaves no label are
+dropped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from trainables.settings import DataSettings
 from tuner.contract import InputError
 
 IGNORED = -100
+"""The label of a token that is no target, as torch's cross-entropy has it."""
 
 
 @dataclass
@@ -28,28 +29,29 @@ class Tokens:
     """Tokenized rows as two flat arrays and the end of each row, and what was left out."""
 
     input_ids: array[int] = field(default_factory=lambda: array("i"))
-    """[tokens] int32; so are the labels, -100 where a token is no target."""
+    """[tokens] int32."""
     labels: array[int] = field(default_factory=lambda: array("i"))
+    """[tokens] int32: the token's id, or -100 where it is no target."""
     ends: array[int] = field(default_factory=lambda: array("q"))
-    """[rows] int64: the token behind each row's last."""
+    """[rows] int64: where each row ends, which is the index of the token behind its last."""
     label_tokens: int = 0
-    """Number of targets; the first token of a row is predicted from nothing and never is one."""
+    """Number of targets. The first token of a row is never one: no token predicts it."""
     dropped: int = 0
-    """Rows left out because truncation leaves no label."""
+    """Rows left out because no label is within max_length."""
     truncated: int = 0
-    """Rows longer than the limit."""
+    """Rows longer than max_length."""
     longest: int = 0
     """Tokens of the longest row before truncation."""
     longest_prompt: int = 0
-    """Tokens of the longest prompt."""
+    """Tokens of the longest prompt, before truncation."""
     masked_prompts: int = 0
-    """Rows whose labels all lie beyond max_length."""
+    """Rows that have labels, but all of them beyond max_length."""
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def add(self, ids: list[int], labels: list[int], limit: int) -> None:
-        """One row, cut to `limit` tokens; dropped where no label is left."""
+        """Adds a row, cut to `limit` tokens; drops it where no label is left."""
         self.longest = max(self.longest, len(ids))
         if len(ids) > limit:
             self.truncated += 1
@@ -66,8 +68,11 @@ class Tokens:
 
 
 def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Row, row: str) -> str | None:
-    """Refuses masks, formats and templates that cannot work; gives the template that marks the assistant's turns, if
-    needed. where: the tokenizer, or the file of the template. first: a row as `normalize` made it, row: its place."""
+    """Raises InputError for masks, formats and templates that cannot work together; gives the template that marks the
+    assistant's turns, or None where none is needed.
+
+    where: the tokenizer, or the template's file, for the message. first: a row as `normalize` makes it; row: its place.
+    """
     if data.assistant_only_loss and not fmt.conversational:
         raise InputError(f"assistant_only_loss with {fmt} rows", where="data.assistant_only_loss",
                          expected="conversational rows")  # fmt: skip
@@ -99,7 +104,7 @@ def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str, 
 
 
 def _sees_messages(tokenizer: Any, first: Row, where: str, row: str) -> None:
-    """Raises InputError for a template that ignores the messages: every loss would be that of a constant."""
+    """Raises InputError for a template that ignores the messages: all rows would be the same text."""
     turns = _turns(first)
     changed = [
         {**turn, "content": f"something else {i}"} if "content" in turn else turn for i, turn in enumerate(turns)
@@ -109,7 +114,7 @@ def _sees_messages(tokenizer: Any, first: Row, where: str, row: str) -> None:
     try:
         other = tokenizer.apply_chat_template(changed, tokenize=False, **_common(first, None))
     except Exception:
-        return  # it reads the content, and requires something of it
+        return  # it reads the content, and requires something of it that the changed one has not
     if turns != changed and text == other:
         raise InputError(f"the chat template ignores the messages: it writes {text!r:.60} whatever they say",
                          where=where, expected="a template that writes each message's content",
@@ -143,7 +148,10 @@ def tokenize(
     template: str | None = None,
     where: Callable[[int], str] = "row {}".format,
 ) -> Tokens:
-    """Token ids and labels of all rows. where: the place of a row, for an error message."""
+    """Token ids and labels of all rows. Raises InputError where a chat template fails.
+
+    template: replaces the tokenizer's chat template. where: from a row's index to its place, for a message.
+    """
     if fmt.conversational:
         return _conversations(rows, fmt, tokenizer, data, template, where)
     return _texts(rows, fmt, tokenizer, data)
@@ -153,8 +161,8 @@ def _texts(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings) -> 
     result = Tokens()
     end = tokenizer.eos_token
     last = "text" if fmt.name == "text" else "completion"
-    whole = [row.get("prompt", "") + _ended(row[last], end) for row in rows]
-    ids = tokenizer(text=whole)["input_ids"]
+    texts = [row.get("prompt", "") + _ended(row[last], end) for row in rows]
+    ids = tokenizer(text=texts)["input_ids"]
     if fmt.name == "text" or data.completion_only_loss is False:
         for row_ids in ids:
             result.add(row_ids, row_ids, data.max_length)
@@ -180,10 +188,10 @@ def _add_conversation(
 ) -> None:
     common = _common(row, template)
     masks = {"return_assistant_tokens_mask": True} if data.assistant_only_loss else {}
-    whole = tokenizer.apply_chat_template(_turns(row), tokenize=True, return_dict=True, **masks, **common)
-    ids, labels = list(whole["input_ids"]), list(whole["input_ids"])
+    encoded = tokenizer.apply_chat_template(_turns(row), tokenize=True, return_dict=True, **masks, **common)
+    ids, labels = list(encoded["input_ids"]), list(encoded["input_ids"])
     if data.assistant_only_loss:
-        labels = [token if bit else IGNORED for token, bit in zip(ids, whole["assistant_masks"], strict=True)]
+        labels = [token if bit else IGNORED for token, bit in zip(ids, encoded["assistant_masks"], strict=True)]
     if fmt.name == "messages" or data.completion_only_loss is False:
         result.add(ids, labels, data.max_length)
         return
@@ -199,7 +207,7 @@ def _turns(row: Row) -> list[dict[str, Any]]:
 
 
 def _common(row: Row, template: str | None) -> dict[str, Any]:
-    """What a row says to the chat template beside its messages."""
+    """Arguments of the chat template besides the messages: the template, the row's tools and its own arguments."""
     tools = json.loads(row["tools"]) if isinstance(row.get("tools"), str) else row.get("tools")
     return {"chat_template": template, "tools": tools, **row.get("chat_template_kwargs", {})}
 
@@ -207,7 +215,8 @@ def _common(row: Row, template: str | None) -> dict[str, Any]:
 def _add_completion(
     result: Tokens, ids: list[int], prompt: list[int], data: DataSettings, labels: list[int] | None = None
 ) -> None:
-    """Adds a row. Its completion begins at the first token that differs from the prompt's, not at its length."""
+    """Adds a row. Its completion begins at the first token that differs from the prompt's, not behind as many tokens as
+    the prompt has: the last ones may merge with the completion."""
     begin = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, ids, strict=False)))
     result.longest_prompt = max(result.longest_prompt, begin)
     result.add(ids, [IGNORED] * begin + (labels or ids)[begin:], data.max_length)

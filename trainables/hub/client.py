@@ -1,8 +1,8 @@
-"""The hub: commits of what a search names, and files downloaded into this machine's cache.
+"""Requests to the hub: resolves names to commits, and downloads files into this machine's cache.
 
-A branch may move during a search, so every hub id is resolved to a commit once, before anything else, and that commit
-is prepared, trained on, resumed and merged with. Files are downloaded once a machine, by the first process that needs
-them. A commit that is cached is read from the cache: without a question to the hub, and without a lock.
+A branch may move during a search. So every hub id is resolved to a commit once, before anything else, and rows, trials,
+resumes and merges all use that commit. Files are downloaded once a machine, by the first process that needs them. A
+commit that is cached is read from the cache without a request to the hub and without a lock.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from trainables.hub.refusals import endpoint, input_errors
 from trainables.hub.sources import LEFT_OUT, HubSource, wanted
 
 _CONNECTS_WITHIN_S = 3.0
+"""Seconds for a connection when this module asks whether the hub can be reached."""
 _ANSWERS_WITHIN_S = 10.0
-"""Seconds after which a request counts as unanswered; the hub's library by itself has no limit."""
+"""Seconds after which a request counts as unanswered; the hub's library has no limit of its own."""
 
 
 def commit(source: HubSource) -> str:
-    """The commit of a source's revision now; without a hub, the one that the cache has. Raises InputError."""
+    """The commit that a source's revision stands for now; where the hub cannot be reached, by the cache.
+
+    Raises InputError.
+    """
     why = why_unreachable()
     with input_errors(source):
         if why:
@@ -43,8 +47,11 @@ def commit(source: HubSource) -> str:
 
 
 def fetch(source: HubSource) -> Path:
-    """The folder of a base or a tokenizer in this machine's cache. Missing files are downloaded, by one process at a
-    time; for a commit that is cached, there is no request and no lock. Raises InputError."""
+    """The folder of a base or a tokenizer in this machine's cache. Missing files are downloaded by one process at a
+    time.
+
+    For a commit that is cached there is no request and no lock. Raises InputError.
+    """
     with input_errors(source):
         held = local_cache.look(source)
         if held is not None and held.is_complete and held.is_listed and source.is_pinned:
@@ -63,9 +70,9 @@ def _download(source: HubSource) -> Path:
 
     held = local_cache.look(source)
     if held is not None and held.is_complete and held.is_listed and source.is_pinned:
-        return held.folder  # downloaded by the process that this one has waited for
+        return held.folder  # another process has downloaded it, while this one waited for the lock
     for file in (held.folder / name for name in held.missing) if held is not None and held.is_listed else ():
-        if file.exists():  # cut off: the library takes a file that exists for complete
+        if file.exists():  # it is cut off: the library takes any file that exists for complete
             file.resolve().unlink()
             file.unlink(missing_ok=True)
     disable_progress_bars()
@@ -78,8 +85,11 @@ def _download(source: HubSource) -> Path:
 
 @contextmanager
 def _one_at_a_time(source: HubSource) -> Iterator[None]:
-    """Within it, other processes that download the same source wait. Where there can be no lock, because the cache
-    cannot be written or the lock's file is another user's, none waits: the library locks single files by itself."""
+    """Within it, other processes that download the same source wait.
+
+    None waits where there can be no lock, because the cache cannot be written or the lock's file is another user's. The
+    library then still locks single files.
+    """
     file = local_cache.cache_folder() / ".locks" / f"tuner--{source.name.replace('/', '--')}"
     descriptor = None
     with suppress(OSError):
@@ -112,8 +122,10 @@ def at_hand(source: HubSource, file: str) -> Path | None:
 
 @cache
 def why_unreachable() -> str:
-    """Why the hub cannot be reached; "" where it answers. Found out once a process, by one short request, through the
-    same proxy as all others."""
+    """Why the hub cannot be reached; "" where it answers.
+
+    Found out once a process by one short request, through the same proxy as all others.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return "HF_HUB_OFFLINE is set"
     if not endpoint().startswith(("http://", "https://")):
@@ -130,15 +142,15 @@ def why_unreachable() -> str:
 
 
 def offline_if_unreachable() -> str:
-    """Where the hub does not answer, this process uses the cache alone from now on, without retries, which would take
-    45 s. Gives `why_unreachable`."""
+    """Makes this process use the cache alone if the hub does not answer: retries would take 45 s. Gives
+    `why_unreachable`."""
     if why := why_unreachable():
         go_offline()
     return why
 
 
 def go_offline() -> None:
-    """From now on this process uses the cache alone."""
+    """Makes this process use the cache alone from now on."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     if "huggingface_hub" in sys.modules:  # it read the environment when it was imported
         import huggingface_hub
@@ -151,7 +163,7 @@ def go_offline() -> None:
 
 
 def _through() -> str:
-    """The proxy before the hub, without the password that its address may have."""
+    """In words: the proxy before the hub, without the user and password that its address may have; "" for none."""
     parts = urlsplit(endpoint())
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -161,6 +173,7 @@ def _through() -> str:
 
 
 def _timeout_s() -> float:
+    """Seconds that a request may take: the user's HF_HUB_ETAG_TIMEOUT where it is longer."""
     with suppress(ValueError):
         return max(_ANSWERS_WITHIN_S, float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 0))
     return _ANSWERS_WITHIN_S
@@ -174,9 +187,9 @@ def _set_timeouts() -> None:
 
     def limited(request: Any) -> None:
         limits = request.extensions.setdefault("timeout", {})
-        for step in ("connect", "read", "write", "pool"):
-            if limits.get(step) is None:
-                limits[step] = _timeout_s()
+        for phase in ("connect", "read", "write", "pool"):
+            if limits.get(phase) is None:
+                limits[phase] = _timeout_s()
 
     def client() -> Any:
         made = default_client_factory()

@@ -1,4 +1,4 @@
-"""What this machine's cache of the hub has: read without a lock and without a request to the hub.
+"""Reads what this machine's cache of the hub has, without a lock and without a request to the hub.
 
 A cache may be another user's, on a disk that cannot be written, or on a machine without a network. Libraries take locks
 in it, write to it or query the hub before they read; the functions here only read.
@@ -20,13 +20,14 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A commit of a repository as the cache has it."""
+    """What the cache has of one commit of a repository."""
 
     folder: Path
     missing: tuple[str, ...]
-    """Files of the commit that are not cached, or not with all their bytes."""
+    """Files of the commit that are not cached, or of another size."""
     is_listed: bool
-    """Whether the cache knows the commit's list of files; if not, `missing` has only what the cached files refer to."""
+    """Whether the cache has the commit's list of files; if not, `missing` has only files that cached ones refer to, and
+    those that nothing can be loaded without."""
 
     @property
     def is_complete(self) -> bool:
@@ -42,7 +43,7 @@ def cache_folder() -> Path:
 
 
 def look(source: HubSource) -> Snapshot | None:
-    """What the cache has of a source; None where it has nothing. A branch is the commit of the last request.
+    """What the cache has of a source; None where it has nothing. A branch stands for the commit of the last request.
 
     Raises OSError where the cache cannot be read.
     """
@@ -64,7 +65,7 @@ def look(source: HubSource) -> Snapshot | None:
 
 
 def rows(source: HubSource, name: str | None, split: str) -> Any | None:
-    """The rows of a pinned dataset that `datasets` has prepared before, as a Dataset; None where it has not.
+    """The rows of a pinned dataset as a `datasets.Dataset`; None where `datasets` has not prepared them before.
 
     Raises what `datasets` raises for an unknown split and for damaged files.
     """
@@ -84,7 +85,7 @@ def _repository(source: HubSource) -> Path:
 
 
 def cached_commit(source: HubSource) -> str | None:
-    """The commit that a branch or a tag had when the hub was last asked, or None."""
+    """The commit of a branch or a tag when the hub was last asked; None where it never was. Raises OSError."""
     try:
         return (_repository(source) / "refs" / (source.revision or "main")).read_text(encoding="utf-8").strip() or None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -99,7 +100,7 @@ def _size(file: Path) -> int | None:
 
 
 def _lacking(folder: Path, source: HubSource) -> Iterator[str]:
-    """Files that a base or a tokenizer cannot be loaded without, as far as its cached files say."""
+    """Files that the cache lacks and a base or a tokenizer cannot be loaded without, as far as cached files say."""
     if not any((folder / name).exists() for name in _TOKENIZERS) and not source.has_weights:
         yield _TOKENIZERS[0]
     if not source.has_weights:
@@ -114,8 +115,10 @@ def _lacking(folder: Path, source: HubSource) -> Iterator[str]:
 
 
 def _prepared(source: HubSource, name: str | None) -> Path | None:
-    """The folder with the Arrow files of a commit in one of its configurations; `datasets` renames it to this place
-    when it is complete."""
+    """The folder with the Arrow files of a commit in one of its configurations; None where there is none.
+
+    `datasets` renames the folder to this place when it is complete.
+    """
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
 
@@ -140,7 +143,7 @@ def _default_configuration(source: HubSource) -> str:
 
 
 def read_json(file: Path) -> Mapping[str, Any]:
-    """A JSON object of a snapshot; empty where it is none."""
+    """A JSON object of a snapshot; empty where the file holds none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

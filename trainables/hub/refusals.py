@@ -1,4 +1,4 @@
-"""Errors of the hub, the network and the cache, in words that say what to do."""
+"""Turns errors of the hub, the network and the cache into InputError, which says what to do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def input_errors(source: HubSource) -> Iterator[None]:
 
 
 def in_words(error: BaseException, source: HubSource) -> InputError | None:
-    """An error as InputError; None where it is of another kind. Its causes are searched too: libraries wrap errors."""
+    """An error as InputError; None where it is of another kind. Its causes are searched too, as libraries wrap
+    errors."""
     chain = list(_chain(error))
     for say in (_refused, _broken_off, _disk, _gone):
         for link in chain:
@@ -41,7 +42,10 @@ def in_words(error: BaseException, source: HubSource) -> InputError | None:
 
 
 def out_of_reach(source: HubSource, why: str, missing: tuple[str, ...] = ()) -> InputError:
-    """The error where a source is not cached completely and the hub cannot be reached. missing: files that lack."""
+    """The error for a source that is not cached completely while the hub cannot be reached.
+
+    why: the hub cannot be reached. missing: files that are not cached, if some are.
+    """
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return InputError(
@@ -60,12 +64,12 @@ def out_of_reach(source: HubSource, why: str, missing: tuple[str, ...] = ()) -> 
 
 
 def endpoint() -> str:
-    """The hub's address."""
+    """The hub's address, without a slash at its end."""
     return os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
 
 
 def _download(source: HubSource) -> str:
-    """The command that fills the cache; rows are read from the files that `datasets` prepares."""
+    """The command that a person runs to fill the cache; for rows, with the files that `datasets` prepares."""
     if source.kind == "dataset":
         revision = f", revision={source.revision!r}" if source.revision else ""
         return f'python -c "import datasets; datasets.load_dataset({source.name!r}{revision})"'
@@ -73,6 +77,7 @@ def _download(source: HubSource) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what it was raised from or during."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -161,7 +166,7 @@ def _disk(error: BaseException, source: HubSource) -> InputError | None:
 
 
 def _gone(error: BaseException, source: HubSource) -> InputError | None:
-    """An error that the libraries raise where the hub cannot be reached, without the reason."""
+    """An error that the libraries raise where the hub cannot be reached, and that does not say why."""
     from huggingface_hub import errors
 
     gone = (errors.LocalEntryNotFoundError, errors.RevisionResolutionError, ConnectionError)
@@ -169,4 +174,5 @@ def _gone(error: BaseException, source: HubSource) -> InputError | None:
 
 
 def _line(error: BaseException) -> str:
+    """The first line of what an error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""What the settings name on the hub, and at which commit."""
+"""Finds out what the settings name on the hub, and at which revision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT_OUT = ("original/*", "onnx/*", "consolidated*")
 """Copies of the weights in the formats of other libraries."""
 _TOKENIZER = "model.tokenizer_revision"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-"""Of files with rows: a name with such an ending is no hub id."""
+"""Endings of files with rows: a name with such an ending is no hub id."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def wanted(source: HubSource) -> list[str]:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` reads as `org/name` (or a legacy bare name) and is not a path that exists."""
+    """Whether `name` has the form `org/name` (or is a legacy bare name) and is not a path that exists."""
     return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
 def is_dataset_id(name: str) -> bool:
-    """Whether rows of this name are a dataset on the hub, and no file that is missing."""
+    """Whether rows of this name are a dataset on the hub, and not a file that is missing."""
     return is_hub_id(name) and Path(name).suffix.lower() not in SUFFIXES
 
 
@@ -73,13 +73,13 @@ def tokenizer_of(model: ModelSettings) -> HubSource | None:
 
 
 def bases(model: ModelSettings) -> list[HubSource]:
-    """The base and its tokenizer, as far as they are on the hub."""
+    """Those of the base and its tokenizer that are on the hub, each once."""
     found = (base_of(model), tokenizer_of(model))
     return list(dict.fromkeys(source for source in found if source is not None))
 
 
 def rows(data: DataSettings) -> list[HubSource]:
-    """The datasets, as far as they are on the hub."""
+    """Those of the training and validation rows that are datasets on the hub."""
     found = [HubSource(data.train, "dataset", "data.revision", data.revision)]
     if data.validation is not None:
         revision = data.validation_revision or data.revision

@@ -3,11 +3,11 @@
 model.py       section `model`: which base, at which precision
 data.py        section `data`: which rows, how they become tokens
 train.py       section `train`: the recipe, i.e. the default hyperparameters
-section.py     what every section has in common
+section.py     the base class of all sections
 root.py        all sections together
-spreading.py   which settings several processes can train together
+spreading.py   whether several processes can train with the settings
 searchable.py  what a space may vary, what it may not and why; `with_params`
-unused.py      settings that have no effect beside the others, in words
+unused.py      sentences about settings that have no effect beside the others
 steps.py       arithmetic of batches, steps, warm-up and evaluation points
 """
 

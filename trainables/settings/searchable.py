@@ -14,6 +14,7 @@ from tuner.contract import InputError, Parameter
 
 
 def _parameter(name: str, kind: str, **more: Any) -> tuple[str, Parameter]:
+    """A setting of section `train` as a parameter of a space."""
     return name, Parameter(name=name, path=f"train.{name}", kind=kind, **{"label": name, **more})
 
 
@@ -71,7 +72,8 @@ REFUSED: Mapping[str, str] = {
 
 
 def short_name(name: str) -> str:
-    """The name in PARAMETERS of a short or dotted name; InputError with the nearest where there is none."""
+    """The name in PARAMETERS of a short or dotted name. Raises InputError, with the nearest one, where there is
+    none."""
     short = name.rpartition(".")[2]
     found = PARAMETERS.get(short)
     if found is not None and name in (short, found.path):
@@ -88,7 +90,10 @@ def short_name(name: str) -> str:
 
 
 def with_params(settings: Settings, params: Mapping[str, Any]) -> Settings:
-    """The settings of a trial: `params` (short or dotted names) over `settings`, validated again as a whole."""
+    """The settings of a trial: `params` (short or dotted names) over `settings`, all validated again.
+
+    Raises InputError for settings that cannot be combined.
+    """
     data = settings.model_dump()
     for name, value in params.items():
         section, _, key = PARAMETERS[short_name(name)].path.partition(".")

@@ -1,4 +1,4 @@
-"""Which settings several processes can train together. Pure and torch-free: the driver asks before it plans."""
+"""Says whether several processes can train with the settings. Torch-free: the driver asks before it plans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from trainables.settings.root import Settings
 from tuner.contract import Group
 
 _ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "rmsprop", "sgd")
-"""Optimizers that take a parameter's share for a parameter."""
+"""Optimizers that update each element by itself, and so can update a shard of a parameter."""
 
 
 def spreads(settings: Settings, group: Group) -> str | None:

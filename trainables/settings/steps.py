@@ -1,4 +1,4 @@
-"""Arithmetic of batches, steps and warm-up. Pure, and the same on driver and worker."""
+"""Arithmetic of batches, steps and warm-up, the same on driver and worker."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class BatchSplit:
 
 
 def split(effective: int, cap: int) -> BatchSplit:
-    """The largest divisor of `effective` up to `cap`, so that their product is exactly the effective size."""
+    """Splits a batch of `effective` rows exactly: the largest micro-batch of at most `cap` rows that divides it."""
     micro = max(divisor for divisor in range(1, min(effective, cap) + 1) if effective % divisor == 0)
     return BatchSplit(micro, effective // micro)
 
 
 def split_of(train: TrainSettings, processes: int = 1) -> BatchSplit:
-    """How each of `processes` divides its share of the effective batch; their shares add up to it exactly."""
+    """How each of `processes` splits its share of the effective batch, which they divide evenly."""
     return split(train.effective_batch_size // processes, train.per_device_train_batch_size)
 
 
@@ -38,7 +38,7 @@ def steps_per_epoch(rows: int, shape: BatchSplit) -> int:
 
 
 def max_steps(train: TrainSettings, rows: int) -> int:
-    """Optimizer steps of the whole trial."""
+    """Optimizer steps of a trial. rows: of the training set."""
     if train.max_steps is not None:
         return train.max_steps
     assert train.num_train_epochs is not None
@@ -46,5 +46,5 @@ def max_steps(train: TrainSettings, rows: int) -> int:
 
 
 def warmup_steps(ratio: float, steps: int) -> int:
-    """Steps over which the learning rate rises. The first of them has learning rate 0."""
+    """Optimizer steps over which the learning rate rises. The first of them has learning rate 0."""
     return math.ceil(ratio * steps)

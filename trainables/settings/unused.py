@@ -1,4 +1,4 @@
-"""Settings that somebody wrote and that have no effect beside the others."""
+"""Finds settings that somebody wrote and that have no effect beside the others."""
 
 from __future__ import annotations
 
