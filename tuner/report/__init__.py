@@ -1,11 +1,11 @@
-"""What people see, made from records alone: no ray, no torch, and rich only where a terminal is written to.
+"""Makes what people see, from records alone: no ray, no torch, and rich only where a terminal is written to.
 
 formatting numbers as short words          lines    styled text, plain or in colour
 curve     sparklines and the text plot     table    the leaderboard
-progress  share done and time left         standing the best against the recipe, in a sentence
-view      what the next two have in common
+progress  share done and time left         standing compares the best with the recipe, in a sentence
+view      base class of the next two
 live      the live view                    plain    one line an event, where there is no terminal
-summary   the end of a search              trial    one trial in full
+summary   the end of a search              trial    all that is known of one trial
 plan      what would run                   spaces   the search spaces
 machine   the same facts as strict JSON
 """

@@ -1,4 +1,4 @@
-"""Curves as text: a sparkline for a table's cell, a plot for one trial."""
+"""Draws curves as text: a sparkline for a table's cell, a plot for one trial."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from tuner.report.lines import Line, line
 from tuner.results.records import Point, SearchRecord, TrialRecord
 
 BLOCKS = "▁▂▃▄▅▆▇"
+"""The heights of a sparkline."""
 NOT_FINITE = "!"
+"""In place of a block, for a value that is missing or not finite."""
 WIDTH = 7
+"""Cells of a sparkline."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What one sparkline's heights and places mean, the same for every trial of a search, so that rows compare.
+    """The axes of the sparklines, the same for every trial of a search, so that rows can be compared.
 
-    The far end is the upper quartile of the first values and not the worst value: one diverged trial would press all
-    others flat. Heights go with the square root of the distance to the best value, since the differences worth seeing
-    are those near it: linearly, most good trials end as the same flat line.
+    The far end is the upper quartile of the first values and not the worst value: one diverged trial would make all
+    others flat. Height is the square root of the distance to the best value, because good trials differ only near it:
+    on a linear axis they look the same.
     """
 
     best: float
     """The lowest cost of any trial."""
     far: float
-    """The cost at the other end."""
+    """The cost at the other end; a higher one is drawn as this one."""
     evaluations: int
+    """Evaluations over the width of a sparkline."""
     objective: Objective = EVAL_LOSS
+    """What is drawn."""
 
     @classmethod
     def of(cls, record: SearchRecord) -> Scale:
+        """The axes for a search as it is now."""
         curves = [trial.curve for trial in record.trials.values() if trial.curve]
         if not curves:
             return cls(0.0, 1.0, WIDTH, record.objective)
@@ -46,7 +52,7 @@ class Scale:
         return cls(best, max(far, best), max(WIDTH, longest), record.objective)
 
     def block(self, value: float | None) -> str:
-        """One evaluation: the best value is the lowest block where a smaller one is better, else the highest."""
+        """The block of one value. The best value is the lowest block if smaller values are better, else the highest."""
         if value is None or not math.isfinite(value):
             return NOT_FINITE
         distance = 0.0
@@ -58,7 +64,7 @@ class Scale:
 
 
 def sparkline(points: Sequence[Point], scale: Scale) -> str:
-    """Values as at most seven blocks, oldest first; a trial stopped early has fewer."""
+    """The values as at most WIDTH blocks, oldest first; a trial that was stopped early has fewer."""
     cells: dict[int, str] = {}
     for index, point in enumerate(points):
         cells[round(index * (WIDTH - 1) / (scale.evaluations - 1))] = scale.block(point.value)
@@ -68,13 +74,14 @@ def sparkline(points: Sequence[Point], scale: Scale) -> str:
 def plot(trial: TrialRecord, width: int = 60, height: int = 9, recipe: TrialRecord | None = None) -> list[Line]:
     """The objective over steps: the trial's evaluations as "●" joined by "·", and the recipe's as "o" behind them.
 
-    The axis is the whole trial's steps, so that a curve that was cut off looks cut off.
+    The axis has all steps of the budget, so that a trial that was stopped early has a shorter curve. width, height: of
+    the plot's inside, in cells. Returns nothing for a trial without a finite value.
     """
     points, behind = _finite(trial), _finite(recipe) if recipe else []
     if not points:
         return []
     last = max([trial.max_steps or 0, points[-1][0], 1])
-    if recipe and recipe.max_steps:  # steps differ between trials where epochs are the budget: compare shares
+    if recipe and recipe.max_steps:  # trials differ in steps if the budget is in epochs: compare shares of it
         behind = [(round(step * last / recipe.max_steps), value) for step, value in behind]
     low, high = _range([value for _, value in points], [value for _, value in behind], trial.objective)
     span = (high - low) or max(abs(low) * 0.01, 1e-9)
@@ -120,8 +127,8 @@ def _finite(trial: TrialRecord) -> list[tuple[int, float]]:
 
 
 def _range(own: list[float], behind: list[float], objective: Objective) -> tuple[float, float]:
-    """The bottom and the top of a plot: both curves. A loss of the trial's that towers over its others stands on the
-    rim, and so does what is worse than the recipe's first value in the recipe's own curve."""
+    """The lowest and the highest value of a plot of both curves. Worse values are drawn on its edge: a loss above 4
+    times the trial's median, and values of the recipe that are worse than its first."""
     worst = max(own, key=objective.cost)
     if objective.falls and len(own) > 2:
         ordered = sorted(own)

@@ -1,4 +1,4 @@
-"""Numbers and values as short words, the same everywhere a person reads them."""
+"""Writes numbers and values as short words, in the same way wherever a person reads them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _power(x: float) -> str:
 
 
 def measured(x: float | None) -> str:
-    """A measured value, a loss say, with three decimals, more where it is small, "-" where there is none."""
+    """A measured value such as a loss: three decimals, more if it is small; "-" for None."""
     if x is None:
         return "-"
     if not math.isfinite(x) or abs(x) >= 10_000:
@@ -86,7 +86,7 @@ def _scaled(n: float, units: tuple[tuple[float, str], ...], gap: str) -> str:
 
 
 def percent(share: float) -> str:
-    """0.115 is "11.5%", 0.0193 is "1.9%", 0.31 is "31%" only through `whole_percent`."""
+    """0.115 is "11.5%", 0.31 is "31.0%" (`whole_percent` gives "31%")."""
     points = share * 100
     if points and abs(points) < 0.05:
         return f"{points:.1g}%" if abs(points) >= 0.001 else "<0.001%"
@@ -94,7 +94,7 @@ def percent(share: float) -> str:
 
 
 def whole_percent(share: float) -> str:
-    """0.314 is "31%"; what is more than nothing but rounds to it is "<1%"."""
+    """0.314 is "31%"; a positive share that would round to 0 is "<1%"."""
     return "<1%" if 0 < share < 0.005 else f"{share * 100:.0f}%"
 
 
@@ -109,7 +109,8 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """An estimate, as coarse as it deserves: to 5 s, to the half of a minute's tens, to whole minutes and hours."""
+    """An estimate in seconds, rounded: below a minute to 5 s, below 10 minutes to 30 s, then to minutes, and from
+    90 minutes on to 0.1 h, from 10 h to 1 h."""
     if seconds < 60:
         return f"{max(5, 5 * round(seconds / 5))} s"
     if seconds < 600:

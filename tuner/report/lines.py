@@ -1,8 +1,7 @@
-"""Styled lines: made as data, written plain or in colour.
+"""Styled lines: data that is written as plain text or in colour.
 
-A line is a tuple of spans, a span is (text, style). The builders of tables and summaries make lines and nothing else,
-so that what they say can be tested as text and shown in colour, and rich is imported only where a terminal is
-written to.
+A line is a tuple of spans, a span is (text, style). Tables and summaries are made as lines, so that tests read them as
+text, a terminal shows them in colour, and rich is imported only to write to a terminal.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Span = tuple[str, str]
+"""A text and its style, a key of STYLES."""
 Line = tuple[Span, ...]
+"""One row of text."""
 
 STYLES = {
     "": "",
@@ -33,7 +34,7 @@ STYLES = {
     "rest": "bright_black",
     "code": "cyan",
 }
-"""The few styles there are, each a rich style. Sixteen-colour names: they follow the terminal's own theme."""
+"""All styles, each with its rich style. The colours are the terminal's sixteen, so that they follow its theme."""
 
 _ASCII = str.maketrans(
     {"·": "-", "…": "~", "●": "o", "━": "=", "─": "-", "╸": "-", "│": "|", "┤": "+", "└": "+"}
@@ -53,23 +54,24 @@ def plain(lines: Iterable[Line]) -> str:
 
 
 def width_of(text: str) -> int:
-    """How many terminal cells a text takes; East Asian wide characters take two."""
+    """The terminal cells that a text takes; East Asian wide characters take two."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def line_width(spans: Line) -> int:
+    """The terminal cells that a line takes."""
     return sum(width_of(text) for text, _ in spans)
 
 
 def clean(text: str) -> str:
-    """One row of printable text: what others wrote (error messages, names) brings no newline and no escape code."""
+    """The text as one row of printable characters: text that others wrote may hold newlines and escape codes."""
     return _printable(" ".join(text.split()))
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut to `width` cells, the last of them "…" where something was cut."""
+    """The text cut to `width` cells; the last one is "…" if something was cut."""
     if width_of(text) <= width:
         return text
     if width <= 0:
@@ -84,7 +86,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int, right: bool = False) -> str:
-    """Filled with spaces to `width` cells, cut where it is longer."""
+    """The text filled with spaces to `width` cells, or cut to them. right: the spaces go before it."""
     text = shorten(text, width)
     space = " " * (width - width_of(text))
     return space + text if right else text + space
@@ -106,7 +108,7 @@ def crop(spans: Line, width: int) -> Line:
 
 
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
-    """Words over several rows of at most `width` cells, rows after the first indented. Long words stay whole."""
+    """The words in rows of at most `width` cells, rows after the first indented. Long words are not divided."""
     rows, row = [], ""
     for word in text.split():
         if row and width_of(row) + 1 + width_of(word) > width:
@@ -118,7 +120,7 @@ def wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """Like `wrap`, for where a row that is too wide would be cut off: a word that is wider is divided."""
+    """Like `wrap`, but words wider than a row are divided: for where a row that is too wide would be cut off."""
     rows = []
     for row in wrap(text, width):
         while width_of(row) > width:
@@ -130,14 +132,14 @@ def folded(text: str, width: int) -> list[str]:
 
 
 def title(name: str) -> Span:
-    """The name that a text opens with, as wide as the margin that `labelled` leaves."""
+    """The name at the beginning of a text, as wide as the left margin of `labelled`."""
     return f"{shorten(name, 32):<5}  ", "strong"
 
 
 def labelled(label: str, text: str | Line, width: int, style: str = "", *, divided: bool = False) -> list[Line]:
-    """A paragraph under a word in the left margin ("best   trial 9: ..."). A string is wrapped, a line kept.
+    """A paragraph with a label in the left margin ("best   trial 9: ..."). A string is wrapped, a line is kept.
 
-    divided: words wider than that, too (`folded`).
+    divided: words that are wider than a row are divided (`folded`).
     """
     head: Span = (f"{label:<6} ", "head")
     if not isinstance(text, str):
@@ -147,7 +149,7 @@ def labelled(label: str, text: str | Line, width: int, style: str = "", *, divid
 
 
 def to_rich(lines: Sequence[Line]) -> Text:
-    """The lines as one rich text that neither wraps nor is taken for markup."""
+    """The lines as one rich text, which is not wrapped and whose brackets are not markup."""
     from rich.text import Text
 
     text = Text(no_wrap=True, overflow="crop", end="")
@@ -160,7 +162,7 @@ def to_rich(lines: Sequence[Line]) -> Text:
 
 
 def terminal_width(stream: IO[str], default: int = 100) -> int:
-    """Columns of the terminal behind a stream; COLUMNS wins, `default` where there is no terminal."""
+    """Columns of the terminal behind a stream: COLUMNS if it is set, `default` if there is no terminal."""
     try:
         columns = int(os.environ.get("COLUMNS", ""))
     except ValueError:
@@ -187,10 +189,11 @@ def write(lines: Sequence[Line], stream: IO[str] | None = None) -> None:
 
 
 def for_stream(spans: Line, stream: IO[str]) -> Line:
-    """The line in characters that the stream can write: blocks and dots become ASCII where it must be.
+    """The line in characters that the stream can write; all text goes through this before it is written.
 
-    The last door: whatever was written by others and is no printable character (an escape code that would colour,
-    clear or answer for the terminal, half a surrogate, a mark that turns the direction of writing) becomes a space.
+    A character that is not printable becomes a space, whoever wrote it: an escape code would colour, clear or answer
+    for the terminal, and a mark of direction would reverse text. Blocks and dots become ASCII if the encoding lacks
+    them.
     """
     spans = tuple((text if text.isprintable() else _printable(text), style) for text, style in spans)
     encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -1,7 +1,7 @@
-"""The live view: what a search is doing, redrawn in place.
+"""The live view: shows what a search is doing, redrawn in place.
 
 `frame` makes one picture from a record; `LiveView` listens to events and shows the newest picture at most four times
-a second. The picture is drawn by rich's own thread, so that an event costs the driver no more than folding it.
+a second. rich's own thread draws the picture, so an event costs the driver only the time to fold it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 REFRESH_PER_SECOND = 4
 AT_LEISURE = 20
-"""Times its own cost that a picture stays up: of 10,000 trials one takes 0.3 s, in which the search stands still."""
+"""A picture stays for this many times as long as it took to draw: one of 10,000 trials takes 0.3 s, and the driver's
+loop waits for it."""
 NOTES = 2
-"""Sentences for the user kept in view, the newest; all of them are in the ledger."""
+"""Notes for the user in the picture, the newest ones; all of them are in the ledger."""
 
 NOTE_ROWS = 3
-"""Rows of one of them at most on a small terminal."""
+"""The most rows of one note on a small terminal."""
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -49,8 +50,8 @@ def frame(
 ) -> list[Line]:
     """One picture of a running search, at most `width` by `height` cells.
 
-    elapsed: seconds so far. least_share: what the bar has shown before; an estimate may fall, a bar does not.
-    doing: what happens while no trial runs ("stopping").
+    elapsed: seconds so far. least_share: the share that the bar has shown before; an estimate may fall, the bar must
+    not. doing: what happens and is no event ("stopping"). labels: short column headings by parameter name.
     """
     progress = estimate(record, elapsed)
     share = max(progress.share, least_share)
@@ -78,7 +79,7 @@ def frame(
 
 
 def select(record: SearchRecord, room: int) -> list[TrialRecord]:
-    """The trials to show in `room` rows, in the leaderboard's order: the running ones first of all, then the best."""
+    """The trials to show in `room` rows, in the leaderboard's order. Running ones are chosen first, then the best."""
     ranked = record.leaderboard
     if len(ranked) <= room:
         return ranked
@@ -120,8 +121,8 @@ def _bar(record: SearchRecord, width: int, share: float, left: float | None, ela
 class LiveView(View):
     """A listener that keeps a terminal up to date; use it as a context manager around the search.
 
-    What it drew is gone when it ends: the summary takes its place. Anything printed meanwhile goes above it.
-    record: what happened in earlier sessions, for a search that is resumed.
+    Its picture is erased when it ends: the summary takes its place. Text that is printed meanwhile goes above it.
+    record: of the earlier sessions, for a search that is resumed.
     """
 
     def __init__(
@@ -132,25 +133,28 @@ class LiveView(View):
     ) -> None:
         super().__init__(labels, stream, record)
         self._heard: tuple[float | None, float] = (self._record.updated, time.monotonic())
-        """When the last event was written, and when it was heard of: the clocks need not agree."""
+        """When the last event was written, by the ledger's clock, and when it came, by the monotonic one."""
         self._least_share = 0.0
         self._doing = ""
         self._live: Live | None = None
         self._events = 0
         self._drawn: tuple[tuple[object, ...], list[Line]] = ((), [])
+        """The last lines, and all that they depend on."""
         self._shown: tuple[tuple[int, int], RenderableType] | None = None
-        self._rests_until = 0.0
+        """The last picture, and the terminal's size that it was made for."""
+        self._redraw_at = 0.0
+        """The monotonic time before which the last picture is shown again."""
         self._failed = False
 
     def __call__(self, event: Event) -> None:
         with self._lock:
             self._record.apply(event)
             self._events += 1
-            if event.event is Kind.SEARCH:  # more trials than before, perhaps: the bar may begin anew
+            if event.event is Kind.SEARCH:  # a resume may add trials, so the bar may fall
                 self._least_share = 0.0
 
     def say(self, doing: str) -> None:
-        """What happens now that no event tells of ("stopping: saving what is running")."""
+        """Shows what happens now and is no event ("stopping: saving what is running")."""
         with self._lock:
             self._doing = doing
 
@@ -183,7 +187,7 @@ class LiveView(View):
             self._live = None
 
     def _rendered(self) -> RenderableType:
-        """The picture; the last one where it cannot be made, because a picture is not worth a search."""
+        """The picture. If it cannot be made, the last one: an error here must not end the search."""
         from rich.text import Text
 
         try:
@@ -198,22 +202,22 @@ class LiveView(View):
         assert self._live is not None
         began = time.monotonic()
         width, height = size = self._live.console.size
-        if self._shown and self._shown[0] == size and began < self._rests_until:
+        if self._shown and self._shown[0] == size and began < self._redraw_at:
             return self._shown[1]
         with self._lock:
             lines = self.picture(width, height - 1)
         self._shown = size, to_rich([for_stream(spans, self._stream) for spans in lines])
-        self._rests_until = time.monotonic() + AT_LEISURE * (time.monotonic() - began)
+        self._redraw_at = time.monotonic() + AT_LEISURE * (time.monotonic() - began)
         return self._shown[1]
 
     def picture(self, width: int, height: int, now: float | None = None) -> list[Line]:
-        """The lines of this moment. now: of the monotonic clock, another moment."""
+        """The lines of the picture. now: the time on the monotonic clock, in seconds; None: the present."""
         record = self._record
         now = time.monotonic() if now is None else now
         if self._heard[0] != record.updated:
             self._heard = record.updated, now
         elapsed = record.wall_s + max(0.0, now - self._heard[1])
-        # Once there is a table only events and the clock's seconds change it; it takes 30 ms at 1,000 trials.
+        # A picture with a table changes only with events and once a second; to make it takes 30 ms at 1,000 trials.
         tick = int(elapsed) if record.trials else elapsed
         key = (self._events, tick, width, height, self._doing)
         if self._drawn[0] != key:

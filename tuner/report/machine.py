@@ -1,4 +1,4 @@
-"""The same facts for programs: plain dicts that strict JSON can write."""
+"""Makes plain dicts of a search's facts, for programs: what strict JSON can write."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tuner.results.records import Point, SearchRecord, TrialRecord
 
 
 def search_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
-    """The result of a search, the object that `search --json` ends with. path: the run folder; text where it is on a
-    cluster and cannot be looked at from here."""
+    """The result of a search, which `search --json` prints at the end. path: the run folder; text if it is on a cluster
+    and cannot be looked at from here."""
     best = record.best
     begun = record.recipe.best_metrics if record.recipe else {}
     folder = f"{path}/best"
@@ -42,7 +42,7 @@ def search_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
 
 
 def status_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
-    """`search_json`, and each trial in short; also of a search that is still running."""
+    """`search_json` and a short object for each trial; also for a search that is still running."""
     return {
         **search_json(record, path),
         "num_trials": record.num_trials,
@@ -106,9 +106,9 @@ class EventLines:
 
 
 def dump(value: Any, ascii_only: bool = False) -> str:
-    """One strict JSON document on one line: no NaN (null instead), text as it is but for what steers terminals.
+    """One strict JSON document on one line: null for numbers that are not finite, unprintable characters escaped.
 
-    ascii_only: every other character escaped, for a stream that could not take it.
+    ascii_only: escape every character that is not ASCII, for a stream that cannot write it.
     """
     written = json.dumps(_strict(value), allow_nan=False, ensure_ascii=ascii_only, default=str)
     if written.isprintable():
@@ -117,7 +117,7 @@ def dump(value: Any, ascii_only: bool = False) -> str:
 
 
 def _escaped(c: str) -> str:
-    """A character as JSON escapes it. Only text holds one here: json has escaped all below U+0020 itself."""
+    """The character as JSON escapes it. It can only be inside a string: json has escaped those below U+0020 itself."""
     return json.dumps(c)[1:-1]
 
 

@@ -1,4 +1,4 @@
-"""What a search is doing, one line an event, for logs and pipes: no colour, nothing redrawn."""
+"""Writes what a search is doing, one line an event, for logs and pipes: no colour, nothing redrawn."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PlainView(View):
                 self._stream.flush()
 
     def say(self, doing: str) -> None:
-        """What happens now that no event tells of."""
+        """Shows what happens now, for what is no event."""
         if not doing:
             return
         with self._lock:
@@ -54,7 +54,7 @@ class PlainView(View):
         return None
 
     def lines(self, event: Event) -> list[str]:
-        """Takes in an event; the lines that it is worth."""
+        """Folds an event into the record, and returns the lines to show for it."""
         record = self._record
         before = record.best
         known = set(record.notes)
@@ -131,7 +131,7 @@ class PlainView(View):
 
 
 def metrics_text(record: SearchRecord, metrics: Mapping[str, float | None]) -> str:
-    """ "eval_loss 4.312": the objectives of a search, as far as they were measured; the first one always."""
+    """ "eval_loss 4.312": the objectives of a search that were measured; the first one also if it was not."""
     shown = [o.name for o in record.objectives if o is record.objective or metrics.get(o.name) is not None]
     return ", ".join(f"{name} {words.measured(metrics.get(name))}" for name in shown)
 
@@ -142,7 +142,7 @@ def params_text(params: Mapping[str, object], labels: Mapping[str, str] | None =
 
 
 def trainable_text(trial: TrialRecord) -> str:
-    """ "trainable 161.5M of 8.2B, 1.9%", "" before the set-up."""
+    """ "trainable 161.5M of 8.2B, 1.9%"; "" before the set-up."""
     trained, total = trial.setup.get("trainable_parameters"), trial.setup.get("total_parameters")
     return f"trainable {words.trainable(trained, total)}" if trained is not None and total else ""
 

@@ -1,4 +1,4 @@
-"""What a search would do, as text: nothing has been started yet."""
+"""Writes what a search would do, as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.space.parameters import shown
 
 
 def plan_report(plan: Any, width: int) -> list[Line]:
-    """The text of `tuner.driver.plan.Plan`, also of one whose data has not been read."""
+    """The text of a `tuner.driver.plan.Plan`."""
     experiment = plan.experiment
     out = _headline(experiment, width)
     for name, section in _sections(experiment.settings):
@@ -38,9 +38,9 @@ def _headline(experiment: Any, width: int) -> list[Line]:
     search = experiment.search
     facts = [words.plural(search.num_trials, "trial"), f"sampler {_kind(search.sampler)}", f"seed {search.seed}"]
     where = f"{str(experiment.run.storage_path).rstrip('/')}/{experiment.run.name or '<date-time>'}"
-    whole = line(title(experiment.run.name or "search"), " · ".join([*facts, where]))
-    if line_width(whole) <= width:
-        return [whole]
+    one_line = line(title(experiment.run.name or "search"), " · ".join([*facts, where]))
+    if line_width(one_line) <= width:
+        return [one_line]
     return [crop(line(title(experiment.run.name or "search"), " · ".join(facts)), width), *labelled("in", where, width)]
 
 
@@ -67,7 +67,7 @@ def _sections(settings: Any) -> list[tuple[str, str]]:
 
 
 def _defaults(section: Any) -> dict[str, Any]:
-    """The defaults of a pydantic section in the words of its JSON; required settings have none."""
+    """The defaults of a pydantic section, as its JSON has them; without its required settings, which have none."""
     optional = {name: field for name, field in section.model_fields.items() if not field.is_required()}
     given = section.model_construct(**{n: f.get_default(call_default_factory=True) for n, f in optional.items()})
     dumped: dict[str, Any] = given.model_dump(mode="json", include=set(optional), warnings=False)
@@ -110,7 +110,7 @@ def _stopping(plan: Any, width: int) -> list[Line]:
 
 
 def _places(shares: Sequence[float], steps: int | None) -> str:
-    """Steps where a trial is counted in steps ("step 4, 11, 33 of 100"), shares where it is not ("4%, 11%, 33%")."""
+    """Shares of the budget in steps ("step 4, 11, 33 of 100"), or as they are if it is in epochs ("4%, 11%, 33%")."""
     shown = list(shares) if len(shares) <= 12 else [*shares[:9], *shares[-2:]]
     told = [str(round(s * steps)) if steps else words.whole_percent(s) for s in shown]
     if len(shares) > 12:
@@ -128,7 +128,7 @@ def _memory(need: Mapping[str, int], plan: Any) -> str:
 
 
 def _code(key: str, own: Any) -> str:
-    """What of the user's own a search runs, and where."""
+    """Code of the user's own that the search runs, and in which process."""
     named = near(own.file)
     named = own.target if named.startswith(os.sep) else f"{named}:{own.name}"
     if key == "search.space":
@@ -160,7 +160,7 @@ def _space(plan: Any, width: int) -> list[Line]:
     space, recipe = plan.space, plan.recipe
     described = clean(space.description)
     out = labelled("space", f"{space.name}: {described}" if described else space.name, width)
-    if not space.parameters and space.describe():  # a Python function: its parameters are known as it draws
+    if not space.parameters and space.describe():  # a Python function: its parameters are known only when it draws
         text = ", ".join(f"{name} {shown(value)}" for name, value in recipe.items())
         return out + labelled("recipe", text, width) if text else out
     if not space.parameters:
@@ -171,17 +171,22 @@ def _space(plan: Any, width: int) -> list[Line]:
 def parameter_table(
     rows: Sequence[Mapping[str, str]], width: int, *, recipe: Mapping[str, Any] | None = None
 ) -> list[Line]:
-    """A row a parameter of `Space.describe()`: name, range in words, condition, and what the recipe says."""
+    """A row for each row of `Space.describe()`: name, range in words, condition, and the recipe's value.
+
+    recipe: values by name; None leaves that column out.
+    """
     ranges = [f"{row['range']}, when {row['when']}" if row["when"] else row["range"] for row in rows]
     cells = [shown(recipe[row["name"]]) if recipe and row["name"] in recipe else "-" for row in rows]
-    wide = max(len("parameter"), *(width_of(row["name"]) for row in rows))
-    own = max(len("recipe"), *(width_of(cell) for cell in cells)) if recipe is not None else -2
-    broad = min(max(len("range"), *(width_of(text) for text in ranges)), max(16, width - wide - own - 6))
-    head = f"  {'parameter':<{wide}}  {'range':<{broad}}" + ("  recipe" if recipe is not None else "")
+    name_width = max(len("parameter"), *(width_of(row["name"]) for row in rows))
+    # -2 takes back the gap before a column that is not there
+    recipe_width = max(len("recipe"), *(width_of(cell) for cell in cells)) if recipe is not None else -2
+    room = max(16, width - name_width - recipe_width - 6)
+    range_width = min(max(len("range"), *(width_of(text) for text in ranges)), room)
+    head = f"  {'parameter':<{name_width}}  {'range':<{range_width}}" + ("  recipe" if recipe is not None else "")
     out = [crop(line((head, "head")), width)]
     for row, text, cell in zip(rows, ranges, cells, strict=True):
         tail = [("  " + cell, "strong")] if recipe is not None else []
-        first, *more = wrap(text, broad) or [""]
-        out.append(crop(line(f"  {row['name']:<{wide}}  ", pad(first, broad), *tail), width))
-        out += [crop(line(" " * (wide + 4), part), width) for part in more]
+        first, *more = wrap(text, range_width) or [""]
+        out.append(crop(line(f"  {row['name']:<{name_width}}  ", pad(first, range_width), *tail), width))
+        out += [crop(line(" " * (name_width + 4), part), width) for part in more]
     return out

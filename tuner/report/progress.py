@@ -1,4 +1,4 @@
-"""How far a search is and how long it will take, from its record alone."""
+"""Estimates how far a search is and how long it will take, from its record alone."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from dataclasses import dataclass
 from tuner.results.records import SearchRecord, TrialRecord
 
 MINIMUM_WORK = 0.15
-"""Whole trials' worth of work before time is estimated: set-up dominates what was seen until then."""
+"""Time is estimated once this much work is done, in full budgets of a trial; before that most of the time is set-up."""
 
 
 MINIMUM_ENDED = 3
-"""Trials that have ended before time is estimated while others wait: with none, each counts as a whole budget, and the
+"""While trials wait, time is estimated once so many have ended. With none ended, each counts as a full budget, and the
 estimate of a search that prunes is three to five times too long."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """share: of the expected work, in [0, 1]. left: seconds to the end, None where too little was seen."""
+    """How far a search is."""
 
     share: float
+    """Share of the expected work that is done, in [0, 1]."""
     left: float | None
+    """Seconds to the end; None if too little was seen to say."""
 
 
 def estimate(record: SearchRecord, elapsed: float) -> Progress:
-    """Progress counted in whole trials' worth of work, over `elapsed` seconds.
+    """The progress of a search after `elapsed` seconds. Work is counted in full budgets of a trial.
 
-    How much of its budget a trial will use before it is stopped is read from the trials so far by the Kaplan-Meier
-    estimate: the early endings are the pruned ones, so a plain mean over what has ended says far too little while
-    the good trials are still running.
+    The Kaplan-Meier estimate over the trials so far says how much of its budget a trial will use before it is stopped.
+    The trials that end early are the pruned ones, so a plain mean over ended trials is far too low while the good ones
+    run.
     """
     trials = list(record.trials.values())
     survival = _survival(trials)
@@ -44,23 +46,24 @@ def estimate(record: SearchRecord, elapsed: float) -> Progress:
 
 
 def _share(trial: TrialRecord) -> float:
-    """How much of its whole budget a trial has used, by steps."""
+    """The share of its budget that a trial has used, by steps."""
     return min(1.0, trial.step / trial.max_steps) if trial.max_steps else 0.0
 
 
 def _survival(trials: list[TrialRecord]) -> list[tuple[float, float]]:
-    """Kaplan-Meier: (share of the budget, probability that a trial gets further), ascending."""
+    """Kaplan-Meier: (share of the budget, probability that a trial gets further), by ascending share."""
     seen = sorted((_share(t), t.has_ended and _share(t) < 1.0) for t in trials)
-    probability, steps = 1.0, []
+    probability, survival = 1.0, []
     for index, (share, ended_here) in enumerate(seen):
         if ended_here:
             probability *= 1 - 1 / (len(seen) - index)
-            steps.append((share, probability))
-    return steps
+            survival.append((share, probability))
+    return survival
 
 
 def _expected_rest(survival: list[tuple[float, float]], start: float) -> float:
-    """Expected further share of the budget of a trial that has come to `start`: the area under the survival curve."""
+    """The share of the budget that a trial at share `start` is expected to use yet: the area under the survival curve
+    from there, over its value there."""
     here = next((p for share, p in reversed(survival) if share <= start), 1.0)
     area, x, level = 0.0, start, here
     for share, probability in survival:

@@ -1,4 +1,4 @@
-"""The best trial against the recipe, in one honest sentence."""
+"""Compares the best trial with the recipe, in one sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 
 
 def leader(record: SearchRecord) -> TrialRecord | None:
-    """The trial with the best value so far among those that ended usable or are running."""
+    """The trial with the best value so far; trials with an unusable ending do not count."""
     contenders = (t for t in record.trials.values() if t.is_usable or not t.has_ended)
     return record.objective.best(contenders, lambda trial: trial.best_value)
 
@@ -20,7 +20,7 @@ def so_far(record: SearchRecord) -> str:
 
 
 def at_the_end(record: SearchRecord) -> str:
-    """The sentence that the search ends with; "" where no trial is usable."""
+    """The sentence at the end of a search; "" if no trial is usable."""
     best = record.best
     if best is None:
         return ""
@@ -36,7 +36,7 @@ def at_the_end(record: SearchRecord) -> str:
 
 
 def against_recipe(record: SearchRecord, best: TrialRecord) -> str:
-    """A trial's best value and how far it lies below or above the recipe's."""
+    """A trial's best value, and how far it is below or above the recipe's."""
     own = words.measured(best.best_value)
     recipe = record.recipe
     if best.number == RECIPE:
@@ -50,20 +50,20 @@ def against_recipe(record: SearchRecord, best: TrialRecord) -> str:
     sentence += words.measured(recipe.best_value)
     if not recipe.has_ended:
         return f"{sentence} so far"
-    if recipe.reason is Reason.RUNG:  # an early number: the reader must know that it might have got better
+    if recipe.reason is Reason.RUNG:  # it was measured early, and might have got better
         sentence += f" (stopped at step {place(recipe)})"
     return sentence
 
 
 def _side(objective: Objective, value: float, recipe: float) -> str:
-    """ "11.5% below": where a value lies from the recipe's. Equal ones lie on the side that is better."""
+    """ "11.5% below": a value compared with the recipe's. An equal value counts as on the better side."""
     side = "below" if value < recipe or (value == recipe and objective.falls) else "above"
     gain = objective.gain(value, recipe)
-    if gain is None:  # nothing is a share of 0
+    if gain is None:  # the recipe's value is 0: there is no relative difference
         return side if value != recipe else "like"
     return f"{words.percent(abs(gain))} {side}"
 
 
 def place(trial: TrialRecord) -> str:
-    """ "33/100": where a trial stands in its whole budget."""
+    """ "33/100": a trial's last step and the steps of its budget."""
     return f"{trial.step}/{trial.max_steps}" if trial.max_steps else str(trial.step)

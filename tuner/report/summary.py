@@ -1,4 +1,4 @@
-"""The end of a search as a person reads it: what happened, leaderboard, winner, what was kept, what is next."""
+"""Writes the end of a search for a person: what happened, leaderboard, winner, what was kept, what to do next."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from tuner.results.command_line import DEFAULT_STORAGE, command_line
 from tuner.results.records import SearchRecord, TrialRecord
 
 ROWS = 16
-"""Rows of the leaderboard at the end: a whole default search, and no more than a screen of a larger one."""
+"""The most rows of the leaderboard at the end: all of a default search, and about a screen of a larger one."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run lies, in the words that the user would type. log: the file to read when something is unclear."""
+    """Where a run is, as the user would type it."""
 
     name: str
+    """The run's name."""
     storage_path: str = DEFAULT_STORAGE
+    """The folder of the runs, or its URI."""
     log: str = ""
+    """The driver's log, which says more than the summary; "" without one."""
     kept: tuple[str, ...] = field(default_factory=tuple)
     """What `best/` holds, in words: ("adapter (1.2 MB)", "train.yaml", "README.md"); empty where there is none."""
     address: str = ""
-    """The cluster that a search was submitted to, and from where it is read back; the folder is there."""
+    """The cluster that the search was submitted to and the run folder is on; "" for a run on this machine."""
 
     @property
     def folder(self) -> str:
+        """The run folder."""
         return f"{self.storage_path.rstrip('/') or '/'}/{self.name}" if self.storage_path != "/" else f"/{self.name}"
 
     def command(self, *words_: str) -> str:
@@ -43,7 +47,7 @@ class Place:
 def summary(
     record: SearchRecord, place: Place, width: int, *, labels: Mapping[str, str] | None = None, rows: int = ROWS
 ) -> list[Line]:
-    """The whole end text."""
+    """All of the text: headline, leaderboard, verdict. rows: the most rows of the leaderboard."""
     out = [headline(record, width)]
     out += leaderboard(record, width, labels=labels, rows=rows)
     out += verdict(record, place, width)
@@ -61,16 +65,17 @@ def headline(record: SearchRecord, width: int) -> Line:
     facts += [f"{record.sessions} sessions"] if record.sessions > 1 else []
     name = title(record.name or "search")
     while facts[1:] and line_width(line(name, " · ".join(facts))) > width:
-        facts.pop()  # the last says least
+        facts.pop()  # the last matters least
     return crop(line(name, " · ".join(facts)), width)
 
 
 def is_halted(record: SearchRecord) -> bool:
+    """Whether a fault of the set-up ended the search: every trial would have met it."""
     return bool(record.halt_reason or record.halt_message)
 
 
 def is_interrupted(record: SearchRecord) -> bool:
-    """Work is left that a resume would do."""
+    """Whether a resume would have work to do."""
     return not is_halted(record) and (
         not record.finished
         or any(t.interrupted or t.parked for t in record.trials.values())
@@ -80,7 +85,7 @@ def is_interrupted(record: SearchRecord) -> bool:
 
 
 def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
-    """Everything below the leaderboard."""
+    """The text below the leaderboard."""
     out: list[Line] = []
     if is_halted(record):
         out += _halted(record, width)
@@ -115,13 +120,13 @@ def _a(noun: str) -> str:
 
 
 def _culprit(record: SearchRecord) -> TrialRecord | None:
-    """The trial whose failure halted the search; None where the preparation did."""
+    """The trial whose failure halted the search; None if the preparation failed."""
     reason = record.halt_reason
     return next((t for t in record.ended if str(t.reason) == reason and t.status is Status.FAILED), None)
 
 
 def _halted(record: SearchRecord, width: int) -> list[Line]:
-    """The set-up is at fault: say so before anything else, with the trial that found it."""
+    """What is wrong with the set-up, the trial that found it, and the remedy."""
     culprit = _culprit(record)
     by = f"by trial {culprit.number}: " if culprit else ""
     message = record.halt_message or (culprit.message if culprit else "") or record.halt_reason
@@ -156,12 +161,12 @@ def _next(record: SearchRecord, place: Place) -> list[Line]:
 
 
 def _command(label: str, command: str) -> Line:
-    """A command on a line of its own, never cut and never wrapped by us: it is there to be copied."""
+    """A command on a line of its own, never cut or wrapped, so that it can be copied."""
     return line((f"{label:<7}", "head"), (command, "code"))
 
 
 def kept_in(best: Path) -> tuple[str, ...]:
-    """What a `best/` folder holds, in words; empty while it is not complete (`manifest.json` is written last)."""
+    """What a `best/` folder holds, in words; empty while it is incomplete (`manifest.json` is written last)."""
     if not (best / "manifest.json").is_file():
         return ()
     weights = [p for p in best.iterdir() if p.name.startswith("adapter_model.")]

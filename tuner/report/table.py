@@ -1,8 +1,8 @@
-"""The leaderboard: a row a trial, fitted to the terminal's width.
+"""Makes the leaderboard: a row a trial, no wider than the terminal.
 
-What does not fit is given up in this order: the ending's details, long headings, the ending's status word, parameters
-from the last one on, what is measured beside the objective, the step, the curve. A row is never wrapped, and the
-parameters that are left out are named beneath the table.
+If it is too wide, these are left out in this order: the ending's details, long headings, the ending's status word,
+parameters from the last one on, what is measured beside the objective, the step, the curve. A row is never wrapped, and
+the parameters that are left out are named beneath the table.
 """
 
 from __future__ import annotations
@@ -18,28 +18,31 @@ from tuner.report.standing import place
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 
 GAP = "  "
+"""Between two columns."""
 TIGHT = {"learning_rate": "lr", "lora_r": "r", "schedule": "sched"}
-"""Headings where room is short: the two names that everybody who reads this table knows by a letter or two."""
+"""Short headings for a table that is too wide; readers of this table know these parameters by them."""
 VALUE_WIDTH = 14
-"""Cells a parameter's value may take; a list of module names is cut."""
+"""The most cells of a parameter's value; a list of module names is cut."""
 ENDING_WIDTH = 52
-"""Cells that an ending's full words may claim before the table looks for a shorter form."""
+"""The most cells that the table reserves for an ending; a longer one is cut."""
 
 _ENDING_STYLE = {Status.COMPLETED: "", Status.PRUNED: "dim", Status.FAILED: "bad", Status.STOPPED: "warn"}
 BAR_WIDTH = 10
-"""Cells of a running trial's own bar, shown where its ending will stand."""
+"""Cells of a running trial's progress bar, in the column of its ending."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """One way to fit the table: how many parameters, how much of the ending, short headings, step and curve or not.
-
-    measured: how many objectives."""
+    """What a table shows."""
 
     parameters: int
+    """How many parameters, from the first."""
     ending: int
+    """How short the endings are: the `level` of `ending`."""
     measured: int
+    """How many objectives, from the first."""
     tight: bool = False
+    """Whether the headings are those of TIGHT."""
     step: bool = True
     curve: bool = True
 
@@ -52,9 +55,9 @@ def leaderboard(
     rows: int | None = None,
     trials: Sequence[TrialRecord] | None = None,
 ) -> list[Line]:
-    """The table of a search, the winner first; at most `rows` rows of trials, then "…" and what is not shown.
+    """The table of a search, the winner first; at most `rows` trials, then a row that counts the others.
 
-    labels: short column headings by parameter name. trials: which trials, in this order, instead of the leaderboard.
+    labels: short column headings by parameter name. trials: these, in this order, instead of all by rank.
     """
     ranked = list(record.leaderboard if trials is None else trials)
     if not ranked:
@@ -63,7 +66,7 @@ def leaderboard(
     heads = [label_of(name, labels) for name in names]
     shown = ranked if rows is None or len(ranked) <= rows else ranked[: max(1, rows)]
     table = _Table(record, shown, names, heads)
-    form = table.fit(width)
+    form = table.choose_form(width)
     out = table.lines(form, width)
     if len(shown) < len(ranked):
         out.append(line((f"{'…':>3}  {words.plural(len(ranked) - len(shown), 'more trial')}", "dim")))
@@ -74,7 +77,7 @@ def leaderboard(
 
 
 def parameters(record: SearchRecord) -> list[str]:
-    """The searched parameters, in the space's order; those that never differ say nothing and are left out."""
+    """The searched parameters, in the space's order, without those that are the same in all trials."""
     trials = [record.trials[n] for n in sorted(record.trials)]
     names = dict.fromkeys(name for trial in [t for t in trials if t.number != RECIPE] + trials for name in trial.params)
     absent = object()
@@ -89,7 +92,7 @@ def label_of(name: str, labels: Mapping[str, str] | None = None) -> str:
 
 
 def ending(trial: TrialRecord, level: int = 0) -> str:
-    """How a trial ended. 0: "pruned: rung 1 (6.402, needed 5.910)", 1: "pruned: rung 1", 2: "rung 1"."""
+    """How a trial ended. level 0: "pruned: rung 1 (6.402, needed 5.910)", 1: "pruned: rung 1", 2: "rung 1"."""
     mark = mark_of(trial)
     if not trial.has_ended:
         state = _activity(trial) if trial.is_running else trial.state
@@ -98,7 +101,7 @@ def ending(trial: TrialRecord, level: int = 0) -> str:
     if level == 0:
         return full + mark
     if trial.status is Status.FAILED or trial.reason is Reason.SEARCH:
-        short = str(trial.reason).replace("_", " ")  # a message of the libraries beneath may have any length
+        short = str(trial.reason).replace("_", " ")  # a library's message may have any length
     else:
         short = _first_words(clean(trial.message) or str(trial.reason))
     plain = level == 2 and trial.reason not in (Reason.ERROR, Reason.SEARCH, Reason.USER, Reason.CONFIG, Reason.DATA)
@@ -106,7 +109,7 @@ def ending(trial: TrialRecord, level: int = 0) -> str:
 
 
 def mark_of(trial: TrialRecord) -> str:
-    """What is said of a trial that the sampler did not choose: " (recipe)", " (added)"."""
+    """The mark of a trial that the sampler did not draw: " (recipe)" or " (added)"; "" for all others."""
     return " (recipe)" if trial.number == RECIPE else " (added)" if trial.added_by else ""
 
 
@@ -122,7 +125,7 @@ def _first_words(message: str) -> str:
 
 
 class _Table:
-    """The cells of all rows, measured once, laid out in the widest form that fits."""
+    """The cells of all rows; made once, and laid out in the widest form that the terminal has room for."""
 
     def __init__(self, record: SearchRecord, trials: list[TrialRecord], names: list[str], heads: list[str]) -> None:
         self._trials = trials
@@ -137,7 +140,8 @@ class _Table:
         self._curves = [sparkline(t.points, scale) for t in trials]
         self._number_width = max(3, *(len(str(t.number)) for t in trials))
 
-    def fit(self, width: int) -> _Form:
+    def choose_form(self, width: int) -> _Form:
+        """The form that shows the most at this width."""
         n, all_ = len(self._heads), len(self._objectives)
         forms = [_Form(n, 0, all_), _Form(n, 1, all_), _Form(n, 1, all_, tight=True), _Form(n, 2, all_, tight=True)]
         forms += [_Form(kept, 2, all_, tight=True) for kept in range(n - 1, 0, -1)]
@@ -148,6 +152,7 @@ class _Table:
         return next((form for form in forms if self._needed(form) <= width), forms[-1])
 
     def _needed(self, form: _Form) -> int:
+        """The cells that a form needs."""
         endings = [ending(t, form.ending) for t in self._trials]
         claims = [min(width_of(e), ENDING_WIDTH) for e in endings]
         claims += [BAR_WIDTH + 5 for t in self._trials if t.is_running]
@@ -173,11 +178,12 @@ class _Table:
         return max(4, *(len(s) for s in self._steps))
 
     def _measured_widths(self, form: _Form) -> list[int]:
-        """The first objective's column, and those of the others that are shown."""
+        """The widths of the objectives' columns."""
         headings = self._objectives[: form.measured]
         return [max(len(head), *(len(row[i]) for row in self._measured)) for i, head in enumerate(headings)]
 
     def lines(self, form: _Form, width: int) -> list[Line]:
+        """The heading and the rows in a form."""
         columns, measured = self._columns(form), self._measured_widths(form)
         head = [pad("#", self._number_width, right=True)]
         head += [pad(h, w) for h, w in zip(self._headings(form), columns, strict=True)]
@@ -205,7 +211,7 @@ class _Table:
         style = _ENDING_STYLE[trial.status] if trial.status else style
         style = "best" if trial is self._best else style
         text = ending(trial, form.ending)
-        if form.ending == 1 and width_of(ending(trial)) <= room:  # a row that has the room says it all
+        if form.ending == 1 and width_of(ending(trial)) <= room:  # this row has room for the details
             text = ending(trial)
         return [(shorten(text, room), style)]
 
@@ -226,13 +232,13 @@ class _Table:
 
 def _value(trial: TrialRecord, name: str, scientific: bool) -> str:
     if name not in trial.params:
-        return "·"  # not drawn: the condition it stands under did not hold
+        return "·"  # not drawn: its condition (`when`) did not hold
     return shorten(clean(words.value(trial.params[name], scientific)), VALUE_WIDTH)
 
 
 def shown_values(trial: TrialRecord, objectives: Sequence[Objective]) -> list[float | None]:
-    """The values of a row, the one that it is ranked by first: of the best evaluation where that counts, and where a
-    trial went wrong of the one that it ended with."""
+    """The objectives' values in a row, the one that it is ranked by first: those of the best evaluation, or of the last
+    one if the trial has an unusable ending."""
     metrics = trial.best_metrics if trial.is_usable or not trial.has_ended else trial.metrics
     return [metrics.get(objective.name) for objective in objectives]
 

@@ -1,4 +1,4 @@
-"""One trial in full: its parameters, its curve, what it was made of and how it ended."""
+"""Writes all that is known of one trial: its parameters, its curve, its set-up and how it ended."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STYLE = {Status.COMPLETED: "good", Status.PRUNED: "", Status.FAILED: "bad", Sta
 
 
 def trial_report(record: SearchRecord, number: int, width: int, *, adapter: str = "", log: str = "") -> list[Line]:
-    """All that is known of a trial, the curve drawn over the recipe's.
+    """All that is known of trial `number`, its curve drawn over the recipe's.
 
-    adapter: where its adapter lies, if it was kept. log: what the libraries beneath said while it ran.
+    adapter: its adapter's folder, "" if it was not kept. log: the file with what the libraries printed while it ran.
     """
     trial = record.trials[number]
     recipe = record.recipe if number != RECIPE else None
@@ -47,21 +47,21 @@ def _headline(record: SearchRecord, trial: TrialRecord, width: int) -> Line:
     facts += [words.duration(seconds)] if seconds > 0 else []
     name = title(f"{record.name} trial {trial.number}".lstrip())
     while facts[1:] and line_width(line(name, " · ".join(facts))) > width:
-        facts.pop()  # the last says least
+        facts.pop()  # the last matters least
     return crop(line(name, " · ".join(facts)), width)
 
 
 def _parameters(record: SearchRecord, trial: TrialRecord, recipe: TrialRecord | None) -> list[Line]:
-    """Full names and full values, the recipe's beside them where they differ."""
+    """Full names and full values, with the recipe's value if it differs."""
     order = parameters(record)
     names = [n for n in order if n in trial.params] + [n for n in trial.params if n not in order]
     if not names:
         return [line(("  no parameters: the settings as written", "dim"))]
     own = [clean(words.exact(trial.params[name])) for name in names]
-    wide, broad = max(width_of(n) for n in names), max(width_of(text) for text in own)
+    name_width, value_width = max(width_of(n) for n in names), max(width_of(text) for text in own)
     out = []
     for name, text in zip(names, own, strict=True):
-        row = [(f"  {name:<{wide}}  ", ""), (pad(text, broad), "strong")]
+        row = [(f"  {name:<{name_width}}  ", ""), (pad(text, value_width), "strong")]
         if recipe and name in recipe.params and recipe.params[name] != trial.params[name]:
             row.append((f"  recipe {clean(words.exact(recipe.params[name]))}", "dim"))
         out.append(tuple(row))
@@ -90,7 +90,7 @@ def _facts(record: SearchRecord, trial: TrialRecord, width: int, adapter: str) -
 
 
 def _kind(objective: Objective) -> str:
-    """What sets an objective apart from the training's own number: "validation" of the validation loss."""
+    """The first word of an objective's title: "validation" of "validation loss", beside "train" of the train loss."""
     return objective.title.removesuffix(objective.short).strip() or objective.title
 
 
@@ -115,5 +115,5 @@ def _traceback(trial: TrialRecord) -> list[Line]:
 
 
 def _printable(row: str) -> str:
-    """A row of a traceback: its indentation stays, control characters do not."""
+    """A row of a traceback, with its indentation and without control characters."""
     return "".join(c if c.isprintable() else " " for c in row.expandtabs(4))

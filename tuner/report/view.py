@@ -1,4 +1,4 @@
-"""What the views of a running search have in common."""
+"""The base class of the views of a running search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class View:
         stream: IO[str] | None = None,
         record: SearchRecord | None = None,
     ) -> None:
-        """labels: short names of parameters. stream: standard error by default. record: what happened in earlier
+        """labels: short column headings by parameter name. stream: standard error by default. record: of the earlier
         sessions, for a search that is resumed."""
         self._labels = labels
         self._stream = stream or sys.stderr
