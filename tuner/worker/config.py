@@ -11,30 +11,39 @@ from tuner.contract import Assignment, Preparation
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What every worker of a search is told once. title: its name in the dashboard. cpus, gpus: what it holds.
-    engines: where its trials run packed with others (an `EnginePool`); None: it trains them itself. accelerator_type:
-    of its GPU. processes, strategy: that train a trial together, and how; with several, each holds its part of `cpus`
-    and `gpus`, and this one nothing of them."""
+    """What every worker of a search is told once."""
 
     program: str
+    """The name that `contract.load_program` finds it by."""
     settings: Mapping[str, Any]
+    """The program's settings as JSON."""
     preparation: Preparation
     title: str = "worker"
+    """Its name in the dashboard."""
     cpus: float = 1.0
+    """The CPUs that it holds."""
     gpus: float = 0.0
+    """The GPUs that it holds."""
     engines: Any = None
+    """The `EnginePool` in which its trials run packed; None where it trains them itself."""
     accelerator_type: str | None = None
+    """Ray's name for the type of its GPU; None for any."""
     processes: int = 1
+    """How many processes train a trial together. With several, each holds an equal part of `cpus` and `gpus`, and the
+    worker itself only `SLOT_CPUS`."""
     strategy: str = "ddp"
+    """How they do it, as in `contract.Group`."""
 
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """One trial for a worker. title: how it is called in the dashboard. log: where its libraries' words go."""
+    """One trial for a worker."""
 
     assignment: Assignment
     title: str
+    """Its name in the dashboard."""
     log: str
+    """The file that takes what the libraries log."""
 
 
 def trial_name(trial: Any) -> str:
@@ -45,23 +54,28 @@ def trial_name(trial: Any) -> str:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """heaviest: parameters of the trial that takes most memory. measure: whether to find out how many trials pay.
-    points: parameters of trials as different as the space has them, to be asked whether they can be packed."""
+    """What an engine is asked when it starts."""
 
     heaviest: Mapping[str, Any]
+    """The parameters of the trial that takes most memory."""
     measure: bool
+    """Whether to measure with how many packed trials the engine is fastest."""
     points: Sequence[Mapping[str, Any]]
+    """Parameters at the extremes of the space: the engine tells whether such trials can be packed."""
 
 
 @dataclass(frozen=True)
 class EngineReady:
-    """What an engine settled on: slots to use, how many there is room for, and why in words. No slots: trials on this
-    base cannot be packed. refused: why some of the space's cannot, "" where all can."""
+    """What an engine answers when it has started."""
 
     slots: int
+    """How many slots to use; 0 where trials on this base cannot be packed."""
     fit: int
+    """How many trials the memory has room for."""
     note: str
+    """A sentence for the user on both numbers."""
     refused: str = ""
+    """Why some trials of the space cannot be packed; "" where all can."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A packed trial's side of an engine (engine_actor.py): a program whose every call goes to a slot."""
+"""The program of a packed trial, which passes every call on to a slot of an engine (engine_actor.py)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tuner.worker.config import Refused
 from tuner.worker.engine_pool import EnginePool
 
 ANSWERS_WITHIN_S = 5.0
-"""An engine that stands answers at once how many slots it has free; one that is being made does not."""
+"""Seconds for engines to say how many slots they have free; one that is still starting does not answer."""
 MADE_ANEW_S = 180.0
-"""For engines that died to stand again, on nodes that may have to come first; imports alone take 20 s."""
+"""Seconds for engines that died to start again, on nodes that may have to be added first; imports alone take 20 s."""
 
 
 class EngineClient:
-    """A trial's side of an engine: starts, steps and stops like any program."""
+    """Runs a trial in a slot of an engine: starts, steps and stops like any program."""
 
     def __init__(self, engines: EnginePool) -> None:
         self._all = engines
@@ -30,17 +30,17 @@ class EngineClient:
         self._number = -1
 
     def start(self, assignment: Assignment) -> Setup:
-        """Takes a slot of the engine with the most free ones; of the next where a neighbour took the last.
+        """Takes a slot of the engine with the most free ones, or of the next where another trial took the last.
 
-        There is a slot for every trial that Ray runs at a time, so one is found. A trial that cannot be packed waits
-        for its turn beside an engine.
+        Ray runs no more trials at a time than there are slots, so one is found. A trial that cannot be packed waits
+        until it can be trained beside an engine.
         """
         self._number = assignment.number
         packed = True
-        if self._all.solos:  # the program is loaded where there is a choice: it is 0.2 s, beside many others
+        if self._all.solos:  # only here: to load the program takes 0.2 s in each of many actors
             packed = load_program(self._all.program).packs(self._all.settings, assignment.params) is None
         self._engines = self._all.packed if packed else self._all.solos
-        if assignment.attempt > 1:  # an earlier attempt whose actor was lost may still hold a slot of any engine
+        if assignment.attempt > 1:  # an earlier attempt whose actor died may still hold a slot of any engine
             for engine in (*self._all.packed, *self._all.solos):
                 engine.stop.remote(assignment.number)
         since = time.monotonic()
@@ -57,7 +57,8 @@ class EngineClient:
             time.sleep(0.05 if free else 1.0)
 
     def _go_beside(self, refused: Refused) -> None:
-        """Looks for a place beside an engine from now on. A trial for which there is none ends, and no other."""
+        """Has the trial trained unpacked beside an engine. Raises Fault for a search without such places: that trial
+        ends."""
         if not self._all.solos or self._engines is self._all.solos:
             raise Fault(Reason.ERROR, refused.why, "set resources.trials_per_gpu to 1")
         self._engines = self._all.solos
@@ -69,12 +70,12 @@ class EngineClient:
         try:
             self._answer(self._engine.stop.remote(self._number))
         except Fault as fault:
-            if not isinstance(fault.__cause__, RayActorError):  # else its trials went with it
+            if not isinstance(fault.__cause__, RayActorError):  # a dead engine has no trial to stop
                 raise
 
     def _free(self, since: float) -> dict[int, int]:
-        """The free slots of each engine that answers; one whose node is gone may wait for another for ever. Where all
-        have died they are made anew, for which they get some minutes `since` the trial began to look."""
+        """The free slots of each engine that answers, by its index. One whose node is gone may never answer again.
+        Where all have died Ray starts them again: raises Fault where that takes `MADE_ANEW_S` from `since` on."""
         asked = [engine.free.remote() for engine in self._engines]
         answered, _ = ray.wait(asked, num_returns=len(asked), timeout=ANSWERS_WITHIN_S)
         found: dict[int, int] = {}
@@ -89,7 +90,7 @@ class EngineClient:
         return found
 
     def _call(self, method: Any, what: str) -> Any:
-        """A call of the engine that bears the trial's number: those that run are its slots, on its dashboard page."""
+        """Names a call after the trial: the dashboard's page of an engine then shows which trials are in its slots."""
         return method.options(name=f"trial {self._number} {what}")
 
     def _answer(self, answer: Any) -> Any:

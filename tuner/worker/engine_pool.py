@@ -1,4 +1,4 @@
-"""The engines of a search, a GPU each, and what trains beside them: made, handed the rows, ended."""
+"""Starts the engines of a search, a GPU each, and the actors that train beside them; hands them the data; ends them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from tuner.worker.solo_actor import SoloActor
 
 @dataclass(frozen=True)
 class EnginePool:
-    """Where trials run packed, and, where some cannot, unpacked beside. For actors: it pickles."""
+    """The actors that train packed trials, and those for unpacked trials beside them. It pickles, for the trials' own
+    actors."""
 
     program: str
     settings: Mapping[str, Any]
     packed: tuple[Any, ...]
+    """Handles of the `EngineActor`s."""
     solos: tuple[Any, ...] = ()
+    """Handles of the `SoloActor`s; () where every trial of the space can be packed."""
     preparation: Preparation | None = None
+    """None until the data is prepared."""
 
     def close(self) -> None:
         """Ends their processes. A second call does nothing."""
@@ -43,9 +47,10 @@ class EnginePool:
         measure: bool,
         points: Sequence[Mapping[str, Any]],
     ) -> list[EngineReady]:
-        """Hands the rows to the engines; returns when they stand. Raises Fault as soon as one cannot.
+        """Hands the prepared data to the engines; returns their answers when all have started. Raises Fault as soon as
+        one cannot start.
 
-        It waits as long as it takes: a large base loads for half an hour, and nodes may have to come first.
+        There is no time limit: a large base loads for half an hour, and nodes may have to be added first.
         """
         asked = EngineRequest(heaviest, measure, points)
         answers = waiting = [engine.begin.remote(preparation, asked) for engine in self.packed]
@@ -56,16 +61,17 @@ class EnginePool:
         return [_begun(answer) for answer in answers]
 
     def end(self, number: int) -> None:
-        """Ends the process that trains a trial which hangs; Ray makes it anew, and its neighbours go on in that."""
+        """Kills the process that trains trial `number`, which hangs. Ray starts it again, and its other trials go on
+        there."""
         asked = {actor.trials.remote(): actor for actor in (*self.packed, *self.solos)}
         answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERS_WITHIN_S)
         holds = [answer for answer in answered if number in _numbers(answer)]
-        for answer in holds or silent:  # a call that never returns to Python holds up the answer as well
+        for answer in holds or silent:  # a call that never returns to Python blocks the answer too
             ray.kill(asked[answer], no_restart=False)
 
 
 def _begun(answer: Any) -> EngineReady:
-    """What an engine settled on. Raises Fault, with words for the user, where it does not stand."""
+    """The answer of an engine that has started. Raises Fault, worded for the user, where it could not start."""
     try:
         begun: EngineReady | Failure = ray.get(answer)
     except RayError as error:  # its process died
@@ -81,6 +87,7 @@ def _begun(answer: Any) -> EngineReady:
 
 
 def _numbers(answer: Any) -> set[int]:
+    """The numbers of the trials in an actor's answer; none where it died."""
     try:
         return {number for number, _ in ray.get(answer)}
     except RayError:
@@ -88,11 +95,11 @@ def _numbers(answer: Any) -> set[int]:
 
 
 LOOK_S = 0.5
-"""Between two looks at which engines stand."""
+"""Seconds between two looks at which engines have started."""
 ANSWERS_WITHIN_S = 5.0
-"""For an engine to say which trials it has, which it can while it trains."""
+"""Seconds for an engine to say which trials it has, which it can do while it trains."""
 SOLO_SHARE = 0.1
-"""Of an engine's GPU and CPUs, what an unpacked trial beside it holds in Ray's books."""
+"""The share of an engine's GPU and CPUs that Ray counts for an unpacked trial beside it."""
 
 
 @contextmanager
@@ -104,7 +111,7 @@ def engine_pool(
     mixed: bool,
     accelerator_type: str | None = None,
 ) -> Iterator[EnginePool]:
-    """Engines for as long as they are needed, and with `mixed` a place beside each for a trial that cannot be packed.
+    """Starts engines, which end with this context. mixed: starts an actor for unpacked trials beside each.
 
     They begin to import at once; `EnginePool.begin` makes them ready.
     """
@@ -112,7 +119,7 @@ def engine_pool(
     share = SOLO_SHARE if mixed else 0.0
     options = {
         "max_concurrency": 3 * allocation.slots + 4,  # each slot may wait while others start, confirm and stop
-        "max_restarts": -1,  # its trials are tried again on what takes its place, as often as `retries` has it
+        "max_restarts": -1,  # its trials are tried again in the restarted one, as often as `retries` allows
         "accelerator_type": accelerator_type,
     }
     threads = None if "OMP_NUM_THREADS" in os.environ else max(1, int(allocation.cpus))

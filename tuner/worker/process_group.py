@@ -1,13 +1,13 @@
-"""A trial on several GPUs: a worker group of Ray Train, whose processes run the program side by side.
+"""A trial on several GPUs: a worker group of Ray Train, whose processes run the program together.
 
-The trial's actor stays what it is (trial_actor.py); only its program is another: `ProcessGroupProgram`, which starts a
-TorchTrainer. That brings the processes up, joins them in a torch process group and watches over them. It lives as long
-as the worker: its training function serves one trial after another, so that imports and the base are paid for once.
-What is to be done comes from a `CommandBoard`: every process gets the same commands in the same order and waits for the
+The trial's actor is the same as for other trials (trial_actor.py); its program is a `ProcessGroupProgram`, which starts
+a TorchTrainer. That starts the processes, joins them in a torch process group and checks that they live. It lasts as
+long as the worker: its training function serves one trial after another, so imports and the load of the base happen
+once. The processes take commands from a `CommandBoard`: each gets the same commands in the same order and waits for the
 next one after each, so a trial that is stopped is stopped in all of them at the same evaluation.
 
-Several processes fail together. A fault in one leaves the others waiting in the middle of an exchange, so a group that
-has answered with a fault, or lost a process, is ended whole; the next trial begins another.
+A fault in one process leaves the others waiting in a collective. A group in which one process has answered with a
+fault, or died, is therefore ended with all of its processes; the next trial starts another.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ Answer = Setup | Evaluation | Failure | None
 """What one process answered to a command; None to `stop`."""
 
 LOOK_S = 0.5
-"""Between two looks at whether the group still stands, while it trains."""
+"""Seconds between two looks at whether the group still runs, while it trains."""
 DIES_WITHIN_S = 5.0
-"""After which a process that answers nothing, while another one failed, counts as lost."""
+"""Seconds after which a process that does not answer, while another one failed, counts as lost."""
 ENDS_WITHIN_S = 30.0
-"""For a group that was told to end; what is left of it then ends with this worker's process."""
+"""Seconds for a group that was told to end; what is left of it then ends with this worker's process."""
 STARTS_ANEW = 60
-"""Times that Ray Train waits a minute for the group's GPUs: a cluster that grows takes its time."""
+"""How often Ray Train waits a minute for the group's GPUs, which an autoscaler may have to add first."""
 COLLECTIVE_TIMEOUT_S = 1800
-"""torch's own limit for one exchange between processes; a watchdog that was set shorter comes first."""
+"""torch's time limit for one collective, in seconds; the driver's watchdog acts before it where its timeout is
+shorter."""
 
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost node is found either way, and the trial goes on from its state
@@ -58,7 +59,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class GroupConfig:
-    """What a group is told once. cpus, gpus: of each process. more: other resources that it asks for."""
+    """What a group is told once. cpus, gpus: of each process. more: other Ray resources that each process asks for."""
 
     program: str
     settings: Mapping[str, Any]
@@ -72,7 +73,8 @@ class GroupConfig:
 
 @dataclass(frozen=True)
 class Command:
-    """What all processes do next. call: start, step, stop, or leave. log: where the first one's words go."""
+    """What all processes do next. call: "start", "step", "stop", or "end", which ends the process. log: the log file of
+    the first process."""
 
     call: str
     assignment: Assignment | None = None
@@ -80,7 +82,8 @@ class Command:
 
 
 class CommandBoard:
-    """Where commands lie for every process of a group, and its answers come together. Each call has a thread."""
+    """The actor that holds the commands for every process of a group, and collects the answers. Calls may run at
+    once."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -90,17 +93,17 @@ class CommandBoard:
         self._changed = threading.Condition()
 
     def enter(self, rank: int, actor: Any) -> None:
-        """A process is there."""
+        """Notes that a process has started."""
         with self._changed:
             self._processes[rank] = actor
 
     def processes(self) -> dict[int, Any]:
-        """The processes that have come, by rank."""
+        """The processes that have started, by rank."""
         with self._changed:
             return dict(self._processes)
 
     def give(self, command: Command) -> int:
-        """Lays a command out; its number."""
+        """Adds a command; returns its index."""
         with self._changed:
             self._commands.append(command)
             self._answers.append({})
@@ -108,18 +111,19 @@ class CommandBoard:
             return len(self._commands) - 1
 
     def take(self, number: int) -> Command:
-        """The command of that number, as soon as there is one."""
+        """Waits for the command with that index, and returns it."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._commands) > number)
             return self._commands[number]
 
     def answer(self, number: int, rank: int, answer: Answer) -> None:
+        """Notes what a process answered to a command."""
         with self._changed:
             self._answers[number][rank] = answer
             self._changed.notify_all()
 
     def answers(self, number: int) -> dict[int, Answer]:
-        """What the processes answered, by rank: of all, or as soon as one of them has failed."""
+        """Waits until all processes have answered a command, or one has failed; returns the answers by rank."""
         answers = self._answers[number]
         with self._changed:
             self._changed.wait_for(lambda: len(answers) == self._size or _failed(answers))
@@ -127,8 +131,8 @@ class CommandBoard:
 
 
 class ProcessGroupProgram:
-    """A program that several processes run: starts, steps and stops like any. log: where the words of the trial that
-    is about to start go."""
+    """A program that several processes run: starts, steps and stops like any. log: returns the log file of the trial
+    that is about to start."""
 
     def __init__(self, config: GroupConfig, log: Callable[[], str]) -> None:
         self._config, self._log = config, log
@@ -161,11 +165,11 @@ class ProcessGroupProgram:
         self._thread.start()
 
     def _run(self, board: Any) -> None:
-        """Ray Train's own run, from the first process to the last."""
-        ended = capture(lambda: self._fit(board))
+        """Runs Ray Train until all of its processes have ended."""
+        ended = capture(lambda: self._train(board))
         self._failure = ended if isinstance(ended, Failure) else None
 
-    def _fit(self, board: Any) -> None:
+    def _train(self, board: Any) -> None:
         _set_environment()
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -176,7 +180,7 @@ class ProcessGroupProgram:
             TorchTrainer(
                 serve,
                 train_loop_config={"group": config, "board": board},
-                # All on one node where they find room on one; else wherever they find it
+                # All on one node where one has room for them, else on several
                 scaling_config=ScalingConfig(
                     num_workers=config.size, use_gpu=bool(config.gpus), resources_per_worker=share,
                     placement_strategy="PACK",
@@ -194,12 +198,12 @@ class ProcessGroupProgram:
             ).fit()  # fmt: skip
 
     def _ask(self, command: Command) -> Any:
-        """The first process's answer to a command. Raises the Fault that one of them met, or that one was lost."""
+        """The processes' answer to a command, as one. Raises the Fault of a process that failed, or that was lost."""
         answers = self._answers(command)
         if not _failed(answers):
             return _together([answer for _, answer in sorted(answers.items())])
         if any(_reason(answer) is Reason.ERROR for answer in answers.values()) and (lost := self._lost()):
-            # Who is left says that the exchange broke off; why it did is the one that is gone
+            # The others only report that the collective failed; the cause is the process that is gone
             fault = Fault(Reason.INFRASTRUCTURE, lost)
         else:
             fault = next(answer.fault for answer in answers.values() if isinstance(answer, Failure))
@@ -207,6 +211,7 @@ class ProcessGroupProgram:
         raise fault
 
     def _answers(self, command: Command) -> Mapping[int, Answer]:
+        """The answers to a command, by rank. Raises Fault where the group ends meanwhile."""
         try:
             number = ray.get(self._board.give.remote(command))
             answers = self._board.answers.options(name=command.call).remote(number)
@@ -221,11 +226,12 @@ class ProcessGroupProgram:
             raise Fault(Reason.INFRASTRUCTURE, "the process that holds a trial's group together was lost") from error
 
     def _broken(self) -> Fault:
-        """The group has ended by itself: one of its processes died, or it never came to be."""
+        """Cleans up after a group that ended by itself, and returns why: a process died, or the group could not
+        start."""
         failure, message = self._failure, self._lost() or "a trial's group of processes ended"
         self._end(by_force=True)
         if failure is not None and failure.verdict.reason is not Reason.INFRASTRUCTURE:
-            return failure.fault  # it never came to be: Ray Train cannot be imported, say
+            return failure.fault  # the group could not start: Ray Train cannot be imported, say
         fault = Fault(Reason.INFRASTRUCTURE, message)
         fault.__cause__ = None if failure is None else failure.fault
         return fault
@@ -248,15 +254,15 @@ class ProcessGroupProgram:
             return {}
 
     def _end(self, by_force: bool = False) -> None:
-        """Ends the group: in peace where its processes wait for a command, by force where one is in an exchange that
-        will not end. Ray Train then gives back what it held."""
+        """Ends the group, and with it Ray Train, which frees the resources. by_force: kills the processes without
+        waiting for them, because one is in a collective that will not end."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
         processes = self._processes()
         if not by_force:
             try:
-                ray.get(self._board.give.remote(Command("leave")), timeout=DIES_WITHIN_S)
+                ray.get(self._board.give.remote(Command("end")), timeout=DIES_WITHIN_S)
                 thread.join(DIES_WITHIN_S)
             except (RayActorError, GetTimeoutError):
                 logging.getLogger(__name__).warning("the board of a trial's group does not answer")
@@ -268,11 +274,11 @@ class ProcessGroupProgram:
 
 
 def _set_environment() -> None:
-    """What Ray Train reads, here and in the processes that it starts.
+    """Sets the environment variables that Ray Train reads, here and in the processes that it starts.
 
-    It leaves a watcher behind that gives a group's GPUs back when this process is killed. That one asks the cluster by
-    address, and looks for one among this machine's processes where it has none: with a second Ray on the machine it
-    asks the wrong one, and the GPUs are held until the search ends.
+    RAY_ADDRESS is for a process of Ray Train's that frees a group's GPUs after this process was killed. Without the
+    address it takes a cluster that it finds on this machine: with a second Ray there it may ask the wrong one, and the
+    GPUs are held until the search ends.
     """
     from ray.train.v2._internal import constants
 
@@ -282,10 +288,9 @@ def _set_environment() -> None:
 
 
 def process_group(worker: Any, log: Callable[[], str]) -> ProcessGroupProgram:
-    """The program of a worker whose trials several processes train."""
-
+    """Makes the program of a worker whose trials several processes train. log: as in `ProcessGroupProgram`."""
     size = worker.processes
-    share = math.floor((worker.cpus - SLOT_CPUS) / size * 1e4) / 1e4  # Ray counts in ten-thousandths, and rounds
+    share = math.floor((worker.cpus - SLOT_CPUS) / size * 1e4) / 1e4  # rounded down: Ray counts in 1/10,000
     return ProcessGroupProgram(
         GroupConfig(
             worker.program, worker.settings, worker.preparation, size, worker.strategy,
@@ -297,7 +302,8 @@ def process_group(worker: Any, log: Callable[[], str]) -> ProcessGroupProgram:
 
 
 def serve(config: Mapping[str, Any]) -> None:
-    """One process of a group: carries out what the board has for all of them, until it is told to leave."""
+    """Runs in each process of a group, as Ray Train's training function: carries out the board's commands until
+    "end"."""
     from ray import train
 
     group_config, board = config["group"], config["board"]
@@ -307,7 +313,7 @@ def serve(config: Mapping[str, Any]) -> None:
     member, number = _Member(group_config, group), 0
     while True:
         command = ray.get(board.take.remote(number))
-        if command.call == "leave":
+        if command.call == "end":
             return
         ray.get(board.answer.remote(number, group.rank, member.answer(command)))
         number += 1
@@ -322,7 +328,7 @@ class _Member:
         self._log = TrialLog()
 
     def answer(self, command: Command) -> Answer:
-        """What the program made of a command, or of what it raised."""
+        """The program's answer to a command, or the Failure that stands for what it raised."""
         folder = None if command.assignment is None else Path(command.assignment.folder)
         return capture(partial(self._carry_out, command), folder)
 
@@ -345,13 +351,13 @@ class _Member:
         return synced(program, self._config.preparation, pushes=self._group.leads)
 
     def _place_of(self, log: str) -> Path:
-        """The trial's log for the first process; for each other one a log of its own beside that."""
+        """The trial's log for the first process; for each other one a file beside it with its rank in the name."""
         place = Path(log)
         return place if self._group.leads else place.with_name(f"{place.stem}-{self._group.rank}{place.suffix}")
 
 
 def _reason(answer: Answer) -> Reason | None:
-    """Why a process failed, if this says that it did."""
+    """Why a process failed; None where it did not."""
     return answer.verdict.reason if isinstance(answer, Failure) else None
 
 
@@ -360,7 +366,7 @@ def _failed(answers: Mapping[int, Answer]) -> bool:
 
 
 def _together(reports: Sequence[Answer]) -> Any:
-    """What all processes reported, as one: the first one's words, and the memory of the fullest GPU."""
+    """The processes' reports as one: that of the first process, with the peak memory in bytes of the fullest GPU."""
     first = reports[0]
     if isinstance(first, Evaluation):
         memory = [one.memory for one in reports if isinstance(one, Evaluation) and one.memory is not None]

@@ -1,4 +1,4 @@
-"""An unpacked trial beside an engine, on the same GPU with a base of its own."""
+"""Trains an unpacked trial beside an engine: on the same GPU, with a base of its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tuner.worker.store_sync import arrived, synced
 
 
 class SoloActor:
-    """A program beside an engine, on the same GPU with a base of its own, for trials that cannot be packed: one at a
-    time. It loads nothing before the first of them comes."""
+    """Runs the program for trials that cannot be packed, one at a time. Loads nothing before the first of them
+    comes."""
 
     def __init__(self, program: str, settings: dict[str, Any]) -> None:
         self._making = lambda preparation: synced(load_program(program)(settings, arrived(preparation)), preparation)
@@ -25,20 +25,20 @@ class SoloActor:
         return "unpacked beside an engine"
 
     def free(self) -> int:
-        """1 where a trial may come."""
+        """1 where it takes a trial, else 0."""
         return int(self._number is None and not self._closed)
 
     def trials(self) -> list[tuple[int, int]]:
-        """As an engine's."""
+        """As `EngineActor.trials`."""
         return [] if self._number is None else [(self._number, self._attempt)]
 
     def close(self) -> list[tuple[int, int]]:
-        """As an engine's."""
+        """Takes no further trial. Returns `trials`."""
         self._closed = True
         return self.trials()
 
     def start(self, assignment: Assignment, preparation: Preparation) -> Setup | Evaluation | Failure | None:
-        """Brings a trial; answers with its set-up, or None where another is here."""
+        """Starts a trial; returns its set-up, or None where another one runs."""
         if self._number is not None or self._closed:
             return None
         self._number, self._attempt = assignment.number, assignment.attempt
@@ -50,14 +50,14 @@ class SoloActor:
         return capture(begin)
 
     def step(self, number: int) -> Setup | Evaluation | Failure:
-        """The next evaluation of the trial that is here."""
+        """The next evaluation of trial `number`."""
         program = self._program
-        if program is None or self._number != number:  # it was in this actor's predecessor
+        if program is None or self._number != number:  # it was in the process that died, whose place this one took
             return Failure(Verdict(Reason.INFRASTRUCTURE, "its process died"))
         return capture(lambda: checked(program.step()))
 
     def stop(self, number: int) -> Failure | None:
-        """Takes trial `number` away. Where that fails the next trial gets a program of its own."""
+        """Ends trial `number`. Where that fails the next trial gets a new program."""
         if self._number != number:
             return None
         stopped = capture(self._program.stop) if self._program is not None else None

@@ -1,6 +1,6 @@
-"""What a node of a cluster does where runs are kept in an object store: rows come, adapters go.
+"""Copies files between a node and an object store, where runs are kept in one: data to the node, adapters from it.
 
-Everywhere else these functions do nothing: the run folder is the same on every node.
+Where runs are kept on a shared file system nothing is copied: the run folder is the same on every node.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from tuner.results.storage import pull, push
 
 
 def arrived(preparation: Preparation) -> Preparation:
-    """What the driver prepared, on this node: fetched once, however many workers ask."""
+    """Makes the prepared data present on this node, fetched once however many workers call, and returns
+    `preparation`."""
     folder = Path(preparation.folder)
     if storage_uri(folder) is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,15 +26,15 @@ def arrived(preparation: Preparation) -> Preparation:
 
 
 def request_checkpoint(folder: Path) -> None:
-    """Leaves the sign in an attempt's folder that it is to keep a state with its next evaluation."""
-    sign = folder / STATE / CHECKPOINT_REQUEST
-    sign.parent.mkdir(parents=True, exist_ok=True)
-    sign.touch()
+    """Creates the file in an attempt's folder that asks it to save a state with its next evaluation."""
+    request = folder / STATE / CHECKPOINT_REQUEST
+    request.parent.mkdir(parents=True, exist_ok=True)
+    request.touch()
 
 
 class AttemptSync:
-    """An attempt's folder on the node that works on it. Where runs are in an object store, it finds the folders of
-    earlier attempts as they were left there, and takes along what the attempt leaves in its own."""
+    """Makes an attempt's folder on the node that trains it. Where runs are in an object store, fetches the folders of
+    earlier attempts from there, and `send` copies this attempt's folder to it."""
 
     def __init__(self, assignment: Assignment) -> None:
         self.attempt = assignment.attempt
@@ -43,37 +44,37 @@ class AttemptSync:
         for earlier in assignment.resume.folders if assignment.resume else ():
             pull(Path(earlier))
 
-    def hurry(self) -> None:
-        """Has the program keep a state with its next evaluation: this node is about to go."""
+    def request_checkpoint(self) -> None:
+        """Asks the program to save a state with its next evaluation: this node is about to go."""
         request_checkpoint(self._folder)
 
     def send(self) -> None:
-        """Brings what is new to the store: called before anybody hears of the report that it belongs to."""
+        """Copies new and changed files to the store. Called before the report that they belong to is sent."""
         push(self._folder, self._seen)
 
 
 def synced(program: Runner, preparation: Preparation, pushes: bool = True) -> Runner:
-    """The program, its trials' folders carried to the store after every step. pushes: not where another process of the
-    trial does that."""
+    """The program, wrapped where runs are in an object store: each trial's folder is copied there after every step.
+    pushes: False where another process of the trial does that."""
     return SyncedProgram(program, pushes) if storage_uri(Path(preparation.folder)) is not None else program
 
 
 class SyncedProgram:
-    """A program around another, with the sync of its trials."""
+    """Wraps a program: copies its trials' folders to and from the object store."""
 
     def __init__(self, program: Runner, pushes: bool = True) -> None:
         self._program, self._pushes = program, pushes
-        self._syncs: AttemptSync | None = None
+        self._sync: AttemptSync | None = None
 
     def start(self, assignment: Assignment) -> Setup:
-        self._syncs = AttemptSync(assignment)
+        self._sync = AttemptSync(assignment)
         return self._program.start(assignment)
 
     def step(self) -> Evaluation:
         evaluation = self._program.step()
-        assert self._syncs is not None
+        assert self._sync is not None
         if self._pushes:
-            self._syncs.send()
+            self._sync.send()
         return evaluation
 
     def stop(self) -> None:

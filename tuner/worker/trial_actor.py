@@ -1,8 +1,8 @@
 """The Ray Tune trainable: one process that runs one trial after another.
 
-The actor outlives its trials: imports and the base are paid for once. A trial arrives as a `TrialConfig`, and each
-call of `step` answers with one report: the trial's set-up first, then an evaluation a call. Whatever goes wrong is
-reported in words; only a process that dies leaves Ray to find out.
+The actor outlives its trials, so imports and the load of the base happen once. A trial arrives as a `TrialConfig`, and
+each call of `step` returns one report: first the trial's set-up, then one evaluation a call. An error is reported as a
+verdict; only where the process dies does Ray have to notice it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         if threading.current_thread() is threading.main_thread():
-            # Ray's own handler raises SystemExit, in the middle of a step, and this trial would look like one that
-            # called sys.exit. A batch system that signals every process of a job takes the worker, and not the trial
+            # Ray's own handler raises SystemExit in the middle of a step, and the trial would look as if it had called
+            # sys.exit. A batch system that signals every process of a job must end the worker, and not the trial
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._program: Runner | None = None
         self._group: ProcessGroupProgram | None = None
@@ -56,8 +56,8 @@ class TrialActor(tune.Trainable):
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Ends the trial that was here and takes the next; the base stays."""
-        self._leave()
+        """Ends the trial that ran here and takes the next; the base stays loaded."""
+        self._stop_trial()
         self._take(new_config)
         return True
 
@@ -67,7 +67,7 @@ class TrialActor(tune.Trainable):
         return to_result(report.verdict, report.traceback) if isinstance(report, Failure) else report
 
     def cleanup(self) -> None:
-        self._leave()
+        self._stop_trial()
         self._close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -107,18 +107,19 @@ class TrialActor(tune.Trainable):
         program = load_program(self._worker.program)(self._worker.settings, arrived(self._worker.preparation))
         return synced(program, self._worker.preparation)
 
-    def _leave(self) -> None:
+    def _stop_trial(self) -> None:
+        """Ends the trial that runs, if one does."""
         if self._running and self._program is not None:
             self._running = False
             stopped = capture(self._program.stop)
             if isinstance(stopped, Failure):
-                # What could not be taken away must not meet the next trial: it gets a program of its own.
+                # What is left of this trial must not affect the next one, which gets a new program
                 logging.getLogger(__name__).error("ending %s: %s", self._trial.title, stopped.traceback)
                 self._close()
         self._log.close()
 
     def _close(self) -> None:
-        """Lets go of the program, and of the processes that it has elsewhere."""
+        """Drops the program, and ends the processes that it has elsewhere."""
         group, self._group, self._program = self._group, None, None
         if group is not None:
             closed = capture(group.close)

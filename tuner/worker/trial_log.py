@@ -1,4 +1,4 @@
-"""The log of a trial: what the libraries say in the process that trains it."""
+"""The log of a trial: what the libraries log in the process that trains it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from tuner.redaction import LogFile
 
 
 class TrialLog:
-    """Sends what the libraries of this process say to the file of the trial that it runs."""
+    """Writes what the libraries of this process log, and their warnings, into the log file of the trial that it
+    runs."""
 
     def __init__(self) -> None:
         self._handler: logging.Handler | None = None
 
     def open(self, path: Path) -> None:
-        """Sends it to this file from now on, and no longer to an earlier one."""
+        """Writes to this file from now on, and no longer to an earlier one."""
         self.close()
         logging.captureWarnings(True)
         path.parent.mkdir(parents=True, exist_ok=True)  # it may be another node than the driver's
@@ -23,7 +24,7 @@ class TrialLog:
         logging.getLogger().addHandler(self._handler)
 
     def close(self) -> None:
-        """Sends it nowhere. May be called twice."""
+        """Stops writing. May be called twice."""
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
             self._handler.close()
