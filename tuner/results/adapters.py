@@ -1,4 +1,4 @@
-"""Adapters on disk: the best few while a search runs, the winner in `best/` at its end."""
+"""Keeps adapters on disk: those of the best trials while a search runs, the winner's in `best/` at its end."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tuner.results.records import SearchRecord
 from tuner.results.untrusted_read import inside, is_plain_file, read_object
 
 MANIFEST = "manifest.json"
-"""Written last: where it is, `best/` is whole."""
+"""Written last: if it is there, `best/` is complete."""
 
 
 def drop_state(folder: RunFolder, number: int) -> None:
-    """Deletes what a trial that has ended kept in order to go on, over all its attempts."""
+    """Deletes the saved states of all attempts of a trial that has ended."""
     for place in (folder.trial(number), *folder.trial(number).glob("attempt-*")):
         shutil.rmtree(place / STATE, ignore_errors=True)
 
@@ -34,8 +34,8 @@ def drop_state(folder: RunFolder, number: int) -> None:
 def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int | None = None) -> None:
     """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search.
 
-    ended: the trial that has just ended; it alone, or the one it pushed out of the best, can have become surplus. None
-    looks through the whole folder, also for states that could not be deleted when their trials ended.
+    ended: the trial that has just ended; only it, or the one that it pushed out of the best, can have become surplus.
+    None looks at all trials in the folder, also for states that could not be deleted when their trials ended.
     """
     best = [t.number for t in islice((t for t in record.ranked if t.adapter), keep + 1)]
     kept, next_best = set(best[:keep]), best[keep:]
@@ -62,9 +62,9 @@ def write_best(
 ) -> Path | None:
     """Writes `best/`: the winner's PEFT adapter, `train.yaml`, `README.md` and, last, `manifest.json`.
 
-    train: the experiment that trains the winner again. card: what its program says of the adapter; None: nothing.
-    Written beside and renamed; a `manifest.json` means that all of it is there. Returns None where no trial left an
-    adapter in the run folder.
+    train: the experiment that trains the winner again. resolved: the search's settings. card: what its program says of
+    the adapter; None: nothing. The folder is written as `best.new` and renamed. Returns it, or None if there is no
+    winner with an adapter in the run folder. Raises OSError if it cannot be written; an earlier `best/` stays.
     """
     winner = record.best
     adapter = inside(folder.path, winner.adapter) if winner is not None else None
@@ -93,7 +93,7 @@ def write_best(
             },
         )
     except OSError:
-        shutil.rmtree(fresh, ignore_errors=True)  # half of a new one is worth nothing, the old one is untouched
+        shutil.rmtree(fresh, ignore_errors=True)  # it is incomplete; an earlier `best/` is untouched
         raise
     old = folder.path / "best.old"
     _remove(old)
@@ -105,7 +105,7 @@ def write_best(
 
 
 def _remove(place: Path) -> None:
-    """Takes away a folder, or whatever stands in its place."""
+    """Removes a folder, or a file or link of its name."""
     if place.is_symlink() or not place.is_dir():
         place.unlink(missing_ok=True)
     else:
@@ -113,7 +113,7 @@ def _remove(place: Path) -> None:
 
 
 def write_manifest(best: Path, about: Mapping[str, Any]) -> None:
-    """Writes `manifest.json`: `about`, the SHA-256 of every other file in `best`, and one of all that it says."""
+    """Writes `manifest.json`: `about`, the SHA-256 of every other file in `best`, and one of the manifest itself."""
     files = {p.relative_to(best).as_posix(): _sha256(p) for p in sorted(best.rglob("*")) if is_plain_file(p)}
     files.pop(MANIFEST, None)
     said = {**about, "files": files}
@@ -122,9 +122,9 @@ def write_manifest(best: Path, about: Mapping[str, Any]) -> None:
 
 
 def checked_manifest(best: Path) -> dict[str, Any]:
-    """The manifest of `best/`, every file that it names looked at.
+    """The manifest of `best/`, after a check of every file that it names.
 
-    Raises InputError naming the file that is damaged, that is not there, or that leads out of the folder.
+    Raises InputError with the name of a file that is damaged, missing, or outside the folder.
     """
     said = read_object(best / MANIFEST)
     files, told = said.get("files"), said.pop("sha256", None)
@@ -149,7 +149,7 @@ def _damaged(path: Path) -> InputError:
 
 
 def _not_plain(folder: str, names: list[str]) -> list[str]:
-    """What a copy leaves out: links, which may lead out of the run folder or in circles, pipes, devices."""
+    """The names that a copy leaves out: links, which may lead out of the run folder or in circles, pipes, devices."""
     here = Path(folder)
     return [n for n in names if not is_plain_file(here / n) and ((here / n).is_symlink() or not (here / n).is_dir())]
 

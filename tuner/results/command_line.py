@@ -1,4 +1,4 @@
-"""Command lines that a message tells a person to run: whole, quoted, and about a run that they find from here."""
+"""Makes the command lines that a message tells a person to run: complete, quoted, and valid in this folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from tuner.config.paths import near, storage_uri
 
 PROGRAM = "python -m tuner"
 DEFAULT_STORAGE = "runs"
+"""The default of --storage-path."""
 
 
 def command_line(*words: str, storage_path: str = DEFAULT_STORAGE, address: str = "") -> str:
-    """`python -m tuner WORDS`, each word quoted where a shell asks for it.
+    """`python -m tuner WORDS`, each word quoted for a shell.
 
-    storage_path: named where it is not the default one. address: the cluster where the run is, in place of a folder.
+    storage_path: given as a flag if it is not the default. address: of the cluster that has the run; it takes the place
+    of the storage path.
     """
     where = ["--address", address] if address else []
     if not address and storage_path != DEFAULT_STORAGE:
@@ -23,7 +25,7 @@ def command_line(*words: str, storage_path: str = DEFAULT_STORAGE, address: str 
 
 
 def run_command_line(run: Path, *words: str) -> str:
-    """The same about the run folder `run`, whose name `words` hold where the command takes it."""
+    """The same for the run folder `run`: with its storage path. words: the command, with the run's name."""
     return command_line(*words, storage_path=shown_storage(run.parent))
 
 

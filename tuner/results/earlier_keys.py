@@ -1,7 +1,7 @@
-"""The two keys that version 0.1 had for the one number it knew, `eval_loss` and `best_eval_loss`.
+"""The two keys that version 0.1 had for the one value that it measured, `eval_loss` and `best_eval_loss`.
 
-Ledgers of that version have them alone. What programs read (`--json`, `--events`, `best/manifest.json`) has them beside
-`metrics`, so that whoever reads them goes on as before.
+Ledgers of that version have these and not `metrics`. What programs read (`--json`, `--events`, `best/manifest.json`)
+has both, so that programs written for version 0.1 still work.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ LAST, BEST = EVAL_LOSS.name, f"best_{EVAL_LOSS.name}"
 
 
 def last(metrics: Metrics | None) -> dict[str, float | None]:
-    """`eval_loss` of an evaluation; null where it measured none."""
+    """The key `eval_loss` for an evaluation; None if it measured none."""
     return {LAST: (metrics or {}).get(EVAL_LOSS.name)}
 
 
 def last_and_best(metrics: Metrics | None, best: Metrics | None) -> dict[str, float | None]:
-    """Both keys. best: the metrics of the best evaluation."""
+    """Both keys. metrics: of the last evaluation. best: of the best one."""
     return {**last(metrics), BEST: (best or {}).get(EVAL_LOSS.name)}
 
 
 def read(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an event without the two keys: what they say stands in `metrics` and `best`, where an event has
-    none of its own."""
+    """The fields of an event, with the two keys' values in `metrics` and `best`, unless the event has these."""
     found = dict(values)
     for key, field in ((LAST, "metrics"), (BEST, "best")):
         value = found.pop(key, None)

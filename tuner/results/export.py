@@ -1,4 +1,4 @@
-"""The winner, taken out of its run folder."""
+"""Copies the winner out of its run folder, or merges it into its base."""
 
 from __future__ import annotations
 
@@ -33,12 +33,15 @@ def export_best(
     """Copies `best/` to the new folder `to`; with merge, writes the base with the adapter merged into it. Returns the
     folder, and notes for the user.
 
-    Copied is what the manifest names, once each file has been found to be what was written, and nothing that a link
-    leads to. A merge runs the search's program: one that is not shipped must be named again as `program`, and a base
-    with code of its own wants `trust_code` again, because what a run folder says is not enough to run code.
-    modules: that may be run wherever they are installed. It merges into the base that the adapter was trained on, as
-    far as the program can tell, unless `accept_changes` says that another will do.
-    Raises InputError where the search has no best trial yet, where a file is damaged, or where `to` holds something.
+    A copy has the files that the manifest names, each compared with its SHA-256; links are not followed. A merge runs
+    code, for which a run folder's word is not enough:
+
+    program: the search's program, if it is not a shipped one. trust_code: whether a base may run code of its own.
+    modules: modules that may run wherever they are installed. accept_changes: whether to merge into another base than
+    the adapter was trained on, as far as the program can tell them apart.
+
+    Raises InputError if there is no best trial yet, if a file is damaged, if `to` is not empty, or if a merge is not
+    permitted.
     """
     if not is_plain_file(folder.best / MANIFEST) or inside(folder.path, folder.best) is None:
         raise InputError(
@@ -70,6 +73,7 @@ def export_best(
 def _mergeable(
     folder: RunFolder, to: Path, program: str | None, trust_code: bool, modules: Sequence[str]
 ) -> Mapping[str, Any]:
+    """The search's settings. Raises InputError if a merge would run code that the user has not named."""
     resolved = read_object(folder.resolved)
     run = resolved.get("run")
     named = run.get("program") if isinstance(run, dict) else None
@@ -95,7 +99,7 @@ def _mergeable(
 
 
 def _require_same_model(folder: RunFolder, resolved: Mapping[str, Any], to: Path, *, accept: bool) -> tuple[str, ...]:
-    """Refuses a merge into another base than the adapter was trained on, or tells of it with `accept`."""
+    """Raises InputError if the base is not the one that the adapter was trained on; a note about it if `accept`."""
     now = sameness.parts(_call(folder, to, resolved, "made_of"))
     if not now:
         return ()
@@ -110,7 +114,7 @@ def _require_same_model(folder: RunFolder, resolved: Mapping[str, Any], to: Path
 
 
 def _call(folder: RunFolder, to: Path, resolved: Mapping[str, Any], method: str, *arguments: str) -> Any:
-    """What a class method of the search's program returns, in a process of its own."""
+    """Calls a class method of the search's program, in a process of its own, and returns its result."""
     settings = {name: resolved[name] for name in resolved if name not in (*Sections.model_fields, "about")}
     call = SubprocessProgram(resolved["run"]["program"], method, settings, *arguments, log=_log(folder, to))
     try:
@@ -120,7 +124,7 @@ def _call(folder: RunFolder, to: Path, resolved: Mapping[str, Any], method: str,
 
 
 def _log(folder: RunFolder, to: Path) -> Path:
-    """Where a merge says what it does: in the run folder, unless a link leads out of it or it cannot be written to."""
+    """A merge's log: in the run folder, or beside `to` if a link leads out of the folder or it cannot be written."""
     log = folder.logs / "export.log"
-    fit = inside(folder.path, log) is not None and not log.is_symlink() and os.access(folder.logs, os.W_OK)
-    return log if fit else to.with_name(f"{to.name}.log")
+    usable = inside(folder.path, log) is not None and not log.is_symlink() and os.access(folder.logs, os.W_OK)
+    return log if usable else to.with_name(f"{to.name}.log")

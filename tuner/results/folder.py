@@ -1,12 +1,12 @@
 """The run folder: `<storage_path>/<name>/`, one search, one writer.
 
-experiment.yaml, resolved.json   as written; as understood
+experiment.yaml, resolved.json   the search file as written; every setting, defaults included
 trials.jsonl                     the ledger
 study.journal                    the Optuna study
 data/                            tokenized data (Arrow)
 adapters/                        the best few trials' adapters while the search runs
 best/                            the winner
-logs/                            what the libraries beneath said
+logs/                            what the libraries printed
 tensorboard/                     TensorBoard's event files, one folder a trial
 control/                         requests to the driver while it runs, and its answers
 tune/                            Ray Tune's own state
@@ -32,15 +32,17 @@ from tuner.results.records import SearchRecord
 from tuner.results.untrusted_read import is_plain_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What the name of a run matches."""
 NEEDED_BYTES = 256 * 2**20
-"""Free space a search asks for at its start where nothing else is said; with less, soon something cannot be written."""
+"""Free bytes that a search needs at its start by default; with less, writes would soon fail."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The places in a run folder."""
+    """A run folder, and the paths in it."""
 
     path: Path
+    """The folder."""
 
     @property
     def name(self) -> str:
@@ -76,11 +78,11 @@ class RunFolder:
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """The folders in it that every run has."""
+        """The folders that every run folder has."""
         return self.logs, self.adapters, self.data
 
     def restore_places(self) -> None:
-        """Makes those that were removed. Raises InputError where something else has their name."""
+        """Makes those of `places` that were removed. Raises InputError if something else has their name."""
         for place in self.places:
             try:
                 place.mkdir(exist_ok=True)
@@ -106,16 +108,16 @@ class RunFolder:
         return self.path / "tune"
 
     def trial(self, number: int) -> Path:
-        """Where trial `number` keeps its adapter."""
+        """The folder of trial `number`, with its adapter."""
         return self.adapters / f"{number:04d}"
 
     def attempt(self, number: int, attempt: int) -> Path:
-        """An attempt's own folder: an earlier one that was given up for dead may still be writing into its."""
+        """The folder of one attempt: an earlier attempt that counts as dead may still write into its own."""
         place = self.trial(number)
         return place if attempt == 1 else place / f"attempt-{attempt}"
 
     def from_here(self, adapter: str | None) -> str | None:
-        """An adapter's place, from the run folder on, so that the folder may be moved."""
+        """An adapter's path relative to the run folder, so that the folder may be moved."""
         path = Path(adapter) if adapter else None
         return str(path.relative_to(self.path)) if path and path.is_relative_to(self.path) else adapter
 
@@ -123,7 +125,7 @@ class RunFolder:
         return self.logs / f"trial-{number:04d}.log"
 
     def record(self) -> SearchRecord:
-        """What the ledger says. Raises InputError where it cannot be read."""
+        """The record of the search, from its ledger. Raises InputError if the ledger cannot be read."""
         record, number = SearchRecord(), 0
         try:
             for number, event in read_numbered(self.ledger):  # noqa: B007
@@ -145,7 +147,8 @@ class RunFolder:
         return record
 
     def _unreadable(self, told: str, number: int, foreign: bool = False) -> InputError:
-        """What can be done about a line of the ledger. To delete it alone would leave a hole in what it tells."""
+        """The error for a line of the ledger, with what can be done. To delete only that line is no remedy: the lines
+        after it depend on it."""
         if foreign:
             return InputError(
                 told,
@@ -162,13 +165,13 @@ class RunFolder:
 
 
 def default_name() -> str:
-    """A name for a search that was given none: its date and time."""
+    """The name of a search that was given none: date and time."""
     return time.strftime("%Y%m%d-%H%M%S")
 
 
 def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> RunFolder:
-    """Makes a new run folder. Raises InputError where the name is unfit, taken, or the disk has less than `needed`
-    bytes left."""
+    """Makes a new run folder. Raises InputError if the name is not valid or is taken, if the folder cannot be made, or
+    if the disk has less than `needed` free bytes."""
     folder = _named(storage_path, name)
     _remove_if_forsaken(folder)
     _require_free(folder)
@@ -201,7 +204,7 @@ def create_run(storage_path: Path, name: str, needed: int = NEEDED_BYTES) -> Run
 
 
 def _require_free(folder: RunFolder) -> None:
-    """Raises InputError where something has the run's name, and says what it is: only a run can be gone on with."""
+    """Raises InputError if something has the run's name, and says what it is: only a run can be resumed."""
     path = folder.path
     if path.is_symlink() and not path.exists():
         holder = "a link that leads nowhere"
@@ -225,8 +228,8 @@ def _require_free(folder: RunFolder) -> None:
 
 
 def _remove_if_forsaken(folder: RunFolder) -> None:
-    """Takes away what a driver made that was killed before its first trial (Ray's libraries abort the process where
-    they get no threads, say): the same command then begins again."""
+    """Removes the folder of a driver that was killed before its first trial (Ray's libraries abort the process if they
+    get no threads), so that the same command can begin again."""
     if not (folder.path / lock.NAME).is_file() or lock.is_held(folder.path):
         return
     with suppress(InputError):
@@ -239,7 +242,8 @@ def _remove_if_forsaken(folder: RunFolder) -> None:
 
 
 def was_begun(storage_path: Path, name: str) -> bool:
-    """Whether a run of this name is there to go on with, be it that its driver died before the first event."""
+    """Whether a run of this name can be resumed. It is copied from its object store first, and gets an empty ledger if
+    its driver died before the first event."""
     folder = _named(storage_path, name)
     storage.pull_run(folder.path)
     if folder.resolved.is_file() and not folder.ledger.exists():
@@ -248,7 +252,8 @@ def was_begun(storage_path: Path, name: str) -> bool:
 
 
 def open_run(storage_path: Path, name: str) -> RunFolder:
-    """Finds a run folder for reading. `name` may also be a path to one. Raises InputError with the nearest names."""
+    """Finds a run folder for reading, and copies it from its object store first. name: of the run, or a path to its
+    folder. Raises InputError with the nearest names if there is none."""
     as_path = Path(name)
     if (as_path / "trials.jsonl").is_file() and (as_path.is_absolute() or os.sep in name):
         return RunFolder(as_path.resolve())
@@ -267,7 +272,7 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
 
 
 def _names_of_runs(storage_path: Path) -> list[str]:
-    """Of what lies in a folder of runs, that anybody may write, the names that a run can have."""
+    """The names of the runs in a folder; anybody may write there, so other entries are left out."""
     try:
         names = sorted(name for name in os.listdir(storage_path) if NAME.fullmatch(name))  # noqa: PTH208
     except OSError:

@@ -1,7 +1,7 @@
-"""The study's journal as a witness of the ledger: it hears of an ending second, so it must never know of one alone.
+"""Checks the ledger against the study's journal, to which an ending is written after the ledger.
 
-A ledger that was cut between two lines looks like that of a driver which died there. Where the journal knows of an
-ending beyond the cut, it was not the driver.
+A ledger that was cut off between two lines looks like that of a driver that died there. If the journal has an ending
+that the ledger lacks, the ledger has lost its end.
 """
 
 from __future__ import annotations
@@ -17,33 +17,40 @@ from tuner.results.records import TrialRecord
 from tuner.results.untrusted_read import is_plain_file
 
 MOST_BYTES = 256 << 20
-"""Of a journal: a search of 10,000 trials has some 20 MB."""
+"""Size of the largest journal that is read; that of a search of 10,000 trials has some 20 MB."""
 _MOST_LINE = 1 << 20
+"""Bytes of the longest line that is read."""
 _STUDY, _DELETED, _CREATED, _STATE = (f'{{"op_code":{code},'.encode() for code in (0, 1, 4, 6))
+"""How the lines begin with which Optuna creates a study, deletes one, creates a trial, and changes a trial's state."""
 _WORKER = re.compile(rb'\{"op_code":\d+,"worker_id":"([0-9a-f-]{36})-')
 _STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
+"""Optuna's states by their number in the journal."""
 
 
 class Places:
-    """Which place in a journal each trial of the search has: others may have created some in between.
+    """Keeps the place of each trial of the search in a journal: the `trial_id` that Optuna's lines name it by.
 
-    A place is counted up by every trial that is created in a study that is there; the search's study is the first.
+    Optuna counts the trials in the journal from 0, those of all studies that are not deleted; somebody else may have
+    created some between the search's own. The search's study is the journal's first.
     """
 
     def __init__(self) -> None:
         self.own: list[int] = []
         """The place of each trial of the search, by its number."""
         self._next = 0
+        """The place of the next trial that is created."""
         self._studies: dict[int, str] = {}
+        """The names of the studies that are not deleted, by Optuna's id."""
         self._next_study = 0
 
     @property
     def deleted(self) -> bool:
-        """Whether somebody deleted the search's study: what is written of it from then on would be another's."""
+        """Whether somebody deleted the search's study; further lines of the search would then name another's trials."""
         return self._next_study > 0 and 0 not in self._studies
 
     def ours(self, line: bytes) -> bytes:
-        """A line of the search's own, as it must stand in the file; nothing where its study was deleted."""
+        """Counts a line of the search's own, whose `trial_id` is the trial's number, and returns it with the trial's
+        place instead; nothing if the study was deleted."""
         if self.deleted:
             return b""
         if line.startswith(_CREATED):
@@ -59,7 +66,7 @@ class Places:
         return line
 
     def others(self, line: bytes) -> None:
-        """Takes note of anybody's line."""
+        """Counts a line of anybody else."""
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
             log = json.loads(line)
             match log["op_code"]:
@@ -74,9 +81,9 @@ class Places:
 
 def journal_places(journal: Path) -> tuple[Places, dict[int, str]]:
     """The places of the search's trials in its journal, and Optuna's state of each by number, as the search wrote it.
-    Read without Optuna; of a journal that is damaged, or none, nothing.
 
-    While a driver writes, ask this before the ledger is read: what is told here is there by then.
+    It is read without Optuna. A missing or damaged journal gives no places and no states. While a driver writes, read
+    the journal before the ledger: every ending in it is then in the ledger.
     """
     places, states, owner = Places(), dict[int, str](), b""
     numbers: dict[int, int] = {}
@@ -104,7 +111,7 @@ def journal_places(journal: Path) -> tuple[Places, dict[int, str]]:
 
 
 def _worker(line: bytes) -> bytes:
-    """Who wrote a line of a journal: a UUID; the number of the thread that follows it says nothing here."""
+    """The UUID of the process that wrote a line, from Optuna's `worker_id`, without the thread's number after it."""
     found = _WORKER.match(line)
     return found[1] if found else b""
 
@@ -114,12 +121,14 @@ def journal_states(journal: Path) -> dict[int, str]:
     return journal_places(journal)[1]
 
 
-def lost_end(journal: Path, told: Mapping[int, str], records: Iterable[TrialRecord]) -> InputError | None:
-    """What is to be said of a ledger that does not know of an ending which the journal knows. told: by number, the
-    journal's word for it."""
+def lost_end(journal: Path, states: Mapping[int, str], records: Iterable[TrialRecord]) -> InputError | None:
+    """The error for a ledger that lacks an ending which the journal has; None if it lacks none.
+
+    states: Optuna's state by number, from `journal_states`. records: the ledger's trials.
+    """
     known = {record.number: record for record in records}
     ended = {number for number, record in known.items() if record.has_ended or record.judged is not None}
-    for number, state in sorted(told.items()):
+    for number, state in sorted(states.items()):
         if (state in ("COMPLETE", "PRUNED") and number not in ended) or (state == "FAIL" and number not in known):
             return InputError(
                 f"has lost its end: it does not know how trial {number} ended, and {journal.name} does",

@@ -1,9 +1,9 @@
 """The ledger: `trials.jsonl`, one JSON object a line, appended and flushed to disk, never changed.
 
-Every line has the same leading fields (`EVENT_FIELDS`, null where an event has no such thing) and may carry more in
-`details`. Numbers that JSON cannot write (NaN and the infinities) stand as the strings "NaN", "Infinity" and
-"-Infinity", so that any strict JSON reader can read a ledger and nothing that was measured is lost. `sum`, the last
-member of a line, is the CRC-32 of the line without it.
+Every line has the same fields (`EVENT_FIELDS`, null where an event has no such value); `details` holds more. Numbers
+that JSON cannot write (NaN and the infinities) are the strings "NaN", "Infinity" and "-Infinity", so that any strict
+JSON reader can read a ledger and nothing that was measured is lost. `sum`, the last member of a line, is the CRC-32 of
+the line without it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from tuner.results import untrusted_json as strict
 
 
 class Kind(StrEnum):
-    """What an event says. `search` opens a session of a search, `finished` closes it; the rest is about one trial,
-    except `prepared` (data and base), `note` (a sentence for the user), and what somebody asked of the running search:
-    `paused`, `resumed`, `stopped`, and `added`, a point that becomes a trial when a worker is free. `retry` ends an
-    attempt at a trial that is tried again, and says why. `parked` ends one at a trial that waits, with its state and
-    without an ending, until the scheduler has it go on (`started` again) or ends it."""
+    """What an event is about.
+
+    A session: `search` begins it and `finished` ends it; `prepared` has the facts of data and base, `note` a sentence
+    for the user. Requests of a person: `paused`, `resumed`, `stopped`, and `added`, a point that becomes a trial when a
+    worker is free. The others are about one trial. `retry` ends an attempt of a trial that is tried again, and says
+    why. `parked` ends an attempt of a trial that waits, with a saved state and without an ending, until the scheduler
+    lets it go on (`started` again) or ends it.
+    """
 
     SEARCH = "search"
     PREPARED = "prepared"
@@ -54,26 +57,37 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the ledger. `trial` is Ray's id of this attempt, `number` the search's own, counted from 0."""
+    """One line of the ledger. A field is None where the event has no such value."""
 
     event: Kind
+    """What it is about."""
     time: float = 0.0
+    """When it was written, in seconds since 1970."""
     trial: str | None = None
+    """Ray's id of the attempt."""
     number: int | None = None
+    """The trial's number in the search, from 0."""
     attempt: int | None = None
+    """The number of the attempt at the trial, from 1."""
     params: Mapping[str, Any] | None = None
+    """The trial's point of the space: values by parameter."""
     step: int | None = None
+    """Optimizer steps taken."""
     tokens: int | None = None
+    """Training tokens seen, padding excluded."""
     metrics: Mapping[str, float | None] | None = None
     """What an evaluation measured, by name."""
     best: Mapping[str, float | None] | None = None
     """The best value so far of the search's first objective, by its name."""
     status: str | None = None
+    """How the trial ended (`Status`)."""
     reason: str | None = None
+    """Why the trial ended or is tried again, or why the search was halted (`Reason`)."""
     details: Mapping[str, Any] = field(default_factory=dict)
+    """What only events of this kind have, by name."""
 
     def to_json(self) -> str:
-        """One line of strict JSON, its checksum last."""
+        """The event as one line of strict JSON, with its checksum."""
         values = {name: getattr(self, name) for name in EVENT_FIELDS}
         values = {name: _encode(value) for name, value in {**values, **self.earlier_keys}.items()}
         return strict.signed(json.dumps(values, allow_nan=False, separators=(",", ":")))
@@ -85,7 +99,8 @@ class Event:
 
     @classmethod
     def from_json(cls, line: str) -> Event:
-        """Reads one line. Unknown fields are ignored, so that a newer ledger can be read. Raises ValueError."""
+        """Reads one line. Unknown fields are ignored, so that newer ledgers can be read. Raises ValueError (or
+        TypeError) for a line that is no event of this version."""
         if strict.deep(line):
             raise ValueError(f"nested more than {strict.MAX_DEPTH} levels deep")
         values = json.loads(line)
@@ -102,6 +117,7 @@ class Event:
 
 
 EVENT_FIELDS = tuple(f.name for f in fields(Event))
+"""The fields of a line, in this order."""
 
 
 def _encode(value: Any) -> Any:
@@ -115,33 +131,33 @@ def _encode(value: Any) -> Any:
 
 
 def steady_clock() -> Callable[[], float]:
-    """The time of day as the clock has it now, and from here on as it passes: a clock that is set meanwhile, be it by a
-    month, changes no duration. Time in which the machine sleeps counts."""
+    """A clock in seconds since 1970. It begins with the system's time and runs on by itself: if the system's clock is
+    set, even by a month, no duration changes. Time in which the machine sleeps counts."""
     kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     offset = time.time() - time.clock_gettime(kind)
     return lambda: offset + time.clock_gettime(kind)
 
 
 SYNC_EVERY_S = 1.0
-"""Events of a running trial are forced to the disk at most this often."""
+"""Seconds between two times that events of a running trial are forced to the disk."""
 
 _BRIEF = frozenset({Kind.STARTED, Kind.SETUP, Kind.EVALUATION})
+"""Events that need not be forced to the disk at once."""
 
 
 class Ledger:
-    """Appends events to a file and tells listeners.
+    """Appends events to a file and calls listeners with them. It is the only writer: the run folder is locked.
 
-    A line is in the file before `append` returns and before any listener hears of it, so a driver that dies, however it
-    dies, has lost nothing that a person has seen. Against a machine that dies the line is also forced to the disk
-    (fsync): every ending at once, and what a running trial reports if the last time was a second ago. What such a crash
-    can take is thus a second of reports of trials that it cut off, and a resume runs those again; a search of short
-    trials would spend more time on waiting for the disk than on anything else.
-    One writer: the run folder's lock sees to that.
+    A line is in the file before `append` returns and before a listener gets its event, so a driver that dies loses
+    nothing that a person has seen. Against a crash of the machine, lines are also forced to the disk (fsync): an ending
+    at once, reports of a running trial at most once a second. Such a crash thus loses at most a second of reports of
+    trials that it cuts off, and a resume runs these again. To force every line would take a search of short trials more
+    time than its training.
 
-    Secrets in its texts are redacted before anybody gets to see an event.
+    Secrets in an event's texts are redacted before it is written.
 
-    full: called with the error where the disk has no room for a line; when it returns, the line is tried again. A line
-    that did not get onto the disk as a whole is taken back, so that nothing before it suffers.
+    full: called with the error if the disk has no room for a line; when it returns, the line is tried again. What was
+    written of a line before an error is removed.
     """
 
     def __init__(
@@ -153,20 +169,25 @@ class Ledger:
         self._listeners = list(listeners)
         self._full = full
         self.torn = _cut_torn_line(path)
-        """Bytes of a last line that a crash had torn, and that were cut off."""
+        """Bytes that were cut off: the file's last line, which a crash had left incomplete."""
         self._file = path.open("ab", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
+        """Bytes of the complete lines."""
         self._synced = -math.inf
+        """The monotonic time of the last fsync."""
         self._now = steady_clock()
         self._torn = False
+        """Whether a part of a line follows the complete ones."""
         self._turn = threading.RLock()
 
     def seize(self, within: float) -> bool:
-        """Keeps every other thread from appending, for good; whether that was had within so many seconds. Of two
-        threads that write the end of a search, the second one stands still until the process ends."""
+        """Takes the ledger for this thread and never gives it back; returns whether that worked within `within`
+        seconds. Of two threads that write the end of a search, the second one then waits until the process ends."""
         return self._turn.acquire(timeout=within)
 
     def append(self, kind: Kind, **values: Any) -> Event:
+        """Writes an event and calls the listeners with it. values: its other fields. Raises OSError if it cannot be
+        written."""
         with self._turn:
             return self._append(kind, values)
 
@@ -186,14 +207,15 @@ class Ledger:
         return event
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
     def _write(self, line: bytes, *, brief: bool) -> None:
         try:
             if self._torn:
-                self._take_back()
+                self._cut_torn()
             written = 0
-            while written < len(line):  # a disk that fills up takes a part of a line without complaint
+            while written < len(line):  # a disk that fills up takes a part of a line without an error
                 written += self._file.write(line[written:]) or 0
             now = time.monotonic()
             if not brief or now - self._synced >= SYNC_EVERY_S:
@@ -201,19 +223,23 @@ class Ledger:
                 self._synced = now
         except OSError:
             self._torn = True
-            with suppress(OSError):  # else before the next line: a disk that comes back must not find two in one
-                self._take_back()
+            with suppress(OSError):  # if this fails, it is done before the next line, which must not follow half of one
+                self._cut_torn()
             raise
         self._size += len(line)
 
-    def _take_back(self) -> None:
+    def _cut_torn(self) -> None:
+        """Removes the part of a line that was written last."""
         self._file.truncate(self._size)
         self._torn = False
 
 
 class UnreadableLine(ValueError):
-    """A line of a ledger that cannot be used. number: its own, from 1. foreign: it is as it was written, and this
-    version does not know what it says: a newer one does."""
+    """A line of a ledger that cannot be used.
+
+    number: the line's, from 1. foreign: its checksum is right, but this version does not know the event: a newer one
+    wrote it.
+    """
 
     def __init__(self, path: Path, number: int, why: object, foreign: bool = False) -> None:
         self.path, self.number, self.foreign = path, number, foreign
@@ -223,9 +249,9 @@ class UnreadableLine(ValueError):
 def read_ledger(path: Path) -> Iterator[Event]:
     """Yields the events of a ledger, oldest first.
 
-    A last line without its newline was torn by a crash in the middle of a write: it was never told to anyone and is
-    left out. Any other line that cannot be read, or whose checksum does not fit, raises UnreadableLine.
-    Lines without checksums are those of an older ledger, and stand before all others.
+    A last line without a newline is left out: a crash interrupted its write, before any listener got it. Any other line
+    that cannot be read, or whose checksum is wrong, raises UnreadableLine. Lines without a checksum are from an older
+    version, and come before all others.
     """
     for _, event in read_numbered(path):
         yield event
@@ -257,7 +283,7 @@ def read_numbered(path: Path) -> Iterator[tuple[int, Event]]:
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Ends the file at its last whole line, so that the next event does not continue a torn one; the bytes cut off."""
+    """Removes an incomplete last line, so that the next event begins a line; returns the bytes that were removed."""
     if not path.exists() or path.stat().st_size == 0:
         return 0
     with path.open("rb+") as file:

@@ -1,8 +1,8 @@
-"""The lock of a run folder: one driver writes it, and looking at the lock never takes it.
+"""The lock of a run folder: one driver writes it, and to look at the lock never takes it.
 
-An open-file-description lock (`F_OFD_SETLK`): it goes with the driver's process, however that ends, it reaches as far
-as the file system does (NFS among them), and `F_OFD_GETLK` says whether it is held without a moment of holding it. A
-shared lock that somebody took in order to look has turned a driver away.
+It is an open-file-description lock (`F_OFD_SETLK`): the kernel releases it when the driver's process ends, it works
+between the machines that share a file system (NFS too), and `F_OFD_GETLK` says whether it is held without taking it. To
+look by taking a shared lock has kept a driver from starting.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from tuner.contract import InputError
 from tuner.results.command_line import run_command_line
 
 NAME = ".lock"
+"""The lock's file in the run folder."""
 _FLOCK = "hhqqi4x"
-"""`struct flock`: type, whence, start, length (0: the whole file), process (0 for this kind of lock)."""
+"""`struct flock`: type, whence, start, length (0: to the end of the file), process (0 for this kind of lock)."""
 
 
 class RunLock:
-    """Holds the run folder at `path` for one driver. Released with the process, however it ends.
+    """Locks the run folder at `path` for this process, until `release` or the end of the process.
 
-    Raises InputError where another driver holds it, and where the lock's file is another user's: who may open it may
-    hold it for ever.
+    Raises InputError if another driver has locked it, or if the lock's file is another user's, who could lock it for
+    ever.
     """
 
     def __init__(self, path: Path) -> None:
         place = path / NAME
-        try:  # and not through a link, because what it leads to would be emptied
+        try:  # not through a link: the file that it leads to would be emptied
             lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _not_ours(path, error) from error
@@ -55,23 +56,25 @@ class RunLock:
             os.close(lock)
             raise
         self._lock: int | None = lock
-        with suppress(OSError):  # on a full disk the lock holds all the same, it only does not say whose it is
+        with suppress(OSError):  # on a full disk the lock works, and only does not say whose it is
             os.fchmod(lock, 0o600)
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
 
     def release(self) -> None:
+        """Unlocks the run folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def is_held(path: Path) -> bool:
-    """Whether a driver holds the run folder's lock right now. Takes nothing: no driver is turned away by this look."""
+    """Whether a driver holds the run folder's lock now. It does not take the lock, so it keeps no driver from
+    starting."""
     try:
         lock = os.open(path / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # it may be a pipe
     except PermissionError:
-        return _is_in_the_kernels_list(path / NAME)
+        return _is_in_proc_locks(path / NAME)
     except OSError:
         return False
     try:
@@ -83,8 +86,8 @@ def is_held(path: Path) -> bool:
         os.close(lock)
 
 
-def _is_in_the_kernels_list(place: Path) -> bool:
-    """The same of a file that is another user's, as far as this machine's kernel knows."""
+def _is_in_proc_locks(place: Path) -> bool:
+    """The same for another user's file, which cannot be opened; only locks of this machine are seen."""
     try:
         about = place.stat(follow_symlinks=False)
         name = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
@@ -95,7 +98,7 @@ def _is_in_the_kernels_list(place: Path) -> bool:
 
 
 def _require_own(lock: int, path: Path) -> None:
-    """Raises InputError unless the file is a plain one of this user."""
+    """Raises InputError unless the lock's file is a plain file of this user."""
     about = os.fstat(lock)
     if not stat.S_ISREG(about.st_mode):
         raise InputError("is no file", where=str(path / NAME), expected="a file of its own", remedy="remove it")
@@ -104,7 +107,7 @@ def _require_own(lock: int, path: Path) -> None:
 
 
 def _owner_of_a_new_file(path: Path) -> int:
-    """Some file systems show every file as one user's, whoever wrote it."""
+    """The uid that this file system gives to a file of ours: some show every file as one user's."""
     place = path / f"{NAME}.{os.getpid()}"
     try:
         made = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""The README of `best/`: what the adapter is, how it was found, and how to check its loss."""
+"""Writes the README of `best/`: what the adapter is, how it was found, and how to check its loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from tuner.results.records import Point, SearchRecord, TrialRecord
 
 
 def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: Mapping[str, Any], card: Card) -> str:
-    """A model card in Markdown with the metadata block that the Hugging Face hub reads. card: what the program says."""
+    """A model card in Markdown, with the metadata block that the Hugging Face hub reads.
+
+    name: of the search. resolved: its settings. card: what the program says of the adapter. The winner must have a
+    finite value.
+    """
     best = winner.best
     assert best is not None
     counts = ", ".join(f"{n} {what}" for what, n in record.counts["reason"].items())
@@ -60,6 +64,6 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
 
 
 def _cells(point: Point, objectives: Sequence[Objective]) -> str:
-    """What an evaluation measured, as cells of a table."""
+    """The objectives' values of an evaluation, as cells of a Markdown table."""
     values = (point.metrics.get(objective.name) for objective in objectives)
     return " | ".join("-" if value is None else f"{value:.4f}" for value in values)

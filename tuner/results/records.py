@@ -1,4 +1,4 @@
-"""Events folded into records: what is known of each trial and of the search.
+"""Folds events into records: what is known of each trial and of the search.
 
 The live table, `status`, `show`, the leaderboard, the best adapter and resume all read these, so they cannot
 disagree. A record is a function of its events alone.
@@ -25,63 +25,85 @@ RECIPE = 0
 
 @dataclass(frozen=True)
 class Addition:
-    """A point that somebody added to a running search. params: what was said of it; the sampler draws the rest."""
+    """A point that somebody added to a running search."""
 
     name: str
+    """Its id, which the trial's `started` event names."""
     params: dict[str, Any]
+    """The values that were given; the sampler draws the others."""
     by: str
+    """Who added it: "user"."""
 
 
 @dataclass
 class SearchRecord:
-    """A whole search: its trials by number, and what was said of it as a whole.
+    """A search: its trials, and what is known of all of it.
 
-    What is asked of it after every event (the winner, who runs, how many have ended) is kept as events come in, so that
-    an event costs the ten thousandth trial what it costs the first.
-
-    additions: points that wait for a worker, by name. paused: why no trial trains on, "" where they do. stopped: who
-    ended the session before its trials had ended, "" for nobody.
+    What is asked after every event (the winner, the running trials, how many have ended) is kept up to date event by
+    event, so that an event takes no longer with 10,000 trials than with one.
     """
 
     name: str = ""
+    """The run's name."""
     num_trials: int = 0
+    """Trials that are planned, added ones included."""
     objectives: tuple[Objective, ...] = (EVAL_LOSS,)
     """What is measured: first what the search makes better, then what is shown beside it."""
     workers: int = 0
+    """Workers of the last session."""
     dashboard: str = ""
     """Where the Ray dashboard of the last session answered, "" where there was none."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
+    """Every trial that was begun, by number."""
     facts: dict[str, Any] = field(default_factory=dict)
+    """What the program said of the prepared data and base."""
     notes: list[str] = field(default_factory=list)
+    """Sentences for the user, oldest first."""
     started: float | None = None
+    """Time of the first session's start, in seconds since 1970."""
     updated: float | None = None
+    """Time of the last event, in seconds since 1970."""
     finished: bool = False
+    """Whether the last session has written its end."""
     settings_digest: str = ""
     """SHA-256 of `resolved.json` as the last session read it."""
     sessions: int = 0
+    """Sessions so far: the first one, and each resume."""
     wall_s: float = 0.0
+    """Seconds that the sessions took, all together."""
     outcome: str = ""
+    """How the last session ended: "done", "stopped", "interrupted", ...; "" while it runs."""
     halt_reason: str = ""
+    """Why the last session was halted (`Reason`); "" if it was not."""
     halt_message: str = ""
+    """What was wrong, if it was halted."""
     halt_remedy: str = ""
+    """What the user can do about it."""
     fits: dict[str, Fit] = field(default_factory=dict)
-    """What trials learned about the memory of devices, by name."""
+    """What trials learned about the memory of devices, by the device's name."""
     additions: dict[str, Addition] = field(default_factory=dict)
+    """Added points that wait for a worker, by name."""
     paused: str = ""
+    """Why no trial trains on; "" while they do."""
     stopped: str = ""
+    """Who ended the session before all trials had ended; "" for nobody."""
     _session_started: float | None = None
+    """Time of the last event, until which `wall_s` is counted; None before the first session."""
     _ranked: list[tuple[bool, float, int]] = field(default_factory=list, repr=False, compare=False)
+    """The usable trials as `_rank` gives them, the winner first."""
     _unended: dict[int, TrialRecord] = field(default_factory=dict, repr=False, compare=False)
+    """The trials without an ending, by number."""
 
     @classmethod
     def fold(cls, events: Iterable[Event]) -> SearchRecord:
+        """The record of these events, which are all of a search, oldest first."""
         record = cls()
         for event in events:
             record.apply(event)
         return record
 
     def apply(self, event: Event) -> None:
-        """Takes in one event. Evaluations and endings of an attempt that has been replaced count for nothing."""
+        """Folds one event into the record. Evaluations and endings of an attempt that was replaced are ignored."""
         self.updated = event.time
         match event.event:
             case Kind.SEARCH:
@@ -125,14 +147,14 @@ class SearchRecord:
         self.sessions += 1
         self.finished, self.outcome, self.paused, self.stopped = False, "", "", ""
         self.halt_reason = self.halt_message = self.halt_remedy = ""
-        for trial in self._unended.values():  # a driver that vanished said nothing about what it was running
+        for trial in self._unended.values():  # a driver that was killed wrote no ending for its running trials
             trial.interrupted = not trial.parked
 
     def _add(self, event: Event) -> None:
         details = event.details
         name = str(details.get("name", ""))
         self.additions[name] = Addition(name, dict(event.params or {}), str(details.get("by", "")))
-        self.num_trials += 1  # on top of what was planned
+        self.num_trials += 1  # an added trial takes no planned one's place
 
     def _note(self, texts: Iterable[str]) -> None:
         self.notes += [text for text in texts if text and text not in self.notes]
@@ -215,8 +237,6 @@ class SearchRecord:
         if place < len(self._ranked) and self._ranked[place] == _rank(trial):
             del self._ranked[place]
 
-    # What is asked of a search.
-
     @property
     def objective(self) -> Objective:
         """What the search makes better."""
@@ -241,12 +261,12 @@ class SearchRecord:
 
     @property
     def parked(self) -> list[TrialRecord]:
-        """The trials that wait, with a state and without an ending, for the scheduler to have them go on."""
+        """The trials that have no ending and wait, with a saved state, until the scheduler lets them go on."""
         return [t for t in self._unended.values() if t.parked]
 
     @property
     def ranked(self) -> Iterator[TrialRecord]:
-        """The ended trials whose value may be compared, the winner first: completed ones before those stopped early."""
+        """The usable trials, the winner first: completed ones before those that were stopped early."""
         return (self.trials[number] for _, _, number in self._ranked)
 
     @property
@@ -255,19 +275,20 @@ class SearchRecord:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The winner: the best value among completed trials; where none completed, among those stopped at a rung."""
+        """The winner: the best value among completed trials; if none completed, among the other usable ones."""
         return next(self.ranked, None)
 
     @property
     def leaderboard(self) -> list[TrialRecord]:
-        """Every trial, the winner first: usable by best value, then the running, then what had no usable ending."""
+        """Every trial, the winner first: the usable ones, then those without an ending, then those with an unusable
+        one."""
         others = [t for t in self.trials.values() if not t.is_usable]
         return [*self.ranked, *sorted(others, key=lambda t: (t.has_ended, _best_cost(t), t.number))]
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many trials ended how: by status and by reason. One that was cut off counts as stopped, by the user or
-        with the search, until a resume runs it again. Those that are parked stand beside the statuses."""
+        """How many trials ended, by status and by reason. One that was cut off counts as stopped, by the user or with
+        the search, until a resume runs it again. `parked`, beside the statuses, counts the parked ones."""
         stopped = Reason.SEARCH if self.halt_reason else Reason.USER
         reasons = [t.reason or stopped for t in self.trials.values() if t.has_ended or t.interrupted]
         parked = {"parked": len(self.parked)} if self.parked else {}
@@ -282,10 +303,10 @@ class SearchRecord:
 
     @property
     def budget_share(self) -> float | None:
-        """Training tokens spent over what all planned trials would cost at their full budget, in [0, 1].
+        """Training tokens spent, over those of the full budgets of all planned trials; in [0, 1].
 
-        A trial that has reported nothing counts as much as the mean of those that have. Trials that a search which is
-        done never began do not count: its space was used up. None before the first report.
+        A trial without a report counts as the mean of those with one. If a search is done, trials that it never began
+        do not count: its space was used up. None before the first report.
         """
         full = [tokens for trial in self.trials.values() if (tokens := trial.full_tokens)]
         if not full:
@@ -302,6 +323,7 @@ class SearchRecord:
 
 
 def _rank(trial: TrialRecord) -> tuple[bool, float, int]:
+    """The key by which usable trials are sorted, the winner first."""
     return trial.status is not Status.COMPLETED, _best_cost(trial), trial.number
 
 

@@ -1,8 +1,8 @@
-"""What people ask of a running search: one JSON file a request in the run folder's `control/`, one an answer.
+"""Requests to the driver of a running search: one JSON file a request in the run folder's `control/`, one an answer.
 
-A request is written beside its place and renamed, so that the driver never reads half of one. The driver takes it away,
-acts, and puts the answer in its place. Whoever asks waits for the answer, and takes back a request that nobody answers:
-what is in the folder is either new or being answered. No port, no server: what may write the run folder may ask.
+A request is written under another name and renamed, so that the driver never reads half of one. The driver removes it,
+acts, and writes the answer. The process that asks waits for the answer, and removes a request that the driver does not
+take, so no old request stays in the folder. There is no port and no server: whoever may write the run folder may ask.
 """
 
 from __future__ import annotations
@@ -27,31 +27,40 @@ from tuner.results.lock import is_held
 from tuner.results.untrusted_read import read_object
 
 WAIT_S = 10.0
-"""A driver reads several times a second; one that is silent for so long is starting, or busy for a long moment."""
+"""Seconds to wait for the driver to take a request. It looks several times a second; one that takes longer is starting
+or busy."""
 PATIENCE = 6
-"""A driver that has taken a request may wait for room on its disk: for so many times as long."""
+"""An answer is waited for this many times as long once the driver has taken the request: it may wait for room on its
+disk."""
 MOST_BYTES = 2**16
+"""The largest request that is read."""
 MOST_AT_ONCE = 200
-"""Requests taken in one turn of the driver's loop, about 20 ms: it has other things to do."""
+"""The most requests that are taken in one turn of the driver's loop; they take about 20 ms."""
 MOST_NAMED = 20
-"""Entries that are no requests, named in notes of the ledger."""
+"""The most entries of the folder that are reported as no requests, each in a note of the ledger."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.json")
 
 
 @dataclass(frozen=True)
 class Request:
-    """action: stop, add, pause or resume. values: what it needs ({"trial": 7})."""
+    """One request to the driver."""
 
     name: str
+    """Its id, which the answer's file is named after."""
     action: str
+    """stop, add, pause or resume."""
     values: Mapping[str, Any] = field(default_factory=dict)
+    """The action's arguments ({"trial": 7})."""
 
 
 # The side that asks
 
 
 def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float = WAIT_S) -> str:
-    """Asks the driver of a run, and returns what it answers. Raises InputError where it refuses, or is not there."""
+    """Asks the driver of a run, and returns its answer. wait_s: seconds in which it has to take the request.
+
+    Raises InputError if there is no driver, if it refuses, or if it does not answer.
+    """
     _require_driver(folder)
     control = folder.control
     name = uuid.uuid4().hex
@@ -67,7 +76,7 @@ def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float
         while not os.path.lexists(reply):
             time.sleep(0.02)
             gone = not is_held(folder.path)
-            if gone or (time.monotonic() > deadline and _withdrawn(place)):
+            if gone or (time.monotonic() > deadline and _withdraw(place)):
                 if os.path.lexists(reply):
                     break
                 _require_driver(folder)
@@ -106,8 +115,8 @@ def _require_driver(folder: RunFolder) -> None:
     )
 
 
-def _withdrawn(place: Path) -> bool:
-    """Takes a request back; False where the driver has taken it."""
+def _withdraw(place: Path) -> bool:
+    """Removes a request; False if the driver has taken it already."""
     try:
         place.unlink()
     except OSError:
@@ -119,8 +128,8 @@ def _withdrawn(place: Path) -> bool:
 
 
 class Inbox:
-    """Where the driver of a run finds requests, and leaves answers. Others may write there: what is no request is named
-    once, and neither stops the driver nor makes it deaf to what comes after.
+    """Reads the requests to the driver of a run, and writes the answers. Others may write into the folder: an entry
+    that is no request is reported once, and does not keep the driver from reading the others.
 
     say: takes a sentence for the user.
     """
@@ -130,7 +139,7 @@ class Inbox:
         self._strange: set[str] = set()
 
     def clear(self) -> None:
-        """Makes the place for requests, and empties it: what lies there was asked of an earlier driver."""
+        """Makes the folder for requests, and empties it: what is in it was meant for an earlier driver."""
         try:
             self._control.mkdir(exist_ok=True)
         except OSError as error:
@@ -143,8 +152,8 @@ class Inbox:
                 self._name(name, error.strerror or str(error))
 
     def take(self) -> list[Request]:
-        """The requests that have come, oldest first, at most `MOST_AT_ONCE`; they are out of the folder then. A file
-        that is none is answered here."""
+        """Removes the new requests from the folder and returns them, oldest first, at most `MOST_AT_ONCE`. A file that
+        cannot be read as one is answered here."""
         found = []
         for name in self._names():
             if name in self._strange or not name.endswith(".json"):
@@ -152,7 +161,7 @@ class Inbox:
             try:
                 about = (self._control / name).lstat()
             except OSError:
-                continue  # withdrawn as we looked
+                continue  # withdrawn meanwhile
             if stat.S_ISREG(about.st_mode) and _NAME.fullmatch(name):
                 found.append((about.st_mtime_ns, name))
             else:
@@ -182,7 +191,7 @@ class Inbox:
             if not place.exists():
                 return None
             request, refusal = None, InputError(f"cannot read the request ({error.what})", expected=error.expected)
-        try:  # before it is carried out: what stays here would be carried out again and again
+        try:  # before it is carried out: a request that stays in the folder would be carried out again
             place.unlink()
         except FileNotFoundError:
             return None
@@ -194,16 +203,16 @@ class Inbox:
         return request
 
     def _names(self) -> list[str]:
-        if self._control.is_symlink():  # to a folder that is not the run's, whose files are nobody's requests
+        if self._control.is_symlink():  # it leads to a folder that is not the run's
             self._name("", "a link")
             return []
         try:
-            return os.listdir(self._control)  # noqa: PTH208  names alone: there may be thousands
+            return os.listdir(self._control)  # noqa: PTH208  only names are needed, and there may be thousands
         except OSError:
-            return []  # the folder is gone: next time
+            return []  # the folder was removed
 
     def _name(self, name: str, why: str) -> None:
-        """Names an entry that is no request, once."""
+        """Reports an entry that is no request, once. name: "" for the folder itself."""
         if name in self._strange:
             return
         self._strange.add(name)

@@ -1,4 +1,4 @@
-"""What trials are made of, then and now: base, tokenizer, rows, code, libraries, each by its fingerprints.
+"""Compares what trials are made of, then and now: base, tokenizer, rows, code, libraries, each by its fingerprints.
 
 A part is `{"source": what the settings call it, "files": {name: fingerprint}}`. The `prepared` event holds them by name
 as `made_of`. Parts of another source are not compared: the user has named something else.
@@ -15,24 +15,33 @@ from typing import Any
 from tuner.contract import InputError
 
 MADE_OF = "made_of"
+"""The fact of the `prepared` event that holds the parts."""
 LIBRARIES = "libraries"
+"""The part whose files are the libraries' versions."""
 ACCEPT = "--accept-changes"
 _MOST_FILES = 200
-"""Of a part, by name; more are one fingerprint together."""
+"""The most files of a part that have a fingerprint each; more have one together."""
 _SHOWN = 5
+"""The most changes that a message names."""
 
 Parts = Mapping[str, Mapping[str, Any]]
+"""Parts by name."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One file of a part, or one library. before, now: its fingerprint or version; "" where it is not there."""
+    """A file of a part, or a library, that has changed."""
 
     part: str
+    """The part's name: base, tokenizer, ..."""
     source: str
+    """What the settings call the part."""
     name: str
+    """The file or the library; "" for a part with one fingerprint."""
     before: str
+    """Its fingerprint or version then; "" if it was not there."""
     now: str
+    """Its fingerprint or version now; "" if it is not there."""
 
     def __str__(self) -> str:
         what = f"{self.part} {self.name}".strip() if self.name.startswith(".") or not self.name else self.name
@@ -42,7 +51,7 @@ class Change:
 
 
 def parts(facts: Mapping[str, Any]) -> Parts:
-    """The parts that facts of a `prepared` event hold, as far as they have the shape of parts."""
+    """The parts in the facts of a `prepared` event; entries of another shape are left out."""
     found = facts.get(MADE_OF)
     if not isinstance(found, Mapping):
         return {}
@@ -54,7 +63,7 @@ def parts(facts: Mapping[str, Any]) -> Parts:
 
 
 def changes(before: Parts, now: Parts) -> Iterator[Change]:
-    """What differs between parts of one name and source that both have."""
+    """The differences between parts that have the same name and source in both."""
     for name in before:
         part = now.get(name)
         if part is None or part["source"] != before[name]["source"]:
@@ -66,8 +75,11 @@ def changes(before: Parts, now: Parts) -> Iterator[Change]:
 
 
 def require_same(found: Sequence[Change], *, where: str, since: str, remedy: str, accept: bool) -> tuple[str, ...]:
-    """Raises InputError for what has changed, or tells it as notes with `accept`. Libraries are always a note: the same
-    rows and weights are compared, to the last digits. since: the beginning that it is compared with."""
+    """Raises InputError if a part has changed, or returns notes about it if `accept`.
+
+    A change of libraries is always a note: losses then differ in their last digits only. where, remedy: for the error.
+    since: when the parts were the earlier ones, in words.
+    """
     versions = [change for change in found if change.part == LIBRARIES]
     others = [change for change in found if change.part != LIBRARIES]
     notes = [f"libraries have changed since {since}: {_told(versions)}; losses may differ in their last digits"]
@@ -89,7 +101,7 @@ def require_same(found: Sequence[Change], *, where: str, since: str, remedy: str
 
 
 def digests(made_of: Parts) -> dict[str, dict[str, str]]:
-    """A source and one fingerprint for each part but the libraries, short enough for a settings file."""
+    """The source and one fingerprint of each part except the libraries: short enough for a settings file."""
     return {
         name: {"source": part["source"], "fingerprint": _digest(part["files"])}
         for name, part in made_of.items()
@@ -98,17 +110,17 @@ def digests(made_of: Parts) -> dict[str, dict[str, str]]:
 
 
 def as_parts(short: Mapping[str, Mapping[str, str]]) -> Parts:
-    """Parts out of `digests`, to be compared with `one_each` of others."""
+    """Makes parts of what `digests` returned, to compare them with those of `one_each`."""
     return {name: {"source": said["source"], "files": {"": said["fingerprint"]}} for name, said in short.items()}
 
 
 def one_each(made_of: Parts) -> Parts:
-    """The parts with one fingerprint each."""
+    """The parts except the libraries, with one fingerprint each."""
     return as_parts(digests(made_of))
 
 
 def part(source: str, files: Mapping[str, str]) -> dict[str, Any]:
-    """A part; of very many files one fingerprint of all."""
+    """A part. files: fingerprints by name; more than 200 are replaced by one fingerprint of all."""
     if len(files) <= _MOST_FILES:
         return {"source": source, "files": dict(files)}
     return {"source": source, "files": {f"{len(files)} files": _digest(files)}}

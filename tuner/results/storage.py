@@ -1,10 +1,11 @@
-"""Runs kept in an object store: a working copy on every node, and what is carried between it and the store.
+"""Keeps runs in an object store: copies files between the store and a working copy on every node.
 
 A run is written into a local folder (`config.paths.storage_folder`), like any run, and mirrored: the driver's files by
-`Mirror`, a trial's own by whoever trains it (`push`). An object is replaced whole, the last write wins, and nothing is
-appended to there. What is promised: an event is on the driver's disk before anyone hears of it, and in the store
-within a few seconds; when the search ends everything is. A driver whose disk is lost loses at most these seconds.
-Nothing is ever deleted there: adapters of trials that fell behind stay until somebody removes them.
+`Mirror`, a trial's own by the worker that trains it (`push`). An object is always replaced and never appended to; the
+last write wins. What is promised: an event is on the driver's disk before a listener gets it, and in the store within a
+few seconds; when the search ends, everything is in the store. If the driver's disk is lost, at most these seconds are.
+Nothing is ever deleted in the store: adapters of trials that are no longer among the best stay until somebody removes
+them.
 
 The filesystems are PyArrow's: s3://, gs://, hdfs://, file://; credentials come from the environment or the machine's
 role. `?endpoint_override=host:port&scheme=http` in the URI reaches another S3-compatible server.
@@ -32,25 +33,28 @@ from tuner.results.lock import is_held
 from tuner.results.untrusted_read import inside, plain_files
 
 EVERY_S = 2.0
-"""Seconds between two writes of the driver's files: each is a whole ledger."""
+"""Seconds between two writes of the driver's files; each writes the complete ledger."""
 HELD_S = 90.0
-"""A driver says this often, three times over, that it still writes a run; another may take the run afterwards."""
+"""Seconds for which a driver's claim to a run is valid. It is renewed three times in this time; then another driver may
+take the run."""
 _PIECE = 8 * 2**20
+"""Bytes that are copied at a time."""
 LOCK = ".lock.json"
+"""The object in which a driver claims a run."""
 _GROW = ("trials.jsonl", "study.journal")
-"""Appended to alone: of two copies the longer is the newer."""
+"""Files that are only appended to: of two copies the longer is the newer."""
 _LOCAL = ("tune", "adapters", "control", "best.new", "best.old", ".lock")
-"""Not the driver's to mirror: Ray's own state, what belongs to the trials, and requests to this driver."""
+"""Names that the driver does not mirror: Ray's own state, what the workers push, and requests to this driver."""
 
 
 def opened(uri: str) -> tuple[Any, str]:
-    """PyArrow's filesystem for a URI, and the path in it. Raises InputError for one that it does not know."""
+    """PyArrow's filesystem for a URI, and the path in it. Raises InputError for a URI that PyArrow cannot open."""
     # Newer SDKs add checksums in a form that other S3-compatible servers refuse (HTTP 411).
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     from pyarrow import fs
 
     base, _, query = uri.partition("?")
-    # In a run's URI what follows the options is the run's place: s3://bucket/runs?scheme=http/first/best
+    # A run's place follows the options in its URI: s3://bucket/runs?scheme=http/first/best
     options, *inner = query.split("/")
     try:
         found, path = fs.FileSystem.from_uri(base + ("?" + options if options else ""))
@@ -64,7 +68,7 @@ def opened(uri: str) -> tuple[Any, str]:
 
 
 def try_uri(uri: str) -> None:
-    """Writes an object and reads it back. Raises InputError where that does not go."""
+    """Writes an object and reads it back. Raises InputError if that fails."""
     filesystem, path = opened(uri)
     name, content = f"{path}/.tuner-{os.uname().nodename}", secrets.token_bytes(8)
     try:
@@ -82,14 +86,17 @@ def try_uri(uri: str) -> None:
         raise InputError(f"{uri} does not give back what was written", where="run.storage_path")
 
 
-def push(folder: Path, seen: dict[Path, tuple[int, int]] | None = None, leave: tuple[str, ...] = ()) -> None:
-    """Carries a working copy's files to the store. seen: size and time of what is there already, kept up to date.
-    leave: names in the folder that stay. Does nothing for a folder that is no working copy."""
+def push(folder: Path, seen: dict[Path, tuple[int, int]] | None = None, skip: tuple[str, ...] = ()) -> None:
+    """Copies the files of a working copy to the store. Does nothing for a folder that is no working copy.
+
+    seen: size and modification time (ns) of each file that is in the store already; updated here. skip: names directly
+    in the folder that are not copied.
+    """
     uri = storage_uri(folder)
     if uri is None:
         return
     filesystem, path = opened(uri)
-    for file in _files(folder, leave):
+    for file in _files(folder, skip):
         try:
             state = file.stat()
             mark = (state.st_size, state.st_mtime_ns)
@@ -105,8 +112,9 @@ def push(folder: Path, seen: dict[Path, tuple[int, int]] | None = None, leave: t
             seen[file] = mark
 
 
-def pull(folder: Path, leave: tuple[str, ...] = ()) -> None:
-    """Brings what the store has of a working copy's folder. Files that grow are kept where they are longer here."""
+def pull(folder: Path, skip: tuple[str, ...] = ()) -> None:
+    """Copies files from the store into a working copy, if their size differs here. A ledger or journal that is longer
+    here is newer and stays. skip: names directly in the folder that are not copied."""
     uri = storage_uri(folder)
     if uri is None:
         return
@@ -115,10 +123,10 @@ def pull(folder: Path, leave: tuple[str, ...] = ()) -> None:
     filesystem, path = opened(uri)
     for info in filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True)):
         inner = info.path[len(path) :].strip("/")
-        if info.type is not fs.FileType.File or inner.split("/")[0] in leave or inner == LOCK:
+        if info.type is not fs.FileType.File or inner.split("/")[0] in skip or inner == LOCK:
             continue
         file = inside(folder, inner)
-        if file is None:  # `..` is a name like any other in a bucket, and a link here may lead anywhere
+        if file is None:  # `..` is a valid name in a bucket, and a link here may lead anywhere
             continue
         have = file.stat().st_size if file.is_file() else -1
         if have == info.size or (file.name in _GROW and have > info.size):
@@ -131,14 +139,14 @@ def pull(folder: Path, leave: tuple[str, ...] = ()) -> None:
 
 
 def pull_run(folder: Path) -> None:
-    """Brings a run to look at it or to go on with it: everything but rows and adapters. A run that is being written
-    from this machine is newer here."""
+    """Copies a run from the store, to read or resume it: everything but rows and adapters. Does nothing while a driver
+    on this machine writes the run: the working copy is newer then."""
     if storage_uri(folder) is not None and not is_held(folder):
-        pull(folder, leave=(*_LOCAL, "data"))
+        pull(folder, skip=(*_LOCAL, "data"))
 
 
 def exists(folder: Path) -> bool:
-    """Whether the store has a run where this working copy would be."""
+    """Whether the store has the run of this working copy."""
     uri = storage_uri(folder)
     if uri is None:
         return False
@@ -150,13 +158,13 @@ def exists(folder: Path) -> bool:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether some driver, here or elsewhere, says that it writes this run."""
+    """Whether a driver, on any machine, has a valid claim to this run."""
     uri = storage_uri(folder)
     return uri is not None and _holder(*opened(uri)) is not None
 
 
 def forget(folder: Path) -> None:
-    """Gives a run's name back that never began: a run is there when its ledger says something."""
+    """Frees the name of a run that never began: an empty ledger counts as no run."""
     uri = storage_uri(folder)
     if uri is None:
         return
@@ -166,9 +174,9 @@ def forget(folder: Path) -> None:
 
 
 class Mirror:
-    """Keeps the store up to date while a search runs, from a thread of its own.
+    """Copies the driver's files to the store while a search runs, from a thread of its own, and claims the run.
 
-    Raises InputError where another driver writes the run. Outside an object store it does nothing.
+    Does nothing if the run is not kept in an object store. Raises InputError if another driver has claimed the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -183,16 +191,18 @@ class Mirror:
             self._thread.start()
 
     def data(self) -> None:
-        """The rows are prepared: every node will want them."""
+        """Copies the prepared rows to the store, for every node."""
         push(self._folder / "data")
 
     def fetch(self, place: str | None) -> None:
-        """Brings a trial's adapter here, from the node that trained it."""
+        """Copies a trial's adapter, which a worker has pushed, into this working copy. place: relative to the run
+        folder."""
         if self._uri is not None and place and not (self._folder / place).is_dir():
             pull(self._folder / place)
 
     def close(self) -> None:
-        """Carries what is left, and gives the run free. Raises InputError where the store does not take it."""
+        """Copies what has changed since the last time, and gives up the claim. Raises InputError if the store refuses
+        it."""
         if self._thread is None or self._uri is None:
             return
         self._ended.set()
@@ -219,13 +229,14 @@ class Mirror:
                     self._say()
                     told = time.monotonic()
                 self._push()
-            except Exception:  # the store is away, or answers nonsense: the run goes on, and so do the tries
+            except Exception:  # the store is unreachable, or its answer is wrong: the run goes on, and this is retried
                 logging.getLogger(__name__).exception("mirroring %s", self._folder)
 
     def _push(self) -> None:
-        push(self._folder, self._seen, leave=(*_LOCAL, "data"))
+        push(self._folder, self._seen, skip=(*_LOCAL, "data"))
 
     def _take(self) -> None:
+        """Claims the run. Raises InputError if another driver has claimed it."""
         assert self._uri is not None
         try_uri(self._uri)
         if held := _holder(*opened(self._uri)):
@@ -237,7 +248,7 @@ class Mirror:
         self._say()
 
     def _say(self, holder: str | None = None) -> None:
-        """Names who writes the run; nobody with an empty name."""
+        """Writes the claim to the run. holder: None for this driver, "" to give it up."""
         assert self._uri is not None
         filesystem, path = opened(self._uri)
         held = {"holder": self._holder if holder is None else holder, "time": time.time()}
@@ -245,7 +256,7 @@ class Mirror:
 
 
 def _holder(filesystem: Any, path: str) -> str | None:
-    """Who writes a run, as far as it has said so lately. Raises InputError where that cannot be read."""
+    """The driver with a valid claim to a run; None if there is none. Raises InputError if that cannot be found out."""
     try:
         with filesystem.open_input_stream(f"{path}/{LOCK}") as stream:
             held = json.loads(stream.read())
@@ -263,9 +274,9 @@ def _holder(filesystem: Any, path: str) -> str | None:
         return None
 
 
-def _files(folder: Path, leave: tuple[str, ...]) -> Iterator[Path]:
+def _files(folder: Path, skip: tuple[str, ...]) -> Iterator[Path]:
     for file in plain_files(folder):
-        if file.relative_to(folder).parts[0] not in leave and not file.name.endswith(".new"):
+        if file.relative_to(folder).parts[0] not in skip and not file.name.endswith(".new"):
             yield file
 
 

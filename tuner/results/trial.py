@@ -1,4 +1,4 @@
-"""One trial as its events tell it: its point of the space, its curve, its ending."""
+"""The record of one trial, from its events: its point of the space, its curve, its ending."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ class Point:
     """One evaluation of a trial: `contract.Evaluation` as the ledger has it."""
 
     step: int
+    """Optimizer steps taken."""
     tokens: int
+    """Training tokens seen, padding excluded."""
     value: float | None
-    """Of the search's first objective."""
+    """The value of the search's first objective; None if it was not measured."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     """All that was measured, by name."""
     train_loss: float | None = None
+    """Mean training loss since the evaluation before."""
     seconds: float = 0.0
+    """Seconds since the start of the attempt, set-up included."""
     memory: int | None = None
+    """Peak bytes of accelerator memory; None where it is not known."""
     resource: int = 0
     """Its place on the ladder: steps or tokens of the budget."""
 
@@ -37,45 +42,61 @@ class TrialRecord:
     """One trial: its point of the space, its curve and its ending."""
 
     number: int
+    """Its number in the search, from 0."""
     objective: Objective = EVAL_LOSS
-    """What the search makes better, and what `value` and `best` of a trial go by."""
+    """What the search makes better; `value` and `best` are values of it."""
     params: dict[str, Any] = field(default_factory=dict)
+    """Its point of the space: values by parameter."""
     trial: str = ""
+    """Ray's id of its last attempt."""
     attempt: int = 1
+    """The number of its last attempt, from 1."""
     distributions: dict[str, str] = field(default_factory=dict)
+    """What each parameter was drawn from, as Optuna's JSON."""
     setup: dict[str, Any] = field(default_factory=dict)
+    """What its set-up reported, such as `max_steps`."""
     points: list[Point] = field(default_factory=list)
+    """Its evaluations, oldest first."""
     status: Status | None = None
+    """How it ended; None while it has no ending."""
     reason: Reason | None = None
+    """Why it ended; None while it has no ending."""
     message: str = ""
+    """The ending in words."""
     remedy: str = ""
+    """What the user can do about the ending."""
     traceback: str = ""
+    """Of the program, if it raised."""
     interrupted: bool = False
-    """Whether a signal or a lost driver cut it off: it has no ending, and a resume goes on with it."""
+    """Whether a signal or the loss of its driver or worker cut it off: it has no ending and will be run again."""
     parked: bool = False
-    """Whether it waits, with its state and without an ending, for the scheduler to have it go on."""
+    """Whether it has no ending and waits, with a saved state, until the scheduler lets it go on."""
     to_park: bool = False
-    """Whether its last evaluation was judged so: `parked` follows in a line of its own."""
+    """Whether its last evaluation is to park it: the `parked` event follows."""
     started: float | None = None
+    """Time of its last attempt's start, in seconds since 1970."""
     ended: float | None = None
+    """Time of its ending, or of the last interruption, in seconds since 1970."""
     adapter: str | None = None
+    """Its last adapter's place, relative to the run folder."""
     earlier_tokens: int = 0
+    """Training tokens of attempts that the last one does not go on from."""
     added_by: str = ""
-    """Who suggested it, where it was not the sampler: "user"."""
+    """Who added it ("user"); "" if the sampler drew it."""
     judged: Verdict | None = None
-    """What the last evaluation was judged, if that ends the trial: the ending follows in a line of its own."""
+    """The verdict on its last evaluation, if that ends it: the `ended` event follows."""
     losses: dict[str, int] = field(default_factory=dict)
-    """How often an attempt at it was lost, by reason."""
+    """How many of its attempts were lost, by reason."""
     retry: str = ""
-    """Why it is to be tried again, while it is."""
+    """Why it is to be tried again; "" if it is not."""
 
     def take_up(self, before: TrialRecord) -> None:
-        """What an earlier attempt left, until this one's set-up says whether it goes on from there."""
+        """Takes over the curve of the attempt before, until this one's set-up says whether it goes on from there."""
         self.points, self.adapter, self.judged = list(before.points), before.adapter, before.judged
         self.earlier_tokens, self.losses = before.earlier_tokens, dict(before.losses)
 
     def begin_anew(self) -> None:
-        """This attempt begins at step 0: what was spent before is all that stays of it."""
+        """Drops the curve of the attempts before, because this one begins at step 0; their tokens still count."""
         self.earlier_tokens = self.tokens
         self.points, self.adapter, self.judged, self.to_park = [], None, None, False
 
@@ -89,14 +110,14 @@ class TrialRecord:
 
     @property
     def state(self) -> str:
-        """Its status in one word; of a trial without an ending "running", "parked" or "interrupted"."""
+        """Its status; without an ending "running", "parked" or "interrupted"."""
         if self.status is not None:
             return str(self.status)
         return "interrupted" if self.interrupted else "parked" if self.parked else "running"
 
     @property
     def is_usable(self) -> bool:
-        """Ended with a finite value that may be compared: converged, finished, or stopped at a rung or by a person."""
+        """Whether it ended with a finite value that may be compared: completed, or stopped at a rung or by a person."""
         return self.best is not None and (self.status is Status.COMPLETED or self.reason in (Reason.RUNG, Reason.USER))
 
     @property
@@ -114,7 +135,7 @@ class TrialRecord:
 
     @property
     def full_tokens(self) -> float:
-        """Training tokens that the whole budget of this trial would have cost, from its own rate so far."""
+        """Training tokens of this trial's full budget, from its tokens a step so far; 0 before the first report."""
         if not self.points or not self.max_steps or not self.step:
             return 0.0
         return self.points[-1].tokens * self.max_steps / self.step

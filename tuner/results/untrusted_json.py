@@ -1,8 +1,8 @@
-"""What a line of the ledger must be like to be read, whoever wrote it.
+"""Checks a line of the ledger before it is used, whoever wrote it.
 
-A run folder may come from a stranger, or from a disk that lies. Each line ends with a checksum of what stands before
-it, and every value that is later counted, compared or drawn has the type it must have; so what reads records need not
-ask again.
+A run folder may come from a stranger, or from a failing disk. Each line ends with a checksum of the rest of it, and
+every value that is later counted, compared or drawn is checked for its type, so that code that reads records need not
+check again.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from typing import Any
 from tuner.contract import Objective, checked_objectives
 
 MAX_LINE = 16 << 20
-"""Bytes. The longest lines, those with a traceback, have some 100 kB."""
+"""Bytes of the longest line that is read. The longest that are written, those with a traceback, have some 100 kB."""
 MAX_DEPTH = 16
+"""The most levels of nested brackets."""
 MAX_NUMBER = 2**53
-"""Whole numbers up to here survive every JSON reader; 10 ** 400 is an OverflowError wherever it is divided."""
+"""The largest integer. Every JSON reader keeps it exactly; to divide 10 ** 400 would raise OverflowError."""
 MAX_TIME = 1e11
-"""Seconds since 1970: the year 5138."""
+"""The latest time, in seconds since 1970: the year 5138."""
 
 _SUM = re.compile(rb',"sum":"([0-9a-f]{8})"}$')
 _NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def signed(line: str) -> str:
-    """The JSON object `line` with a last member `sum`, the CRC-32 of the line without it."""
+    """The JSON object in `line`, with `sum` as its last member: the CRC-32 of the line without it."""
     return f'{line[:-1]},"sum":"{zlib.crc32(line.encode()):08x}"}}'
 
 
 def is_signed(line: bytes) -> bool:
-    """Whether the line, without its newline, ends with a checksum. Raises ValueError where that is not the line's."""
+    """Whether the line ends with a checksum. Raises ValueError if the checksum is wrong. line: without its newline."""
     found = _SUM.search(line)
     if found is None:
         return False
@@ -43,7 +44,7 @@ def is_signed(line: bytes) -> bool:
 
 
 def deep(line: str) -> bool:
-    """Whether the JSON text is nested more than MAX_DEPTH levels; quick where it has few brackets."""
+    """Whether the JSON text is nested more than MAX_DEPTH levels."""
     if line.count("[") + line.count("{") <= MAX_DEPTH:
         return False
     depth, quoted, escaped = 0, False, False
@@ -61,8 +62,8 @@ def deep(line: str) -> bool:
     return False
 
 
-def whole(value: Any) -> int:
-    """A whole number."""
+def integer(value: Any) -> int:
+    """An integer; of a float, its integer part."""
     if type(value) is int and -MAX_NUMBER <= value <= MAX_NUMBER:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
@@ -71,7 +72,7 @@ def whole(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    """A number, or the name of one that JSON cannot write."""
+    """A number, or "NaN", "Infinity" or "-Infinity", which JSON cannot write as numbers."""
     if type(value) is float:
         return value
     if isinstance(value, str) and value in _NAMES:
@@ -93,37 +94,41 @@ def moment(value: Any) -> float:
 
 
 def ordinal(value: Any) -> int:
-    """0 and up."""
-    found = whole(value)
+    """An integer that is 0 or more."""
+    found = integer(value)
     if found < 0:
         raise ValueError("a whole number, 0 or more")
     return found
 
 
 def text(value: Any) -> str:
+    """Text."""
     if not isinstance(value, str):
         raise ValueError("text")
     return value
 
 
 def texts(value: Any) -> list[str]:
+    """A list of texts."""
     if not isinstance(value, list | tuple):
         raise ValueError("a list of texts")
     return [text(one) for one in value]
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
+    """A JSON object."""
     if not isinstance(value, Mapping):
         raise ValueError("an object")
     return value
 
 
 def text_by_name(value: Any) -> Mapping[str, str]:
+    """Texts by name."""
     return {name: text(one) for name, one in mapping(value).items()}
 
 
 def number_by_name(value: Any) -> Mapping[str, float | None]:
-    """Numbers by name; null where none was measured."""
+    """Numbers by name; None for one that was not measured."""
     return {name: None if one is None else number(one) for name, one in mapping(value).items()}
 
 
@@ -136,6 +141,7 @@ def objectives(value: Any) -> list[dict[str, str]]:
 
 
 Check = Callable[[Any], Any]
+"""Returns the value in its type, or raises ValueError with what was expected."""
 
 FIELDS: Mapping[str, Check] = {
     "time": moment,
@@ -143,8 +149,8 @@ FIELDS: Mapping[str, Check] = {
     "number": ordinal,
     "attempt": ordinal,
     "params": mapping,
-    "step": whole,
-    "tokens": whole,
+    "step": integer,
+    "tokens": integer,
     "metrics": number_by_name,
     "best": number_by_name,
     "eval_loss": number,
@@ -153,7 +159,7 @@ FIELDS: Mapping[str, Check] = {
     "reason": text,
     "details": mapping,
 }
-"""The fields that every event has; null where there is no such thing."""
+"""The fields that every event has, and their checks. null: the event has no such value."""
 
 DETAILS: Mapping[str, Mapping[str, Check]] = {
     "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text, "dashboard": text}
@@ -161,19 +167,22 @@ DETAILS: Mapping[str, Mapping[str, Check]] = {
     "prepared": {"facts": mapping, "notes": texts},
     "note": {"text": text},
     "started": {"distributions": text_by_name, "by": text, "addition": text},
-    "setup": {"max_steps": whole, "trainable_parameters": whole, "total_parameters": whole},
-    "evaluation": {"resource": whole, "train_loss": number, "seconds": number, "memory": whole, "adapter": text},
+    "setup": {"max_steps": integer, "trainable_parameters": integer, "total_parameters": integer},
+    "evaluation": {"resource": integer, "train_loss": number, "seconds": number, "memory": integer, "adapter": text},
     "ended": {"message": text, "remedy": text, "traceback": text},
     "paused": {"why": text},
     "added": {"name": text, "by": text},
     "stopped": {"by": text},
     "finished": {"outcome": text, "message": text, "remedy": text},
 }
-"""What is read of an event's details, by kind. More may stand there; it is shown, and never computed with."""
+"""The details of an event that are computed with, by kind, and their checks. Other details are only shown."""
 
 
 def checked(values: Mapping[str, Any], checks: Mapping[str, Check], place: str = "") -> dict[str, Any]:
-    """The values, those that `checks` knows in their type; null is left out. Raises ValueError naming the field."""
+    """The values, each through its check if it has one; null is left out.
+
+    place: goes before a field's name in errors. Raises ValueError with the name of a field whose value is wrong.
+    """
     found: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""Reading what a stranger may have left in a run folder: never code, never more than asked for, never outside of it.
+"""Reads files of a run folder into which a stranger may have written: no code, no more than asked for, nothing outside.
 
 Every file that others can put there is opened by `read_plain` or listed by `plain_files`: no pipe blocks, no device is
 read without end, no link is followed where only a file of the run's own makes sense.
@@ -17,16 +17,16 @@ from tuner.contract import InputError
 from tuner.results import untrusted_json as strict
 
 MAX_BYTES = 16 << 20
-"""`resolved.json` has a few kB, the manifest of a large adapter some hundred."""
+"""Size of the largest file that is read. `resolved.json` has a few kB, the manifest of a large adapter some hundred."""
 
 
 def read_plain(path: Path, most: int = MAX_BYTES, *, links: bool = False) -> str:
-    """The text of a plain file of at most `most` bytes. links: whether the last part of the path may be one.
+    """The text of a plain file of at most `most` bytes. links: whether the path itself may be a link.
 
-    Raises ValueError where it is anything else, and OSError where it cannot be opened.
+    Raises ValueError for anything else, and OSError if it cannot be opened.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as file:  # asked once it is open: nothing is exchanged in between
+    with os.fdopen(os.open(path, flags), "rb") as file:  # checked once it is open, so that it cannot be replaced then
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):  # a pipe would block, a device never end
             raise ValueError("is no file")
@@ -36,7 +36,7 @@ def read_plain(path: Path, most: int = MAX_BYTES, *, links: bool = False) -> str
 
 
 def read_object(path: Path, most: int = MAX_BYTES, *, links: bool = True) -> dict[str, Any]:
-    """The JSON object in a file. Raises InputError naming the file where it holds anything else."""
+    """The JSON object in a file; most, links: as in `read_plain`. Raises InputError for anything else."""
     try:
         written = read_plain(path, most, links=links)
         if strict.deep(written):
@@ -57,7 +57,7 @@ def read_object(path: Path, most: int = MAX_BYTES, *, links: bool = True) -> dic
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
-    """The plain files below a folder, in order; links, pipes and devices are left out, and what cannot be listed."""
+    """The plain files below a folder, by name; links, pipes, devices and unreadable folders are left out."""
     try:
         with os.scandir(folder) as entries:
             found = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False))
@@ -72,7 +72,7 @@ def plain_files(folder: Path) -> Iterator[Path]:
 
 
 def inside(folder: Path, path: str | Path | None) -> Path | None:
-    """`path`, from `folder` on, where it and whatever it links to lie in `folder`; None where it leads out of it."""
+    """`folder / path` if that, links followed, is inside `folder`; None if it is not, or if `path` is None."""
     if path is None:
         return None
     try:
@@ -83,7 +83,7 @@ def inside(folder: Path, path: str | Path | None) -> Path | None:
 
 
 def is_plain_file(path: Path) -> bool:
-    """A file, and no link to one."""
+    """Whether it is a file, and not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The versions of what a search ran on, read from package metadata: nothing is imported."""
+"""Reads the versions of the libraries that a search runs on from package metadata; nothing is imported."""
 
 from __future__ import annotations
 
