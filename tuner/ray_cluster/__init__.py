@@ -1,9 +1,9 @@
 """The Ray that a search runs on: started here or joined, its nodes and what they offer.
 
-session.py   Ray started or joined, and left
-joining.py   what is found out about a cluster before it is joined
-home.py      the folder and the sessions of a Ray that is started here
-reaper.py    the process that ends what is left of it when the driver is gone
+session.py   starts or joins Ray, and ends it
+joining.py   checks a cluster before it is joined
+home.py      the folder and the processes of a Ray that is started here
+reaper.py    the process that ends that Ray when the driver is gone
 nodes.py     what a cluster's nodes offer, and whether each can work
 resources.py how many trials at a time, on what
 token.py     Ray's token, its owner's alone

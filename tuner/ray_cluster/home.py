@@ -1,9 +1,10 @@
-"""Where a Ray that a search starts lives: in a folder that is the user's alone, and in sessions of its own.
+"""Keeps a Ray that a search starts apart: its files in a folder of the user's alone, its processes in own sessions.
 
-The folder holds Ray's sockets and logs and what its processes write to their temporary folder. Ray makes its own tree
-readable and writable by everybody; around it lies one that is not. The sessions are there because whoever signals the
-driver's process group (`timeout`, a shell that closes, Slurm) does not mean Ray: the driver needs it to save what runs.
-`reaper.py` ends and removes all of it when the driver has gone, and the next search what a machine that went down left.
+The folder holds Ray's sockets and logs and the temporary files of its processes. Ray makes its own folder readable and
+writable by everybody, so it lies inside one that is not. Each process that Ray starts leads an operating-system session
+of its own, because a signal to the driver's process group (`timeout`, a shell that closes, Slurm) is not for Ray: the
+driver needs it to save what runs. `reaper.py` kills the processes and removes the folder when the driver has gone;
+after a crash of the machine the next search removes the folder.
 """
 
 from __future__ import annotations
@@ -24,24 +25,28 @@ from tuner.contract import InputError
 from tuner.ray_cluster import reaper
 
 PREFIX = "tuner-ray-"
+"""The folder's name begins with it."""
 LOCK = "lock"
+"""The file in the folder that the driver and the reaper keep locked."""
 MAKING_S = 3600.0
-"""A folder that is still being made after an hour belongs to nobody."""
+"""Seconds after which a folder that is still being made counts as abandoned."""
 LONGEST_SOCKET = 107
-"""Bytes in the path of a Unix socket."""
+"""The most bytes that the path of a Unix socket may have on Linux."""
 _BELOW = len("/r/session_12345678/sockets/dash_TaskEventsHead")
-"""Of which Ray needs so many below the folder, its session named as it is here."""
+"""Bytes of that path that Ray needs below the folder, with the name that its session gets here."""
 REAPED_WITHIN_S = reaper.ENDS_WITHIN_S + 5
+"""Seconds to wait for the reaper to end."""
 
 
 def parent() -> Path:
-    """Where Ray's folders are made: as Ray itself has it, RAY_TMPDIR, or TMPDIR if it is there, or /tmp."""
+    """Where Ray's folders are made, by Ray's own rule: RAY_TMPDIR, or TMPDIR if that exists, or /tmp."""
     named = os.environ.get("TMPDIR", "")
     return Path(os.environ.get("RAY_TMPDIR") or (named if Path(named).is_dir() and named else "/tmp")).absolute()  # noqa: S108
 
 
 class Home:
-    """A folder for one Ray, and the process that clears it away. Raises InputError where none can be made."""
+    """The folder of one Ray, and the reaper that removes it. Raises InputError where the folder cannot be made, and
+    OSError where the reaper cannot be started."""
 
     def __init__(self) -> None:
         place = parent()
@@ -65,12 +70,12 @@ class Home:
 
     @property
     def ray(self) -> Path:
-        """Ray's own tree, which it opens to everybody."""
+        """Ray's own folder, which Ray makes writable by everybody."""
         return self.path / "r"
 
     @property
     def session(self) -> str:
-        """Ray's name for its session: its own is 20 characters longer, which the paths of sockets have no room for."""
+        """The name for Ray's session. Ray's own choice is 20 characters longer: too long for the paths of sockets."""
         return f"session_{self.path.name.removeprefix(PREFIX)}"
 
     @property
@@ -80,7 +85,8 @@ class Home:
 
     @contextmanager
     def starting(self, services: Any) -> Iterator[None]:
-        """What `ray._private.services` starts in here lives in this home."""
+        """Inside this block, processes that `ray._private.services` starts get this home: temporary folder, session,
+        reaper."""
         before = services.ConsolePopen
         services.ConsolePopen = self._start
         try:
@@ -89,8 +95,8 @@ class Home:
             services.ConsolePopen = before
 
     def _start(self, *arguments: Any, preexec_fn: Callable[[], None] | None = None, **more: Any) -> Any:
-        """A process in a session of its own. It tells the reaper before it becomes what it is to be, so that nothing
-        is left of it whenever the driver dies."""
+        """Starts a process in a session of its own. It sends its id to the reaper before it executes its program, so
+        that the reaper ends it whenever the driver dies."""
 
         def begin() -> None:
             os.write(self._pipe, b"%d\n" % os.getpid())
@@ -102,7 +108,7 @@ class Home:
         return start(*arguments, preexec_fn=begin, start_new_session=True, **more)
 
     def clear(self) -> None:
-        """Ends what is left of Ray, and removes the folder. May be called twice."""
+        """Has the reaper kill Ray's processes and remove the folder. May be called twice."""
         if self._pipe >= 0:
             os.close(self._pipe)
             os.close(self._lock)
@@ -112,7 +118,8 @@ class Home:
 
 
 def _make(place: Path) -> tuple[Path, int]:
-    """A new folder in `place` and its lock. It gets its name when it is locked: before, `sweep` could take it away."""
+    """Makes a folder in `place`; returns it and the descriptor of its lock. It gets its name once it is locked: before
+    that `sweep` of another search could remove it."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=place))
@@ -141,15 +148,17 @@ def _make(place: Path) -> tuple[Path, int]:
 
 
 def sweep(place: Path) -> None:
-    """Removes what searches of this user left whose driver and reaper are both dead: a machine went down."""
+    """Removes the folders of this user's searches whose driver and reaper are both dead, after a crash of the
+    machine."""
     with suppress(OSError):
         for folder in [*place.glob(f"{PREFIX}*"), *place.glob(f".{PREFIX}*")]:
             with suppress(OSError):
                 if folder.lstat().st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink():
-                    _remove_if_left(folder)
+                    _remove_if_abandoned(folder)
 
 
-def _remove_if_left(folder: Path) -> None:
+def _remove_if_abandoned(folder: Path) -> None:
+    """Removes a folder that is not locked. Raises OSError for one that is."""
     if folder.name.startswith("."):
         if time.time() - folder.stat().st_mtime > MAKING_S:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,7 @@
-"""What is found out about a cluster before it is joined: where it is, whether anybody listens, whether it asks for a
-token. Asked without Ray, which reads its own settings when it is imported, and would try for minutes."""
+"""Checks a cluster before it is joined: where it is, whether it answers, whether it asks for a token.
+
+Ray is not imported for that: it reads its settings when it is imported, and would try to connect for minutes.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,19 @@ from tuner.contract import InputError
 from tuner.surroundings import ray_token
 
 AUTH_MODE = "RAY_AUTH_MODE"
+"""The environment variable that tells Ray to send a token ("token") or not ("disabled")."""
 _LISTENS_WITHIN_S = 5
+"""Seconds for a connection."""
 _ANSWERS_WITHIN_S = (5, 15)
-"""Of two questions: a head that starts many workers has taken longer than the first."""
+"""Seconds for an answer to the first and to the second attempt: a head that starts many workers has taken over 5."""
 _RAY_IMPORTS_WITHIN_S = 120
+"""Seconds for another process to import Ray and find a cluster."""
 _FIND = "from ray._private import services; print(services.canonicalize_bootstrap_address('auto'))"
 
 
-def meet(address: str) -> str:
-    """Makes sure that a cluster answers at `address`, and lets this process speak to it as it wants: past proxies, with
-    a token or without. Its host:port, which `auto` stands for.
+def require_cluster(address: str) -> str:
+    """Makes sure that a cluster answers at `address`, and sets the environment for Ray to reach it: past proxies, with
+    a token or without. Returns its host:port, also for `auto`.
 
     Raises InputError where nobody answers, where a token is wanted and there is none, or where that cannot be told.
     """
@@ -36,8 +41,8 @@ def meet(address: str) -> str:
         return found
     match asks_for_token(found):
         case Yes():
-            # Read when ray is imported. Without it a client is turned away, after 20 s; with it a client is let into a
-            # cluster that wants none, and its actors are all cancelled before they start.
+            # Read when ray is imported. Without it this cluster refuses a client, after 20 s; where a cluster wants no
+            # token it lets a client in that sends one, but cancels its actors before they start.
             os.environ[AUTH_MODE] = "token"
             if ray_token() is None:
                 raise wants_token(found)
@@ -52,7 +57,7 @@ def meet(address: str) -> str:
 
 
 def listens(address: str) -> Answer:
-    """Whether anybody takes connections at host:port."""
+    """Whether host:port takes connections."""
     host, port = place(address)
     try:
         socket.create_connection((host, port), timeout=_LISTENS_WITHIN_S).close()
@@ -64,7 +69,7 @@ def listens(address: str) -> Answer:
 
 
 def asks_for_token(address: str) -> Answer:
-    """Whether a cluster's head turns away who comes without a token."""
+    """Whether a cluster's head refuses a call without a token."""
     import grpc
 
     why = ""
@@ -83,14 +88,16 @@ def asks_for_token(address: str) -> Answer:
 
 
 def _automatic() -> str:
-    """What Ray takes `auto` for: the cluster that RAY_ADDRESS names (a job's own, say), or else one on this machine."""
+    """The cluster that Ray takes `auto` for: the one that RAY_ADDRESS names, as in a job, or else one on this
+    machine."""
     named = joins(None)
     return named if named not in (None, AUTO) else _running_here()
 
 
 @cache
 def _running_here() -> str:
-    """The cluster that Ray finds on this machine. Asked in a process of its own: Ray is not to be imported here yet."""
+    """The cluster that Ray finds on this machine, asked in another process, because Ray must not be imported here yet.
+    Raises InputError."""
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     try:
         done = subprocess.run(
@@ -123,7 +130,7 @@ def _no_answer(address: str, found: str, why: str) -> InputError:
 
 
 def wants_token(address: str, why: str = "") -> InputError:
-    """The refusal of a cluster that asks for a token."""
+    """The error for a cluster that asks for a token which is not here, or is another one."""
     return InputError(
         f"the Ray cluster at {address} asks for a token{f' ({why})' if why else ', and there is none here'}",
         where="run.address",

@@ -1,5 +1,5 @@
-"""The nodes of a cluster: what they offer to trials, and whether each can work, asked before the first trial; and
-whether any is left, asked while they run."""
+"""The nodes of a cluster: before the first trial, what they offer and whether each can work; later, whether any is
+alive."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from tuner.results.storage import try_uri
 from tuner.results.versions import versions
 
 ANSWERS_WITHIN_S = 90
-"""A node starts a worker process for the answer; on a cold network disk that has taken half a minute."""
+"""Seconds for a node to answer. It starts a worker process for that, which has taken 30 s on a cold network disk."""
 _TYPE = "accelerator_type:"
 LOOK_EVERY_S = 5.0
+"""Seconds between two looks at whether a node is alive."""
 LOOKS = 2
-"""In a row without a living node, before it is said."""
+"""How many looks in a row find no node alive before the user is told."""
 
 
 def offered(accelerator_type: str | None = None, *, may_grow: bool = False) -> Mapping[str, float]:
-    """What the cluster has for trials, or may grow to where its autoscaler tells Ray about its groups, as open-source
-    ones do not. accelerator_type: only nodes that have such a GPU count.
+    """The resources that the cluster has for trials, or may grow to where an autoscaler tells Ray about its groups of
+    nodes; open-source ones do not.
 
-    Raises InputError for a type that no node has or may get. may_grow: the user knows of an autoscaler; a type that
-    is nowhere yet may come.
+    accelerator_type: count only nodes with such a GPU; None for all. may_grow: the user knows of an autoscaler, so a
+    type that no node has yet may come. Raises InputError for a type that no node has or may get.
     """
     import ray
 
@@ -61,7 +62,7 @@ def offered(accelerator_type: str | None = None, *, may_grow: bool = False) -> M
 
 
 def require_nodes(folder: Path, program: str) -> list[str]:
-    """Asks every node, where there are several, to import the program and to write into the storage and read from it.
+    """Has every node, where there are several, import the program, and write to the storage and read from it.
 
     Returns sentences about what differs between nodes. Raises InputError that names each node that cannot work.
     """
@@ -75,7 +76,7 @@ def require_nodes(folder: Path, program: str) -> list[str]:
     mine = folder / ".check"
     if storage_uri(folder) is None:
         mine.write_text(check)
-    task = ray.remote(num_cpus=0, max_retries=0)(_look)
+    task = ray.remote(num_cpus=0, max_retries=0)(_check_node)
     asked = {
         node["NodeID"]: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -91,7 +92,7 @@ def require_nodes(folder: Path, program: str) -> list[str]:
         except ray.exceptions.GetTimeoutError:
             notes.append(f"node {name} did not answer within {ANSWERS_WITHIN_S} s: trials may be lost there")
             continue
-        except Exception as error:  # whatever the node's own environment makes of it
+        except Exception as error:  # whatever goes wrong in the node's own environment
             broken.append(f"{name}: {last_line(error)}")
             continue
         if found["trouble"]:
@@ -111,8 +112,11 @@ def require_nodes(folder: Path, program: str) -> list[str]:
     return notes
 
 
-def _look(folder: str, check: str, node: str, module: str) -> dict[str, Any]:
-    """On a node: its versions, and what kept it from working."""
+def _check_node(folder: str, check: str, node: str, module: str) -> dict[str, Any]:
+    """Runs on a node: returns its versions, and what keeps it from working ("" for nothing).
+
+    check: the text of the driver's file in the run folder, which the node must see.
+    """
     trouble = ""
     uri = storage_uri(Path(folder))
     imported = capture(lambda: importlib.import_module(module))
@@ -135,7 +139,7 @@ def _look(folder: str, check: str, node: str, module: str) -> dict[str, Any]:
 
 
 def _take(folder: Path, node: str) -> bool:
-    """Whether a node's file is here; NFS may show it a moment late."""
+    """Whether the file that a node wrote is seen here; removes it. NFS may show it up to 2 s late."""
     file = folder / f".check-{node}"
     for _ in range(20):
         os.listdir(folder)  # noqa: PTH208  refreshes what an NFS client remembers of the folder
@@ -147,7 +151,8 @@ def _take(folder: Path, node: str) -> bool:
 
 
 def _groups() -> Iterator[dict[str, float]]:
-    """What each group of nodes of an autoscaler may have, all its nodes together; nothing without an autoscaler."""
+    """The resources of each group of nodes that an autoscaler may add, with all its nodes; nothing without an
+    autoscaler."""
     from ray._private.state import state
 
     config = state.get_cluster_config()
@@ -165,6 +170,7 @@ def _sum(nodes: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _any_alive(ray: Any) -> Answer:
+    """Whether any node of the cluster is alive."""
     try:
         return Yes() if any(node["Alive"] for node in ray.nodes()) else No()
     except Exception as error:  # its own errors, gRPC's, and those of its C++ side
@@ -172,13 +178,14 @@ def _any_alive(ray: Any) -> Answer:
 
 
 class RayGone(Exception):
-    """The Ray that a search had started has died under it."""
+    """The Ray that a search had started died while the search ran."""
 
 
 class Nodes:
-    """Looks whether any node is left to run trials on. Ray itself waits for one without end: it might be added.
+    """Checks that a node is left to run trials on. Ray itself would wait for one without end.
 
-    lost: told once where the Ray is our own, and nobody will add one. note: told on a cluster that was joined.
+    lost: called once with a RayGone where the search started Ray itself, because then nobody adds a node. note: called
+    with a sentence on a cluster that was joined.
     """
 
     def __init__(self, address: str | None, lost: Callable[[Exception], None], note: Callable[[str], None]) -> None:
@@ -193,7 +200,7 @@ class Nodes:
             case Yes():
                 self._without = 0
                 return
-            case Unknown(why):  # Ray's head is away or busy: what it does not say is no death
+            case Unknown(why):  # Ray's head is away or busy, which does not mean that no node is alive
                 logging.getLogger(__name__).warning("it could not be found out which nodes are alive: %s", why)
                 return
         self._without += 1

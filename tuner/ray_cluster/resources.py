@@ -1,4 +1,4 @@
-"""How many trials at a time, and on what."""
+"""Decides how many trials run at a time, and on which resources."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from tuner.contract import InputError
 
 @dataclass(frozen=True)
 class Allocation:
-    """What runs at a time. cpus, gpus: what one worker holds. workers: those that train. slots: trials that each of
-    them runs at a time; above 1 it is an engine that packs them. processes: that each of them trains a trial with."""
+    """What runs at a time."""
 
     cpus: float
+    """The CPUs that one worker holds."""
     gpus: float
+    """The GPUs that one worker holds."""
     workers: int
+    """How many workers train."""
     slots: int = 1
+    """How many trials each worker trains at a time; above 1 it is an engine that packs them."""
     processes: int = 1
+    """How many processes each worker trains a trial with."""
 
     @property
     def trials(self) -> int:
@@ -26,14 +30,14 @@ class Allocation:
         return self.workers * self.slots
 
     def settled(self, slots: int) -> Allocation:
-        """With no more slots a worker than there is room for, or than pay."""
+        """The same with `slots` slots a worker at most: as many as an engine has settled on."""
         return replace(self, slots=min(self.slots, slots))
 
 
 SLOT_CPUS = 0.01
-"""What a trial's actor holds when others do its work: an engine, or a group of processes."""
+"""CPUs that a trial's actor holds where an engine or a group of processes does its work."""
 AUTO_SLOTS = 32
-"""The most that `auto` tries: at batch 1 a 1.5B base fills an H200 with 16."""
+"""The most slots a worker that `auto` tries: at batch size 1, 16 trials on a 1.5B base fill an H200."""
 
 
 def decide(
@@ -46,21 +50,21 @@ def decide(
 ) -> Allocation:
     """Works out the workers from the settings (`resources:`) and what the cluster has ({"CPU": 2.0, "GPU": 1.0}).
 
-    trials_per_gpu: slots of a worker, each on its GPU, or on its share of the CPUs where there is none; with "auto" the
-    most that are worth trying. learns: the sampler draws from what it has seen; it would know nothing if all trials
-    ran at once, so "auto" runs at most half of them.
+    trials_per_gpu: slots of each worker, which has a GPU, or a share of the CPUs where there is none; with "auto" the
+    most that are worth trying. learns: the sampler learns from earlier trials; it would know none if all trials ran at
+    once, so "auto" runs at most half of them at a time.
 
-    Said or not, `max_concurrent_trials` is always set: left alone, Ray keeps a single trial pending, and one worker
-    busy. Raises InputError where not even one trial fits.
+    The number of trials at a time is always passed on to Ray, set by the user or not: without one, Ray keeps a single
+    trial pending, and one worker busy. Raises InputError where not even one trial fits.
     """
     have_gpus, have_cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0)
     processes = resources.processes
     gpus = resources.gpus_per_trial
     if gpus is None:
         gpus = float(processes) if have_gpus else 0.0
-    fits = [have_cpus // resources.cpus_per_trial] if resources.cpus_per_trial else []
-    fits += [have_gpus // gpus] if gpus else []
-    most = max(int(min(fits)) if fits else 1, resources.scale_to or 0)
+    counts = [have_cpus // resources.cpus_per_trial] if resources.cpus_per_trial else []
+    counts += [have_gpus // gpus] if gpus else []
+    most = max(int(min(counts)) if counts else 1, resources.scale_to or 0)
     if most < 1:
         raise InputError(
             f"a trial asks for {gpus:g} GPUs and {resources.cpus_per_trial:g} CPUs, and Ray has {have_gpus:g} and "
@@ -81,5 +85,5 @@ def decide(
 
 
 def of_type(accelerator_type: str | None) -> dict[str, float]:
-    """What has to be asked of Ray to land on a node with such a GPU; a node has one of it, so a thousand may."""
+    """The resource to request of Ray for a node with such a GPU. A node has 1 of it, so 1,000 requests of 0.001 fit."""
     return {f"accelerator_type:{accelerator_type}": 0.001} if accelerator_type else {}

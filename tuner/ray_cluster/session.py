@@ -1,4 +1,4 @@
-"""Ray, started here or joined, and left as it was found."""
+"""Starts Ray on this machine or joins a cluster, and ends what it started."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from tuner.contract import InputError
 from tuner.error_text import first_line
 from tuner.importing import added_folders
 from tuner.ray_cluster.home import Home, parent
-from tuner.ray_cluster.joining import meet, wants_token
+from tuner.ray_cluster.joining import require_cluster, wants_token
 from tuner.ray_cluster.token import guard_token
 from tuner.redaction import LogFile, RedactedStream
 from tuner.signals import reclaim
 from tuner.streams import tell_log
 
-# Read by Ray when its modules are imported, or when a search starts.
+# Ray reads these when its modules are imported, or when a search starts
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they import torch on the driver (3.3 s); the ledger is our log
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals.py answers; Ray's would end the search with exit code 0
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # snapshots that nobody reads: a resume reads the ledger
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals.py handles them; Ray's handler would end the search with exit code 0
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # rarely: nobody reads these snapshots, and a resume reads the ledger
     "TUNE_MAX_LEN_IDENTIFIER": "40",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A child that a trial's program leaves behind ends with its worker, however that ends. Not by Ray's other way: that
-    # makes a subreaper of every process, this one too, SIGCHLD is ignored, and all subprocesses end with code 0
+    # Ends the children of a trial's program with its worker, however that ends. Ray's other way makes a subreaper of
+    # every process, this one too: it ignores SIGCHLD, and all subprocesses seem to end with code 0
     "RAY_process_group_cleanup_enabled": "true",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
     "TOKENIZERS_PARALLELISM": "false",
 }
 LEAST_FILES = 96
-"""That a driver which starts Ray can have open. Measured: Ray's start fails with 48, and a search runs with 96."""
+"""File descriptors that a driver needs to start Ray. Measured: Ray's start fails with 48, and a search runs with 96."""
 _GRPC_PROXY = "RAY_grpc_enable_http_proxy"
-"""Whether Ray's own calls go through http_proxy."""
+"""The variable that tells whether Ray's own calls go through http_proxy."""
 
 
 @contextmanager
@@ -51,24 +51,25 @@ def ray_session(
 ) -> Iterator[Mapping[str, float]]:
     """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine; yields the cluster's resources.
 
-    A Ray that was running in this process before is used and left running. Ray's own words go to `log`.
+    A Ray that was running in this process before is used, and not ended. Ray's own output goes to `log`.
     metadata: what the job is about, for the dashboard and the jobs API. Raises InputError where the address does not
     answer.
     """
     ray = import_ray(address)
-    with _hushed(log):
+    with _output_to(log):
         yield from _joined(ray, joins(address), metadata or {})
 
 
 def import_ray(address: str | None) -> Any:
-    """The module, imported in the environment that it wants (2 s)."""
+    """Sets Ray's environment variables, checks a cluster that is to be joined, and imports Ray (2 s). Raises
+    InputError."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     joined = joins(address)
     if joined is None:
         os.environ[_GRPC_PROXY] = "0"  # its processes are all on this machine, which no proxy reaches
     elif not _is_initialized():
-        meet(joined)
+        require_cluster(joined)
     import ray
 
     return ray
@@ -85,7 +86,7 @@ def _joined(ray: Any, joined: str | None, metadata: Mapping[str, str]) -> Iterat
         yield ray.cluster_resources()
         return
     if joined:
-        joined = meet(joined)
+        joined = require_cluster(joined)
     else:
         guard_token()
     home = None if joined else _home()
@@ -105,8 +106,8 @@ def _home() -> Home:
 
 
 def _require_files() -> None:
-    """Raises InputError where the driver may open too few files: Ray's C++ side then ends the process at one place or
-    another of its start, with an exit code of its own and nothing that a user could read."""
+    """Raises the soft limit of open files where it is too low. Raises InputError where the hard limit is too: Ray's C++
+    side would end the process somewhere in its start, with an exit code of its own and no message for the user."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < LEAST_FILES <= hard or (soft < LEAST_FILES and hard == resource.RLIM_INFINITY):
         resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))
@@ -119,17 +120,17 @@ def _require_files() -> None:
 
 
 def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str, str]) -> None:
-    """`ray.init`. Raises InputError for whatever keeps Ray from starting: it raises plain `Exception` where a node does
-    not answer in time, errors of the system where there is no process or port to be had, and others."""
+    """Calls `ray.init`. Raises InputError for whatever keeps Ray from starting: Ray raises plain `Exception` where a
+    node does not answer in time, OSErrors where no process or port is free, and others."""
     local = {"dashboard_host": "127.0.0.1", "_temp_dir": str(home.ray)} if home else {}
     try:
-        with _our_way(ray, home):
+        with _patched_init(ray, home):
             ray.init(
                 address=joined or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
-                # Ray's own list of what workers look in for modules; it adds the current folder by itself
+                # Folders in which workers look for modules; Ray adds the current folder to them
                 job_config=ray.job_config.JobConfig(metadata=dict(metadata), _py_driver_sys_path=added_folders()),
                 **local,
             )
@@ -138,10 +139,10 @@ def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str
 
 
 def _shutdown(ray: Any, home: Home | None) -> None:
-    """Ends Ray with SIGTERM still what it was here. Ray's C++ side gives it its default back when it stops, and the
-    processes take a moment more: a second SIGTERM would end the driver before its last words.
+    """Ends Ray, and keeps this process's own handler for SIGTERM. Ray's C++ side restores the default handler when it
+    stops, and its processes take a moment longer: a second SIGTERM would end the driver before its last output.
 
-    What `home` holds is killed and not asked: every report is on disk, and Ray would take a second for each process.
+    Processes of `home` are killed at once: every report is on disk, and Ray would wait a second for each process.
     """
     node = ray._private.worker._global_node
     if node is not None and home is not None:
@@ -150,12 +151,12 @@ def _shutdown(ray: Any, home: Home | None) -> None:
         def heard(*arguments: Any, **more: Any) -> None:
             reclaim()
             home.clear()
-            stop(*arguments, **more)  # finds them dead, and takes them down
+            stop(*arguments, **more)  # finds them dead, and only notes that
 
         node.kill_all_processes = heard
     try:
         ray.shutdown()
-    except Exception:  # it ends with this process all the same, and must not hide what ended the search
+    except Exception:  # Ray ends with this process in any case, and the error must not hide what ended the search
         logging.getLogger(__name__).exception("Ray did not end in order")
     finally:
         reclaim()
@@ -164,10 +165,10 @@ def _shutdown(ray: Any, home: Home | None) -> None:
 
 
 @contextmanager
-def _our_way(ray: Any, home: Home | None) -> Iterator[None]:
-    """`ray.init` with what it has no arguments for: any free port for the node's agent, because of two Rays on one
-    machine the second one's finds its fixed port (52365) taken and serves no logs to the dashboard; processes that live
-    in `home`; and SIGTERM left to us."""
+def _patched_init(ray: Any, home: Home | None) -> Iterator[None]:
+    """Patches Ray while `ray.init` runs, for what it has no arguments for: processes that start in `home`; no handler
+    for SIGTERM; and any free port for the node's agent, which otherwise listens at 52365: with two Rays on one machine
+    the second one finds the port taken, and its dashboard shows no logs."""
     params, utils = ray._private.parameter.RayParams, ray._private.utils
     before, answers = params.__init__, utils.set_sigterm_handler
     session = {"session_name": home.session} if home else {}
@@ -181,7 +182,7 @@ def _our_way(ray: Any, home: Home | None) -> Iterator[None]:
 
 
 def dashboard_url() -> str | None:
-    """Where the Ray dashboard of this session answers, if it runs."""
+    """The URL of this session's Ray dashboard; None where none runs."""
     import ray
 
     context = getattr(ray, "_private", None)
@@ -190,12 +191,12 @@ def dashboard_url() -> str | None:
 
 
 @contextmanager
-def _hushed(log: Path) -> Iterator[None]:
-    """Sends what the libraries beneath say to a file, and nothing of it to the terminal.
+def _output_to(log: Path) -> Iterator[None]:
+    """Writes what libraries print, log and warn into a file, and nothing of it to the terminal.
 
-    Ray prints the deaths of workers to standard output, where `--json` puts its one object, and clears its own log
-    handlers at `ray.init`, after which Python's last resort would print every warning. A library's own thread that dies
-    (TensorBoard's writer on a full disk) would have Python print its traceback.
+    Ray prints the deaths of workers to standard output, where `--json` prints its one object. It removes its own log
+    handlers at `ray.init`, after which Python's handler of last resort would print every warning. And where a library's
+    own thread dies (TensorBoard's writer on a full disk), Python would print its traceback.
     """
     handler = LogFile(log)
     root = logging.getLogger()
@@ -216,7 +217,7 @@ def _hushed(log: Path) -> Iterator[None]:
 
 
 def _opened(log: Path) -> IO[bytes]:
-    """The log, or nothing that is kept where it cannot be opened: a log is not worth a search."""
+    """Opens the log for appending; /dev/null where that fails, because a log must not end a search."""
     try:
         return log.open("ab", buffering=0)
     except OSError:
@@ -230,7 +231,7 @@ def _log_dead_thread(dead: threading.ExceptHookArgs) -> None:
 
 
 def drop_handlers() -> None:
-    """Takes away the log handlers that ray.tune gave itself when it was imported; the session's stays."""
+    """Removes the log handlers that Ray's modules set when they were imported; the session's own stays."""
     for name in [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True

@@ -1,4 +1,4 @@
-"""Ray's token: whoever has it can run code on the cluster, so it belongs to its owner alone."""
+"""Keeps Ray's token readable by its owner alone: whoever has it can run code on the cluster."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
 
 
 def guard_token() -> str:
-    """Sees to it that the token of a local Ray is there and its owner's alone. A sentence for the user, or "".
+    """Makes the token of a local Ray where there is none, and readable by its owner alone. Returns a sentence for the
+    user on what it changed, or "".
 
-    Ray makes the token itself where there is none, and lets everybody on the machine read it (mode 0644); whether an
-    earlier Ray did that or somebody meant it cannot be told, and nobody is meant to need another's token.
+    Ray would make the token with mode 0644, readable by everybody on the machine. A token of that mode is changed too:
+    whether a Ray or a person set the mode cannot be told, and nobody should need another user's token.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return ""
@@ -35,8 +36,8 @@ def guard_token() -> str:
 
 
 def _made(path: Path) -> Path:
-    """A new token at `path`, or where that cannot be written (a home folder that may only be read) in a folder of this
-    user's, of which Ray then knows."""
+    """Makes a token at `path`; where that cannot be written (a read-only home folder), in `private_folder`, and sets
+    RAY_AUTH_TOKEN_PATH for Ray. Returns where it is."""
     try:
         _make(path)
     except OSError:

@@ -34,11 +34,11 @@ def test_who_does_not_speak_is_not_taken_for_one_that_wants_a_token(
         with pytest.raises(
             InputError, match=r"it could not be found out whether the cluster at .* asks for a token"
         ) as told:
-            joining.meet(stranger.place)
+            joining.require_cluster(stranger.place)
         assert "set RAY_AUTH_MODE to token where it asks for one" in told.value.remedy
         # Where the user has said it, nobody is asked
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-        assert joining.meet(stranger.place) == stranger.place
+        assert joining.require_cluster(stranger.place) == stranger.place
 
 
 def test_auto_in_a_job_is_the_jobs_own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,10 +46,10 @@ def test_auto_in_a_job_is_the_jobs_own_cluster(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with listening() as cluster:
         monkeypatch.setenv("RAY_ADDRESS", cluster.place)
-        assert joining.meet("auto") == cluster.place
+        assert joining.require_cluster("auto") == cluster.place
 
 
 def test_nobody_there() -> None:
     place = closed_port()
     with pytest.raises(InputError, match=f"no Ray cluster answers at {place}"):
-        joining.meet(place)
+        joining.require_cluster(place)
