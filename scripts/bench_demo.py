@@ -1,10 +1,11 @@
-"""Measures how the demo answers to its hyperparameters: full-budget LoRA trials by a real SFTTrainer, no search.
+"""Measures how the demo's loss depends on its hyperparameters: LoRA trials of all steps by a real SFTTrainer.
 
     python scripts/bench_demo.py                                              # the recipe and seven learning rates
     python scripts/bench_demo.py --draws 48 --workers 15 --json spread.json   # and 48 points of the demo's own space
 
-Every trial is one process-pool job on one thread of the CPU: its own base, the recipe of `search.yaml` changed in some
-values, `max_steps` steps, ten evaluations. Prints a line a trial, the spread at the end.
+Every trial is a job of a process pool on one thread of the CPU: it loads the base, takes the recipe of `search.yaml`
+with some values changed, trains `max_steps` steps and evaluates ten times. Prints a line for each trial, and the spread
+of losses at the end.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ TARGETS = {
 
 
 def scaling(train: dict[str, Any]) -> dict[str, Any]:
-    """The LoRA scaling of a mode, in PEFT's arguments."""
+    """PEFT's arguments for the LoRA scaling of `lora_alpha_mode`."""
     if train["lora_alpha_mode"] == "2r":
         return {"lora_alpha": 2 * train["lora_r"]}
     return {"lora_alpha": train["lora_alpha"], "use_rslora": train["lora_alpha_mode"] == "rslora"}
 
 
 def trial(demo: Path, base: Path, train: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
-    """Trains one point for the full budget; its loss, curve and seconds, imports and set-up not counted."""
+    """Trains one point for all steps; gives its loss, curve and seconds without imports and set-up."""
     import logging
 
     import datasets
@@ -103,14 +104,14 @@ def trial(demo: Path, base: Path, train: dict[str, Any], point: dict[str, Any]) 
         "curve": curve,
         "base_loss": round(before, 4),
         "seconds": round(seconds, 2),
-        "cpu_seconds": round(used, 2),  # what the trial takes on a core that does nothing else
+        "cpu_seconds": round(used, 2),  # what the trial would take on a core of its own
         "evaluation_seconds": round(sum(entry["eval_runtime"] for entry in history), 2),
         "trainable": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
     }
 
 
 def draw(space: dict[str, Any], random: Random) -> dict[str, Any]:
-    """A point of the space, each parameter by itself."""
+    """Draws a point of the space, each parameter independently."""
     point: dict[str, Any] = {}
     for name, parameter in space.items():
         if parameter["type"] == "choice":

@@ -1,18 +1,18 @@
-"""What the driver costs when trials cost nothing: thousands of toy trials through a search, and through stock Ray Tune.
+"""Measures what the driver costs: thousands of trials that cost nothing, in a search and in stock Ray Tune.
 
     python scripts/bench_driver.py --trials 10000 --json
     python scripts/bench_driver.py --trials 1000 --ways tuner,stock
 
 The toy (tests/programs/toy.py) computes its loss from its parameters, in microseconds, and saves an adapter of one
-small file when the loss is its best. What is left is the driver: sampler, scheduler, ledger, study, Ray's own loop.
+small file when the loss is its best. All the rest is the driver: sampler, scheduler, ledger, study, Ray's own loop.
 
 The peer ("stock") is Ray Tune as its documentation has it: a class trainable around the same toy, `reuse_actors=True`,
-OptunaSearch with its TPE study in memory, ASHAScheduler with the same rungs, evaluations at the same places, as many
-workers. "stock-lean" is the same without Ray's result.json, CSV and TensorBoard files, which nobody asked it for.
-Neither keeps anything that a killed driver would find again.
+OptunaSearch with its TPE study in memory, ASHAScheduler with the same rungs, evaluations at the same steps, as many
+workers. "stock-lean" is the same without Ray's result.json, CSV and TensorBoard files, which are on by default.
+Neither writes anything from which a killed driver could continue.
 
-Reported for each way: seconds a trial over the first, each and the last thousand, processor seconds and memory of the
-driver process; for tuner also how long it takes to resume.
+Prints for each way: milliseconds a trial over each thousand trials, CPU milliseconds and memory of the driver process;
+for tuner also the seconds until a resume begins its first trial.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SPACE = {
 
 
 class Watch:
-    """Samples a process once a second: (time, its processor seconds, its memory in bytes)."""
+    """Samples a process once a second: (time in seconds, its CPU seconds, its memory in bytes)."""
 
     def __init__(self, pid: int) -> None:
         import psutil
@@ -66,12 +66,13 @@ class Watch:
                 return
 
     def stop(self) -> None:
+        """Ends the sampling."""
         self._done.set()
         self._thread.join()
 
 
 def run_tuner(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One search as a user starts it, then the same search resumed with two trials more."""
+    """Runs a search as a user starts it, then resumes it with two trials more."""
     file = folder / "bench.yaml"
     experiment = {
         "train": {"max_steps": STEPS},
@@ -104,7 +105,7 @@ def run_tuner(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _carried_out(command: list[str], log: Path) -> tuple[float, list[tuple[float, float, int]]]:
-    """Runs a command; when it began, and its samples."""
+    """Runs a command; gives the time at which it began, and its samples. Ends this process if it fails."""
     began = time.time()
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -133,7 +134,7 @@ def _read(folder: Path) -> tuple[list[float], list[float], list[float | None]]:
 
 
 def run_stock(job: dict[str, Any], folder: Path, *, lean: bool) -> dict[str, Any]:
-    """The peer, in a process of its own so that it can be watched from outside as tuner is."""
+    """Runs the peer in a process of its own, so that it is sampled from outside as tuner is."""
     file = folder / "stock.json"
     file.write_text(json.dumps({**job, "lean": lean, "folder": str(folder), "answer": str(folder / "answer.json")}))
     began, samples = _carried_out([sys.executable, __file__, "--stock", str(file)], folder / "stock.log")
@@ -141,7 +142,7 @@ def run_stock(job: dict[str, Any], folder: Path, *, lean: bool) -> dict[str, Any
 
 
 def stock(job: dict[str, Any]) -> None:
-    """Stock Ray Tune over the toy."""
+    """Runs the toy in stock Ray Tune, and writes the times of its trials to `job["answer"]`."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # as verbose=0 below: it prints nothing
     if job["lean"]:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -221,7 +222,7 @@ def stock(job: dict[str, Any]) -> None:
 
 
 def digest(job: dict[str, Any], way: str, measured: dict[str, Any]) -> dict[str, Any]:
-    """A row of the table."""
+    """Makes a row of the table of what was measured of a way. Its blocks have 1,000 trials, or a quarter of all."""
     ended, samples = measured["ended"], measured["samples"]
     block = min(1000, max(1, len(ended) // 4))
     marks = [measured["first"], *ended[block - 1 :: block]]
@@ -246,7 +247,7 @@ def digest(job: dict[str, Any], way: str, measured: dict[str, Any]) -> dict[str,
 
 
 def _at(samples: list[tuple[float, float, int]], when: float) -> float:
-    """Processor seconds used until `when`, between two samples in proportion."""
+    """CPU seconds used until `when`, interpolated between two samples."""
     before = max((s for s in samples if s[0] <= when), default=samples[0])
     after = min((s for s in samples if s[0] >= when), default=samples[-1])
     share = (when - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
@@ -254,7 +255,7 @@ def _at(samples: list[tuple[float, float, int]], when: float) -> float:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """The table, for people."""
+    """Prints the table for people."""
     print(f"{'way':<12} {'trials':>7} {'ms a trial: first':>18} {'last':>7} {'ratio':>6} {'cpu ratio':>10} "
           f"{'cpu ms':>7} {'MiB':>6} {'wall s':>8}  best", file=sys.stderr)  # fmt: skip
     for row in rows:

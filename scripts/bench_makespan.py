@@ -1,16 +1,16 @@
-"""How long the same trials take: the textbook's way and tuner's, on one machine, in turns.
+"""Measures how long the same trials take in the naive way and with tuner, on one machine, in turns.
 
     python scripts/bench_makespan.py --device cpu --json
     python scripts/bench_makespan.py --shape 1.5b --quantization nf4 --batch 2 --steps 60 --ways naive:3,packed-16
 
-By default the embedded default's own trials: 16 of 100 steps of 4 rows, ten evaluations of 128 rows.
+By default the trials are those of the embedded default: 16 of 100 steps of 4 rows, ten evaluations of 128 rows.
 
-A way may run fewer trials than the others ("naive:3"): the textbook's trials come one after another, each as long as
-the last, so three tell what sixteen take. Every way's time is its whole command's, from the shell to the last line,
-with Ray's start; with fewer trials that start is spread over as many as the others run.
+A way may run fewer trials than the others ("naive:3"): naive trials run one after another and take equally long, so
+the time of three tells that of sixteen. A way's time is that of its complete command, from the shell to the last line,
+Ray's start included; with fewer trials that start is spread over as many as the others run.
 
-The peer ("naive") is the textbook's search, textbook.py; "naive-reuse" keeps its processes (`reuse_actors=True`).
-Nothing is stopped early, so every way does the same work; the final losses are compared.
+The peer ("naive") is naive_search.py; "naive-reuse" keeps its processes (`reuse_actors=True`). Nothing is stopped
+early, so every way does the same work; the final losses are compared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SPACE = {
 
 
 def experiment(job: dict[str, Any], storage: Path) -> dict[str, Any]:
-    """The experiment as tuner reads it. No scheduler, no rules: every trial runs its whole length."""
+    """The experiment as tuner reads it. Without scheduler and rules: every trial runs all its steps."""
     return {
         "model": {"model_name_or_path": job["base"], "dtype": job["dtype"], "quantization": job["quantization"]},
         "data": {
@@ -67,7 +67,7 @@ def experiment(job: dict[str, Any], storage: Path) -> dict[str, Any]:
 
 
 def configurations(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """The trials that tuner's random sampler will draw, drawn ahead with its own study."""
+    """The parameters that tuner's random sampler will draw, by trial, drawn in advance with a study of their own."""
     from tuner.config import load_experiment
     from tuner.driver.plan import make_plan
     from tuner.study.study import Study
@@ -89,7 +89,7 @@ def configurations(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def run_tuner(job: dict[str, Any], flags: list[str]) -> dict[str, Any]:
-    """One search as a user starts it."""
+    """Runs one search as a user starts it; gives its seconds, losses, tokens and bytes. flags: of the command."""
     from tuner.results.ledger import Kind, read_ledger
     from tuner.results.records import SearchRecord
 
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Everything that all ways share, as JSON."""
+    """The job that all ways run, as plain data for JSON."""
     from tuner.seeds import derive_seed
 
     demo = ROOT / "tuner" / "demo"
@@ -181,7 +181,7 @@ def prepare_job(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             "dtype": arguments.dtype or "bfloat16",
         }
     rows = Path(job["validation"]).read_text(encoding="utf-8").splitlines(keepends=True)[: job["validation_rows"]]
-    few = scratch / "validation.jsonl"  # tuner would draw them, the textbook takes the first
+    few = scratch / "validation.jsonl"  # tuner would draw them, the naive search takes the first
     few.write_text("".join(rows), encoding="utf-8")
     job["validation"] = str(few)
     job["configurations"] = configurations(job)
@@ -221,7 +221,7 @@ def measure(arguments: argparse.Namespace, job: dict[str, Any], scratch: Path) -
                 if name.startswith("naive"):
                     reuse = ["--reuse"] if name == "naive-reuse" else []
                     done = subprocess.run(
-                        [sys.executable, ROOT / "scripts" / "textbook.py", file, *reuse],
+                        [sys.executable, ROOT / "scripts" / "naive_search.py", file, *reuse],
                         cwd=ROOT, capture_output=True, text=True, check=False,
                     )  # fmt: skip
                     if done.returncode:
@@ -236,7 +236,7 @@ def measure(arguments: argparse.Namespace, job: dict[str, Any], scratch: Path) -
 
 
 def packing(job: dict[str, Any], way: str) -> list[str]:
-    """The flags of "resident", or of "packed-N": N trials on each worker's place, and so many at once."""
+    """The flags of a way: none for "resident"; for "packed-N" N packed trials, and N times the workers at a time."""
     _, _, slots = way.partition("-")
     if not slots:
         return []
@@ -245,7 +245,8 @@ def packing(job: dict[str, Any], way: str) -> list[str]:
 
 @contextmanager
 def busy() -> Iterator[Callable[[], float | None]]:
-    """Meanwhile looks five times a second whether the GPU computes; gives the share. None where there is no GPU."""
+    """Within it, looks five times a second whether the GPU computes. Gives a function for the share afterwards, which
+    is None without a GPU."""
     if shutil.which("nvidia-smi") is None:
         yield lambda: None
         return
@@ -262,13 +263,13 @@ def busy() -> Iterator[Callable[[], float | None]]:
 
 
 def a_trial(result: dict[str, Any], trials: int) -> float:
-    """Seconds a trial where so many run: what does not grow with them counts once."""
+    """Seconds a trial where `trials` run: what does not grow with their number counts once."""
     fit: float = result.get("fit_s", result["wall_s"])
     return (result["wall_s"] - fit) / trials + fit / result["trials"]
 
 
 def report(arguments: argparse.Namespace, job: dict[str, Any], measured: dict[str, list[dict[str, Any]]]) -> None:
-    """A row a way: wall time, seconds a trial, trials an hour, against the first way."""
+    """Prints a row for each way: wall time, seconds a trial, trials an hour, and their ratio to the first way."""
     first = next(iter(measured))
     walls = {way: [r["wall_s"] for r in results] for way, results in measured.items()}
     each = {way: statistics.median(a_trial(r, job["trials"]) for r in results) for way, results in measured.items()}

@@ -1,13 +1,13 @@
-"""What it costs that nothing is lost: a report, a state, a search, and the resume of a long one.
+"""Measures what reliability costs: of a report, a state, a search, and the resume of a long search.
 
     python scripts/bench_reliability.py
 
 Prints, each with its bound:
 
 report   the driver's work for one evaluation: curve, ledger with fsync, record, study, watchdog (5 ms)
-state    one state of the embedded example's trial on disk, and the share of the trial that its pace allows (2%)
-search   the share of a whole search of the embedded example that the driver spends on its trial manager (2%)
-resume   a search of 1,000 trials, from the command to the first step of the next, less a new search's (15 s)
+state    one state of the embedded example's trial on disk, and the share of the trial's time that states take (2%)
+search   the share of the time of a search of the embedded example that the driver spends in its trial manager (2%)
+resume   of a search of 1,000 trials: seconds to the first step of its next trial, less those of a new search (15 s)
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ ENTRIES = ("suggest", "lost", "known", "set_up", "evaluated", "ended", "tick", "
 
 @contextmanager
 def timed(spent: dict[str, list[float]]) -> Iterator[None]:
-    """Every entry into the trial manager is timed; an entry within another counts once."""
+    """Within it, every call into the trial manager is timed; calls within a call count once.
+
+    spent: gets the seconds of each call, by method.
+    """
     kept = {name: manager.TrialManager.__dict__[name] for name in ENTRIES}
     depth = 0
 
@@ -69,7 +72,7 @@ def timed(spent: dict[str, list[float]]) -> Iterator[None]:
 
 
 def bench_report(folder: Path) -> str:
-    """A toy search: many reports, nothing in between."""
+    """Runs a toy search, which has many reports and no work between them."""
     spent: dict[str, list[float]] = {}
     flags = {"run.program": TOY, "run.name": "reports", "run.storage_path": str(folder), "search.space": SPACE}
     flags |= {"search.num_trials": 60, "search.sampler": "random", "scheduler.kind": "none"}
@@ -81,6 +84,7 @@ def bench_report(folder: Path) -> str:
 
 
 def bench_search(folder: Path) -> str:
+    """Runs a search of the embedded example with the trial manager timed."""
     spent: dict[str, list[float]] = {}
     flags = {"run.name": "search", "run.storage_path": str(folder), "search.num_trials": 8}
     began = time.perf_counter()
@@ -91,7 +95,7 @@ def bench_search(folder: Path) -> str:
 
 
 def bench_state(folder: Path) -> str:
-    """A trial of the embedded example, with its states timed."""
+    """Runs a trial of the embedded example with the saves of its states timed."""
     from trainables import states
     from trainables.sft import SFT
 
@@ -126,6 +130,7 @@ def bench_state(folder: Path) -> str:
 
 
 def bench_resume(folder: Path) -> str:
+    """Begins a new search, and resumes one whose ledger has 1,000 trials."""
     fresh = first_step(folder, "--name", "fresh", name="fresh", trials=1)
     first_step(folder, "--name", "long", name="long", trials=1)
     lengthen(folder / "long" / "trials.jsonl", 1000)
@@ -152,7 +157,7 @@ def first_step(folder: Path, *arguments: str, name: str, trials: int = 0, number
 
 
 def lengthen(path: Path, trials: int) -> None:
-    """Repeats the ledger's one trial under other numbers and rates."""
+    """Makes a ledger of one trial one of `trials`, each with another number and learning rate."""
     events = [event for event in read_ledger(path) if event.number == 0]
     with path.open("a", encoding="utf-8") as file:
         for number in range(1, trials):
@@ -165,7 +170,7 @@ def lengthen(path: Path, trials: int) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the workers
+    os.environ["PYTHONPATH"] = str(ROOT)  # the workers inherit it
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         for bench in (bench_report, bench_search, bench_state, bench_resume):

@@ -1,12 +1,12 @@
-"""What one change is worth to a step of one trial: the loss, the adapters' type, rows side by side, kernels, compiling.
+"""Measures what single changes do to a step of a trial: the loss, the adapters' dtype, padding, kernels, compiling.
 
     python scripts/bench_step.py --shape 1.5b --quantization nf4 --batches 2,32 --json
     python scripts/bench_step.py --shape tiny --batches 2 --json      # on a CPU, in a minute
 
 The reference is SFTTrainer's own loss over its own batches, rank-16 adapters on all linear layers, no gradient
-checkpointing, AdamW. Every change is made to it alone, over the same rows, and taken back. All of them take turns,
-several rounds; compiling comes last, because it stays. The learning rate is 0, so that all losses are over the same
-weights. The first step of every round does not count.
+checkpointing, AdamW. Every change is made to the reference alone, over the same rows, and undone. All changes take
+turns in several rounds; compiling comes last, because it cannot be undone. The learning rate is 0, so that all losses
+are over the same weights. The first step of every round does not count.
 """
 
 from __future__ import annotations
@@ -35,23 +35,32 @@ Row = dict[str, Any]
 
 @dataclass
 class Change:
-    """name: in words. rows: what the steps run over, batch by batch. collate: makes a batch of rows. loss: of a batch.
-    within: what holds meanwhile. against: the change that it is compared to."""
+    """A change to the reference, and what was measured with it."""
 
     name: str
+    """The change in words."""
     rows: list[list[Row]]
+    """The rows of each step."""
     collate: Callable[[list[Row]], dict[str, Any]]
+    """Makes a batch of rows: tensors [rows, tokens] int64 by name."""
     loss: Callable[[dict[str, Any]], Any]
+    """The loss of a batch, [] float32."""
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """The context in which the steps run."""
     against: str = "as it is"
+    """The name of the change that it is compared to."""
     seconds: list[float] = field(default_factory=list)
+    """Of every step but the first of each round."""
     first: float | None = None
+    """Seconds of the first step of the first round."""
     losses: list[float] = field(default_factory=list)
+    """Of the steps of the last round."""
     error: str | None = None
+    """Why it cannot be measured; None where it can."""
 
 
 def make_trainer(base: Path, scratch: Path, quantization: str) -> Any:
-    """SFTTrainer over the base, as a trial makes it."""
+    """Makes an SFTTrainer over the base, as a trial does."""
     import torch
     from datasets import load_dataset
     from peft import LoraConfig
@@ -83,11 +92,12 @@ def make_trainer(base: Path, scratch: Path, quantization: str) -> Any:
 
 
 def batches_of(rows: Sequence[Row], size: int, steps: int) -> list[list[Row]]:
+    """The rows as `steps` batches of `size` rows."""
     return [list(rows[begin : begin + size]) for begin in range(0, size * steps, size)]
 
 
 def one_behind_the_other(rows: Sequence[Row]) -> dict[str, Any]:
-    """All rows in one line, told apart by their positions; how TRL lays out packed rows."""
+    """One batch [1, tokens] int64 of all rows, one behind the other, as TRL packs them: positions tell them apart."""
     import torch
 
     ids: list[int] = []
@@ -103,7 +113,7 @@ def one_behind_the_other(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def changes_to(trainer: Any, size: int, steps: int) -> list[Change]:
-    """The reference and everything that is tried beside it, over `steps` batches of `size` rows."""
+    """The reference and all changes to it but compiling, over `steps` batches of `size` rows."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -158,7 +168,7 @@ def changes_to(trainer: Any, size: int, steps: int) -> list[Change]:
 
 
 def compiled(trainer: Any, change: Change, name: str, **how: Any) -> Change:
-    """The same with every decoder layer compiled, which stays."""
+    """The same change with every decoder layer compiled, which cannot be undone. how: arguments of torch.compile."""
     import torch
 
     torch._dynamo.reset()
@@ -168,7 +178,7 @@ def compiled(trainer: Any, change: Change, name: str, **how: Any) -> Change:
 
 
 def run(change: Change, trainer: Any, optimizer: Any) -> None:
-    """One round of a change: its steps, one after another, each waited for."""
+    """Runs one round of a change: its steps one after another, each until the GPU is done."""
     import torch
 
     device = trainer.model.device
@@ -217,7 +227,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     for turn in range(arguments.rounds):
         for size in sizes:
             for change in every[size] if turn % 2 == 0 else reversed(every[size]):
-                optimizer.state.clear()  # moments have the adapters' type
+                optimizer.state.clear()  # moments have the adapters' dtype
                 run(change, trainer, optimizer)
                 say(size, change)
     if arguments.compile:
@@ -233,15 +243,17 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
 
 
 SAME = "rows of one length, no mask"
+"""The name of the change in which all rows have one length."""
 
 
 def say(size: int, change: Change) -> None:
+    """Prints what was measured of a change so far."""
     told = change.error or f"{statistics.median(change.seconds):.4f} s, the first {change.first:.2f} s"
     print(f"batch {size}: {change.name}: {told}", file=sys.stderr, flush=True)
 
 
 def cells_of(size: int, changes: list[Change]) -> list[dict[str, Any]]:
-    """A row a change, against what it is compared to."""
+    """A row for each change, with its ratio to the change that it is compared to."""
     by_name = {change.name: change for change in changes}
     cells = []
     for change in changes:

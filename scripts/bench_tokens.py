@@ -1,11 +1,11 @@
-"""Tokens a second of packed trials, over tokens a step, slots, base and precision; and the memory they take.
+"""Measures tokens a second and memory of packed trials, over tokens a step, slots, bases and precisions.
 
     python scripts/bench_tokens.py --shapes 0.5b,1.5b,7b --quantizations none,nf4 --json
     python scripts/bench_tokens.py --shapes tiny --slots 1,4 --tokens 256 --json      # on a CPU, in seconds
 
 Every cell is the packed engine itself with rank-16 adapters on all linear layers, over a base of Qwen2's shape with
-random weights: so many slots, so many tokens in a step of each. One slot is the reference of its row: it is what a
-trial alone would do in the same engine.
+random weights, for a number of slots and of tokens in a step of each. One slot is the reference of its row: it is what
+a trial alone does in the same engine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROW = 256
 
 
 def prepare(base: Path, length: int, rows: int = 512) -> Any:
-    """Rows of exactly `length` random tokens, as a search prepares them."""
+    """Prepares rows of exactly `length` random tokens, as a search does."""
     import random
     from array import array
 
@@ -50,6 +50,7 @@ def prepare(base: Path, length: int, rows: int = 512) -> Any:
 
 
 def settings(base: Path, quantization: str, dtype: str, rows: int) -> dict[str, Any]:
+    """Settings of the SFT program. rows: of a step."""
     return {
         "model": {"model_name_or_path": str(base), "quantization": quantization, "dtype": dtype},
         "data": {"train": "none"},
@@ -61,7 +62,10 @@ def settings(base: Path, quantization: str, dtype: str, rows: int) -> dict[str, 
 def measure(
     engine: Any, slots: int, scratch: Path, rows: int, steps: int, repeats: int, estimate: int
 ) -> dict[str, Any]:
-    """Joins `slots` trials, warms up, times `repeats` times `steps` steps, leaves."""
+    """Lets `slots` trials join, warms up, times `steps` steps `repeats` times, and lets the trials leave.
+
+    rows: of a step of each. estimate: bytes that `trainables.models.memory` expects at the peak.
+    """
     import torch
 
     from tuner.contract import Assignment
@@ -90,7 +94,7 @@ def measure(
     if gpu:
         torch.cuda.reset_peak_memory_stats()
     first = run(1)
-    run(4)  # the second is captured, the next ones are not yet what later ones are
+    run(4)  # the second step is captured, and the next ones are not yet as fast as later ones
     times = [run(steps) / steps for _ in range(repeats)]
     tokens = slots * rows * ROW
     found = {
@@ -111,7 +115,7 @@ def measure(
 
 
 def profile(engine: Any, slots: int, scratch: Path, rows: int) -> None:
-    """Where a step's time goes, by kernel and by call."""
+    """Prints the time of a step by kernel and by call."""
     import torch
     from torch.profiler import ProfilerActivity
 
@@ -135,6 +139,7 @@ def profile(engine: Any, slots: int, scratch: Path, rows: int) -> None:
 
 
 def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    """Measures every cell; one that does not fit into memory has an `error`."""
     import torch
     from make_base import make_base
 
@@ -170,7 +175,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
                         cell |= measure(engine, slots, scratch, rows, arguments.steps, arguments.repeats, estimate)
                     except Exception as error:  # out of memory is an answer
                         cell |= {"slots": slots, "tokens_a_step": rows * ROW, "error": str(error)[:200]}
-                        engine.choose(1, {}, measure=False)  # whoever is there leaves
+                        engine.choose(1, {}, measure=False)  # empties all slots
                         gc.collect()
                         if torch.cuda.is_available():
                             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Makes a base model of a real shape with random weights, for benchmarks where no weights are to be had.
+"""Makes a base model of a real shape with random weights, for benchmarks on machines without real weights.
 
     python scripts/make_base.py 1.5b /tmp/base-1.5b
 
@@ -25,7 +25,7 @@ SHAPES = {
 
 
 def make_base(shape: str, to: Path, seed: int = 0) -> int:
-    """Writes the model folder (bf16 safetensors, config, tokenizer); returns its number of parameters."""
+    """Writes the model folder (bf16 safetensors, config, tokenizer); gives its number of parameters."""
     import torch
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -53,7 +53,7 @@ def make_base(shape: str, to: Path, seed: int = 0) -> int:
     parameters = sum(p.numel() for p in model.parameters())
     del model
     gc.collect()
-    torch.cuda.empty_cache()  # 15 GB of a 7B base stayed with the benchmark that asked for it
+    torch.cuda.empty_cache()  # else the 15 GB of a 7B base stay with the benchmark that calls this
     return parameters
 
 

@@ -6,8 +6,8 @@ The base is a Llama of about a million parameters, pre-trained on the library's 
 out. The fine-tuning set is what was taken out: a function's source is the prompt, the first paragraph of its docstring
 the completion. Modules are split into train, validation and test first; the base sees the train modules only.
 
-`--stage data` needs no GPU and depends on the Python it runs under (its library is the text), `--stage pretrain` reads
-what `data` left in `--work`: so the text can come from one machine and the training happen on another.
+`--stage data` needs no GPU and depends on the Python that runs it, whose library is the text. `--stage pretrain` reads
+the corpus that `data` has written to `--work`. So the text can come from one machine and the training run on another.
 
 More than 400 lines, because it is copied to a GPU machine and run there alone.
 """
@@ -44,14 +44,14 @@ SKIPPED_FOLDERS = {
     *("test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "encodings", "ensurepip"),
     *("pydoc_data", "turtledemo", "lib-dynload", "__pycache__"),
 }
-# A file that carries a notice of its own is not the PSF's alone to give, unless it says it was licensed to the PSF.
+# The PSF alone may not license a file that has a notice of its own, unless the notice says it was licensed to the PSF.
 FOREIGN_NOTICE = re.compile(
     r"permission (to use|is hereby)|licensed under|redistribution and use|provided 'as-is'|python 2\.2 license",
     re.IGNORECASE,
 )
 PSF_NOTICE = re.compile(r"licensed\s+to\s+(the\s+)?PSF", re.IGNORECASE)
 
-# Modules that retell one another stay in one split: the C module's Python twin, the three compressors, the paths.
+# Modules with similar code or docstrings stay in one split: a C module's Python twin, the compressors, the paths.
 FAMILIES = {
     "compression": ("_compression", "bz2", "gzip", "lzma"),
     "paths": ("os", "ntpath", "posixpath", "genericpath", "nturl2path", "pathlib"),
@@ -71,7 +71,7 @@ FAMILIES = {
 FAMILY = {module: family for family, modules in FAMILIES.items() for module in modules}
 LARGEST_HELD_OUT = 40  # rows: a larger family would be a quarter of the validation set, so it goes to train
 
-# Lengths in tokens, the end token included. Short rows are what makes a trial take seconds on one core.
+# Lengths in tokens, the end token included. Rows are short so that a trial takes seconds on one core.
 ROW_TOKENS = (16, 64)
 COMPLETION_TOKENS = (4, 40)
 HELD_OUT_ROWS = 128  # validation, and as many for test: ten evaluations cost a third of a trial's time
@@ -80,13 +80,13 @@ NEAR = 0.7  # sources, or docstrings, that share this much of their words count 
 
 @dataclass(frozen=True)
 class Row:
-    """One function: where it stands, its source without the docstring, the docstring's first paragraph."""
+    """One function: its module and name, its source without the docstring, the docstring's first paragraph."""
 
     module: str
     name: str
     prompt: str
     completion: str
-    body: str  # the syntax tree without names of the function itself, to find copies
+    body: str  # the syntax tree without the function's own name, to find copies
 
 
 def library_files(library: Path) -> Iterator[tuple[str, str]]:
@@ -143,7 +143,7 @@ def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def body_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """What a function does, whatever it is called: equal for copies that differ in layout, comments or name."""
+    """The syntax tree of arguments and body as text: equal for copies that differ in layout, comments or name."""
     return ast.dump(function.args) + "".join(ast.dump(statement) for statement in function.body)
 
 
@@ -157,19 +157,22 @@ def rows_of(path: str, text: str, bare: str) -> list[Row]:
         first = min([stripped.lineno, *(decorator.lineno for decorator in stripped.decorator_list)])
         code = textwrap.dedent("\n".join(lines[first - 1 : stripped.end_lineno]))
         paragraph = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
-        # The prompt ends with the quotes that open a docstring: what is asked for is what stands behind them.
+        # The prompt ends with the quotes that open a docstring: the completion is what follows them.
         rows.append(Row(path, stripped.name, f'{code}\n"""', paragraph, body_of(stripped)))
     return rows
 
 
 def family(path: str) -> str:
-    """The unit that is split: a top-level module or package, together with those that retell it."""
+    """The unit that is not divided between splits: a top-level module or package, with those similar to it."""
     top = path.split("/")[0].removesuffix(".py")
     return FAMILY.get(top, top)
 
 
 def split(counts: dict[str, int], seed: int) -> dict[str, str]:
-    """Family -> train, validation or test, so that each held-out split has rows enough before copies are dropped."""
+    """By family: train, validation or test, so that each held-out split has enough rows before copies are dropped.
+
+    counts: rows by family.
+    """
     order = sorted(counts)
     random.Random(seed).shuffle(order)
     wanted = {"validation": 2.5 * HELD_OUT_ROWS, "test": 2.5 * HELD_OUT_ROWS}  # over half are too long or have a copy
@@ -192,7 +195,7 @@ def alike(one: frozenset[str], others: Iterable[frozenset[str]]) -> bool:
 
 
 def hold_out(rows: list[Row], seen_rows: list[Row], seen_bodies: set[str], seen_text: str, seed: int) -> list[Row]:
-    """HELD_OUT_ROWS of `rows`, none of which has a copy in what was seen: its body, its words, or a quotation."""
+    """HELD_OUT_ROWS of `rows` that have no copy in what was seen: no equal body, no similar words, no quotation."""
     prompts, completions = ([words(row.prompt) for row in seen_rows], [words(row.completion) for row in seen_rows])
     bodies, kept = set(seen_bodies), []
     for row in random.Random(seed).sample(rows, len(rows)):
@@ -217,7 +220,7 @@ def make_data(out: Path, work: Path) -> None:
     rows = [row for path, text in files.items() for row in rows_of(path, text, bare[path])]
     print(f"{len(files)} files, {sum(map(len, bare.values())):,} characters without docstrings, {len(rows)} functions")
 
-    # Lengths need a tokenizer and the tokenizer must not see held-out text: split on characters, then measure.
+    # Lengths need a tokenizer, which must not see held-out text: rows are split by characters, then measured.
     fits = [row for row in rows if len(row.prompt) + len(row.completion) < 4 * ROW_TOKENS[1]]
     counts: dict[str, int] = dict.fromkeys(map(family, files), 0)
     for row in fits:
@@ -246,7 +249,7 @@ def make_data(out: Path, work: Path) -> None:
     seen_bodies |= {row.body for row in validation}
     test = hold_out(measured("test"), every_train_row + validation, seen_bodies, seen_text, SEED)
 
-    # Held-out rows from short to long: validation batches of one length hardly pad.
+    # Held-out rows from short to long: batches of nearly one length need hardly any padding.
     def length(row: Row) -> int:
         return len(tokenizer(row.prompt + row.completion)["input_ids"])
 
@@ -306,7 +309,7 @@ def train_tokenizer(corpus: list[str], folder: Path) -> Any:
 
 
 def make_base(out: Path, work: Path, *, steps: int, device: str) -> dict[str, Any]:
-    """Pre-trains the base on the corpus in `work`, saves it to `out/base` in fp32; returns what there is to tell."""
+    """Pre-trains the base on the corpus in `work`, saves it to `out/base` in fp32; gives facts about the run."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -385,7 +388,7 @@ def make_base(out: Path, work: Path, *, steps: int, device: str) -> dict[str, An
         "torch": torch.__version__,
     }
     model.to("cpu", dtype=torch.float32).save_pretrained(out / "base")
-    (out / "base" / "model.safetensors").chmod(0o644)  # written 0600, which a package would keep
+    (out / "base" / "model.safetensors").chmod(0o644)  # it is written with mode 0600, which a package would keep
     return facts
 
 

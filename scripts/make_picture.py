@@ -2,8 +2,7 @@
 
     python scripts/make_picture.py runs/first docs/live.svg --at 0.6
 
---at says how far into the recording the picture is taken, as a share of its events: 0.6 shows a search at work, 1.0
-its last moment.
+--at is the share of the recorded events that the picture is drawn after: 0.6 shows a search at work, 1.0 its end.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def picture(run: Path, at: float, width: int, height: int) -> str:
     )
     console.print(to_rich(lines))
     svg = console.export_svg(title=f"python -m tuner search --name {record.name}", unique_id="tuner")
-    # Fonts of the reader's own machine: a picture that loads a font from elsewhere is blank where that is blocked.
+    # Fonts of the reader's own machine: a picture that loads a font from the network is blank where that is blocked.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     return svg.replace("Fira Code, monospace", "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace")
 

@@ -3,7 +3,7 @@
     python scripts/make_search_file.py            # writes docs/search-file.md
     python scripts/make_search_file.py FILE       # writes FILE
 
-Keys, values, defaults and meanings are those of `python -m tuner plan --schema`; only the introduction stands here.
+Keys, values, defaults and meanings are those of `python -m tuner plan --schema`; only the introduction is written here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLACE = Path(__file__).parents[1] / "docs" / "search-file.md"
 Schema = Mapping[str, Any]
 
 REQUIRED = {"model_name_or_path": "Qwen/Qwen3-8B", "train": "train.jsonl"}
-"""What the example gives for the keys that have no default."""
+"""Values of the example for the keys that have no default."""
 
 INTRODUCTION = """\
 <!-- scripts/make_search_file.py writes this file from the schema. Change the settings' descriptions, then run it. -->
@@ -72,7 +72,7 @@ def _example(name: str, node: Schema, schema: Schema) -> Iterator[str]:
 
 
 def _section(name: str, node: Schema, schema: Schema, level: str = "##") -> Iterator[str]:
-    """A heading and a table for the mapping that stands at `name`, then those for the mappings in it."""
+    """A heading and a table for the mapping at key `name`, then those for the mappings in it."""
     mappings = list(_mappings(node, schema))
     yield f"\n{level} `{name}`"
     if len(mappings) > 1:
@@ -110,6 +110,7 @@ def _accepts(node: Schema, schema: Schema) -> str:
 
 
 def _alternatives(node: Schema, schema: Schema) -> Iterator[Schema]:
+    """The parts of a node of which any one is accepted, with references resolved."""
     if "$ref" in node:
         yield from _alternatives(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
         return
@@ -126,12 +127,13 @@ def _mappings(node: Schema, schema: Schema) -> Iterator[Schema]:
 
 
 def _kind(mapping: Schema) -> str | None:
+    """The value of `kind` that a mapping is for; None where it has no `kind`."""
     kind: str | None = mapping["properties"].get("kind", {}).get("const")
     return kind
 
 
 def _shown(value: Any, node: Schema, schema: Schema) -> str:
-    """A value as YAML on one line, keys in the order of the schema; a mapping whose kind says it all as that word."""
+    """A value as YAML on one line, keys in the order of the schema; of a mapping with defaults only, its kind alone."""
     if isinstance(value, dict):
         mapping = next((part for part in _mappings(node, schema) if _kind(part) in (None, value.get("kind"))), None)
         known = mapping["properties"] if mapping else {}

@@ -4,12 +4,12 @@
 #
 #   scripts/start_cluster.sh 3        a head and two further nodes, and the lines that use them
 #   scripts/start_cluster.sh kill 2   ends node 2 at once, as a machine that loses its power does (0 is the head)
-#   scripts/start_cluster.sh stop     ends all nodes, and nothing else: other Rays on this machine go on
+#   scripts/start_cluster.sh stop     ends all nodes of this cluster; other Ray clusters on this machine go on
 #
-# NODE_CPUS (1), NODE_GPUS (0) and NODE_RESOURCES ({}) are what each node has; NODE_RESOURCES_2 is for node 2 alone.
-# NODE_PRIVATE_2 is a folder that node 2 has for itself: what it writes there nobody sees (needs root).
-# TUNER_CLUSTER_DIR (/tmp/tuner-cluster-<user id>) holds the token, process ids and logs; a short path, because Ray
-# keeps sockets below it.
+# Environment variables, with their defaults: NODE_CPUS (1), NODE_GPUS (0) and NODE_RESOURCES ({}) are what each node
+# has; NODE_RESOURCES_2 is for node 2 alone. NODE_PRIVATE_2 is a folder on a file system that only node 2 sees (needs
+# root). TUNER_CLUSTER_DIR (/tmp/tuner-cluster-<user id>) holds the token, process ids and logs; its path must be short,
+# because Ray keeps sockets below it.
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ PYTHON=${PYTHON:-.venv/bin/python}
 DIR=${TUNER_CLUSTER_DIR:-/tmp/tuner-cluster-$(id -u)}
 PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 
-# Every node is a session of its own (setsid), so that its processes are found whoever their parent is by now.
+# Every node is a session of its own (setsid), so that its processes are found whatever their parents are by now.
 session_of() { cat "$DIR/node-$1.pid"; }
 members() { ps -o pid= -s "$1" || true; }
 
@@ -63,7 +63,7 @@ start_node() { # NUMBER ARGUMENT...
     apart=(unshare --mount bash -c 'mount -t tmpfs none "$0" && exec "$@"' "${!private}")
   fi
   read -r agent <<<"$(free_ports 1)"
-  # --temp-dir: nodes that share one delete each other's copies of a job's working folder.
+  # --temp-dir: nodes with the same one delete each other's copies of a job's working folder.
   # PATH: a job's entry point is a shell command, and its `python` must be the one that has the packages.
   PATH=$(dirname "$PYTHON"):$PATH setsid "${apart[@]}" "$PYTHON" -m ray.scripts.scripts start --block --disable-usage-stats \
     --num-cpus "${NODE_CPUS:-1}" --num-gpus "${NODE_GPUS:-0}" \
@@ -84,7 +84,7 @@ start() { # NODES
   start_node 0 --head --port "$gcs" --dashboard-host 127.0.0.1 --dashboard-port "$dashboard" \
     --ray-client-server-port "$client"
   wait_for 1 "127.0.0.1:$gcs"
-  # One after another: of two that start at once on one address, Ray takes one for the other and gives up.
+  # One after another: Ray takes two nodes that start at once on one address for each other, and gives up.
   for number in $(seq 1 $((nodes - 1))); do
     start_node "$number" --address "127.0.0.1:$gcs"
     wait_for $((number + 1)) "127.0.0.1:$gcs"

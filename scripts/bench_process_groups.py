@@ -1,12 +1,12 @@
-"""Tokens a second of a trial on one GPU and on several, with ddp and with fsdp, and their losses side by side.
+"""Measures tokens a second and losses of a trial in one process and in a process group, with ddp and with fsdp.
 
-    python scripts/bench_ranks.py --shape 7b --tokens 8192 --processes 2 --json
-    python scripts/bench_ranks.py --device cpu --json      # a tiny base, two processes and gloo, in a minute
+    python scripts/bench_process_groups.py --shape 7b --tokens 8192 --processes 2 --json
+    python scripts/bench_process_groups.py --device cpu --json      # a tiny base, two processes and gloo, in a minute
 
 Every trial is the SFT program itself: SFTTrainer with a rank-16 adapter on all linear layers, over a base of Qwen2's
-shape with random weights, in bf16 on GPUs. The batch of a step is the same however many processes share it. One
-process, ddp and fsdp take turns, several rounds of them; the first round warms up and does not count. The processes are
-started as Ray Train starts them, without Ray: between two evaluations a trial hears nothing of it.
+shape with random weights, in bf16 on GPUs, a GPU for each process. The batch of a step is the same however many
+processes share it. One process, ddp and fsdp take turns in several rounds; the first round warms up and does not count.
+The processes are started as Ray Train starts them, but without Ray, which does nothing between two evaluations.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ ROW = 256
 
 
 class Processes:
-    """Processes that train together, each with a GPU of its own where there are any; asked for one trial at a time."""
+    """A process group that trains one trial at a time, each process on a GPU of its own if there are any."""
 
     def __init__(self, size: int, job: dict[str, Any]) -> None:
+        """Starts the processes. job: what all trials have in common; see `compare`."""
         context = get_context("spawn")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -49,7 +50,8 @@ class Processes:
             process.start()
 
     def run(self, strategy: str, number: int) -> dict[str, Any]:
-        """Trial `number`, with what the first process measured and the largest peak of all."""
+        """Runs trial `number`; gives what the first process measured, with the largest peak in bytes of all
+        processes."""
         for orders in self._orders:
             orders.put((strategy, number))
         found = [self._said.get() for _ in self._all]
@@ -60,6 +62,7 @@ class Processes:
         return {**min(found, key=lambda one: one["rank"]), "peak_bytes": max(peaks, default=None)}
 
     def end(self) -> None:
+        """Ends the processes, by force after 30 s each."""
         for orders in self._orders:
             orders.put(None)
         for process in self._all:
@@ -68,6 +71,7 @@ class Processes:
 
 
 def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, said: Any) -> None:
+    """One process: joins the group, runs the trials that `orders` has, and puts the results into `said`."""
     os.environ["OMP_NUM_THREADS"] = str(job["threads"])
     if size > 1:
         os.environ |= {
@@ -89,8 +93,8 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
             distributed.init_process_group("nccl" if job["gpu"] else "gloo", rank=rank, world_size=size)
         while (order := orders.get()) is not None:
             found = _trial(*order, rank, size, job)
-            # The next turn is another arrangement's, on the same GPU: two bases of 7B and a step of 8k tokens are more
-            # than 80 GB.
+            # The next turn is another arrangement's, on the same GPU: two 7B bases and a step of 8k tokens take more
+            # than 80 GB
             release_memory()
             said.put({"rank": rank, **found})
     except BaseException:
@@ -98,7 +102,7 @@ def _serve(rank: int, size: int, port: int, job: dict[str, Any], orders: Any, sa
 
 
 def _trial(strategy: str, number: int, rank: int, size: int, job: dict[str, Any]) -> dict[str, Any]:
-    """A whole trial: the seconds of its steps, from the first row to the moved weights, and its losses."""
+    """Runs one trial to its end; gives seconds and tokens a second of a step, its losses, and its peak in bytes."""
     import torch
     from transformers import TrainerCallback
 
@@ -106,7 +110,7 @@ def _trial(strategy: str, number: int, rank: int, size: int, job: dict[str, Any]
     from tuner.contract import Assignment, Group
 
     class Watch(TrainerCallback):
-        """The seconds of every step."""
+        """Takes the seconds of every step."""
 
         def __init__(self) -> None:
             self.began, self.steps = 0.0, list[float]()
@@ -142,7 +146,7 @@ def _trial(strategy: str, number: int, rank: int, size: int, job: dict[str, Any]
 
 
 def compare(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Rounds in which every arrangement has its turn."""
+    """Measures every arrangement in turn, round after round."""
     import torch
     from bench_tokens import prepare, settings
     from make_base import make_base
@@ -163,8 +167,8 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "threads": max(1, (os.cpu_count() or 1) // arguments.processes),
     }
     sizes = {"one": 1, "ddp": arguments.processes, "fsdp": arguments.processes}
-    # Each in processes of its own, as in a search: what transformers notes of fsdp in the environment stays with the
-    # process, and a ddp trial after one of fsdp took 3.5 times as long
+    # Each in processes of its own, as in a search: transformers sets environment variables for fsdp that stay, and a
+    # ddp trial in the same process then took 3.5 times as long
     arrangements = {name: Processes(size, job) for name, size in sizes.items()}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in arrangements}
     try:
@@ -191,8 +195,8 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 
 def _summary(cells: list[dict[str, Any]], one: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians and all rounds; `differs` is the largest difference of an evaluation to one process's, `noise` that of
-    one process to itself between rounds."""
+    """Medians, and the speed of each round. `differs` is the largest difference of a validation loss to that of one
+    process; `noise` is the largest between rounds of one process. one: the rounds of one process."""
     speeds = [cell["tokens_a_second"] for cell in cells]
     peak = max((cell["peak_bytes"] or 0 for cell in cells), default=0)
     return {
@@ -210,6 +214,7 @@ def _summary(cells: list[dict[str, Any]], one: list[dict[str, Any]]) -> dict[str
 
 
 def _apart(first: dict[str, Any], second: dict[str, Any]) -> float:
+    """The largest difference between the validation losses of two trials."""
     return max(abs(a - b) for a, b in zip(first["eval_loss"], second["eval_loss"], strict=True))
 
 

@@ -1,11 +1,11 @@
-"""The textbook's search, measured beside ours by `bench_makespan.py`: Ray Tune, and everything inside each trial.
+"""The naive search that `bench_makespan.py` measures beside tuner's: Ray Tune, with everything loaded in each trial.
 
-    python scripts/textbook.py JOB.json           # reuse_actors=False, "naive"
-    python scripts/textbook.py JOB.json --reuse   # "naive-reuse"
+    python scripts/naive_search.py JOB.json           # "naive": reuse_actors=False
+    python scripts/naive_search.py JOB.json --reuse   # "naive-reuse": reuse_actors=True
 
-Complete and fair: a function trainable that loads all it needs and runs an SFTTrainer with `peft_config=`, over the
-same rows, steps, evaluations, seed and hyperparameters, without gradient checkpointing. JOB.json is the benchmark's;
-the last line of the output is JSON.
+It is the usual way to run such trials, and a fair peer: a function trainable that loads all it needs and runs an
+SFTTrainer with `peft_config=`, over the same rows, steps, evaluations, seed and hyperparameters, without gradient
+checkpointing. `bench_makespan.py` writes JOB.json. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 
-def textbook_trial(config: dict[str, Any]) -> None:
-    """The textbook's trainable: everything loaded inside."""
+def naive_trial(config: dict[str, Any]) -> None:
+    """The function trainable of a trial: loads base, tokenizer and rows, then trains."""
     import torch
     from datasets import load_dataset
     from peft import LoraConfig
@@ -88,7 +88,10 @@ def textbook_trial(config: dict[str, Any]) -> None:
 
 
 def run_naive(job: dict[str, Any], *, reuse: bool) -> dict[str, Any]:
-    """One Ray Tune run of the textbook's trainable over the job's configurations."""
+    """Runs the naive trainable over the job's configurations; gives seconds of `fit`, and losses by configuration.
+
+    reuse: keeps the processes of ended trials.
+    """
     import ray
     from ray import tune
 
@@ -96,7 +99,7 @@ def run_naive(job: dict[str, Any], *, reuse: bool) -> dict[str, Any]:
     gpu = ray.cluster_resources().get("GPU", 0)
     start = time.time()
     tuner = tune.Tuner(
-        tune.with_resources(textbook_trial, {"cpu": 1, "gpu": 1 if gpu else 0}),
+        tune.with_resources(naive_trial, {"cpu": 1, "gpu": 1 if gpu else 0}),
         param_space={"job": job},
         tune_config=tune.TuneConfig(
             search_alg=given(job["configurations"]),
@@ -119,7 +122,7 @@ def run_naive(job: dict[str, Any], *, reuse: bool) -> dict[str, Any]:
 
 
 def given(configurations: list[dict[str, Any]]) -> Any:
-    """A Ray searcher that hands out a list."""
+    """A Ray searcher that hands out a list of configurations."""
     from ray.tune.search import Searcher
 
     class Given(Searcher):
