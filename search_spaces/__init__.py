@@ -1,1 +1,1 @@
-"""Shipped search spaces: YAML, a reason beside each value. Data of `tuner.config.space_source`; no code here."""
+"""The shipped search spaces: YAML, each value with its reason. `tuner.config.space_source` reads them; no code here."""

@@ -1,9 +1,9 @@
-"""The embedded default: a tiny real base model, a real fine-tuning set and the search over them (README.md).
+"""The embedded example: a tiny real base model, a real fine-tuning set and the search over them (README.md).
 
 base/             a Llama of 1.05M parameters and its tokenizer
 train.jsonl       prompt and completion: a function, its docstring; so are validation.jsonl and test.jsonl
-search.yaml       the experiment file that `python -m tuner search` runs when it is given nothing
-sources.json      which files of the standard library went where, and how the base was trained
+search.yaml       the experiment file that `python -m tuner search` runs without a FILE
+sources.json      the split of each file of the standard library, and how the base was trained
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class SearchRecord:
     wall_s: float = 0.0
     """Seconds that the sessions took, all together."""
     outcome: str = ""
-    """How the last session ended: "done", "stopped", "interrupted", ...; "" while it runs."""
+    """How the last session ended: "done", "stopped", "interrupted", "halted" or "failed"; "" while it runs."""
     halt_reason: str = ""
     """Why the last session was halted (`Reason`); "" if it was not."""
     halt_message: str = ""

@@ -1,8 +1,8 @@
-"""The dashboards that `tuner dashboard` serves for one run, on this machine's loopback alone.
+"""Serves the dashboards of one run for `tuner dashboard`, on this machine's loopback only.
 
-Neither asks for a password, so neither may listen on an address that others reach. The Optuna dashboard can write; here
-it cannot, because the search's driver is the journal's only writer. What goes wrong with a request is the browser's to
-show: the terminal keeps the addresses.
+Neither asks for a password, so neither may listen on an address that others reach. The Optuna dashboard can write into
+a study; here it cannot, because the search's driver is the journal's only writer. Errors of a request are not printed:
+the browser shows them, and the terminal shows the addresses.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tuner.contract import InputError
 from tuner.results.folder import RunFolder
 
 LOOPBACK = "127.0.0.1"
+"""The address that the dashboards listen on."""
 _READ_ONLY = "this view of the study is read-only: the search's driver is the one that writes it"
 
 
@@ -56,7 +57,7 @@ def tensorboard(folder: RunFolder) -> Iterator[str]:
     """Serves TensorBoard on the run's event files, in a thread that ends with the process; yields its address."""
     from tensorboard import program
 
-    for name in ("tensorboard", "werkzeug"):  # its server's, which gives itself a handler where it finds none
+    for name in ("tensorboard", "werkzeug"):  # werkzeug, its server, adds a handler of its own if there is none
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], False
     board = program.TensorBoard()
@@ -70,11 +71,12 @@ BOARDS: dict[str, tuple[Callable[[RunFolder], Any], str, str, Callable[[RunFolde
     "optuna": (optuna_board, "optuna_dashboard", "optuna-dashboard", lambda folder: folder.study),
     "tensorboard": (tensorboard, "tensorboard", "tensorboard", lambda folder: folder.tensorboard),
 }
-"""By name: what serves it, the module it needs, the package that has the module, and what of the run it shows."""
+"""By name: the function that serves it, the module that it needs, the package that has the module, and the file or
+folder of the run that it shows."""
 
 
 def why_not(name: str, folder: RunFolder) -> str:
-    """Why a board cannot be served, with what to do; "" where it can."""
+    """Why a dashboard cannot be served, and what to do; "" if it can."""
     _, module, package, shows = BOARDS[name]
     if importlib.util.find_spec(module) is None:
         return f"not installed; python -m pip install {package}"
@@ -84,7 +86,7 @@ def why_not(name: str, folder: RunFolder) -> str:
 
 
 def _refusing(app: Any) -> Any:
-    """The application, which is asked for nothing that would change the study."""
+    """The application, without requests that could change the study: they are answered with 403."""
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
@@ -99,20 +101,20 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that closed its window in the middle of an answer, say."""
+        """Prints nothing, as when a browser closes its window in the middle of an answer."""
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *args: Any) -> None:
-        """A line a request would hide the addresses that were printed."""
+        """Prints nothing: a line a request would hide the addresses."""
 
     def get_stderr(self) -> Any:
-        """Where the application writes the traceback of a request that failed."""
+        """The stream for the traceback of a request that failed; it is dropped."""
         return io.StringIO()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """TensorBoard warns of a TensorFlow that is not there, on standard error."""
+    """Drops what is written to standard error: TensorBoard warns there that TensorFlow is missing."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -1,15 +1,15 @@
-"""A row in the Ray dashboard for every running trial.
+"""Shows a row in the Ray dashboard for every running trial.
 
-Ray asks an actor for its repr once, at its creation, and shows that for ever; nothing in Ray 2.60 changes it, short
-of starting the process anew. Our workers outlive their trials, so a worker's repr cannot name the trial it runs. Each
-trial that lives longer than a moment therefore gets a small actor of its own, without resources, whose repr is the
-trial's title and which dies when the trial ends: the dashboard's Actors page then lists the trials, running ones
-alive and ended ones dead.
+Ray asks an actor for its repr once, at its creation; nothing in Ray 2.60 changes what it shows, except a restart of the
+process. Our workers outlive their trials, so a worker's repr cannot name the trial that it runs. Each trial that runs
+for more than a few seconds therefore gets a small actor of its own, without resources. Its repr is the trial's title,
+and it is killed when the trial ends: the dashboard's Actors page then lists the trials, running ones as alive and ended
+ones as dead.
 
-How far a trial is, the row cannot say; the row's own page can. Each report is one named task of the actor ("step
-120/300 · 2.31"), so the page's task table is the trial's curve, and the actor prints the report and what the trial's
-log has gained since, so the row's Log link opens the trial's log. A row costs half a second of CPU beside the trial,
-a report under a millisecond in the driver's loop.
+The row cannot say how far a trial is, but the actor's page can. Each report is one named task of the actor ("step
+120/300 · 2.31"), so the page's task table is the trial's curve. The actor prints the report and the new part of the
+trial's log, so the row's Log link opens the trial's log. A row costs half a second of CPU beside the trial, a report
+less than a millisecond in the driver's loop.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ import ray
 from tuner.streams import note
 
 APPEARS_AFTER_S = 2.0
-"""After its set-up. A trial that ends sooner is not worth a process, and before it 16 processes would be in the way of
-those that 16 packed trials wait for."""
+"""Seconds from a trial's set-up to its row. A trial that ends sooner is not worth a process, and 16 processes started
+earlier would delay those that 16 packed trials wait for."""
 AT_LAST_S = 30.0
-"""For a trial that takes long to set up: a base of 70B is loaded in minutes."""
+"""Seconds from a trial's start to its row if the set-up takes longer: to load a base of 70B takes minutes."""
 MOST_LOG_BYTES = 2**16
-"""Of a trial's log, passed on at a time; a library that says more between two reports is read in the run folder."""
+"""The most that is passed on of a trial's log with one report; all of it is in the run folder."""
 
 
 class Trial:
-    """The actor behind a row. Its class is what the dashboard calls it."""
+    """The actor of a row. The dashboard shows the name of its class."""
 
     def __init__(self, title: str, about: Sequence[str], log: str) -> None:
+        """about: lines that the row's log begins with. log: the trial's log file."""
         self._title, self._log, self._read = title, Path(log), 0
         self._say(title, *about)
 
@@ -54,7 +55,7 @@ class Trial:
                 self._say(*log.read(MOST_LOG_BYTES).decode("utf-8", "replace").splitlines())
             self._read = size
         except OSError:
-            pass  # nothing was said yet, or the log is on another machine
+            pass  # there is no log yet, or it is on another machine
         self._say(line)
 
     def _say(self, *lines: str) -> None:
@@ -64,6 +65,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Waiting:
+    """A trial that has no row yet. due: the monotonic time at which it gets one."""
+
     due: float
     title: str
     log: str
@@ -71,24 +74,26 @@ class _Waiting:
 
 @dataclass
 class DashboardRows:
-    """The rows of the trials that run now, by number. about: lines that every row's log begins with. Used from the
-    driver's loop alone."""
+    """The rows of the trials that run now. Called from the driver's loop only."""
 
     about: Sequence[str] = ()
+    """Lines that every row's log begins with."""
     _failed: bool = False
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
+    """Trials without a row, by number."""
     _shown: dict[int, Any] = field(default_factory=dict)
+    """The actors of the rows, by the trial's number."""
 
     def begin(self, number: int, title: str, log: str) -> None:
         self._waiting[number] = _Waiting(time.monotonic() + AT_LAST_S, title, log)
 
     def set_up(self, number: int) -> None:
-        """The trial is about to take its first step."""
+        """The trial's set-up is done: it gets its row in APPEARS_AFTER_S seconds."""
         if (waiting := self._waiting.get(number)) is not None:
             self._waiting[number] = replace(waiting, due=min(waiting.due, time.monotonic() + APPEARS_AFTER_S))
 
     def report(self, number: int, what: str) -> None:
-        """Says how far a trial is, where it has its row by now."""
+        """Shows how far a trial is, if it has a row. what: "step 120/300 · 2.31"."""
         actor = self._shown.get(number)
         if actor is not None:
             with self._dropped():
@@ -102,7 +107,7 @@ class DashboardRows:
                 ray.kill(actor)
 
     def tick(self) -> None:
-        """Puts up the rows that are due."""
+        """Makes the rows that are due."""
         now = time.monotonic()
         for number, waiting in list(self._waiting.items()):
             if now >= waiting.due:
@@ -118,7 +123,7 @@ class DashboardRows:
 
     @contextmanager
     def _dropped(self) -> Iterator[None]:
-        """What Ray raises is said once, in the run's log: a row that is missing is not worth a search."""
+        """Drops what Ray raises, and writes the first error into the run's log: a missing row must not end a search."""
         try:
             yield
         except Exception as error:

@@ -1,9 +1,9 @@
-"""A search as gauges on Ray's metrics port, from where Prometheus fetches them.
+"""Shows a search as gauges on Ray's metrics port, from where Prometheus fetches them.
 
-The driver sets them from its record, so they cost a worker nothing, and sets them again and again: Ray forgets a gauge
-that was not set for some twenty seconds, which is also how an ended trial's line ends. Their tags are the search's
-name, a trial's number, a status, an objective's name and direction; parameters, paths and names of models stay out,
-because that port answers to everybody.
+The driver sets them from its record, so they cost a worker nothing. It sets them again every few seconds, because Ray
+drops a gauge that was not set for some twenty; that is also how the line of an ended trial ends. Their tags are the
+search's name, a trial's number, a status, an objective's name and direction. Parameters, paths and names of models are
+left out, because that port answers to everybody.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from tuner.contract import Objective
 from tuner.results.records import Point, SearchRecord, TrialRecord
 
 Reading = Callable[[TrialRecord, Point], float | None]
+"""Gives a gauge's value for an evaluation of a trial; None if there is none."""
 
 
 def tokens_per_second(trial: TrialRecord, point: Point) -> float | None:
-    """The rate since the evaluation before, validation included; since the start of the trial for the first one."""
+    """Training tokens a second since the evaluation before (for the first one, since the start of the trial), with the
+    time of the validation."""
     before = trial.points[-2] if len(trial.points) > 1 else None
     tokens = point.tokens - (before.tokens if before else 0)
     seconds = point.seconds - (before.seconds if before else 0.0)
@@ -33,18 +35,23 @@ OF_A_TRIAL: dict[str, tuple[str, Reading]] = {
     "tuner_tokens_per_second": ("Training tokens a second, validation included.", tokens_per_second),
     "tuner_memory_bytes": ("Peak accelerator memory of the trial.", lambda trial, point: point.memory),
 }
+"""The gauges of a trial, besides its objectives: description and value, by name."""
 EVERY_S = 5.0
-"""Half of the ten seconds after which Ray hands gauges on."""
+"""Seconds between two turns: half of the ten after which Ray exports gauges."""
 _TRIALS = "tuner_trials"
+"""The gauge that counts the trials by status."""
 STATUSES = ("running", "completed", "pruned", "failed", "stopped", "interrupted", "parked")
 
 
 class Gauges:
-    """Sets the gauges of a search; `turn` is called from the driver's loop, every `EVERY_S` seconds."""
+    """Sets the gauges of a search; the driver's loop calls `turn` every `EVERY_S` seconds."""
 
     def __init__(self, record: SearchRecord) -> None:
-        self._record, self._under_way = record, set[int]()
+        self._record = record
+        self._ran = set[int]()
+        """The numbers of the trials that ran at the last turn."""
         self._of_objectives: dict[str, Any] = {}
+        """The objectives' gauges, by the objective's name."""
 
     @cached_property
     def _of_a_trial(self) -> dict[str, Any]:
@@ -73,9 +80,9 @@ class Gauges:
     def turn(self) -> None:
         record = self._record
         running = {trial.number for trial in record.running}
-        for number in running | self._under_way:  # what has ended since the last turn, once more
+        for number in running | self._ran:  # a trial that has ended since the last turn is shown once more
             self._show(record.trials[number])
-        self._under_way = running
+        self._ran = running
         counted = Counter(trial.state for trial in record.trials.values())
         for status in STATUSES:
             self._trials.set(counted[status], {"search": record.name, "status": status})
@@ -96,7 +103,7 @@ class Gauges:
 
 
 def name_of(objective: Objective) -> str:
-    """ "tuner_eval_loss": the name of an objective's gauge, one that no gauge of tuner's own has. Dashboards find it by
-    its tags."""
+    """ "tuner_eval_loss": the name of an objective's gauge. It differs from those of all other gauges of tuner;
+    dashboards find it by its tags."""
     name = f"tuner_{objective.name}"
     return f"{name}_of_program" if name in (*OF_A_TRIAL, _TRIALS) else name

@@ -1,6 +1,6 @@
-"""Who is told of a search but has no part in it: whatever one of them does, the search goes on.
+"""Passes the events of a search on to listeners. If one of them raises, the search goes on without it.
 
-None of them may wait for anything outside of this process either. Streams and trackers have threads for that.
+A listener must not wait for anything outside of this process. Streams and trackers have threads for that.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from tuner.streams import note
 
 
 class Dropped:
-    """A call that is made until it raises for the first time. From then on it does nothing; the run's log says so once.
+    """Calls a function until it raises for the first time. Then it writes the error into the run's log, and calls the
+    function no more.
 
-    Signals (`StopRequested`, KeyboardInterrupt) are none of its errors: they pass through.
+    what: names the call in the log. Signals (`StopRequested`, KeyboardInterrupt) are not caught.
     """
 
     def __init__(self, what: str, call: Callable[..., None]) -> None:
@@ -33,7 +34,7 @@ class Dropped:
 
 
 class Listeners:
-    """A listener of the ledger that tells others, each of which is dropped where it raises."""
+    """A listener of the ledger that calls others, each until it raises."""
 
     def __init__(self, listeners: Iterable[Callable[[Event], None]] = ()) -> None:
         self._tells: list[Dropped] = []
@@ -42,6 +43,7 @@ class Listeners:
             self.add(listener)
 
     def add(self, listener: Callable[[Event], None]) -> None:
+        """Adds a listener; its method `say`, if it has one, gets the texts of `say`."""
         name = type(listener).__name__
         self._tells.append(Dropped(f"the listener {name}", listener))
         if (say := getattr(listener, "say", None)) is not None:
@@ -52,6 +54,6 @@ class Listeners:
             tell(event)
 
     def say(self, text: str) -> None:
-        """Shows what no event can tell, because it cannot be written down."""
+        """Shows a text that is in no event, as when the ledger cannot be written."""
         for say in self._says:
             say(text)

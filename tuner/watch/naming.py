@@ -1,4 +1,4 @@
-"""How a trial is called where people see it: the dashboard, its process, its log."""
+"""Makes the title of a trial, for the dashboard, its process and its log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ class Naming:
     """Names a trial by its number and its parameters: "trial 7 lr=3.1e-4 r=16"."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Short names of parameters."""
 
     def title(self, number: int, params: Mapping[str, Any]) -> str:
+        """The title of trial `number`. params: its values by parameter."""
         words = [f"{self.labels.get(name, name)}={_short(value)}" for name, value in params.items()]
         return " ".join([f"trial {number}", *words])
 

@@ -1,12 +1,12 @@
-"""Trackers: where a search is written down besides its ledger, each through its own library, one file a tracker.
+"""Trackers: write a search down elsewhere than in its ledger, each with its own library, one file a tracker.
 
-base         what a tracker is told, and how: in a thread of its own, so that none can hold up or end a search
+base         calls the trackers, each in a thread of its own, so that none can delay or end a search
 tensorboard  event files in the run folder: the default
 mlflow       runs under one parent run, to MLFLOW_TRACKING_URI or MLflow's own default
 wandb        runs in one group, also offline
 trackio      runs in one group, locally or in a Space
 
-A library that keeps its data elsewhere is told where by its own environment variables; no key or token is ever ours.
+A library's own environment variables say where it sends its data and hold its key or token, which tuner never reads.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ TRACKERS: dict[str, tuple[str, str, str]] = {
     "wandb": ("tuner.watch.trackers.wandb:WeightsAndBiases", "wandb", "wandb"),
     "trackio": ("tuner.watch.trackers.trackio:Trackio", "trackio", "trackio"),
 }
-"""By name: the class, the module that its library is, and the package that brings it."""
+"""By name: the class, the module of its library, and the package that has the module."""
 
 
 def require(names: Iterable[str]) -> None:
-    """Raises InputError where a tracker's library is not installed."""
+    """Raises InputError if the library of one of these trackers is not installed."""
     lacking = [name for name in names if importlib.util.find_spec(TRACKERS[name][1]) is None]
     if lacking:
         packages = " ".join(TRACKERS[name][2] for name in lacking)
@@ -40,6 +40,7 @@ def require(names: Iterable[str]) -> None:
 
 
 def load_tracker(name: str) -> type[Tracker]:
+    """Imports the tracker called `name`, a key of TRACKERS."""
     module, _, attribute = TRACKERS[name][0].partition(":")
     tracker: type[Tracker] = getattr(importlib.import_module(module), attribute)
     return tracker

@@ -1,7 +1,7 @@
-"""What a tracker is told of a search, and how.
+"""Calls the trackers with what happens in a search.
 
-Each tracker works in a thread of its own, fed by a queue: a server that is slow, or not there, costs the search
-nothing. A tracker that raises is left out from then on, and a note in the ledger says so, once.
+Each tracker works in a thread of its own, fed by a queue: a server that is slow or unreachable costs the search
+nothing. A tracker that raises is not called any more, and a note in the ledger says so, once.
 """
 
 from __future__ import annotations
@@ -20,58 +20,66 @@ from tuner.results.records import Point, SearchRecord, TrialRecord
 from tuner.watch.gauges import tokens_per_second
 
 CLOSE_S = 30.0
-"""How long the end of a search waits for its trackers, all of them together, to hand over what they have."""
+"""Seconds that the end of a search waits for all of its trackers together to write what is in their queues."""
 CUT_S = 3.0
-"""The same after a signal: whoever sent it (a batch system, say) has not long to wait."""
+"""The same after a signal: its sender, such as a batch system, does not wait long before it kills."""
 MOST_WAITING = 10_000
-"""Events that wait for a tracker at most: those of a thousand trials, 10 MB."""
+"""The most events in a tracker's queue: those of a thousand trials, 10 MB."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One attempt at a trial, as trackers know it. name: "trial 7", "trial 7 attempt 2"."""
+    """One attempt at a trial, as trackers know it."""
 
     number: int
+    """The trial's number."""
     name: str
+    """ "trial 7", or "trial 7 attempt 2"."""
     params: Mapping[str, Any]
+    """The trial's values by parameter."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How it ended: Status and Reason in words, "interrupted" where it is run again, "parked" where it may be."""
+    """How an attempt ended."""
 
     status: str
+    """The trial's `Status`; without an ending "interrupted" (it is run again) or "parked" (it may go on)."""
     reason: str
+    """The trial's `Reason`; the same as `status` without an ending."""
     best: Mapping[str, float | None]
     """Its best finite value by the name that trackers have for it ("best_eval_loss"); None where there is none."""
 
     @property
     def measured(self) -> dict[str, float]:
-        """`best` without what there is not."""
+        """`best` without None."""
         return {name: value for name, value in self.best.items() if value is not None}
 
 
 class Tracker(Protocol):
-    """One way to write a search down. Made once a session; called from one thread, in order."""
+    """Writes a search down with one library. Made once a session, and called from one thread, in order."""
 
     def __init__(self, search: str, folder: Path) -> None:
         """search: its name. folder: the run folder."""
 
-    def start(self, run: Run) -> None: ...
+    def start(self, run: Run) -> None:
+        """Begins a run."""
 
     def log(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        """One evaluation. Values may be no finite numbers."""
+        """Writes one evaluation. A value may be NaN or infinite."""
 
-    def end(self, run: Run, ending: Ending) -> None: ...
+    def end(self, run: Run, ending: Ending) -> None:
+        """Ends a run."""
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """The session is over; `summary` is flat, text and numbers."""
+        """Ends the session. summary: text and numbers by name."""
 
 
 class Tracking:
-    """Listens to a ledger and tells trackers. record: the search, which has taken in an event before this hears of it.
+    """A listener of the ledger that calls trackers.
 
-    makers: by name, what makes the tracker. note: takes a sentence for the user.
+    makers: functions that make a tracker, by its name. record: the search; an event is folded into it before this gets
+    it. note: takes a sentence for the user.
     """
 
     def __init__(
@@ -95,7 +103,7 @@ class Tracking:
         self._say_failures()
 
     def close(self, seconds: float = CLOSE_S) -> None:
-        """Waits until all is written, `seconds` at most."""
+        """Waits until the trackers have written everything, at most `seconds` seconds."""
         until = time.monotonic() + seconds
         for lane in self._lanes:
             lane.finish()
@@ -114,7 +122,7 @@ class Tracking:
 
 
 class _Lane:
-    """One tracker and the thread it works in."""
+    """One tracker, its queue and its thread. failure: why it is not called any more; "" while it is."""
 
     def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
         self.name, self.failure, self.said = name, "", False
@@ -123,18 +131,18 @@ class _Lane:
         self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError as error:  # the system gives no further one
+        except RuntimeError as error:  # the system gives no further thread
             self.failure = str(error)
 
     def put(self, method: str, arguments: tuple[Any, ...]) -> None:
         self._order((method, arguments))
 
     def finish(self) -> None:
-        """Tells it that nothing follows."""
+        """Lets the thread end after what is in the queue."""
         self._order(None)
 
     def join(self, seconds: float, waited: float) -> None:
-        """Waits for its end. waited: what that comes to with the others' time."""
+        """Waits for the thread's end, at most `seconds` seconds. waited: seconds for all trackers, for the message."""
         if self._thread.ident is None:
             return
         self._thread.join(seconds)
@@ -155,7 +163,7 @@ class _Lane:
             while (order := self._orders.get()) is not None and not self.failure:
                 method, arguments = order
                 getattr(tracker, method)(*arguments)
-        except BaseException as error:  # some libraries exit the interpreter where a key is missing
+        except BaseException as error:  # some libraries raise SystemExit if a key is missing
             self.failure = named_line(error, 200)
 
 
@@ -165,7 +173,7 @@ def run_of(trial: TrialRecord) -> Run:
 
 
 def metrics_of(trial: TrialRecord, point: Point) -> dict[str, float]:
-    """What an evaluation measured, without what it did not."""
+    """The metrics of an evaluation, by the names that trackers have for them, without those that are None."""
     values = {
         "train_loss": point.train_loss,
         "tokens": point.tokens,
@@ -193,7 +201,7 @@ def summary_of(record: SearchRecord) -> dict[str, Any]:
 
 
 def flat(params: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
-    """Parameters as every library takes them: a list of modules becomes text."""
+    """Parameters in types that every library takes: a list of modules becomes text."""
     return {
         name: value if isinstance(value, str | int | float | bool) else "+".join(map(str, value or ()))
         for name, value in params.items()

@@ -1,6 +1,6 @@
-"""MLflow: a run for the search, and a run for each trial beneath it.
+"""Writes to MLflow: a run for the search, and below it a run for each attempt at a trial.
 
-Where to: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, and MLflow's own defaults.
+MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where; MLflow's own defaults apply.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from typing import Any
 from tuner.watch.trackers.base import Ending, Run, flat
 
 EXPERIMENT = "tuner"
+"""The experiment if MLFLOW_EXPERIMENT_NAME is not set."""
 _STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+"""MLflow's status for a trial's."""
 
 
 class MLflow:
+    """The tracker for MLflow."""
+
     def __init__(self, search: str, folder: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient

@@ -1,6 +1,7 @@
-"""TensorBoard: event files in the run folder, one folder a trial, with what its HPARAMS page shows.
+"""Writes TensorBoard's event files into the run folder, one folder for each attempt at a trial, with what the HPARAMS
+page shows.
 
-Written by TensorBoard's own writer, which needs no torch; tensorboardX, which Ray brings along, imports it (3 s).
+TensorBoard's own writer needs no torch; tensorboardX, which comes with Ray, imports torch (3 s).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from tuner.watch.trackers.base import Ending, Run, flat
 
 
 class TensorBoard:
+    """The tracker for TensorBoard."""
+
     def __init__(self, search: str, folder: Path) -> None:
         self._folder = folder / "tensorboard"
         self._writers: dict[str, Any] = {}
@@ -53,4 +56,4 @@ class TensorBoard:
 
         writer = self._writers[run.name]
         writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
-        writer.flush()  # its own interval is two minutes, and a curve is watched as it grows
+        writer.flush()  # the writer flushes every two minutes by itself: too late to watch a curve

@@ -1,6 +1,6 @@
-"""trackio: a run for the search, and a run for each trial in its group.
+"""Writes to trackio: a run for the search, and in its group a run for each attempt at a trial.
 
-Where to: TRACKIO_DIR on this machine, or TRACKIO_SPACE_ID, as trackio has them.
+trackio's own variables say where: TRACKIO_DIR on this machine, or TRACKIO_SPACE_ID.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 from tuner.watch.trackers.base import Ending, Run, flat
 
 PROJECT = "tuner"
+"""The project if TRACKIO_PROJECT is not set."""
 
 
 class Trackio:
+    """The tracker for trackio."""
+
     def __init__(self, search: str, folder: Path) -> None:
         self._search = search
         self._runs: dict[str, Any] = {}
@@ -52,5 +55,5 @@ class Trackio:
                 auto_log_cpu=False,
             )
 
-        # trackio ends the run that is current before it makes the next: each has a context of its own.
+        # trackio ends the current run of a context before it makes another: so each run gets a context of its own.
         return contextvars.Context().run(init)

@@ -1,7 +1,7 @@
-"""Weights & Biases: a run for the search, and a run for each trial in its group.
+"""Writes to Weights & Biases: a run for the search, and in its group a run for each attempt at a trial.
 
-Who and where: WANDB_API_KEY, WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE (offline writes into the run folder, and `wandb
-sync` sends it later), as wandb has them.
+wandb's own variables say who and where: WANDB_API_KEY, WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE (`offline` writes into
+the run folder, and `wandb sync` sends it later).
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 from tuner.watch.trackers.base import Ending, Run, flat
 
 PROJECT = "tuner"
+"""The project if WANDB_PROJECT is not set."""
 
 
 class WeightsAndBiases:
+    """The tracker for Weights & Biases."""
+
     def __init__(self, search: str, folder: Path) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         self._search, self._folder = search, folder
@@ -48,6 +51,6 @@ class WeightsAndBiases:
             job_type=kind,
             config=dict(config),
             dir=os.environ.get("WANDB_DIR", str(self._folder)),
-            reinit="create_new",  # several at a time, each its own
+            reinit="create_new",  # several runs are open at a time
             settings=wandb.Settings(console="off", x_disable_stats=True, disable_code=True, disable_git=True),
         )
