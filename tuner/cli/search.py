@@ -1,4 +1,4 @@
-"""`tuner search`: runs a search, or goes on with one."""
+"""`tuner search`: runs a search, or resumes one."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def without_moved(
 
 
 def _old_in(data: Mapping[str, Any]) -> Iterator[tuple[_Name, _Name]]:
-    """Each setting that stands at its old place in `data`: its old place and its place now."""
+    """The old place and the place now of each setting that `data` has at its old place."""
     for old, name in MOVED.items():
         section = data.get(old[0])
         if isinstance(section, Mapping) and old[1] in section:

@@ -134,7 +134,7 @@ def _from_document(document: Document, name: str) -> SpaceSource:
 
 
 def _keys(value: Any, at: KeyPath = ()) -> Iterator[KeyPath]:
-    """The key of every value in `value`, which stands at `at`."""
+    """The key of every value in `value`, whose own key is `at`."""
     items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, Mapping):
         items = value.items()

@@ -114,7 +114,7 @@ def meant(root: Schema, parent: KeyPath, name: str, data: Any = None) -> str | N
     siblings = keys_at(root, parent, data)
     if sibling := nearest(name, siblings):
         return sibling if parent else dotted((sibling,))
-    leaf = nearest(name, leaves, cutoff=0.85)  # further away, only a near certainty helps
+    leaf = nearest(name, leaves, cutoff=0.85)  # a name in another section must be nearly the same
     return dotted(leaves[leaf]) if leaf else None
 
 

@@ -49,7 +49,7 @@ def line(*spans: Span | str) -> Line:
 
 
 def plain(lines: Iterable[Line]) -> str:
-    """The text alone, one row a line, without trailing spaces."""
+    """The text without styles, one row a line, without trailing spaces."""
     return "".join("".join(text for text, _ in spans).rstrip() + "\n" for spans in lines)
 
 

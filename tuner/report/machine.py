@@ -95,7 +95,7 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
 
 
 class EventLines:
-    """A listener that writes every event as a line of JSON, exactly as it stands in the ledger."""
+    """A listener that writes every event as a line of JSON, exactly as in the ledger."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

@@ -18,9 +18,9 @@ EVALUATION_EVERY = 15.0
 
 
 class PlainView(View):
-    """A listener that writes lines; a context manager like `LiveView`, so that either can stand around a search.
+    """A listener that writes lines, and a context manager like `LiveView`, in whose place it is used.
 
-    record: what happened in earlier sessions, for a search that is resumed.
+    record: of the earlier sessions, for a search that is resumed.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def run_command_line(run: Path, *words: str) -> str:
 
 
 def resume_command_line(run: Path) -> str:
-    """The command line that goes on with the run in the folder `run`."""
+    """The command line that resumes the run in the folder `run`."""
     return run_command_line(run, "search", "--resume", run.name)
 
 

@@ -50,30 +50,37 @@ class RunFolder:
 
     @property
     def ledger(self) -> Path:
+        """`trials.jsonl`."""
         return self.path / "trials.jsonl"
 
     @property
     def study(self) -> Path:
+        """The journal of the Optuna study."""
         return self.path / "study.journal"
 
     @property
     def experiment(self) -> Path:
+        """The search file as written."""
         return self.path / "experiment.yaml"
 
     @property
     def resolved(self) -> Path:
+        """Every setting of the search, as JSON."""
         return self.path / "resolved.json"
 
     @property
     def data(self) -> Path:
+        """The folder of the tokenized data."""
         return self.path / "data"
 
     @property
     def adapters(self) -> Path:
+        """The folder of the trials' adapters."""
         return self.path / "adapters"
 
     @property
     def best(self) -> Path:
+        """The folder of the winner; it is there once a search has ended."""
         return self.path / "best"
 
     @property
@@ -97,6 +104,7 @@ class RunFolder:
 
     @property
     def control(self) -> Path:
+        """The folder of the requests to the driver and its answers."""
         return self.path / "control"
 
     @property
@@ -122,6 +130,7 @@ class RunFolder:
         return str(path.relative_to(self.path)) if path and path.is_relative_to(self.path) else adapter
 
     def log(self, number: int) -> Path:
+        """The log of trial `number`."""
         return self.logs / f"trial-{number:04d}.log"
 
     def record(self) -> SearchRecord:

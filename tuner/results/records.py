@@ -244,14 +244,17 @@ class SearchRecord:
 
     @property
     def ended(self) -> list[TrialRecord]:
+        """The trials that have an ending."""
         return [t for t in self.trials.values() if t.has_ended]
 
     @property
     def num_ended(self) -> int:
+        """How many trials have an ending."""
         return len(self.trials) - len(self._unended)
 
     @property
     def running(self) -> list[TrialRecord]:
+        """The trials that run now."""
         return [t for t in self._unended.values() if t.is_running]
 
     @property
@@ -271,6 +274,7 @@ class SearchRecord:
 
     @property
     def recipe(self) -> TrialRecord | None:
+        """The trial of the recipe; None before it has begun."""
         return self.trials.get(RECIPE)
 
     @property
@@ -299,6 +303,7 @@ class SearchRecord:
 
     @property
     def tokens(self) -> int:
+        """Training tokens spent on all trials."""
         return sum(t.tokens for t in self.trials.values())
 
     @property

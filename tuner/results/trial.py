@@ -102,10 +102,12 @@ class TrialRecord:
 
     @property
     def has_ended(self) -> bool:
+        """Whether it has an ending."""
         return self.status is not None
 
     @property
     def is_running(self) -> bool:
+        """Whether it runs now: it has no ending and is neither interrupted nor parked."""
         return self.status is None and not self.interrupted and not self.parked
 
     @property
@@ -122,10 +124,12 @@ class TrialRecord:
 
     @property
     def step(self) -> int:
+        """Optimizer steps taken at its last evaluation; 0 before the first."""
         return self.points[-1].step if self.points else 0
 
     @property
     def max_steps(self) -> int | None:
+        """Optimizer steps of its full budget; None before its set-up."""
         return self.setup.get("max_steps")
 
     @property

@@ -85,6 +85,7 @@ class DashboardRows:
     """The actors of the rows, by the trial's number."""
 
     def begin(self, number: int, title: str, log: str) -> None:
+        """A trial begins; it gets its row later. log: its log file."""
         self._waiting[number] = _Waiting(time.monotonic() + AT_LAST_S, title, log)
 
     def set_up(self, number: int) -> None:
@@ -100,6 +101,7 @@ class DashboardRows:
                 actor.report.options(name=f"trial {number} · {what}").remote(what)
 
     def end(self, number: int) -> None:
+        """The trial has ended: its row is marked dead."""
         self._waiting.pop(number, None)
         actor = self._shown.pop(number, None)
         if actor is not None:
@@ -118,6 +120,7 @@ class DashboardRows:
                     self._shown[number] = made.remote(waiting.title, about, waiting.log)
 
     def clear(self) -> None:
+        """Ends all rows."""
         for number in [*self._waiting, *self._shown]:
             self.end(number)
 

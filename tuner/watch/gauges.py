@@ -78,6 +78,7 @@ class Gauges:
         return Gauge(_TRIALS, description="Trials by status.", tag_keys=("search", "status"))
 
     def turn(self) -> None:
+        """Sets all gauges of the search as it is now."""
         record = self._record
         running = {trial.number for trial in record.running}
         for number in running | self._ran:  # a trial that has ended since the last turn is shown once more

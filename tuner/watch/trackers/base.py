@@ -168,6 +168,7 @@ class _Lane:
 
 
 def run_of(trial: TrialRecord) -> Run:
+    """The trial's last attempt."""
     attempt = f" attempt {trial.attempt}" if trial.attempt > 1 else ""
     return Run(trial.number, f"trial {trial.number}{attempt}", dict(trial.params))
 
@@ -185,6 +186,7 @@ def metrics_of(trial: TrialRecord, point: Point) -> dict[str, float]:
 
 
 def ending_of(trial: TrialRecord) -> Ending:
+    """How the trial's last attempt ended."""
     best = {f"best_{trial.objective.name}": trial.best_value}
     if trial.status is None:
         return Ending(trial.state, trial.state, best)
@@ -192,6 +194,7 @@ def ending_of(trial: TrialRecord) -> Ending:
 
 
 def summary_of(record: SearchRecord) -> dict[str, Any]:
+    """The facts of a search for its parent run, by name."""
     best = record.best
     summary: dict[str, Any] = {"trials": len(record.trials), "outcome": record.outcome, "tokens": record.tokens}
     if best is not None:
