@@ -1,4 +1,4 @@
-"""Addresses of Ray clusters in every form that Ray knows, and the way to them, past any proxy."""
+"""Reads addresses of Ray clusters in every form that Ray knows, and has them reached past any proxy."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import re
 from tuner.contract import InputError
 
 ENVIRONMENT = "RAY_ADDRESS"
+"""The environment variable that Ray reads."""
 AUTO = "auto"
-"""The cluster that runs on this machine, whichever that is."""
+"""The address of whichever cluster runs on this machine."""
 _HERE = ("", "local")
 _PLACE = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _OF_THE_CLOUD = ("169.254.169.254", "metadata.google.internal")
-"""Where a machine asks its cloud about itself, as Ray's dashboard does when it starts."""
+"""Metadata servers of clouds, which Ray's dashboard asks about the machine when it starts."""
 
 
 def joins(address: str | None) -> str | None:
     """The cluster that a search joins, `auto` or host:port; None where it starts Ray on this machine.
 
-    address: run.address; empty: RAY_ADDRESS. Raises InputError for what is no address of a cluster.
+    address: that of `run.address`; where it is empty, RAY_ADDRESS counts. Raises InputError for what is no address of a
+    cluster.
     """
     where, given = (
         ("run.address", address) if address and address.strip() else (ENVIRONMENT, os.environ.get(ENVIRONMENT))
@@ -34,7 +36,7 @@ def joins(address: str | None) -> str | None:
 
 
 def place(address: str) -> tuple[str, int]:
-    """Host and port of host:port or [IPv6]:port; the host without brackets."""
+    """Splits host:port or [IPv6]:port into host (without brackets) and port. Raises ValueError for anything else."""
     found = _PLACE.fullmatch(address)
     if found is None or not 0 < int(found["port"]) < 65536:
         raise ValueError(f"{address!r} is not host:port")
@@ -69,9 +71,9 @@ def _check(address: str, where: str) -> None:
 
 
 def go_past_proxies(*hosts: str) -> None:
-    """Has this process and those that it starts reach this machine, its cloud and `hosts` past all proxies.
+    """Has this process and those that it starts reach this machine, its cloud's metadata and `hosts` without a proxy.
 
-    A proxy knows none of them; what is asked through one fails, or is answered by the proxy.
+    A proxy knows none of them: a request through one fails, or the proxy itself answers.
     """
     for name in ("no_proxy", "NO_PROXY", *(["no_grpc_proxy"] if "no_grpc_proxy" in os.environ else [])):
         given = os.environ.get(name) or os.environ.get(name.swapcase(), "")

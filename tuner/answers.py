@@ -1,7 +1,6 @@
-"""What a probe found: yes, no, or that it could not be found out, and why.
+"""The answer of a probe: yes, no, or unknown, each with the reason.
 
-A probe that fails has found nothing. Who asks decides what to do then, and says so: a failure is never taken for an
-answer.
+A probe that fails answers Unknown, and the caller decides what to do then: a failure is never taken for yes or no.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ class Yes:
 
 @dataclass(frozen=True)
 class No:
-    """It is not so. why: what says it, as far as that helps."""
+    """It is not so. why: what showed that, where it helps to know."""
 
     why: str = ""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """It could not be found out. why: what came in between, for people."""
+    """It could not be found out. why: what went wrong, in words for the user."""
 
     why: str
 

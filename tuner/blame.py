@@ -1,4 +1,5 @@
-"""What went wrong in somebody's own Python, in their terms: the file, the line, the last frames of their code."""
+"""Tells what went wrong in a user's own Python in the user's terms: the file, the line, the last frames of their
+code."""
 
 from __future__ import annotations
 
@@ -16,33 +17,38 @@ from tuner.contract import Fault, InputError
 from tuner.error_text import named_line
 
 FRAMES = 3
-"""The last of their frames that are shown."""
+"""How many of the user's frames are shown: the innermost ones."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """what: "raised NameError: ...". where: `file:line`; empty where no line of theirs is known. frames: the last of
-    their lines, outermost first."""
+    """What went wrong in a user's code."""
 
     what: str
+    """The end of a sentence: "raised NameError: ..."."""
     where: str = ""
+    """`file:line`; "" where no line of the user's is known."""
     frames: tuple[str, ...] = ()
+    """The user's innermost frames with their source lines, the outermost of them first."""
 
     def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON; `from_dict` reads it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, value: Any) -> Trouble:
+        """Reads what `to_dict` returned."""
         return cls(str(value["what"]), str(value["where"]), tuple(map(str, value["frames"])))
 
     def error(self, subject: str, *, where: str, expected: str, remedy: str) -> InputError:
-        """The error for the user. subject: what of theirs it was. where: what names it, if no line is known."""
+        """The error for the user. subject: the code that failed. where: the place that names the code, shown where no
+        line of it is known."""
         lines = [f"{subject} {self.what}", *(f"  {frame}" for frame in self.frames)]
         return InputError("\n  ".join(lines), where=self.where or where, expected=expected, remedy=remedy)
 
 
 def of_error(error: BaseException, wrote: Callable[[str], bool]) -> Trouble:
-    """wrote: whether a file is theirs."""
+    """What went wrong where a user's code raised `error`. wrote: whether a file is the user's."""
     what = f"raised {named_line(error)}"
     if isinstance(error, SystemExit):
         what = f"called sys.exit({error.code!r})"
@@ -56,7 +62,8 @@ def of_error(error: BaseException, wrote: Callable[[str], bool]) -> Trouble:
 
 
 def of_stack(what: str, frame: FrameType | None, wrote: Callable[[str], bool]) -> Trouble:
-    """Where running code stands. frame: its innermost."""
+    """What went wrong where a user's code still runs, such as one that hangs. what: in words. frame: its innermost
+    frame."""
     stack = reversed([f for f, _ in traceback.walk_stack(frame)]) if frame is not None else ()
     lines = [(f.f_code.co_filename, f.f_lineno, f.f_code.co_name) for f in stack if wrote(f.f_code.co_filename)]
     return _at(what, lines)
@@ -64,9 +71,10 @@ def of_stack(what: str, frame: FrameType | None, wrote: Callable[[str], bool]) -
 
 @contextmanager
 def theirs(subject: str, wrote: Callable[[str], bool], *, where: str, expected: str, remedy: str) -> Iterator[None]:
-    """Makes an InputError of what code of theirs raises in here, `sys.exit` included.
+    """Turns what a user's code raises in this block into an InputError, `sys.exit` included.
 
-    Errors that are worded for the user already pass. So does what has no frame of theirs, for that is a fault of ours.
+    An InputError and a Fault pass unchanged, because they are worded for the user already; so does an error without a
+    frame of the user's, because it is a fault of ours.
     """
     try:
         yield
@@ -80,7 +88,7 @@ def theirs(subject: str, wrote: Callable[[str], bool], *, where: str, expected: 
 
 
 def near(filename: str) -> str:
-    """A path as it is shown: from here where it lies below."""
+    """A path as it is shown: relative where it lies below the current folder."""
     try:
         from_here = os.path.relpath(filename)
     except (OSError, ValueError):

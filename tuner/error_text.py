@@ -1,4 +1,4 @@
-"""What error messages are made of: a line of what an exception says, and the name that was probably meant."""
+"""Parts of error messages: one line of an exception's text, and the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import difflib
 from collections.abc import Iterable
 
 MOST_SAID = 300
-"""Characters of an exception's line that a message quotes."""
+"""The most characters of an exception's line that a message quotes."""
 
 
 def first_line(said: object, most: int = MOST_SAID) -> str:
-    """The first line that is not blank of what an exception says; the name of its type where it says nothing."""
+    """The first line of an exception's text that is not blank; the name of its type where the text is empty."""
     return _lines(said)[0][:most]
 
 
 def last_line(said: object, most: int = MOST_SAID) -> str:
-    """The last line that is not blank: where another process's traceback is quoted, the exception stands there."""
+    """The last line that is not blank: in the text of another process's traceback that is the exception."""
     return _lines(said)[-1][:most]
 
 
 def named_line(error: BaseException, most: int = MOST_SAID) -> str:
-    """The name of an exception's type and the first line of what it says, if it says anything, in `most` characters."""
+    """The name of an exception's type and the first line of its text, if it has any, in at most `most` characters."""
     name = type(error).__name__
     try:
         said = str(error).strip()
-    except Exception:  # an exception of a user's may not even say that
+    except Exception:  # the `__str__` of a user's exception may raise
         said = ""
     return (f"{name}: {first_line(said)}" if said else name)[:most]
 

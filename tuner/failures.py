@@ -1,7 +1,7 @@
-"""What a call of somebody else's code came to: its value, or the verdict that stands for what it raised.
+"""Turns what a call of a program raised into a verdict.
 
-This is the only place that turns exceptions into verdicts. Every actor method and every thread body that calls a
-program passes through `capture`, so that one mistake ends alike whichever process it was made in.
+Nothing else turns exceptions into verdicts. Every actor method and every thread body that calls a program does it
+through `capture`, so the same error has the same verdict in whichever process it is raised.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from tuner.error_text import MOST_SAID, first_line, named_line
 Value = TypeVar("Value")
 
 _NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Out of memory as a plain RuntimeError of torch's says it."""
+"""Parts of the text of torch's plain RuntimeErrors that mean out of memory."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a call has no value. traceback: of what it raised, as text. It pickles, whatever was raised."""
+    """Stands for the value of a call that raised. It pickles, whatever was raised."""
 
     verdict: Verdict
     traceback: str = ""
+    """Of what was raised, as text."""
 
     @classmethod
     def of(cls, error: BaseException, folder: Path | None = None) -> Failure:
@@ -37,13 +38,13 @@ class Failure:
         error = _unwrapped(error)
         try:
             verdict = _verdict(error, folder)
-        except Exception:  # it cannot even be put into words: its `__str__` raises
+        except Exception:  # its `__str__` raises
             verdict = Verdict(Reason.ERROR, type(error).__name__)
         return cls(verdict, "".join(traceback.format_exception(error)))
 
     @property
     def fault(self) -> Fault:
-        """The verdict as an exception, to be raised where the call was made for a caller of one's own."""
+        """The verdict as an exception, to be raised in the process that receives the Failure."""
         fault = Fault.of(self.verdict)
         fault.__cause__ = Elsewhere(self.traceback) if self.traceback else None
         return fault
@@ -52,13 +53,13 @@ class Failure:
 def capture(call: Callable[[], Value], folder: Path | None = None) -> Value | Failure:
     """Calls `call`; returns its value, or a Failure for whatever it raised.
 
-    folder: the trial's. Where an error alone does not tell whether its disk is to blame, the folder is asked.
+    folder: the trial's. It is tried where an error alone does not tell whether the disk is the cause (disks.py).
 
-    - Fault: its own verdict, with device and fit. One whose reason is no failure of a trial's is an error.
+    - Fault: its own verdict, with device and fit. A Fault whose reason is no failure of a trial becomes `error`.
     - InputError: `config`.
-    - A disk that is full, failing or gone (disks.py): `infrastructure`, whoever said so (OSError, shutil, safetensors,
-      an InputError that was raised because of one).
-    - MemoryError, and torch's errors of that meaning: `out_of_memory`. What would be smaller only a Fault can say.
+    - A disk that is full, failing or gone: `infrastructure`, whichever error tells so (OSError, shutil, safetensors, an
+      InputError with such a cause).
+    - MemoryError, and torch's errors of that meaning: `out_of_memory`. Only a Fault can name a smaller arrangement.
     - SystemExit, and any other exception: `error`, with its name and first line.
     - KeyboardInterrupt: `infrastructure`. Somebody interrupted the process (a Ctrl-C reaches every process of a
       terminal, `ray.cancel` raises it in a task); it says nothing about the trial, which is tried again, or is
@@ -66,10 +67,10 @@ def capture(call: Callable[[], Value], folder: Path | None = None) -> Value | Fa
     - An error of Ray's own (an actor or node that died, an object that was lost): `infrastructure`. One that carries
       another process's exception (RayTaskError) stands for that exception.
 
-    It is not for the driver's main thread, where a KeyboardInterrupt is the user's word.
+    Not to be called in the driver's main thread, where a KeyboardInterrupt is the user's.
 
-    One exception passes: the SystemExit that Ray raises in the main thread of a worker that is told to end, by a
-    SIGTERM for example. The process must go then, and Ray tells who waits for it.
+    One exception is raised again: the SystemExit that Ray raises in the main thread of a worker that is told to end, by
+    a SIGTERM for example. That process must end, and Ray tells the callers that wait for it.
     """
     try:
         return call()
@@ -97,14 +98,15 @@ def _verdict(error: BaseException, folder: Path | None) -> Verdict:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """torch is not to be imported here: its exception is known by name."""
+    """Whether an error means out of memory. torch's exception is known by its name, because torch is not imported
+    here."""
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(told in first_line(error) for told in _NO_MEMORY)
 
 
 def _checked(fault: Fault) -> Verdict:
-    """A fault's verdict, made of what the driver can read: a program may put anything into one."""
+    """A fault's verdict with values of the right types only: a program may put anything into a Fault."""
     try:
         reason = Reason(fault.reason)
         known = reason.status is Status.FAILED
@@ -117,7 +119,7 @@ def _checked(fault: Fault) -> Verdict:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """The exception that another process raised, where Ray has brought it here inside one of its own."""
+    """The exception that another process raised, where Ray has wrapped it in one of its own; else `error`."""
     ray = sys.modules.get("ray.exceptions")
     while ray is not None and isinstance(error, ray.RayTaskError) and isinstance(error.cause, BaseException):
         cause: BaseException = error.cause

@@ -1,7 +1,8 @@
-"""A user's own Python in a process of its own: a module imported to see whether it can be, a function called.
+"""Runs a user's own Python in a process of its own: imports a module to check it, and calls a function in it.
 
-What hangs, exits, recurses without end or crashes there ends that process and not the search. It has no standard input,
-what it prints is dropped, and it ends with the process that started it. The two speak in lines of JSON over two pipes.
+Code that hangs, exits, recurses without end or crashes there ends that process and not the search. The process has no
+standard input, what it prints is dropped, and it ends with the process that started it. The two exchange lines of JSON
+over two pipes.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from tuner.error_text import nearest
 from tuner.importing import Own
 
 IMPORT_S = 60.0
-"""For the import of a module: some import torch, 15 s on a busy machine."""
+"""Seconds for the import of a module: some import torch, 15 s on a busy machine."""
 CALL_S = 10.0
-"""For one call."""
+"""Seconds for one call."""
 GRACE_S = 3.0
-"""More, for the process to say where its code stands."""
+"""Seconds more for the process to report where its code is."""
 
 _START = "import sys; sys.path[:] = {path!r}; from tuner.guest import main; main({reading}, {writing})"
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Takes a `suggest_...` call of the function as JSON, and returns {"value": ...} or {"raised": text}."""
 
 
 class Failed(Exception):
-    """The code failed. trouble: how, in its author's terms."""
+    """The user's code failed. trouble: what went wrong, in their terms."""
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(trouble.what)
@@ -48,7 +50,7 @@ class Failed(Exception):
 
 
 class Guest:
-    """A process that has imported a module. kind: what the name in it must be, "function" or "class".
+    """A process that has imported a user's module. kind: what `own.name` in it must be, "function" or "class".
 
     Raises Failed where the import fails or the name is something else.
     """
@@ -59,7 +61,7 @@ class Guest:
         self._reading, self._heard = reading, b""
         path = [*sys.path, str(own.folder)]
         code = _START.format(path=path, reading=from_us, writing=to_us)
-        # -P: the folder that we stand in is where `path` has it, and not before everything
+        # -P: keeps the current folder from the front of sys.path; `path` has it where it belongs
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.DEVNULL,
@@ -75,7 +77,8 @@ class Guest:
         self._ask({"do": "load", **request}, IMPORT_S, None)
 
     def call(self, values: Mapping[str, Any], answer: Answer) -> Any:
-        """Calls the function with a trial, and returns what it returned. answer: what the trial says to `suggest_...`.
+        """Calls the function with a trial, and returns what it returned. values: the trial's, among them its "number".
+        answer: answers the trial's `suggest_...` calls.
 
         Raises Failed for whatever goes wrong in the function.
         """
@@ -101,11 +104,12 @@ class Guest:
                 raise Failed(Trouble.from_dict(told))
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the next look finds that it has ended
+        with contextlib.suppress(BrokenPipeError):  # the next `_receive` finds that it has ended
             os.write(self._writing, (json.dumps(message) + "\n").encode())
 
     def _receive(self, end: float) -> Any:
-        """Its next line; None where it has ended. Raises Failed where it says nothing until `end`."""
+        """The process's next message; None where it has ended. Raises Failed where none comes until `end`
+        (monotonic)."""
         waiting = select.poll()
         waiting.register(self._reading, select.POLLIN)
         while b"\n" not in self._heard:
@@ -123,9 +127,10 @@ class Guest:
         return json.loads(line)
 
 
-def _end(process: subprocess.Popen[bytes], *ends: int) -> None:
-    for end in ends:
-        os.close(end)
+def _end(process: subprocess.Popen[bytes], *pipes: int) -> None:
+    """Closes the pipes, at which the process ends by itself; kills it after 0.5 s."""
+    for pipe in pipes:
+        os.close(pipe)
     try:
         process.wait(timeout=0.5)
     except subprocess.TimeoutExpired:
@@ -136,8 +141,9 @@ def _end(process: subprocess.Popen[bytes], *ends: int) -> None:
 # --- in the process ---
 
 
-class _Line:
-    """The way to the search. Its end is noticed by a thread, whatever the code is doing."""
+class _Connection:
+    """The pipes to the search. A thread reads, and ends the process when the search closes its pipe, whatever the
+    user's code is doing."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -167,15 +173,16 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is neither text, a number, true, false, null nor a list of them")
 
 
-class _Watch:
-    """Says where the code stands, and ends the process, once the code has run for too long."""
+class _TimeLimit:
+    """Once the user's code has run for too long, reports where it is and ends the process."""
 
-    def __init__(self, line: _Line, own: Own) -> None:
-        self._line, self._own, self._main = line, own, threading.get_ident()
+    def __init__(self, connection: _Connection, own: Own) -> None:
+        self._connection, self._own, self._main = connection, own, threading.get_ident()
         self._limit = self._left = 0.0
 
     @contextlib.contextmanager
     def over(self, limit: float) -> Iterator[None]:
+        """Limits this block to `limit` seconds."""
         self._limit = self._left = limit
         self._go()
         try:
@@ -185,7 +192,7 @@ class _Watch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time that the search takes for its answer is not the code's."""
+        """Does not count the time in this block: the search takes it for its answer."""
         self._stop()
         try:
             yield
@@ -205,15 +212,15 @@ class _Watch:
     def _late(self) -> None:
         frame = sys._current_frames().get(self._main)
         trouble = of_stack(f"did not come back within {self._limit:g} s", frame, self._own.wrote)
-        self._line.send({"kind": "trouble", **trouble.to_dict()})
+        self._connection.send({"kind": "trouble", **trouble.to_dict()})
         os._exit(1)
 
 
 class _Trial:
-    """What a space function is called with: Optuna's own names, answered by the search."""
+    """The trial that a space function is called with: it has the methods of Optuna's, and the search answers them."""
 
-    def __init__(self, line: _Line, watch: _Watch, number: int) -> None:
-        self._line, self._watch = line, watch
+    def __init__(self, connection: _Connection, limit: _TimeLimit, number: int) -> None:
+        self._connection, self._limit = connection, limit
         self.number = number
         self.params: dict[str, Any] = {}
 
@@ -238,44 +245,45 @@ class _Trial:
     def _ask(self, method: str, name: str, *arguments: Any, **more: Any) -> Any:
         if not isinstance(name, str):
             raise TypeError(f"a name is text, and not {name!r}")
-        self._line.send({"kind": "ask", "method": method, "name": name, "arguments": arguments, "more": more})
-        with self._watch.paused():
-            told = self._line.next()
+        self._connection.send({"kind": "ask", "method": method, "name": name, "arguments": arguments, "more": more})
+        with self._limit.paused():
+            told = self._connection.next()
         if "raised" in told:
             raise ValueError(told["raised"])
         return told["value"]
 
 
 def main(reading: int, writing: int) -> None:
-    """Serves the process that started this one, until that ends or does not want it any more."""
-    line = _Line(reading, writing)
-    request = line.next()
+    """Serves the process that started this one until that closes the pipe. reading, writing: descriptors of the
+    pipes."""
+    connection = _Connection(reading, writing)
+    request = connection.next()
     own = Own(request["target"], Path(request["file"]), Path(request["folder"]), allowed=True)
-    watch = _Watch(line, own)
+    limit = _TimeLimit(connection, own)
     found: Any = None
     while True:
         trouble: Trouble | None = None
         value: Any = None
         try:
-            with watch.over(request["limit"]):
+            with limit.over(request["limit"]):
                 if request["do"] == "load":
                     found, trouble = _load(own, request["kind"])
                 else:
-                    value = found(_Trial(line, watch, request["number"]))
+                    value = found(_Trial(connection, limit, request["number"]))
         except BaseException as error:
             trouble = of_error(error, own.wrote)
         if trouble is None:
             try:
-                line.send({"kind": "value", "value": value})
+                connection.send({"kind": "value", "value": value})
             except (TypeError, ValueError, RecursionError) as error:
                 trouble = Trouble(f"returned what is no point: {error}")
         if trouble is not None:
-            line.send({"kind": "trouble", **trouble.to_dict()})
-        request = line.next()
+            connection.send({"kind": "trouble", **trouble.to_dict()})
+        request = connection.next()
 
 
 def _load(own: Own, kind: str) -> tuple[Any, Trouble | None]:
-    """The function or class, and why it is none that may be used."""
+    """The function or class, and what is wrong with it; None where nothing is."""
     module = importlib.import_module(own.module)
     if not hasattr(module, own.name):
         guess = nearest(own.name, vars(module))

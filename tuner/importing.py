@@ -1,4 +1,4 @@
-"""Which Python of a user's own may be run: what is named, found without importing anything.
+"""Decides which Python of a user's own may be run, and finds it without importing anything.
 
 A search file, a flag or a run folder can name code: a space function, a program. It is run only where the user said so:
 
@@ -24,54 +24,57 @@ from typing import Any
 from tuner.contract import InputError
 
 ALLOWED = "TUNER_ALLOW_MODULES"
-"""Environment variable: names of modules, as `--allow-module` takes them, with spaces or commas between."""
+"""The environment variable with names of modules as `--allow-module` takes them, separated by spaces or commas."""
 
 
 @dataclass(frozen=True)
 class Permission:
-    """What code a command may run.
-
-    modules: named by --allow-module, each with what is below it. beside: also what lies beside the file that names it,
-    because the command carries the file out.
-    """
+    """Which of a user's code a command may run."""
 
     modules: tuple[str, ...] = ()
+    """Modules that --allow-module names, each with its submodules."""
     beside: bool = True
+    """Whether code in the folder of the file that names it may run too: true for a command that runs that file."""
 
     @classmethod
     def given(cls, modules: Iterable[str] = (), *, beside: bool = True) -> Permission:
-        """What the command line says, and the environment."""
+        """The permission of the command line (`modules`) and the environment together."""
         named = os.environ.get(ALLOWED, "").replace(",", " ").split()
         return cls(tuple(dict.fromkeys((*modules, *named))), beside)
 
     def names(self, module: str) -> bool:
+        """Whether a module, or a package around it, is named."""
         return any(module == name or module.startswith(f"{name}.") for name in self.modules)
 
 
 @dataclass(frozen=True)
 class Own:
-    """A function or a class of the user's own: found, and not imported.
-
-    target: package.module:name. file: what would be run when it is imported. folder: where Python finds the module.
-    allowed: whether this command may run it. typed: named on the command line and not by a file.
-    """
+    """A function or a class of the user's own, found but not imported."""
 
     target: str
+    """package.module:name"""
     file: Path
+    """The file that runs when the module is imported."""
     folder: Path
+    """The folder of sys.path in which Python finds the module."""
     allowed: bool
+    """Whether this command may run it."""
     typed: bool = False
+    """Whether it was named on the command line and not by a file."""
 
     @property
     def module(self) -> str:
+        """The package.module of its target."""
         return self.target.partition(":")[0]
 
     @property
     def name(self) -> str:
+        """The name of the function or class in the module."""
         return self.target.partition(":")[2]
 
     def wrote(self, filename: str) -> bool:
-        """Whether a line of that file is one of theirs: of the package or file, or of a module beside it."""
+        """Whether a file is the user's: the module's own, one of its package, or one beside it that is not
+        installed."""
         path, package = Path(filename), self.folder / self.module.partition(".")[0]
         if path == self.file or package in path.parents:
             return True
@@ -79,12 +82,12 @@ class Own:
         return beside and not {*_INSTALLED} & {*self.folder.parts} and _TUNER not in path.parents
 
     def __str__(self) -> str:
-        """As people write it: `spaces.py:my_space`."""
+        """As a person would write it: `spaces.py:my_space`."""
         from_here = Path(os.path.relpath(self.file))
         return f"{self.file if '..' in from_here.parts else from_here}:{self.name}"
 
     def not_run(self, key: str, where: str) -> InputError:
-        """The refusal of a command that only looks."""
+        """The error of a command that would have to run the code and may not. key: the setting that names it."""
         return InputError(
             f"{key}: {self} would be run, and this command runs no code that only a file names",
             where=where,
@@ -94,10 +97,10 @@ class Own:
 
 
 def find(target: str, *, key: str, where: str, home: Path, permission: Permission, typed: bool = False) -> Own:
-    """The code that `target` (package.module:name) names; nothing is imported to find it.
+    """Finds the code that `target` (package.module:name) names; imports nothing for it.
 
-    key: the setting, for messages. where: the place it is written at. home: the folder of the file that names it, or
-    the current one for what was typed. Raises InputError where it is not there, or is not the user's own.
+    key: the setting, for messages. where: the place where the setting is written. home: the folder of the file that
+    names the code; the current folder for what was typed. Raises InputError where it is not there, or not the user's.
     """
     module, _, name = target.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
@@ -122,15 +125,15 @@ def find(target: str, *, key: str, where: str, home: Path, permission: Permissio
 
 
 def load(own: Own) -> Any:
-    """Imports the module and gives what it calls `own.name`; None where it has no such name. Its folder is looked in
-    last: nothing in it can stand for an installed module. Raises whatever the module raises."""
+    """Imports the module and returns its `own.name`; None where it has no such name. The module's folder is put last in
+    sys.path, so that nothing in it hides an installed module. Raises whatever the module raises."""
     add_folders([str(own.folder)])
     _loaded.append(own)
     return getattr(importlib.import_module(own.module), own.name, None)
 
 
 def add_folders(folders: Iterable[str]) -> None:
-    """Lets modules be imported from there too, after everything else."""
+    """Adds folders to the end of sys.path, and remembers them for `added_folders`."""
     for folder in folders:
         if folder not in map(str, _path()):
             sys.path.append(folder)
@@ -139,7 +142,7 @@ def add_folders(folders: Iterable[str]) -> None:
 
 
 def added_folders() -> list[str]:
-    """Folders of the user's code in this process: what other processes of the search have to look in as well."""
+    """The folders of user code that this process has in sys.path; other processes of the search need them as well."""
     return list(_added)
 
 
@@ -149,7 +152,9 @@ def loaded() -> list[Own]:
 
 
 _loaded: list[Own] = []
+"""What `load` has imported."""
 _added: list[str] = []
+"""What `add_folders` has added."""
 _INSTALLED = ("site-packages", "dist-packages")
 _TUNER = Path(__file__).parent
 _EXPECTED = "a module in the folder of the search file, or for what you type in the current folder"
@@ -183,7 +188,7 @@ def _elsewhere(key: str, module: str, file: Path, home: Path, where: str) -> Inp
 
 
 def _refuse_foreign(key: str, file: Path, home: Path, where: str) -> None:
-    """A link out of the folder, and a file that somebody else put into it (a shared folder, /tmp)."""
+    """Raises InputError for a link out of the folder, and for a file of another user in it (a shared folder, /tmp)."""
     real = file.resolve()
     if not real.is_relative_to(home):
         raise InputError(
@@ -202,6 +207,7 @@ def _refuse_foreign(key: str, file: Path, home: Path, where: str) -> None:
 
 
 def _refuse_from_a_run(module: str, file: Path, where: str) -> None:
+    """Raises InputError for a file that lies in a run folder."""
     run = next((folder for folder in file.resolve().parents if (folder / "trials.jsonl").is_file()), None)
     if run is not None:
         raise InputError(
@@ -213,11 +219,10 @@ def _refuse_from_a_run(module: str, file: Path, where: str) -> None:
 
 
 def _found(module: str, path: Sequence[Path]) -> tuple[Path | None, list[Path]]:
-    """The folder in which Python would find `module`, and the files that importing it would run: of the packages around
-    it, then its own. No folder and no files where it would not be found.
+    """The folder in which Python would find `module`, and the files that importing it would run: those of the packages
+    around it, then its own. (None, []) where it would not be found.
 
-    As Python's own finder does it, which cannot be asked: below a package without `__init__.py` it wants the package
-    imported.
+    It does what Python's own finder does, which cannot be called: for a submodule it imports the package around it.
     """
     folders: Sequence[Path] = path
     files: list[Path] = []
@@ -230,19 +235,20 @@ def _found(module: str, path: Sequence[Path]) -> tuple[Path | None, list[Path]]:
             code = Path(file) if file else None
             folders = [Path(folder) for folder in getattr(known, "__path__", ())]
         else:
-            code, folders = _step(part, folders)
+            code, folders = _find_part(part, folders)
         if code is not None:
             files.append(code)
         elif not folders:
             return None, []
-    if code is None:  # a folder without __init__.py holds modules and is none
+    if code is None:  # a folder without __init__.py is no module that runs
         return None, []
     return code.parents[module.count(".") + (code.stem == "__init__")], files
 
 
-def _step(part: str, path: Sequence[Path]) -> tuple[Path | None, list[Path]]:
-    """The file that importing `part` from `path` would run, and where its submodules are looked for."""
-    spaces: list[Path] = []
+def _find_part(part: str, path: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """The file that importing `part` from the folders `path` would run, and the folders of its submodules. No file for
+    a namespace package."""
+    namespaces: list[Path] = []
     for entry in path:
         package = entry / part
         inner = next((file for file in (package / f"__init__{s}" for s in all_suffixes()) if file.is_file()), None)
@@ -251,5 +257,5 @@ def _step(part: str, path: Sequence[Path]) -> tuple[Path | None, list[Path]]:
         file = next((file for file in (entry / f"{part}{s}" for s in all_suffixes()) if file.is_file()), None)
         if file is not None:
             return file, []
-        spaces += [package] if package.is_dir() else []
-    return None, spaces
+        namespaces += [package] if package.is_dir() else []
+    return None, namespaces

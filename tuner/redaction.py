@@ -1,9 +1,9 @@
-"""Secrets taken out of what is written: the ledger, logs, settings, model cards, error messages.
+"""Takes secrets out of what is written: the ledger, logs, settings, model cards, error messages.
 
-Two nets. Tokens whose form gives them away (Hugging Face, AWS, Weights & Biases, GitHub, OpenAI, and what stands
-behind `Bearer` or between `//` and `@`) are found anywhere; so are the very values of the environment's variables that
-are named like secrets, whatever their form. A key of 40 hexadecimal digits, as W&B gave out until 2025, looks like a
-commit: it is known by its variable or by the word before it alone.
+A secret is found in two ways. By its form: tokens of Hugging Face, AWS, Weights & Biases, GitHub and OpenAI, and what
+stands after `Bearer` or between `//` and `@`. By its value: that of an environment variable with a name like a
+secret's, whatever its form. A key of 40 hexadecimal digits, as W&B issued until 2025, looks like a commit, so it is
+found only by its variable or by the word before it.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ _HINTS: tuple[str, ...] = (
     "key",
 )
 _HINTS += ("wandb", "bearer", "local-")
-"""No form without one of these, in small letters: most texts are done with after a microsecond."""
+"""Every form contains one of these, in small letters. A text with none of them, as most are, takes 1 us."""
 
 _SHORTEST = 7
 """Characters of the shortest text with a secret in it: "://u:p@"."""
 
 _SECRET_NAME = re.compile(r"(?i)(?:token|secret|password|passwd|api_?key|access_?key|secret_?key|credentials?)$")
 _LEAST = 8
-"""Characters. A shorter value ("1", "true") would take words out of everything."""
+"""Characters of the shortest value that is taken for a secret. A shorter one ("1", "true") stands in ordinary text."""
 
 
 def redact(text: str) -> str:
-    """The text, each secret in it replaced by what it was: "[Hugging Face token]"."""
+    """Replaces each secret in a text by its kind: "[Hugging Face token]"."""
     if len(text) < _SHORTEST:
         return text
     if _may_hold_one(text):
@@ -79,19 +79,19 @@ def redact(text: str) -> str:
 
 
 def named_secret(text: str) -> str | None:
-    """What kind of secret stands in the text, by its form; None where there is none."""
+    """The kind of the first secret in a text that is found by its form; None where there is none."""
     found = _ANY.search(text) if _may_hold_one(text) else None
     return _kind(found) if found else None
 
 
 def redacted(value: Anything) -> Anything:
-    """A value as it may be written: every text in it redacted, in dicts, lists and dataclasses too."""
+    """Redacts every text in a value, also in dicts, lists and dataclasses."""
     return _walk(value)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=4096)
 def _name(name: Any) -> Any:
-    """A key of a mapping: the same few, again and again."""
+    """Redacts a key of a mapping. Cached, because the same few keys come again and again."""
     return redact(name) if isinstance(name, str) else name
 
 
@@ -112,11 +112,11 @@ def _walk(value: Any) -> Any:
 
 
 def _replacement(found: re.Match[str]) -> str:
-    start, whole = found.start(), found[0]
+    start, text = found.start(), found[0]
     for group in _GROUPS:
-        if found[group] is not None:  # what led to it stays readable
+        if found[group] is not None:  # the words before the secret stay
             begin, end = found.start(group) - start, found.end(group) - start
-            return f"{whole[:begin]}[{_kind(found)}]{whole[end:]}"
+            return f"{text[:begin]}[{_kind(found)}]{text[end:]}"
     return f"[{_kind(found)}]"
 
 
@@ -130,13 +130,14 @@ def _may_hold_one(text: str) -> bool:
 
 
 def _environment() -> tuple[tuple[str, str], ...]:
-    """The environment's secrets; looked up once a second, because that takes 50 us and a text 1."""
+    """The environment's secrets. Looked up once a second, because that takes 50 us and the rest of a text 1 us."""
     return _secrets_at(int(time.monotonic()))
 
 
 @lru_cache(maxsize=1)
 def _secrets_at(second: int) -> tuple[tuple[str, str], ...]:
-    """Values and the names of their variables, the longest first; no paths and no plain words."""
+    """Secret values with the names of their variables, the longest first; without paths and plain words. second: makes
+    the cache expire."""
     told = {value.strip(): name for name, value in os.environ.items() if _SECRET_NAME.search(name)}
     usable = [v for v in told if len(v) >= _LEAST and not v.isalpha() and not v.startswith(("/", "~", "."))]
     return tuple((value, told[value]) for value in sorted(usable, key=len, reverse=True))
@@ -148,8 +149,8 @@ class _Redacting(logging.Formatter):
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """A log opened for appending, unbuffered. What is no plain file takes none: a pipe at its place would block whoever
-    opens it, and a link lead elsewhere; what is said goes nowhere then."""
+    """Opens a log for appending, unbuffered; /dev/null where something else than a plain file is at its place: a pipe
+    would block, and a link may lead anywhere. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         file = os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
@@ -163,7 +164,7 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 class LogFile(logging.FileHandler):
-    """A log file without secrets. On a full disk it falls silent: a log is not worth a search."""
+    """A log file without secrets. Where the disk is full, records are dropped: a log must not end a search."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, delay=True, encoding="utf-8", errors="backslashreplace")
@@ -176,11 +177,11 @@ class LogFile(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             super().emit(record)
-        except OSError:  # of the opening, for which logging has no answer of its own
+        except OSError:  # of opening the file, which logging itself does not handle
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """The record that could not be written is lost, and nothing is said where the live view is."""
+        """Drops the record that could not be written, and prints nothing, because the live view is on the terminal."""
 
     def close(self) -> None:
         try:
@@ -190,8 +191,8 @@ class LogFile(logging.FileHandler):
 
 
 class RedactedStream:
-    """A text stream onto a file's descriptor that takes secrets out, line by line, and never fails: for what libraries
-    print."""
+    """A text stream for what libraries print: takes secrets out line by line, and writes to a file's descriptor. Never
+    raises."""
 
     encoding = "utf-8"
 
@@ -199,8 +200,8 @@ class RedactedStream:
         self._descriptor, self._rest = file.fileno(), ""
 
     def write(self, text: str) -> int:
-        whole, newline, self._rest = (self._rest + text).rpartition("\n")
-        self._put(whole + newline)
+        lines, newline, self._rest = (self._rest + text).rpartition("\n")
+        self._put(lines + newline)
         return len(text)
 
     def flush(self) -> None:

@@ -1,4 +1,4 @@
-"""One seed for a search, split by purpose, so that no two uses share a stream."""
+"""Derives all seeds of a search from one, by purpose, so that no two uses draw the same random numbers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """SIGINT, SIGTERM, SIGHUP and SIGQUIT as a request to stop.
 
-The first signal asks: no new trials, running steps may still report, everything saved, the line that resumes printed,
-exit code 128 + signal. The second one ends the wait for running steps as well; so do `GRACE_S`. What was reported is in
-the ledger by then. Python answers a signal in its main thread alone, and only between two of its instructions, so a
-thread of its own sees to it that the process ends within `ENDS_WITHIN_S` wherever the main thread stands.
+After the first signal no trial starts, running steps may still report, everything is saved, the command that resumes is
+printed, and the exit code is 128 + signal. A second signal, or `GRACE_S` seconds, ends the wait for running steps. What
+was reported is in the ledger by then. Python runs a signal handler in the main thread only, and only between two of its
+instructions, so another thread makes sure that the process ends within `ENDS_WITHIN_S` seconds whatever the main thread
+does.
 """
 
 from __future__ import annotations
@@ -23,21 +24,20 @@ from tuner.streams import last_word
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 GRACE_S = 3.0
-"""For running steps to report after the first signal: batch systems kill 10 to 30 s after it."""
+"""Seconds for running steps to report after the first signal: batch systems kill 10 to 30 s after it."""
 ENDS_WITHIN_S = 6.0
-"""After which the thread carries out the end itself, where the main thread stands in a call that does not return."""
-
-
+"""Seconds after the first signal at which the thread ends the process, if the main thread is in a call that does not
+return."""
 AGAIN_S = 1.0
-"""Two signals within it are one: a finger that presses twice, a batch system that signals the process and its group."""
+"""Signals within so many seconds count as one: Ctrl-C pressed twice, a batch system that signals process and group."""
 _END = b"\0"
-"""No signal has this number."""
+"""The byte that ends the thread; no signal has this number."""
 
 
 class StopRequested(KeyboardInterrupt):
-    """Raised by a signal where nothing else would notice a flag. A KeyboardInterrupt, because that is what libraries
-    let through: Ray's calls drop any other exception that a handler raises, and go on waiting. They raise a plain
-    KeyboardInterrupt in its place, so that is what to catch."""
+    """Raised by a signal where no loop looks at a flag. It is a KeyboardInterrupt because Ray's calls drop any other
+    exception that a handler raises, and go on waiting. They raise a plain KeyboardInterrupt in its place, so that is
+    what to catch. number: the signal's."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         self.number = number
@@ -45,34 +45,41 @@ class StopRequested(KeyboardInterrupt):
 
 
 def answered(number: int) -> bool:
-    """Whether a signal is ours to answer: `nohup` starts a program with SIGHUP ignored, and means it. A shell without
-    job control has its background jobs ignore SIGINT and SIGQUIT; who sends one of these to a search means it too."""
+    """Whether a search handles a signal. Not SIGHUP where it is ignored, as by `nohup`. SIGINT and SIGQUIT always,
+    though a shell without job control starts background jobs with them ignored: whoever sends one wants the search to
+    stop."""
     return number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
 
 
 class StopSignals:
-    """Listens while it is entered. `number` is the first signal that came, or None. `last`: called in a thread of its
-    own, with that number, where the process has not ended `ENDS_WITHIN_S` later; it is to end it."""
+    """Handles the signals while it is entered."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.first: int | None = None
+        """The number of the first signal that came; None before that."""
         self.count = 0
-        self.last: Callable[[int], None] | None = None
+        """How many signals came."""
+        self.end_process: Callable[[int], None] | None = None
+        """Called in another thread with that number where the process still runs `ENDS_WITHIN_S` seconds later. It is
+        to end the process."""
         self._deferred = False
         self._muted = False
-        self._whole = 0
+        self._uninterrupted = 0
+        """How many blocks of `uninterrupted` are entered."""
         self._late = False
+        """Whether a signal came in such a block and is still to be raised."""
         self._before: dict[int, Any] = {}
-        self._watch: _Watch | None = None
+        """The handlers that were set before, by number of the signal."""
+        self._watcher: _Watcher | None = None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self.listen()
-            self._watch = _Watch(self)
+            self._watcher = _Watcher(self)
         return self
 
     def listen(self) -> None:
-        """Takes the signals over (again: a library may have taken them for itself)."""
+        """Sets the handlers. To be called again after a library may have set its own."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
@@ -81,132 +88,134 @@ class StopSignals:
                 self._before.setdefault(number, before)
 
     def __exit__(self, *error: object) -> None:
-        """Gives the signals back. Not to one that `ends` the process (`__main__`), after a stop: it is ending, and the
-        line that resumes is still to be said. After a search that has ended by itself, that one has nothing to say."""
-        if self._watch is not None:
-            self._watch.close()
+        """Restores the handlers. In place of one that `ends` the process (`__main__`) signals are ignored after a stop,
+        because the command that resumes is still to be printed; where the search ended by itself, that handler prints
+        nothing."""
+        if self._watcher is not None:
+            self._watcher.close()
         for number, handler in self._before.items():
             ends = getattr(handler, "ends", False)
             if ends and self._muted:
                 handler.text = b""
-            signal.signal(number, signal.SIG_IGN if ends and self.number is not None else handler)
+            signal.signal(number, signal.SIG_IGN if ends and self.first is not None else handler)
 
     def defer(self) -> None:
-        """From here on the first signal only sets the flag; the loop looks at it."""
+        """From here on the first signal only sets `first`, which the driver's loop looks at. Raises StopRequested where
+        one has come already."""
         self._deferred = True
-        if self.number is not None:
-            raise StopRequested(self.number)
+        if self.first is not None:
+            raise StopRequested(self.first)
 
     def mute(self) -> None:
-        """From here on a signal interrupts nothing: the search is ending, and what it writes last must be whole. One
-        that comes now is counted from all the same, because a disk may hang."""
+        """From here on a signal interrupts nothing: the search is ending, and what it writes last must be complete. The
+        time limit of a signal that comes now still holds, because a disk may hang."""
         disarm()
         self._muted = True
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """What is done in here is done to its end: a signal that would raise waits until then. An import, say: in the
-        middle of one, Python may print the exception and go on without it. And between a line of the ledger and what
-        follows from it, nothing comes."""
-        self._whole += 1
+    def uninterrupted(self) -> Iterator[None]:
+        """A block that no signal interrupts: StopRequested is raised at its end. For an import, in the middle of which
+        Python may print the exception and drop it, and between a line of the ledger and what follows from it."""
+        self._uninterrupted += 1
         try:
             yield
         finally:
-            self._whole -= 1
-        if self._late and not self._whole:
+            self._uninterrupted -= 1
+        if self._late and not self._uninterrupted:
             self._late = False
-            raise StopRequested(self.number or signal.SIGINT)
+            raise StopRequested(self.first or signal.SIGINT)
 
     def requested(self) -> bool:
-        return self.number is not None
+        """Whether a signal has come."""
+        return self.first is not None
 
     def comes(self, within: float = 0.5) -> bool:
-        """Whether a stop is requested, or will be in a moment: of a signal to all processes of a job, one that the
-        search depends on may hear before it, and die."""
+        """Whether a signal has come, or comes within `within` seconds: where all processes of a job are signalled, one
+        that the search depends on may die of it before this process gets it."""
         deadline = time.monotonic() + within
-        while self.number is None and time.monotonic() < deadline:
+        while self.first is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        return self.number is not None
+        return self.first is not None
 
-    def press(self) -> None:
-        """Another signal where the user has sent none: running steps had their time. It also makes up for one whose
-        exception came to nothing, in a callback or a `__del__`, which print it and go on."""
-        if not self._muted and self.number is not None:
-            os.kill(os.getpid(), self.number)
+    def repeat(self) -> None:
+        """Sends this process the first signal again, because the time for running steps is over. That also replaces an
+        exception that was raised in a callback or a `__del__`, where Python prints it and drops it."""
+        if not self._muted and self.first is not None:
+            os.kill(os.getpid(), self.first)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         disarm()
         if self._muted:
             return
         self.count += 1
-        self.number = self.number or number
+        self.first = self.first or number
         if not self._deferred or self.count > 1:
-            if self._whole:
+            if self._uninterrupted:
                 self._late = True
                 return
             raise StopRequested(number)
 
 
-class _Watch:
-    """The thread that counts from the first signal. The system's own handler tells it through a pipe, which does not
-    wait for the main thread."""
+class _Watcher:
+    """The thread that keeps the time limits from the first signal on. Python's C-level handler writes each signal into
+    a pipe (`signal.set_wakeup_fd`), which does not depend on the main thread."""
 
     def __init__(self, signals: StopSignals) -> None:
         self._signals = signals
-        self._hears, self._tells = os.pipe()
-        os.set_blocking(self._tells, False)
-        self._before = signal.set_wakeup_fd(self._tells, warn_on_full_buffer=False)
-        self._leaving = threading.Lock()
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the watch. Does not return where it is ending the process."""
-        self._leaving.acquire()
+        """Ends the thread. Does not return where the thread is ending the process."""
+        self._ending.acquire()
         signal.set_wakeup_fd(self._before)
-        os.write(self._tells, _END)
+        os.write(self._writing, _END)
         self._thread.join()
-        os.close(self._tells)
-        os.close(self._hears)
+        os.close(self._writing)
+        os.close(self._reading)
 
     def _run(self) -> None:
         number = self._first()
         if number is None or self._over(GRACE_S):
             return
-        self._signals.press()
-        if self._over(ENDS_WITHIN_S - GRACE_S) or not self._leaving.acquire(blocking=False):
+        self._signals.repeat()
+        if self._over(ENDS_WITHIN_S - GRACE_S) or not self._ending.acquire(blocking=False):
             return
-        if self._signals.last is not None:
-            self._signals.last(number)
-        self._leaving.release()
+        if self._signals.end_process is not None:
+            self._signals.end_process(number)
+        self._ending.release()
 
     def _first(self) -> int | None:
-        """The first of our signals; None where the watch ends without one."""
+        """Waits for the first of `SIGNALS`, and returns it; None where the thread is to end before one comes."""
         while True:
-            (number,) = os.read(self._hears, 1)  # and no more: what follows is for `_over`
+            (number,) = os.read(self._reading, 1)  # one byte only: the next ones are for `_over`
             if number in SIGNALS or number in _END:
                 return number or None
 
     def _over(self, within: float) -> bool:
-        """Waits; whether the watch has ended in that time."""
+        """Waits `within` seconds; returns whether the thread is to end."""
         deadline = time.monotonic() + within
         while (left := deadline - time.monotonic()) > 0:
-            if select.select([self._hears], [], [], left)[0] and _END in os.read(self._hears, 64):
+            if select.select([self._reading], [], [], left)[0] and _END in os.read(self._reading, 64):
                 return True
         return False
 
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Signals raise StopRequested in here: for a command that has something to clear away, or to say, and no search.
-    One that comes `AGAIN_S` after another does not wait for that."""
+    """Inside this block the first signal raises StopRequested: for a command without a search that has something to
+    clean up or to print. A signal more than `AGAIN_S` seconds later ends the process at once."""
     first = math.inf
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal first
         now = time.monotonic()
         if now - first > AGAIN_S:
-            leave(number)
+            exit_now(number)
         if first == math.inf:
             first = now
             raise StopRequested(number)
@@ -219,24 +228,24 @@ def raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def leave(number: int, text: str = "", *, code: int | None = None) -> None:
-    """Ends the process at once, with a last word. What it has started and not ended, ends with it (`reaper.py`).
+def exit_now(number: int, text: str = "", *, code: int | None = None) -> None:
+    """Ends the process at once, after writing `text` to standard error. What it has started ends with it (`reaper.py`).
 
-    code: the exit code, where it is not that of the signal `number`: a search may have been done before the signal.
+    code: the exit code; None for 128 + `number`, the signal's. Another one where the search was done before the signal.
     """
     last_word(text)
     os._exit(128 + number if code is None else code)
 
 
 def disarm() -> None:
-    """Takes back the alarm that Ray has set. A C++ handler of its own (absl's failure signal handler) sees a SIGTERM
-    before anything in Python, and aborts the process 3 s later: too early for a search that is put away, and with -6
-    for its end."""
+    """Cancels the alarm that Ray sets. Its C++ handler (absl's failure signal handler) runs at a SIGTERM before
+    anything in Python, and aborts the process 3 s later, with exit code -6: too early for a search that is being
+    saved."""
     signal.alarm(0)
 
 
 def reclaim() -> None:
-    """Tells the system once more what Python knows of the signals: a library may have told it otherwise behind it."""
+    """Sets Python's signal handlers again: a library's C code may have replaced them without Python's knowledge."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if (handler := signal.getsignal(number)) is not None:

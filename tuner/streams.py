@@ -1,9 +1,9 @@
-"""The process's standard streams, whatever they lead to.
+"""The process's standard streams, also where they cannot be written to.
 
-A stream may be closed (`>&-`), lead to a reader that has gone (`| head`), to one that does not read, to a full disk, to
-a terminal that is closed or stopped (Ctrl-S), or take ASCII alone. A command whose purpose is to print has then
-failed: its output is `Printed`, which raises OutputError. Every other command goes on: its output is `Shown`, which
-never raises and never makes the caller wait, and standard error is so for all commands.
+A stream may be closed (`>&-`), lead to a reader that has gone (`| head`) or does not read, to a full disk or a terminal
+that is closed or stopped (Ctrl-S), or take ASCII alone. A command whose purpose is to print has then failed: its output
+is `Printed`, which raises OutputError. Every other command goes on: its output is `Shown`, which never raises and never
+makes the caller wait. Standard error is `Shown` for all commands.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 MOST_BYTES = 16 * 2**20
-"""Bytes that wait for a reader at most: 50,000 events of a search, or an hour of the live view."""
+"""The most bytes that wait for a reader: 50,000 events of a search, or an hour of the live view."""
 STILL_S = 2.0
-"""Seconds without a byte taken after which the end of a command no longer waits for a reader."""
+"""Seconds in which a reader takes no byte, after which the end of a command no longer waits for it."""
 STILL_AGAIN_S = 0.1
-"""The same for a reader that was not waited for any longer once."""
+"""The same for a reader that was given up once before."""
 _PIECE = 4096
-"""Bytes a write. A pipe takes that many as a whole, and what was taken shows that the reader is alive."""
+"""Bytes of one write. A pipe takes that many in one piece, and each piece that it takes shows that the reader is
+alive."""
 
 
 class OutputError(Exception):
-    """What a command was to print could not be written. No OSError: click answers EPIPE itself, with exit code 1."""
+    """A command's output could not be written. Not an OSError, because click handles EPIPE itself, with exit code 1."""
 
     def __init__(self, name: str, error: OSError) -> None:
         self.reader_gone = error.errno == errno.EPIPE
@@ -38,10 +39,10 @@ class OutputError(Exception):
 
 
 def open_closed() -> None:
-    """Leads a standard stream that is closed to /dev/null, for this process and those it starts.
+    """Opens /dev/null for each standard stream that is closed, for this process and those it starts.
 
-    Otherwise the next file that is opened gets its number, and what a library prints lands in that file. To be called
-    before anything is opened.
+    Otherwise the next file that is opened gets the stream's descriptor, and what a library prints goes into that file.
+    To be called before any file is opened.
     """
     for number in range(3):
         try:
@@ -56,8 +57,7 @@ def open_closed() -> None:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Standard output is `Printed` and standard error `Shown` in here. Its end waits until what was shown is written,
-    as long as a reader takes some of it."""
+    """Inside this block standard output is `Printed` and standard error `Shown`. At its end `settle` is called."""
     before, outer = (sys.stdout, sys.stderr), list(_SHOWN)
     _SHOWN[:] = [Shown(before[1], "standard error")]
     sys.stdout, sys.stderr = Printed(before[0], "standard output"), _SHOWN[0]
@@ -70,21 +70,21 @@ def standard_streams() -> Iterator[None]:
 
 
 def show_output() -> None:
-    """From here on standard output is `Shown` as well: the command does more than print."""
+    """Makes standard output `Shown` as well from here on, for a command that does more than print."""
     if isinstance(sys.stdout, Printed):
-        sys.stdout = Shown(sys.stdout.beneath, "standard output", whole=True)
+        sys.stdout = Shown(sys.stdout.beneath, "standard output", no_gaps=True)
         _SHOWN.append(sys.stdout)
 
 
 def settle() -> None:
-    """Waits until what was shown is written, so that what comes next on the other stream stands behind it."""
+    """Waits until what was shown is written, as long as its reader takes some of it, so that what is written next on
+    the other stream comes after it."""
     for stream in _SHOWN:
         stream.drain()
 
 
-def straighten() -> None:
-    """Makes sys.stdout and sys.stderr lead where they led at first, whatever stands in for them (the live view, a
-    log)."""
+def restore_streams() -> None:
+    """Makes sys.stdout and sys.stderr the process's own streams again, where the live view or a log replaced them."""
     shown = {stream.beneath: stream for stream in _SHOWN}
     for name in ("stdout", "stderr"):
         first = getattr(sys, f"__{name}__") or getattr(sys, name)
@@ -92,8 +92,8 @@ def straighten() -> None:
 
 
 def last_word(text: str) -> None:
-    """Writes to standard error ahead of the end of the process, past whatever stands in for it (the live view), and
-    waits as `settle` does. May be called in any thread."""
+    """Writes to the process's own standard error just before its end, also where the live view replaced it, and waits
+    as `settle` does. May be called in any thread."""
     if _SHOWN:
         _SHOWN[0].write(text)
         settle()
@@ -103,13 +103,14 @@ def last_word(text: str) -> None:
 
 
 def takes_utf8(stream: IO[str]) -> bool:
+    """Whether a stream's encoding is UTF-8, or not known."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return encoding.lower().replace("-", "").replace("_", "") == "utf8"
 
 
 class _Stream(io.TextIOBase):
-    """Text onto the descriptor of another stream, past its buffer, which would complain once more at exit. What the
-    encoding lacks is escaped. A stream without a descriptor (a test's) is written to as it is."""
+    """Writes text to the descriptor of another stream, and not to its buffer, whose error would come again at exit.
+    Characters that the encoding lacks are escaped. A stream without a descriptor (a test's) is written to directly."""
 
     def __init__(self, beneath: IO[str], name: str) -> None:
         self.beneath, self._name = beneath, name
@@ -132,7 +133,7 @@ class _Stream(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        return self._terminal  # as it was: a terminal that is closed is none any more, and nobody would say why
+        return self._terminal  # as at the start: a terminal that is closed would not be one any more
 
     def fileno(self) -> int:
         return self.beneath.fileno()
@@ -142,7 +143,7 @@ class _Stream(io.TextIOBase):
 
 
 class Printed(_Stream):
-    """Raises OutputError where a text cannot be written."""
+    """A stream that raises OutputError where a text cannot be written."""
 
     def write(self, text: str) -> int:
         try:
@@ -156,15 +157,16 @@ class Printed(_Stream):
 
 
 class Shown(_Stream):
-    """Never raises, and never waits: a thread writes.
+    """A stream that never raises and never makes the caller wait: a thread writes.
 
-    At the first error all that follows is dropped, with one note in the run's log. So it is where a reader leaves more
-    than MOST_BYTES; whole: False drops only what is too much, because who reads it is a person, who may read on.
+    After the first error everything else is dropped, with one note in the run's log. no_gaps: whether the same holds
+    where more than MOST_BYTES wait for the reader, because a program must not miss an event without notice. Otherwise
+    only the text that is too much is dropped: the reader is a person, who may read on.
     """
 
-    def __init__(self, beneath: IO[str], name: str, *, whole: bool = False) -> None:
+    def __init__(self, beneath: IO[str], name: str, *, no_gaps: bool = False) -> None:
         super().__init__(beneath, name)
-        self._whole, self._failed, self._noted, self._overfull, self._gave_up = whole, False, False, False, False
+        self._no_gaps, self._failed, self._noted, self._overfull, self._gave_up = no_gaps, False, False, False, False
         self._changed = threading.Condition()
         self._texts: deque[bytes] = deque()
         self._waiting = self._taken = 0
@@ -182,19 +184,20 @@ class Shown(_Stream):
         data = self._encoded(text)
         with self._changed:
             if self._waiting + len(data) > MOST_BYTES:
-                self._leave_out()
+                self._drop_text()
                 return len(text)
             self._texts.append(data)
             self._waiting += len(data)
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = self._begun()
+                self._thread = self._start_thread()
         if self._thread is None:
             self._take()
         return len(text)
 
-    def _begun(self) -> threading.Thread | None:
-        """The thread; None where the system gives no further one, and then the caller writes, and may have to wait."""
+    def _start_thread(self) -> threading.Thread | None:
+        """Starts the thread; None where the system allows no more threads. The caller then writes, and may have to
+        wait."""
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
             thread.start()
@@ -203,7 +206,7 @@ class Shown(_Stream):
         return thread
 
     def drain(self) -> None:
-        """Waits until all is written, STILL_S at most from one piece that was taken to the next."""
+        """Waits until all is written, at most STILL_S seconds from one piece that is taken to the next."""
         with self._changed:
             moved = True
             while moved and self._texts and not self._failed:
@@ -217,7 +220,7 @@ class Shown(_Stream):
             self._take()
 
     def _take(self) -> None:
-        """Writes the text that has waited longest, or the next one to come."""
+        """Writes the text that has waited longest; waits for one where there is none."""
         with self._changed:
             self._changed.wait_for(lambda: self._texts)
             data = self._texts[0]
@@ -236,14 +239,16 @@ class Shown(_Stream):
             self._taken += 1
             self._changed.notify_all()
 
-    def _leave_out(self) -> None:
-        if self._whole:
+    def _drop_text(self) -> None:
+        """Handles a text for which there is no room."""
+        if self._no_gaps:
             self._fail(OSError(errno.EAGAIN, f"its reader has left {MOST_BYTES:,} bytes waiting"))
         elif not self._overfull:
             self._overfull = True
             note(f"the reader of {self._name} has left {MOST_BYTES:,} bytes waiting: a part is left out")
 
     def _fail(self, error: OSError | ValueError) -> None:
+        """Drops everything from now on, and notes why the first time."""
         with self._changed:
             first, self._noted = not self._noted, True
         if first:
@@ -256,7 +261,7 @@ class Shown(_Stream):
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Writes all of it, also to a terminal that another program has told not to block."""
+    """Writes all of `data`, also to a terminal that another program has set to non-blocking."""
     while data:
         try:
             data = data[os.write(descriptor, data) :]
@@ -269,7 +274,7 @@ def _write(descriptor: int, data: bytes) -> None:
 _SHOWN: list[Shown] = []
 """Standard error, and standard output where it is `Shown`."""
 _UNTOLD: list[str] = []
-"""Notes that wait for a log."""
+"""Notes that wait for the run's log to be opened."""
 
 
 def note(text: str) -> None:
@@ -282,7 +287,7 @@ def note(text: str) -> None:
 
 
 def tell_log() -> None:
-    """Hands the log what was noted before there was one."""
+    """Writes into the log what was noted before there was one."""
     import logging
 
     while _UNTOLD:

@@ -1,4 +1,4 @@
-"""A program's class methods called in a process of their own, so that the driver never imports torch.
+"""Calls a program's class methods in a process of their own, so that the driver never imports torch.
 
 Run as `python -m tuner.subprocess_call REQUEST ANSWER`; both are JSON files.
 """
@@ -26,11 +26,12 @@ from tuner.redaction import RedactedStream, open_log
 
 
 class SubprocessProgram:
-    """A call under way. arguments: JSON values. log: a file that takes what the process prints."""
+    """A call of one method of a program, begun in another process. arguments: JSON values. log: the file that takes
+    what the process prints."""
 
     def __init__(self, program: str, method: str, *arguments: Any, log: Path) -> None:
         self._log, self._method = log, method
-        # In the run's folder: a driver that is killed leaves nothing in the temporary folder of the machine
+        # In the run's folder, so that a driver that is killed leaves no files in the machine's temporary folder
         self._folder = tempfile.TemporaryDirectory(prefix=".call-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
         asked = {"program": program, "method": method, "arguments": arguments, "folders": added_folders()}
@@ -38,17 +39,17 @@ class SubprocessProgram:
         with open_log(log) as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tuner.subprocess_call", str(request), str(self._answer)],
-                stdin=subprocess.PIPE,  # its end says that the driver is gone
+                stdin=subprocess.PIPE,  # closed when the driver ends, at which the process ends too
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # a signal to the driver's group is for the driver to answer
+                start_new_session=True,  # a signal to the driver's process group is for the driver alone
             )
 
     def result(self) -> Any:
         """Waits, and returns what the method returned, a dataclass as a dict.
 
-        Raises InputError as the method did, and a Fault for anything else: what failures.py makes of it. Where it is
-        silent on what to do, that names the log.
+        Raises InputError where the method did, and for any other error the Fault of its verdict (failures.py). A Fault
+        without a remedy gets the log as one.
         """
         self._process.wait()
         if not self._answer.exists():
@@ -59,9 +60,10 @@ class SubprocessProgram:
         return read(answer, self._log)
 
     def close(self) -> None:
-        """Ends the process if it still runs, and clears up. May be called twice."""
+        """Kills the process and what it has started, if they still run, and removes their files. May be called
+        twice."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -78,7 +80,8 @@ def _main(request_file: str, answer_file: str) -> None:
 
 
 def carry_out(request: Mapping[str, Any]) -> str:
-    """Calls what is asked for; the answer as JSON, whatever the call did. A traceback goes to standard error."""
+    """Makes the call that is asked for; returns the answer as JSON, also where it raised. A traceback goes to standard
+    error."""
     answer = capture(lambda: _answer(request))
     if isinstance(answer, Failure):
         sys.stderr.write(answer.traceback)
@@ -87,7 +90,7 @@ def carry_out(request: Mapping[str, Any]) -> str:
 
 
 def read(answer: str, log: Path) -> Any:
-    """The value in an answer. Raises what it says was raised; see `SubprocessProgram.result`."""
+    """The value in an answer. Raises what `SubprocessProgram.result` raises."""
     told = json.loads(answer)
     if told["kind"] == "value":
         return told["value"]
@@ -99,7 +102,7 @@ def read(answer: str, log: Path) -> Any:
 
 
 def _answer(request: Mapping[str, Any]) -> str:
-    """What the method returned, as JSON. An InputError stays one: no trial is to blame for what the user wrote."""
+    """What the method returned, or its InputError, as JSON. Other errors become a Fault in `carry_out`."""
     try:
         value = _call(load_program(request["program"]), request["method"], request["arguments"])
     except InputError as error:
@@ -108,7 +111,7 @@ def _answer(request: Mapping[str, Any]) -> str:
 
 
 def _call(program: type[Program], method: str, arguments: Sequence[Any]) -> Any:
-    """Calls one of the class methods that may import anything."""
+    """Calls one of the class methods that may import anything. Raises ValueError for any other."""
     match method, arguments:
         case "prepare", (settings, cache):
             return program.prepare(settings, Path(cache))
@@ -124,7 +127,7 @@ def _call(program: type[Program], method: str, arguments: Sequence[Any]) -> Any:
 
 
 def _end_with_the_driver() -> None:
-    """Ends this process, and all that it has started, as soon as the pipe from the driver has an end."""
+    """Has a thread kill this process, and all that it has started, as soon as the pipe from the driver is closed."""
     pipe = os.dup(0)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)

@@ -1,8 +1,8 @@
-"""Where the process lives: its home folder, its user's name, its current folder, and Python's own warnings.
+"""Completes the environment of the process: its home folder, its user's name, and Python's own warnings.
 
-A container may have no HOME, one that is not there, or a user id that nobody has named. Libraries beneath (Ray, the
-hub's client, torch) ask for these on their own, in this process and in those that it starts; so what is missing is put
-into the environment, once, before they are imported.
+A container may have no HOME, one that does not exist, or a user id without a name. Libraries (Ray, the hub's client,
+torch) read these themselves, in this process and in those that it starts; so what is missing is put into the
+environment once, before they are imported.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tuner.contract import InputError
 from tuner.streams import note
 
 _NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
-"""Where Python's getpass looks for the user's name."""
+"""The variables in which Python's getpass looks for the user's name."""
 
 
-def furnish() -> None:
+def complete_environment() -> None:
     """Puts into the environment what is missing there. To be called before a library is imported."""
     _give_home()
     _give_name()
@@ -29,8 +29,8 @@ def furnish() -> None:
 
 
 def require_current_folder() -> None:
-    """Raises InputError where the current folder was removed or may not be read: whatever is relative is relative to
-    it, and Ray asks for it."""
+    """Raises InputError where the current folder was removed or may not be read: relative paths need it, and so does
+    Ray."""
     try:
         Path.cwd()
     except OSError as error:
@@ -56,9 +56,8 @@ def ray_token() -> str | None:
 
 
 def private_folder() -> Path:
-    """A folder of this user alone below the temporary folder, the same each time, unless somebody else has made it.
-
-    Raises OSError where there is no place for one.
+    """A folder of this user's alone below the temporary folder: the same at each call, or a new one where somebody else
+    has made that. Raises OSError where none can be made.
     """
     place = Path(tempfile.gettempdir(), f"tuner-{os.getuid()}")
     try:
@@ -71,19 +70,20 @@ def private_folder() -> Path:
 
 
 def _give_home() -> None:
-    """A HOME that is a folder. Whether it can be written is another matter: it may hold a cache to be read."""
+    """Sets HOME to an existing folder. It need not be writable: it may hold a cache that is only read."""
     try:
         home = Path.home()
-    except RuntimeError:  # no HOME, and nobody of this user id
+    except RuntimeError:  # no HOME, and no user of this id
         home = Path()
     if not home.is_absolute() or not home.is_dir():
         told = f"{home} is no folder" if home.is_absolute() else "there is none"
         home = private_folder()
         note(f"no home folder ({told}): caches and Ray's token lie in {home}")
-    os.environ["HOME"] = str(home)  # also where Python has it from the list of users: Ray's C++ side does not ask there
+    os.environ["HOME"] = str(home)  # also where Python has it from the list of users: Ray's C++ side does not
 
 
 def _give_name() -> None:
+    """Sets USER where the user id has no name."""
     if any(os.environ.get(name) for name in _NAMES):
         return
     try:
@@ -95,8 +95,8 @@ def _give_name() -> None:
 
 
 def _warnings_only_warn() -> None:
-    """Takes "error" back (PYTHONWARNINGS, -W): it is meant for one's own tests, and no library beneath is free of
-    warnings when it is imported."""
+    """Removes the action "error" (PYTHONWARNINGS, -W): it is meant for a user's own tests, and every library warns when
+    it is imported."""
     told = os.environ.get("PYTHONWARNINGS", "")
     kept = [one for one in told.split(",") if not _is_error(one)]
     if told and ",".join(kept) != told:
@@ -104,7 +104,7 @@ def _warnings_only_warn() -> None:
     if any(_is_error(option) for option in sys.warnoptions):
         sys.warnoptions[:] = [option for option in sys.warnoptions if not _is_error(option)]
         warnings.filters[:] = [one for one in warnings.filters if one[0] != "error"]  # type: ignore[index]
-        warnings.simplefilter("default", append=True)  # and with it everybody hears that the filters have changed
+        warnings.simplefilter("default", append=True)  # this call also tells Python that the filters have changed
 
 
 def _is_error(option: str) -> bool:

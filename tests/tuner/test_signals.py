@@ -17,10 +17,10 @@ def test_the_first_asks_and_the_second_raises() -> None:
     with StopSignals() as signals:
         signals.defer()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.requested() and signals.number == signal.SIGTERM
+        assert signals.requested() and signals.first == signal.SIGTERM
         with pytest.raises(StopRequested):
             os.kill(os.getpid(), signal.SIGINT)
-        assert signals.number == signal.SIGTERM, "the first is the one that the exit code tells of"
+        assert signals.first == signal.SIGTERM, "the first is the one that the exit code tells of"
 
 
 def test_what_is_done_whole_is_done_to_its_end() -> None:
@@ -28,8 +28,8 @@ def test_what_is_done_whole_is_done_to_its_end() -> None:
     with StopSignals() as signals:
         signals.defer()
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(StopRequested), signals.whole():
-            with signals.whole():
+        with pytest.raises(StopRequested), signals.uninterrupted():
+            with signals.uninterrupted():
                 os.kill(os.getpid(), signal.SIGINT)
                 done.append("ledger")
             done.append("study")
@@ -41,7 +41,7 @@ def test_an_alarm_that_ray_has_set_does_not_abort_what_is_put_away() -> None:
         signals.defer()
         signal.alarm(60)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.number == signal.SIGTERM and signal.alarm(0) == 0
+        assert signals.first == signal.SIGTERM and signal.alarm(0) == 0
 
 
 def test_nor_does_it_where_rays_own_handler_answered() -> None:
@@ -56,7 +56,7 @@ def test_each_of_the_four_asks(number: int) -> None:
     with StopSignals() as signals:
         with pytest.raises(StopRequested) as raised:
             os.kill(os.getpid(), number)
-        assert raised.value.number == signals.number == number
+        assert raised.value.number == signals.first == number
 
 
 def test_nohup_is_meant() -> None:
@@ -85,7 +85,7 @@ def test_running_steps_have_their_time_and_no_more(monkeypatch: pytest.MonkeyPat
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(StopRequested):
             time.sleep(10)
-        assert signals.number == signal.SIGTERM
+        assert signals.first == signal.SIGTERM
 
 
 def test_a_main_thread_that_answers_nothing_is_not_waited_for() -> None:
@@ -96,7 +96,7 @@ from functools import partial
 from tuner import signals
 signals.GRACE_S, signals.ENDS_WITHIN_S = 0.1, 0.3
 with signals.StopSignals() as stop:
-    stop.last = partial(signals.leave, text="last words\\n")
+    stop.end_process = partial(signals.exit_now, text="last words\\n")
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
     mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex)

@@ -69,7 +69,7 @@ def test_a_reader_that_goes_away_is_noted_once(pipe: tuple[int, IO[str]], caplog
 
 def test_a_full_disk(caplog: pytest.LogCaptureFixture) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as stream, caplog.at_level(logging.WARNING):
-        shown = Shown(stream, "standard output", whole=True)
+        shown = Shown(stream, "standard output", no_gaps=True)
         shown.write(LINE)
         shown.drain()
         with pytest.raises(OutputError) as caught:
@@ -105,7 +105,7 @@ def test_a_slow_reader_gets_everything(pipe: tuple[int, IO[str]]) -> None:
 
     thread = threading.Thread(target=reader)
     thread.start()
-    shown = Shown(stream, "standard output", whole=True)
+    shown = Shown(stream, "standard output", no_gaps=True)
     for number in range(2000):
         shown.write(f"{number:099}\n")
     shown.drain()
@@ -113,15 +113,15 @@ def test_a_slow_reader_gets_everything(pipe: tuple[int, IO[str]]) -> None:
     assert b"".join(got).decode() == "".join(f"{number:099}\n" for number in range(2000))
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("no_gaps", [True, False])
 def test_what_waits_is_bounded(
-    pipe: tuple[int, IO[str]], whole: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pipe: tuple[int, IO[str]], no_gaps: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A program that reads events must not miss one without a word: to it nothing more is written. A person, who may
     have stopped the terminal, reads on."""
     monkeypatch.setattr(streams, "MOST_BYTES", 200_000)
     read, stream = pipe
-    shown = Shown(stream, "standard output", whole=whole)
+    shown = Shown(stream, "standard output", no_gaps=no_gaps)
     with caplog.at_level(logging.WARNING):
         for number in range(4000):
             shown.write(f"{number:099}\n")
@@ -138,13 +138,13 @@ def test_what_waits_is_bounded(
     try:
         got += os.read(read, 65536)
     except BlockingIOError:
-        assert whole
+        assert no_gaps
     rows = got.decode().splitlines()
-    assert (rows[-1] == "last") is not whole
+    assert (rows[-1] == "last") is not no_gaps
     numbers = [int(row) for row in rows if row != "last"]
     assert all(len(row) == 99 for row in rows if row != "last"), "nothing is cut off within a line"
-    assert numbers == sorted(set(numbers)) and (whole or len(numbers) > 100)
-    assert not whole or numbers == list(range(len(numbers)))
+    assert numbers == sorted(set(numbers)) and (no_gaps or len(numbers) > 100)
+    assert not no_gaps or numbers == list(range(len(numbers)))
 
 
 def test_a_terminal_that_is_stopped_and_goes_on() -> None:

@@ -28,8 +28,8 @@ from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
 from tuner.results.untrusted_read import read_object
-from tuner.signals import StopSignals, leave
-from tuner.streams import straighten
+from tuner.signals import StopSignals, exit_now
+from tuner.streams import restore_streams
 
 NOTHING_KEPT = "interrupted before the first trial: nothing was kept, and the same command begins again"
 SLOW_S = 1.5
@@ -100,14 +100,14 @@ class Ending:
         """Writes the same end in place of the main thread, which does not answer the signal `number`; ends the
         process."""
         last = f"interrupted; to go on: {resume_command_line(self._folder.path)}\n"
-        limit = threading.Timer(2 * SLOW_S, leave, (number, last))  # a disk or a terminal may take no more writes
+        limit = threading.Timer(2 * SLOW_S, exit_now, (number, last))  # a disk or a terminal may take no more writes
         limit.daemon = True
         limit.start()
         if not self._writing.acquire(timeout=SLOW_S):
-            leave(number, last)
+            exit_now(number, last)
         outcome = self._outcome
         # The main thread may be in C++ code of Ray's, and then Python's signal handler has not run
-        self._signals.number = self._signals.number or number
+        self._signals.first = self._signals.first or number
         try:
             if outcome is None and self._ledger.seize(SEIZE_S):
                 for trial in self._record.running:
@@ -118,21 +118,21 @@ class Ending:
             outcome = Outcome(self._record, self._folder.path, 128 + number, number, trouble)
         outcome = outcome or Outcome(self._record, self._folder.path, 128 + number, number)
         self._tell(outcome)
-        leave(number, code=outcome.exit_code)
+        exit_now(number, code=outcome.exit_code)
 
     def _tell(self, outcome: Outcome) -> None:
         """Shows the outcome as the main thread would, on the standard streams and not in the log."""
         if not outcome.record.trials:
             give_back(self._folder)
-            leave(outcome.signal or 0, f"{NOTHING_KEPT}\n")
+            exit_now(outcome.signal or 0, f"{NOTHING_KEPT}\n")
         if self._leaving is None:
             return
-        straighten()
+        restore_streams()
         with suppress(Exception):
             self._leaving(outcome)
 
     def _written(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
-        record, stopped = self._record, self._signals.number
+        record, stopped = self._record, self._signals.first
         self._disk.open = False  # signals are muted by now: nobody could end a wait for room
         code = exit_code(record, halt, stopped)
         if stopped is not None:
@@ -153,7 +153,7 @@ class Ending:
 
         Raises `error` where it is a fault of the tuner's and there is nothing that it could hide.
         """
-        stopped, resume = self._signals.number, resume_command_line(self._folder.path)
+        stopped, resume = self._signals.first, resume_command_line(self._folder.path)
         if isinstance(error, OSError) and (lost := self._disk.lost(error)) is not None:
             outcome = self._cut_off(lost)
             return replace(outcome, trouble=_lines(cause, outcome.trouble))
@@ -173,7 +173,7 @@ class Ending:
     def _cut_off(self, lost: DiskLost) -> Outcome:
         """Ends a session whose run folder cannot be written, or was moved: the ledger gets its last line if it can be
         written, and a resume writes the rest."""
-        stopped = self._signals.number
+        stopped = self._signals.first
         code = INTERRUPTED if stopped is None else 128 + stopped
         self._disk.open = False
         details = {"outcome": "interrupted", "message": lost.told, "remedy": "", "exit_code": code}
@@ -209,7 +209,7 @@ class Ending:
             Kind.FINISHED,
             reason=str(halt.reason) if halt else None,
             details={
-                "outcome": _outcome(self._record, halt, failure, self._signals.number),
+                "outcome": _outcome(self._record, halt, failure, self._signals.first),
                 "message": halt.message if halt else str(failure or ""),
                 "remedy": halt.remedy if halt else "",
                 "exit_code": code,

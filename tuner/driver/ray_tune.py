@@ -126,7 +126,7 @@ def run_trials(
         [f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"]
     )
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
-    stop = Stopping(record, disk, signals.requested, signals.whole)
+    stop = Stopping(record, disk, signals.requested, signals.uninterrupted)
     manager = TrialManager(
         folder=folder, ledger=ledger, record=record, study=make_study, judge=judge, terms=terms, naming=naming,
         dashboard=dashboard, disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,

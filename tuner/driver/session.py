@@ -35,7 +35,7 @@ from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.lock import RunLock
 from tuner.results.records import SearchRecord
 from tuner.results.sameness import MADE_OF
-from tuner.signals import StopRequested, StopSignals, leave
+from tuner.signals import StopRequested, StopSignals, exit_now
 from tuner.subprocess_call import SubprocessProgram
 from tuner.watch.listeners import Listeners
 from tuner.watch.trackers import CLOSE_S, CUT_S, Tracker, Tracking, load_tracker
@@ -58,12 +58,12 @@ def run_search(
     behind then.
     """
     with StopSignals() as signals:
-        signals.last = partial(leave, text=f"{NOTHING_KEPT}\n")
-        with signals.whole():
+        signals.end_process = partial(exit_now, text=f"{NOTHING_KEPT}\n")
+        with signals.uninterrupted():
             plan = make_plan(experiment)
         needed = experiment.run.min_free_mb * 2**20
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
-        signals.last = partial(_give_up, folder)
+        signals.end_process = partial(_give_up, folder)
         try:
             lock = RunLock(folder.path)
             experiment = pinned(experiment, folder.logs / "prepare.log")
@@ -85,7 +85,7 @@ def run_search(
 
 def _give_up(folder: RunFolder, number: int) -> None:
     give_back(folder)
-    leave(number, f"{NOTHING_KEPT}\n")
+    exit_now(number, f"{NOTHING_KEPT}\n")
 
 
 def resume_search(
@@ -108,7 +108,7 @@ def resume_search(
     """
     with StopSignals() as signals:
         folder = open_run(storage_path, name)
-        signals.last = partial(leave, text=f"interrupted; to go on: {resume_command_line(folder.path)}\n")
+        signals.end_process = partial(exit_now, text=f"interrupted; to go on: {resume_command_line(folder.path)}\n")
         lock = RunLock(folder.path)
         try:
             record = folder.record()
@@ -203,7 +203,7 @@ class _Search:
         self._ending = Ending(
             self._experiment, folder, record, self._ledger, self._mirror, self._disk, signals, leaving
         )
-        signals.last = self._ending.write_alone
+        signals.end_process = self._ending.write_alone
 
     def run(self) -> Outcome:
         """Runs the session, and writes its end whatever ended it. Raises the error that ended it, if one did."""
@@ -223,7 +223,7 @@ class _Search:
             except DiskLost as gone:
                 lost = gone
             except KeyboardInterrupt:  # or what Ray's calls make of it
-                self._signals.number = self._signals.number or signal.SIGINT
+                self._signals.first = self._signals.first or signal.SIGINT
             except Fault as fault:
                 if not self._signals.comes():
                     halt = fault.verdict
@@ -235,7 +235,7 @@ class _Search:
                     lost = self._disk.lost(error)
                     failure = error if lost is None else None
             self._signals.mute()
-            if lost is not None and self._signals.number is None and not self._record.trials:
+            if lost is not None and self._signals.first is None and not self._record.trials:
                 failure = lost.refusal
             if failure is not None and not self._record.trials:
                 raise failure
@@ -250,7 +250,7 @@ class _Search:
         log = self._folder.logs / "prepare.log"
         preparing = SubprocessProgram(self._experiment.program, "prepare", settings, str(self._folder.data), log=log)
         stack.callback(preparing.close)
-        with self._signals.whole():
+        with self._signals.uninterrupted():
             import_ray(self._experiment.run.address)
         token = "" if joins(self._experiment.run.address) else guard_token()
         about = {"job_name": self._folder.name, "folder": str(self._folder.path), "tuner": __version__}
@@ -278,7 +278,7 @@ class _Search:
         facts, same = self._compared(preparation.facts)
         self._mirror.data()
         self._ledger.append(Kind.PREPARED, details={"facts": facts, "notes": [*preparation.notes, *same]})
-        with self._signals.whole():
+        with self._signals.uninterrupted():
             from tuner.driver.ray_tune import run_trials  # imports ray.tune: only once there is something to run
 
         drop_handlers()

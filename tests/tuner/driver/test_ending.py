@@ -64,7 +64,7 @@ def test_a_failure_stays_for_who_raised_it(ending: Ending) -> None:
 
 
 def test_an_interruption_keeps_its_code_and_its_line(ending: Ending) -> None:
-    ending._signals.number = signal.SIGTERM
+    ending._signals.first = signal.SIGTERM
     outcome = ending.write()
     assert outcome.exit_code == 128 + signal.SIGTERM and "search --resume run" in outcome.trouble
 
@@ -114,7 +114,7 @@ def test_a_program_that_cannot_describe_its_adapter_loses_only_the_description(e
 
 def test_another_threads_end_has_the_signals_code_though_python_has_not_heard_it(ending: Ending) -> None:
     ending._folder.resolved.write_text("{}", encoding="utf-8")
-    assert ending._signals.number is None
+    assert ending._signals.first is None
     child = os.fork()
     if not child:
         ending.write_alone(signal.SIGTERM)  # ends the process
