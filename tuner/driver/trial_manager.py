@@ -278,7 +278,7 @@ class TrialManager:
                 self.stop.halt_with(verdict)
 
     def spares(self, trial_id: str) -> bool:
-        """Trial 0 runs its whole budget: an unfinished recipe would make the winner look better than it is."""
+        """Trial 0 runs its full budget: an unfinished recipe would make the winner look better than it is."""
         return self._attempts[trial_id].number == RECIPE
 
     def was_stopped(self, trial_id: str) -> bool:

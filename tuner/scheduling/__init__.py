@@ -3,7 +3,7 @@
 algorithms/ one file an algorithm: curve and peers in, decision out; the registry of `scheduler.kind`
 rules/      one file a rule: curve in, verdict out
 peers.py    the values that other trials had at the rungs
-judge.py    an algorithm and what it has seen, for a whole search
+judge.py    judges all trials of a search: an algorithm, and the values that it has seen
 ladder.py   where the rungs lie and where trials are evaluated
 wire.py     how a report travels in a Ray result
 """
