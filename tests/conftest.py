@@ -1,6 +1,7 @@
-"""What several test packages share: a tiny random Llama with its own tokenizer, and rows in each format.
+"""Fixtures of several test packages: a tiny random Llama with its own tokenizer, and rows in each format.
 
-torch runs on one thread: on two shared cores its threads wait for each other, and a tiny step takes 20 times as long.
+torch runs on one thread: on two shared cores its threads wait for each other, and a step of a tiny model takes 20 times
+as long.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.chaos.faults import (  # noqa: F401  the table of faults, wherever th
     pytest_terminal_summary,
 )
 
-# A shell's background job ignores Ctrl-C, one under `nohup` SIGHUP, and so would every process that a test starts
+# A background job of a shell ignores Ctrl-C, and one under `nohup` SIGHUP; every process that a test starts inherits it
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
@@ -63,7 +64,7 @@ END, PAD = "<|end|>", "<|pad|>"
 
 
 def sentences(number: int, seed: int = 0) -> list[str]:
-    """Sentences of 3 to 12 words."""
+    """Draws sentences of 3 to 12 words."""
     draw = random.Random(seed)
     return [" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) for _ in range(number)]
 
@@ -73,7 +74,7 @@ def text_rows(number: int = 48) -> list[dict[str, Any]]:
 
 
 def completion_rows(number: int = 48) -> list[dict[str, Any]]:
-    """A prompt, and its words backwards."""
+    """Draws rows with a prompt, and its words in reverse order as the completion."""
     return [{"prompt": s + " =>", "completion": " " + " ".join(reversed(s.split()))} for s in sentences(number)]
 
 
@@ -92,13 +93,13 @@ def message_rows(number: int = 48) -> list[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """One JSON object a line."""
+    """Writes one JSON object on each line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def make_model(folder: Path, *, pad: bool = True, template: bool = True, seed: int = 0) -> Path:
-    """A random Llama of 2 layers, width 64, and a byte-level BPE tokenizer trained on the sentences."""
+    """Saves a random Llama of 2 layers and width 64, and a byte-level BPE tokenizer trained on the sentences."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -127,7 +128,7 @@ def make_model(folder: Path, *, pad: bool = True, template: bool = True, seed: i
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """For tests that have imported torch by the time they begin."""
+    """Sets one thread, for tests that have imported torch before they begin."""
     import sys
 
     if "torch" in sys.modules:
@@ -158,7 +159,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sft_settings(tiny_model: Path, tiny_data: Path) -> Callable[..., dict[str, Any]]:
-    """Settings of the SFT program on the tiny model; sections are overridden by keyword."""
+    """Makes settings of the SFT program on the tiny model; a keyword overrides settings of its section."""
 
     def make(**sections: dict[str, Any]) -> dict[str, Any]:
         base = {

@@ -1,4 +1,4 @@
-"""The documents are true: maps, references and links lead somewhere, and what a reader may type or copy works.
+"""The documents are true: maps, references and links have targets, and what a reader may type or copy works.
 
 torch-free and quick: commands are planned and not run, Python that only reads a run folder is run.
 """
@@ -66,7 +66,7 @@ def test_every_test_that_a_document_names_is_in_the_tree() -> None:
 
 
 EXAMPLES = {"parabola.py", "target.py", "my_space.py", "contextlib.py", "median.py"}
-"""Files that a reader makes, or that are not ours."""
+"""Files that a reader makes, or that are not part of this project."""
 
 
 def test_every_source_file_that_a_document_names_is_in_the_tree() -> None:
@@ -152,7 +152,7 @@ def test_every_guide_is_linked_from_the_readme() -> None:
 
 
 class Block(NamedTuple):
-    """A fenced block of a document. name: what its first line calls it, "" for nothing."""
+    """A fenced block of a document. name: the file that its first line names, "" for none."""
 
     document: Path
     line: int
@@ -226,7 +226,7 @@ def test_every_command_is_understood() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with what the documents speak of: `my_search.yaml`, rows, a space, and a run `first`."""
+    """A working folder with the files that the documents name: `my_search.yaml`, rows, a space, and a run `first`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
     for name in ("train.jsonl", "validation.jsonl"):
@@ -244,7 +244,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def in_words(words: list[str]) -> list[str]:
-    """What is run in the place of a command: its plan, what it would send, or itself where it only reads."""
+    """The command that is run in place of a document's: its plan, what it would send, or itself where it only reads."""
     if words[0] in ("search", "train"):
         return ["plan", *(word for word in words[1:] if word not in ("--events", "--plain", "--or-resume"))]
     if words[0] == "submit" and not {"--kuberay", "--slurm"} & set(words):

@@ -8,7 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("tuner", "trainables", "scripts", "tests")
 LONG = 400
-"""Lines. Over that a file has more than one reason to change, or says in its docstring why it is so long."""
+"""Lines of a file at most. A longer one has more than one reason to change, or says in its docstring why it is so
+long."""
 
 
 def test_a_long_file_says_why() -> None:

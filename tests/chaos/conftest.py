@@ -1,4 +1,4 @@
-"""One real Ray for a module, and a look at what it leaves behind."""
+"""One real Ray for each module, and a check that no process of it is left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.ray_cluster.session import ray_session
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    """Of what a module starts in this process, its Ray above all, nothing outlives it."""
+    """Checks that no process that a module starts below this one, its Ray above all, outlives the module."""
     before = set(psutil.Process().children(recursive=True))
     yield
     invariants.check_processes(set(psutil.Process().children(recursive=True)) - before)
@@ -23,6 +23,6 @@ def _nothing_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ray(_nothing_left_behind: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """That of `toy`."""
+    """The Ray in which `toy` runs its searches."""
     with ray_session(None, tmp_path_factory.mktemp("ray") / "driver.log"):
         yield

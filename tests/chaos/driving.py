@@ -1,4 +1,4 @@
-"""A driver in a process of its own: started, waited for, hit, and resumed."""
+"""Starts a driver in a process of its own, waits for it, kills it, and resumes its search."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Driver:
-    """A `tuner search` under way. raylet: of the cluster that it joined."""
+    """A running `tuner search`. raylet: of the cluster that it joined; None: it started its own. family: the processes
+    of the search when they were last noted."""
 
     process: subprocess.Popen[str]
     folder: Path
@@ -36,12 +37,12 @@ class Driver:
 
     @property
     def events(self) -> list[Event]:
-        """What the ledger has by now."""
+        """The events in the ledger by now."""
         ledger = self.folder / "trials.jsonl"
         return list(read_ledger(ledger)) if ledger.exists() else []
 
     def wait(self, enough: Callable[[list[Event]], bool], timeout: float = 240) -> list[Event]:
-        """Waits until the ledger has what `enough` asks for."""
+        """Waits until `enough` is true of the ledger's events, and gives them. timeout: seconds."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             events = self.events
@@ -54,8 +55,8 @@ class Driver:
         raise AssertionError("the search did not get going")
 
     def look_around(self) -> list[psutil.Process]:
-        """Notes the processes of the search, which outlive the driver no longer than it takes them to notice: all that
-        it started, and on a cluster that it joined the workers of trials."""
+        """Notes the processes of the search in `family`: all that the driver started, and on a cluster that it joined
+        the workers of trials. They may outlive the driver only until they notice its end."""
         with suppress(psutil.NoSuchProcess):
             self.family = psutil.Process(self.process.pid).children(recursive=True)
         if self.raylet is not None:
@@ -63,8 +64,10 @@ class Driver:
         return self.family
 
     def kill(self) -> list[psutil.Process]:
-        """kill -9. Waits until the workers are gone; gives all that it had started, to be looked for later: Ray's two
-        agents go on for up to a minute after their raylet, trying to report its death."""
+        """Kills the driver with SIGKILL, and waits until its workers are gone. Gives all processes of the search.
+
+        Ray's two agents outlive their raylet by up to a minute, trying to report its death.
+        """
         self.look_around()
         self.process.kill()
         self.process.communicate()
@@ -72,7 +75,7 @@ class Driver:
         return self.family
 
     def kill_all(self) -> list[psutil.Process]:
-        """kill -9 of everything at once, as a machine that goes down would have it."""
+        """Kills all processes of the search at once with SIGKILL, as where the machine fails."""
         for process in [*self.look_around(), psutil.Process(self.process.pid)]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -81,14 +84,14 @@ class Driver:
         return self.family
 
     def end(self, timeout: float = 300) -> tuple[int, str, str]:
-        """Waits for its own end: exit code, standard output, standard error."""
+        """Waits until the driver ends; gives exit code, standard output, standard error. timeout: seconds."""
         self.look_around()
         output, errors = self.process.communicate(timeout=timeout)
         return self.process.returncode, output, errors
 
 
 def has_torch(process: psutil.Process) -> bool:
-    """Whether it trains: Ray names a worker after the call that it is in."""
+    """Whether a process has torch loaded, and so trains: Ray names a worker after the call that it is in."""
     try:
         return any("libtorch" in place.path for place in process.memory_maps())
     except psutil.Error:
@@ -116,7 +119,8 @@ def raylet_of(node: Any) -> psutil.Process:
 
 @contextmanager
 def shared_ray(cpus: int = 2, token: bool = True) -> Iterator[Shared]:
-    """A Ray without a dashboard, which ends what a worker leaves behind. token: whether it asks for one."""
+    """A Ray without a dashboard for drivers to join, which ends the processes that a worker has left. token: whether it
+    asks for one."""
     guard_token()
     mode = os.environ.get("RAY_AUTH_MODE")
     os.environ["RAY_AUTH_MODE"] = "token" if token else "disabled"
@@ -140,8 +144,8 @@ def start(
     folder: Path, *arguments: str, name: str = "run", environment: Mapping[str, str] | None = None, code: str = "",
     on: Shared | None = None,
 ) -> Driver:  # fmt: skip
-    """`tuner search` with its run in `folder`. code: Python that runs in the driver before the command. on: a Ray to
-    join; None: it starts its own."""
+    """Starts `tuner search` with its run in `folder`. code: Python that runs in the driver before the command. on: a
+    Ray to join; None: it starts its own."""
     command = (
         ["-m", "tuner"]
         if not code
@@ -158,7 +162,7 @@ def start(
 
 
 def toy(folder: Path, *arguments: str, train: Mapping[str, Any] | None = None, trials: int = 5, **more: Any) -> Driver:
-    """A search with the toy program, called "run"."""
+    """Starts a search with the toy program, called "run". train: settings of the toy."""
     run = {"program": TOY, "name": "run", **more.pop("run", {})}
     values = {"train": dict(train or {}), "search": {"num_trials": trials, "space": SPACE}, "run": run}
     values["resources"] = more.pop("resources", {})

@@ -1,7 +1,8 @@
-"""The faults that the suite brings about, by name, and the table of how often each was survived.
+"""The faults that the suite causes, by name, and the table of how often each was survived.
 
-A test says what it did with the `fault` fixture; it counts once the test has passed. `make chaos` sets TUNER_CHAOS:
-then a fault of this list that was not survived at all fails the run, be it that its test was skipped or renamed.
+A test names the fault that it causes with the fixture `fault`; the fault counts if the test passes. `make chaos` sets
+TUNER_CHAOS: then the run fails if a fault of this list was not survived once, also where its test was skipped or
+renamed.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ _MET: Counter[str] = Counter()
 
 @pytest.fixture
 def fault(request: pytest.FixtureRequest) -> Iterator[Count]:
-    """Counts a fault that a test brought about."""
+    """Counts a fault that the test causes, by its name, if the test passes."""
     met: Counter[str] = Counter()
 
     def count(name: str, times: int = 1) -> None:
@@ -171,7 +172,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 def missing() -> list[str]:
-    """What was to be survived in this run, and was not."""
+    """The faults that this run should have survived and did not."""
     return sorted(KNOWN - {name for name, times in _MET.items() if times}) if os.environ.get(WHOLE) else []
 
 

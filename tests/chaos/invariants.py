@@ -1,16 +1,16 @@
-"""What must hold of a run folder whatever happened to the search: one checker for every fault.
+"""Checks what must hold of a run folder whatever fault happened to the search.
 
 1. The ledger can be read, and every line of it belongs to a trial that had been started, in that attempt.
 2. Trials are numbered from 0 without a gap, each started once an attempt, attempts counted from 1.
 3. A trial has at most one ending, and nothing of it follows; with the search over, it has exactly one.
-4. A trial that is parked was told so by its last evaluation, and its attempt is over: it begins anew, or ends.
-5. No evaluation is written twice: within what counts of a trial, steps rise.
+4. The last evaluation of a parked trial says that it is parked; its next attempt or its ending follows.
+5. No evaluation is written twice: over the attempts that count for a trial, steps rise.
 6. Nothing that was reported is lost: what was on disk before a fault is a prefix of what is there after it.
 7. The study says of each trial what the ledger says.
 8. `status` says what the ledger says.
-9. The best loss is finite, and its adapter is there, whole.
-10. The exit code is the one that this course has.
-11. No process is left behind.
+9. The best loss is finite, and its adapter is there and complete.
+10. The exit code is the one for how the trials ended.
+11. No process of the search is left.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def check(
     family: Iterable[psutil.Process] = (),
     status: bool = True,
 ) -> SearchRecord:
-    """Asserts all of the above of a search that is over. status: also asks the command, in a process of its own."""
+    """Checks all of the above for a search that is over, and gives its record.
+
+    exit_code: of the driver; None: not checked. family: the processes of the search while it ran. status: also checks
+    8, by the command in a process of its own.
+    """
     record = check_ledger(folder)
     assert sorted(record.trials) == list(range(num_trials)), "numbers 0 to N-1, once each"
     unended = [n for n, t in record.trials.items() if not t.has_ended]
@@ -62,7 +66,7 @@ def check(
 
 
 def check_ledger(folder: Path) -> SearchRecord:
-    """1 to 5, also of a search that was cut off."""
+    """Checks 1 to 5, also for a search that was cut off; gives the record."""
     events = list(read_ledger(folder / "trials.jsonl"))
     attempts: dict[int, int] = {}
     ended: dict[int, int] = {}
@@ -97,7 +101,7 @@ def check_ledger(folder: Path) -> SearchRecord:
 
 
 def check_kept(before: list[Event], after: list[Event]) -> None:
-    """6. before: what had been read before a fault."""
+    """Checks 6. before: the events that were read before a fault."""
     assert after[: len(before)] == before, "the ledger was changed"
 
 
@@ -108,7 +112,7 @@ def study_of(folder: Path) -> optuna.Study:
 
 
 def check_study(folder: Path, record: SearchRecord) -> None:
-    """7."""
+    """Checks 7."""
     trials = study_of(folder).trials
     assert [t.number for t in trials] == sorted(record.trials)
     for theirs in trials:
@@ -120,14 +124,14 @@ def check_study(folder: Path, record: SearchRecord) -> None:
 
 
 def told(trial: TrialRecord) -> str:
-    """What Optuna is told of an ending."""
+    """The state that Optuna is told for an ending."""
     if trial.status is Status.PRUNED or trial.reason is Reason.OUT_OF_MEMORY:
         return "PRUNED"
     return "COMPLETE" if trial.status is Status.COMPLETED else "FAIL"
 
 
 def check_status(folder: Path, record: SearchRecord) -> None:
-    """8."""
+    """Checks 8."""
     done = subprocess.run(
         [sys.executable, "-m", "tuner", "status", str(folder), "--json"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
@@ -140,7 +144,7 @@ def check_status(folder: Path, record: SearchRecord) -> None:
 
 
 def check_best(folder: Path, record: SearchRecord) -> None:
-    """9."""
+    """Checks 9."""
     best = record.best
     if best is None:
         assert not (folder / "best" / "manifest.json").exists()
@@ -162,7 +166,7 @@ def check_best(folder: Path, record: SearchRecord) -> None:
 
 
 def expected_exit(record: SearchRecord) -> int:
-    """10, of a search that no signal ended."""
+    """The exit code of 10, for a search that no signal ended."""
     if record.halt_reason or record.best is None:
         return 1
     return 3 if any(t.status is Status.FAILED for t in record.ended) else 0
@@ -172,21 +176,24 @@ _LATER: set[psutil.Process] = set()
 
 
 def check_processes(family: Iterable[psutil.Process], within: float = 60) -> None:
-    """11. family: the processes of the search, as they were while it ran. Ray's two agents go on for up to a minute
-    after their raylet was killed, trying to report its death: they are looked for when the module is done."""
+    """Checks 11. family: the processes of the search while it ran. within: seconds.
+
+    Ray's two agents outlive a killed raylet by up to a minute, trying to report its death: `check_processes_later`
+    checks them.
+    """
     agents = {process for process in family if "Agent" in name_of(process)}
     _LATER.update(agents)
     _require_gone(set(family) - agents, within)
 
 
 def check_processes_later() -> None:
-    """What `check_processes` left for the end."""
+    """Checks that Ray's agents, which `check_processes` leaves out, are gone too."""
     _require_gone(_LATER, 120)
     _LATER.clear()
 
 
 def name_of(process: psutil.Process) -> str:
-    """Its whole command line, as Ray sets it; "" once it is gone."""
+    """The name and the command line of a process, which Ray changes; "" once it is gone."""
     try:
         return " ".join([process.name(), *process.cmdline()])
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Run folders to be hurt: made by hand in milliseconds, without Ray, as a finished search leaves them."""
+"""Makes run folders to damage: by hand in milliseconds, without Ray, as a finished search leaves them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRITTEN = "model: {model_name_or_path: org/base}\ndata: {train: org/rows}\nsearc
 
 
 def finished_run(storage: Path, name: str = "first") -> Path:
-    """A finished search of 8 trials with its settings, its best adapter and a log."""
+    """Makes the run folder of a finished search of 8 trials, with settings, best adapter and a log."""
     path = storage / name
     for part in ("logs", "adapters/0001/adapter", "best", "data", "tune"):
         (path / part).mkdir(parents=True)
@@ -60,7 +60,8 @@ COMMANDS = (
 
 
 def look(path: Path, to: Path, *, within: tuple[int, ...] = (0, 2)) -> list[tuple[str, int]]:
-    """Every reading command on the run folder, in this process: none raises, each ends with a code of `within`."""
+    """Runs every reading command on a run folder in this process; checks that none raises and that each exit code is in
+    `within`. to: a folder for exports."""
     codes = []
     for number, command in enumerate(COMMANDS):
         words = command.format(run=path, to=to / str(number)).split()
@@ -71,7 +72,7 @@ def look(path: Path, to: Path, *, within: tuple[int, ...] = (0, 2)) -> list[tupl
 
 
 def tuner(*arguments: str, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
-    """The command in a process of its own."""
+    """Runs the command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     return subprocess.run(
         [sys.executable, "-m", "tuner", *arguments], cwd=cwd, env=environment, capture_output=True, timeout=timeout

@@ -1,5 +1,5 @@
-"""Clusters that ask for a token, ask for none or have ended, joined through an environment with dead proxies: no failed
-look is taken for an answer."""
+"""Clusters that ask for a token, ask for none or have ended, joined in an environment with dead proxies: a probe that
+fails is not taken for an answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY",
 
 
 def search(folder: Path, name: str = "joined", **environment: str) -> subprocess.CompletedProcess[str]:
-    """A search with proxies that are dead, started without an address."""
+    """Starts a search without an address, in an environment with dead proxies."""
     file = folder / "search.yaml"
     file.write_text(yaml.safe_dump({"search": {"num_trials": 2, "space": SPACE}, "run": {"program": TOY}}))
     kept = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}

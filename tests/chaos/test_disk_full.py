@@ -1,4 +1,4 @@
-"""A real disk of 3 MB that fills up: nothing that was written suffers, the search pauses in clear words and goes on."""
+"""A real disk of 3 MB that fills up: what was written stays intact, the search pauses, says why, and goes on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MIB = 2**20
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB of its own."""
+    """Mounts a file system of 3 MB, and gives its folder."""
     place = tmp_path / "disk"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], capture_output=True).returncode:
@@ -49,7 +49,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, leave: int = 0) -> Path:
-    """Takes all but `leave` bytes of the disk away; delete the file to give them back."""
+    """Writes a file that fills the disk but for `leave` bytes; deleting the file frees them."""
     ballast = disk / "ballast"
     with ballast.open("ab", buffering=0) as file:
         for size in (65536, 4096, 1):
@@ -156,7 +156,7 @@ def test_rows_that_do_not_fit(disk: Path, fault: Count) -> None:
 
 
 class Search:
-    """A toy search on the disk, in a process of its own; what it says goes to a file on another one."""
+    """A toy search on the disk, in a process of its own; its standard error goes to a file on another disk."""
 
     def __init__(self, disk: Path, *arguments: str) -> None:
         self.folder, self.ledger = disk / "toy", disk / "toy" / "trials.jsonl"
@@ -196,7 +196,7 @@ class Search:
         return code
 
     def ends_whole(self, trials: int = 6) -> SearchRecord:
-        """With every invariant held, and every trial run to an ending of its own."""
+        """Waits until it ends; checks every invariant, and that every trial is completed or pruned."""
         code = self.ends()
         record = invariants.check(self.folder, num_trials=trials, exit_code=code, family=self.driver.family)
         assert code == 0 and all(t.status in (Status.COMPLETED, Status.PRUNED) for t in record.ended), self.said

@@ -1,7 +1,8 @@
-"""Disks that fail under a running search, and run folders that are moved or removed: an interruption, and no more.
+"""Disks that fail under a running search, and run folders that are moved or removed: the search is only interrupted.
 
-The errors are the C library's own: a small library in front of it (failing_disk.c) answers what concerns the run folder
-with an error number. A folder is renamed and removed for real, and a process' limit on open files is lowered for real.
+The errors come from below Python: a small library (failing_disk.c), loaded before the C library, answers calls on files
+of the run folder with an error number. Folders are really renamed and removed, and a process' limit on open files is
+really lowered.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def shared() -> Iterator[Shared]:
 
 
 class Failing:
-    """A disk that fails with `number` between `breaks` and `heals`, for the processes with this environment."""
+    """A disk that fails between `breaks` and `heals`, for processes with this environment."""
 
     def __init__(self, library: Path, folder: Path) -> None:
         self._now = folder / "failing-now"
@@ -72,7 +73,7 @@ def begun(driver: Driver, least: int = 3) -> None:
 
 
 def ends_interrupted(driver: Driver, *said: str, within: float = 60) -> str:
-    """Within seconds of a healthy machine; gives what was said."""
+    """Checks that the driver ends as interrupted within so many seconds, and says `said`; gives its last message."""
     began = time.monotonic()
     code, _, errors = driver.end(timeout=within)
     assert code == INTERRUPTED, errors
@@ -85,7 +86,8 @@ def ends_interrupted(driver: Driver, *said: str, within: float = 60) -> str:
 
 
 def goes_on(folder: Path, before: list[object], on: Shared | None) -> SearchRecord:
-    """A resume of the run in `folder` finishes it, with every invariant held and no trial lost for good."""
+    """Checks that no trial has failed, that nothing of `before` is lost, and that a resume finishes the run with every
+    invariant held."""
     events = list(read_ledger(folder / "trials.jsonl"))
     assert events[: len(before)] == before
     record = SearchRecord.fold(events)

@@ -1,4 +1,5 @@
-"""A driver that is killed, signalled, doubled, or told a wrong time: what it had written stays; a resume goes on."""
+"""A driver that is killed, signalled, started twice, or told a wrong time: what it wrote stays, and a resume goes
+on."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ ONE = {"max_concurrent_trials": 1}
 
 
 def course(record: SearchRecord) -> dict[int, object]:
-    """What became of each trial: what a resumed search must repeat to the letter."""
+    """By trial: parameters, ending and curve, which a resumed search must repeat exactly."""
     return {n: (t.params, t.reason, t.message, t.curve) for n, t in sorted(record.trials.items())}
 
 
@@ -69,14 +70,14 @@ def test_twenty_kills_of_the_driver(shared: Shared, tmp_path: Path, fault: Count
 
 
 def flip(file: Path) -> None:
-    """A bit in its middle."""
+    """Flips a bit in the middle of a file."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
 
 
 def tear(file: Path) -> None:
-    """Its second half is gone."""
+    """Cuts off the second half of a file."""
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 

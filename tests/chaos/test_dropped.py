@@ -1,4 +1,4 @@
-"""What only listens to a search raises: it is dropped, and the search goes on."""
+"""A listener or tracker that raises is dropped, and the search goes on."""
 
 from __future__ import annotations
 

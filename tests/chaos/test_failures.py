@@ -1,4 +1,4 @@
-"""One table of misbehaviours through every way in which a program is called, with real Ray and real processes."""
+"""One table of misbehaviours, in every way in which a program is called, with real Ray and real processes."""
 
 from __future__ import annotations
 

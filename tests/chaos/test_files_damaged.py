@@ -31,7 +31,10 @@ DAMAGED = "a state file cut off or with a bit flipped"
 
 
 def damages(whole: bytes, seed: str, tries: int = TRIES) -> Iterator[tuple[str, bytes]]:
-    """Cut off at the ends and in the middle, a bit flipped at the ends and in the middle."""
+    """Yields damaged copies of a file with what was done: cut off, or one bit flipped, at the ends and in the middle.
+
+    whole: the content. tries: places in the middle at which it is cut.
+    """
     draw = random.Random(seed)
     for size in sorted({0, 1, len(whole) - 1, *(draw.randrange(len(whole)) for _ in range(tries))}):
         yield f"cut to {size} of {len(whole)}", whole[:size]
@@ -49,7 +52,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Answers:
-    """What the reading commands say, and the settings that a resume would go on with."""
+    """Asks the reading commands about a run, and reads the settings that a resume would take."""
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.path, self.capsys = path, capsys
@@ -202,7 +205,7 @@ def test_a_damaged_study_is_made_anew_from_the_ledger(path: Path, tmp_path: Path
 
 
 class Identity:
-    """A space whose points are written as they are."""
+    """A space that writes parameters as they are."""
 
     def encode(self, params: Any) -> dict[str, Any]:
         return dict(params)

@@ -29,7 +29,7 @@ from tuner.results import untrusted_json as strict
 from tuner.results.ledger import EVENT_FIELDS
 
 EXAMPLES = int(os.environ.get("TUNER_FUZZ", "40"))
-"""Of each kind; `make chaos` asks for more."""
+"""Examples of each kind; `make chaos` asks for more."""
 DERANDOMIZE = "TUNER_FUZZ" not in os.environ
 MOST_S = 1.0
 quick = settings(
@@ -49,7 +49,7 @@ VALUES = st.recursive(
 
 @st.composite
 def edited(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Bytes of a good file with a few changed, taken out, or put in."""
+    """Draws the bytes of a good file with a few changed, removed or inserted."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
@@ -121,7 +121,7 @@ KNOWN = sorted({*EVENT_FIELDS, *(name for details in strict.DETAILS.values() for
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> bytes:
-    """Lines with right checksums whose fields hold anything."""
+    """Draws ledgers whose lines have valid checksums and any values in their fields."""
     rows = [json.loads(line) for line in LEDGER]
     for row in rows:
         del row["sum"]

@@ -1,4 +1,4 @@
-"""A run folder from a stranger: looking at it runs no code of theirs, follows no link, shows nothing that steers.
+"""A run folder from a stranger: reading it runs none of its code, follows no link, and shows no escape codes.
 
 More than 400 lines, because every test looks at the one folder that the fixture `path` makes.
 """
@@ -38,12 +38,12 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def doctored(path: Path, change: Any) -> None:
-    """Writes the ledger anew, with right checksums, every event as `change` has it."""
+    """Writes the ledger of a finished search with every event changed by `change`, and with valid checksums."""
     write_ledger(path, [change(event) for event in searches.finished().events])
 
 
 class Mine:
-    """Leaves a mark when it is unpickled."""
+    """Makes the folder `mark` when it is unpickled."""
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
@@ -252,7 +252,7 @@ def test_a_lock_that_is_a_link_empties_nothing(path: Path, tmp_path: Path, capsy
 
 
 def strange_texts(event: Event) -> Event:
-    """Escape codes wherever a text can stand."""
+    """Makes a run folder with escape codes in every text."""
     details = {
         name: ESCAPES + value if isinstance(value, str) else [ESCAPES] if name == "notes" else value
         for name, value in event.details.items()

@@ -1,4 +1,4 @@
-"""The checker itself: it sees what it is there to see. And what is written of the suite is true of it."""
+"""The checker notices each breach that it is there for, and what the documents say of the suite is true."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Events = list[Event]
 
 
 def course() -> Events:
-    """Three trials: one of them lost once, one parked and taken up again."""
+    """The events of three trials: one is lost once, one is parked and continued."""
 
     def of(kind: Kind, number: int, attempt: int = 1, **values: object) -> Event:
         return Event(kind, 1.0, trial=f"t{number}-{attempt}", number=number, attempt=attempt, **values)  # type: ignore[arg-type]

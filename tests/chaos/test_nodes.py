@@ -21,7 +21,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture
 def shared() -> Iterator[Shared]:
-    """It asks for no token, and the driver has one."""
+    """A Ray that asks for no token, while the driver has one."""
     with driving.shared_ray(cpus=1, token=False) as ray:
         yield ray
 

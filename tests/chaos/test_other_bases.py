@@ -1,4 +1,4 @@
-"""The base of a real search changed, damaged or incomplete: refused in words before anything trains on it."""
+"""The base of a real search is changed, damaged or incomplete: it is refused with a message before anything trains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shared() -> Iterator[Shared]:
 
 
 def arguments(base: Path) -> list[str]:
-    """A small search on `base`."""
+    """The arguments of a small search on `base`."""
     return [
         "--model", str(base), "--data", str(DEMO / "train.jsonl"), "--validation", str(DEMO / "validation.jsonl"),
         "--space", "learning_rate", "--num-trials", "2", "--scheduler", "none", "--max-concurrent-trials", "1",

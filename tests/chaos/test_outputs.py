@@ -1,5 +1,5 @@
-"""What a search says finds no reader, no terminal, no room, or nobody who listens: it goes on to its end, as fast as
-before, with its own exit code, and says in its log what it has dropped."""
+"""The output of a search has no reader, no terminal or no room: the search goes on to its end as fast as before, with
+its own exit code, and its log says what was dropped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def words(folder: Path, *arguments: str, trials: int = 4, pace: float = 0.0) -> 
 
 
 def begin(folder: Path, shared: Shared, *arguments: str, trials: int = 4, pace: float = 0.0, **more: Any) -> Driver:
-    """The search with its streams where `more` leads them."""
+    """Starts the search. more: arguments of Popen, which redirect its streams."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": shared.address, "TERM": "xterm"}
     command = words(folder, *arguments, trials=trials, pace=pace)
     process = subprocess.Popen(command, env=environment, cwd=ROOT, text=True, **more)
@@ -50,7 +50,8 @@ def begin(folder: Path, shared: Shared, *arguments: str, trials: int = 4, pace: 
 
 
 def ends_whole(driver: Driver, trials: int, notes: int) -> str:
-    """With every invariant held; `notes` of its log say that a stream was dropped. The log."""
+    """Waits until it ends; checks every invariant, and that its log says `notes` times that a stream was dropped. Gives
+    the log."""
     driver.look_around()
     code = driver.process.wait(timeout=180)
     invariants.check(driver.folder, num_trials=trials, exit_code=code, family=driver.family)

@@ -1,4 +1,5 @@
-"""A user's own program and space function beside their search file: found from elsewhere, and what fails is theirs."""
+"""A user's own program and space function beside their search file: they are found from any folder, and what they raise
+is reported as theirs."""
 
 from __future__ import annotations
 

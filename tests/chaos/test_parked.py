@@ -1,4 +1,4 @@
-"""A driver killed while trials are parked: they wait for the next session, and go on in it."""
+"""A driver is killed while trials are parked: they wait for the next session, and go on in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.chaos
 
 
 def went_on(events: list[Event]) -> bool:
-    """Whether trials wait, and one that had waited trains again."""
+    """Whether two trials are parked, and one that was parked trains again."""
     record = SearchRecord.fold(events)
     return len(record.parked) >= 2 and any(t.attempt > 1 and t.is_running for t in record.trials.values())
 

@@ -1,4 +1,4 @@
-"""Programs that misbehave: their trial ends for what it did, and the search goes on, or ends with the cause."""
+"""Programs that misbehave: their trial ends with that reason, and the search goes on, or ends with the cause."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MISBEHAVIOUR: dict[int, tuple[str, str, Reason]] = dict(
         start=1,
     )
 )
-"""By trial: what its program does, what that is called in the table, how the trial ends."""
+"""By trial: what its program does, the fault's name in the table, and how the trial ends."""
 KILLED = next(number for number, (behaviour, _, _) in MISBEHAVIOUR.items() if behaviour == "kill_once")
 
 

@@ -1,4 +1,4 @@
-"""A Ray that does not start: said in a sentence, exit code 2, nothing left, and the same command works again."""
+"""A Ray that does not start: one sentence, exit code 2, nothing left, and afterwards the same command works."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def place() -> Iterator[Path]:
 
 
 def search(place: Path, environment: Mapping[str, str], *before: str) -> tuple[int, str]:
-    """A search of one trial. before: what starts it."""
+    """Runs a search of one trial; gives exit code and standard error. before: the command that starts it."""
     file = place / "search.yaml"
     run = {"program": TOY, "name": "run", "trackers": []}
     file.write_text(yaml.safe_dump({"search": {"num_trials": 1, "space": SPACE}, "run": run}))
@@ -81,7 +81,7 @@ SOMEBODY = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups")
 
 
 def somebody_can() -> bool:
-    """Whether another user can run the tests' Python, and we can become that user."""
+    """Whether this process can become another user, who can run the tests' Python."""
     tried = [*SOMEBODY, "env", sys.executable, "-c", "import ray"]
     return os.geteuid() == 0 and subprocess.run(tried, capture_output=True, check=False).returncode == 0
 

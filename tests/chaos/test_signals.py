@@ -1,7 +1,7 @@
-"""Sixty deliveries of a signal: four signals, to the driver, to its process group and to every process of the search,
-once and twice, at every stage. None hangs, each ends within `WITHIN_S` with its exit code and what goes on from there.
+"""Sixty deliveries of signals: four signals to the driver, its process group and every process of the search, once and
+twice, at every stage. The search ends within `WITHIN_S` with its exit code, and its last words say how to go on.
 
-`TUNER_CHAOS=whole` makes all of them, and prints the table; else one a stage.
+`TUNER_CHAOS=whole` makes all deliveries and prints the table; else there is one for each stage.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ ending.write_best = slow
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage, and how a driver is brought there. kept: whether trials have begun by then."""
+    """A stage of a search, and how a driver is brought there. kept: whether trials have begun by then. there: whether
+    the driver is at this stage. ends: whether the search completes in spite of a signal."""
 
     name: str
     kept: bool
@@ -87,12 +88,12 @@ def starting(driver: Driver, sign: Path) -> bool:
 
 
 def waiting(driver: Driver, sign: Path) -> bool:
-    """Ray is there, and the driver waits for the rows."""
+    """Whether Ray has started and the driver waits for the rows."""
     return sign.exists() and driving.counting(Kind.SEARCH, 1)(driver.events)
 
 
 def stopped(driver: Driver, sign: Path) -> bool:
-    """Ray's own processes stand still, and answer nothing."""
+    """Suspends Ray's own processes once a trial is evaluated, so that they do not answer."""
     if not evaluated(driver, sign):
         return False
     still = [p for p in driver.look_around() if invariants.name_of(p).split(" ")[0] in ("gcs_server", "raylet")]
@@ -156,7 +157,7 @@ def shared() -> Iterator[Shared]:
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[str]]:
-    """The lines of the table; printed when the module is done."""
+    """The lines of the table, which is printed at the end of the module."""
     lines: list[str] = []
     yield lines
     rows = [f"{'stage':<17}{'signal':<9}{'to':<9}{'times':<7}{'code':<6}{'seconds':<9}resumes", *lines]
@@ -172,7 +173,7 @@ def home() -> Iterator[Path]:
 
 
 def written(stage: Stage, folder: Path) -> Path:
-    """Its search file."""
+    """Writes its search file, and gives the path."""
     values = {
         "train": {"pace": 0.3},
         "search": {"num_trials": stage.trials, "space": SPACE},
@@ -186,7 +187,7 @@ def written(stage: Stage, folder: Path) -> Path:
 
 
 def begin(stage: Stage, folder: Path, home: Path, sign: Path) -> Driver:
-    """A driver in a process group of its own, as a shell has it."""
+    """Starts a driver in a process group of its own, as a shell does."""
     file = written(stage, folder)
     code = f"{stage.code.replace('{sign!r}', repr(str(sign)))}\nimport sys\nfrom tuner.__main__ import main\nmain()"
     stays = {STAYS: stage.name, SIGN: str(sign), "RAY_TMPDIR": str(home), "TMPDIR": str(home)}
@@ -257,7 +258,7 @@ def test_a_signal(
 
 @dataclass(frozen=True)
 class Head:
-    """A cluster to submit to: its dashboard, and the environment that lets one in."""
+    """A cluster to submit to: the address of its dashboard, and an environment with its token."""
 
     address: str
     environment: dict[str, str]
@@ -365,7 +366,7 @@ def test_nohup_is_meant(tmp_path: Path, home: Path, fault: Count) -> None:
 
 
 def drain(terminal: int, closes: threading.Event) -> None:
-    """Reads what a terminal shows, until it is to be closed."""
+    """Reads what is shown on a terminal, until it is closed."""
     while not closes.is_set():
         if select.select([terminal], [], [], 0.1)[0]:
             try:
@@ -375,7 +376,7 @@ def drain(terminal: int, closes: threading.Event) -> None:
 
 
 def ended(stage: Stage, driver: Driver, errors: str) -> str:
-    """What its last words say of going on, checked."""
+    """Checks what the driver's last words say about going on; gives it for the table."""
     if stage.ends:
         assert (driver.folder / "best" / "manifest.json").exists(), errors
         return "done"
@@ -388,7 +389,7 @@ def ended(stage: Stage, driver: Driver, errors: str) -> str:
 
 
 def goes_on(stage: Stage, folder: Path, shared: Shared) -> None:
-    """A resume has every trial end, and an adapter kept."""
+    """Checks that a resume ends every trial with every invariant held."""
     if stage.ends:
         return
     driver = driving.resume(folder, on=shared)

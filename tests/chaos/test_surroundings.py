@@ -1,4 +1,4 @@
-"""Whole searches, each with a Ray of its own, in processes that have no home, no name, no assertions, ..."""
+"""Searches, each with a Ray of its own, in processes without a home, a user name, assertions and the like."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ def bench(sft_settings: Make, tmp_path_factory: pytest.TempPathFactory) -> Bench
 
 
 def run(bench: Bench, folder: Path, *, capture: bool) -> tuple[Any, dict[int, list[Evaluation]], torch.Tensor]:
-    """Three trials, one of them left for another in the middle; and how far their adapters moved."""
+    """Runs three trials, one of which another replaces in the middle; gives the engine, the curves by slot, and by how
+    much the weights changed, [slots, width] float32."""
     engine = bench.engine(3, capture=capture)
     for slot, params in enumerate(TRIALS):
         engine.join(slot, assignment(folder / f"{slot}", params, seed=slot))

@@ -1,4 +1,4 @@
-"""Packed trials that a GPU has too little memory for, and what the probe costs there. Run by hand:
+"""Packed trials on a GPU with too little memory for them, and the cost of the probe there. Run by hand:
 
 pytest -m gpu tests/gpu/test_memory.py -s"""
 
@@ -23,7 +23,7 @@ from tuner.contract import Evaluation
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL: dict[str, Any] = {"max_steps": 4, "effective_batch_size": 24}
 SMALL: dict[str, Any] = {**TRIAL, "effective_batch_size": 8}
-"""Three of these fit into 80 GB as they are: 23,000 tokens, where a pass of 35,000 is the most."""
+"""Three of these fit into 80 GB: they have 23,000 tokens, and a pass of 35,000 tokens still fits."""
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

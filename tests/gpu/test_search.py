@@ -30,7 +30,7 @@ def test_qlora_search_over_a_large_base(tmp_path: Path) -> None:
         [
             sys.executable, "-m", "tuner", "search", "--space", "qlora", "--num-trials", "8", "--json",
             "--model", str(base), "--data", str(base / "train.jsonl"), "--validation", str(base / "validation.jsonl"),
-            # 141 GB hold 64 rows at once: nothing is accumulated, and a step is bound by the GPU and not by launches
+            # 141 GB hold 64 rows at once: nothing is accumulated, and the GPU limits a step, not the kernel launches
             "--set", "train.per_device_train_batch_size=64", "--set", "train.per_device_eval_batch_size=16",
             "--set", "train.max_steps=12", "--set", "train.eval_steps=0.5",
             "--set", "data.max_validation_rows=16", "--name", "gpu", "--storage-path", str(tmp_path),

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def used() -> int:
-    """MiB of the first GPU that are taken, by whomever."""
+    """MiB of the first GPU's memory that are in use, by any process."""
     asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
     return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0])
 
@@ -83,5 +83,5 @@ def test_a_sigterm_to_the_group_of_16_packed_trials(tmp_path: Path) -> None:
     assert resumed.returncode == 0, errors
     record = SearchRecord.fold(read_ledger(ledger))
     assert len(record.ended) == TRIALS and record.best is not None
-    # Steps that end evaluations: each trial has all of its curve once, and went on from a state where it had one
+    # The steps of evaluations: each trial has its complete curve once, and continued from a state if it had one
     assert all(len(t.points) == 10 for t in record.trials.values())

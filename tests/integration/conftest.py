@@ -1,4 +1,4 @@
-"""One real Ray for the tests that share it, shut down at their end; and a real S3-compatible server."""
+"""Fixtures: one real Ray for the tests that share it, shut down at their end, and a real S3-compatible server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ S3_ENVIRONMENT = {
 
 @contextmanager
 def s3_server(root: Path) -> Iterator[int]:
-    """Serves the folders below `root` as buckets, "bucket" among them; yields the port."""
+    """Serves the folders below `root` as buckets, among them "bucket", which it makes; yields the port."""
     (root / "bucket").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A cluster that grows on demand: Ray's own autoscaler, over a provider whose machines are processes of this one."""
+"""A cluster that grows on demand: Ray's own autoscaler, with a provider whose nodes are processes of this machine."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ WANTED = (
     "setup_commands", "head_setup_commands", "worker_setup_commands", "head_start_ray_commands",
     "worker_start_ray_commands",
 )  # fmt: skip
-"""Keys that the autoscaler wants to find, for what it would do to machines."""
+"""Keys that the autoscaler requires, for commands that it would run on real machines."""
 
 
 @pytest.fixture
 def head() -> Iterator[str]:
-    """A head without room for trials, and an autoscaler that may add three nodes of one CPU, which say that they have
+    """The address of a head without CPUs, with an autoscaler that may add three nodes of one CPU, which claim to have
     an H100."""
     port = free_port()
     temporary = Path(tempfile.mkdtemp(prefix="as", dir="/tmp"))  # short: Ray keeps its sockets there
@@ -85,7 +85,7 @@ def head() -> Iterator[str]:
 
 
 def nodes(address: str) -> int:
-    """How many nodes a cluster has."""
+    """The number of nodes of a cluster."""
     code = (
         "import sys; from ray._raylet import GcsClient; "
         "print(sum(n.state == 0 for n in GcsClient(address=sys.argv[1]).get_all_node_info().values()))"

@@ -1,4 +1,4 @@
-"""The program that CONTRIBUTING.md tells a stranger to write, run as it stands there."""
+"""The program that CONTRIBUTING.md tells a reader to write, run as it is printed there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT = Path(__file__).resolve().parents[2].joinpath("CONTRIBUTING.md").read_text
 
 
 def block(language: str, holds: str) -> str:
-    """The one code block in that language which holds these words."""
+    """The one code block in a language that contains `holds`."""
     found = [text for text in re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.M | re.S) if holds in text]
     assert len(found) == 1, f"{len(found)} blocks of {language} with {holds!r}"
     return found[0]

@@ -1,4 +1,4 @@
-"""What people ask of a running search, on real Ray: who asks is another thread, as another process would."""
+"""Requests to a running search, on real Ray: another thread makes them, as another process would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Toy = Callable[..., Outcome]
 
 
 class Person:
-    """Watches a search and, once `due` says so of the events so far, does something in a thread of its own."""
+    """Watches a search, and calls `act` in a thread of its own once `due` is true of the events so far."""
 
     def __init__(self, due: Callable[[list[Event]], bool], act: Callable[[Person], object]) -> None:
         self.events: list[Event] = []
@@ -63,7 +63,7 @@ def evaluations(number: int) -> Callable[[list[Event]], bool]:
 
 
 def quick(folder: RunFolder, action: str, **values: Any) -> str:
-    """Asks, and is answered within two seconds."""
+    """Asks the driver; checks that it answers within two seconds, and gives the answer."""
     since = time.monotonic()
     message = ask(folder, action, values)
     assert time.monotonic() - since < 2.0

@@ -22,7 +22,7 @@ from tuner.results.records import SearchRecord
 ROOT = Path(__file__).resolve().parents[2]
 
 MAIN = """
-# python -m tuner, that writes down at its end which modules the driver has come to import
+# python -m tuner, which also writes at its end which modules the driver has imported
 import atexit, pathlib, runpy, sys
 atexit.register(lambda: pathlib.Path("modules").write_text(" ".join(sys.modules)))
 runpy.run_module("tuner", run_name="__main__", alter_sys=True)
@@ -77,7 +77,8 @@ def search(folder: Path, *arguments: str) -> tuple[dict[str, Any], SearchRecord]
 
 
 def reloaded_loss(answer: dict[str, Any], nf4: str = "") -> float:
-    """The best adapter's validation loss, by plain transformers and peft in a new process. nf4: what it computes in."""
+    """The best adapter's validation loss, by plain transformers and peft in a new process. nf4: the compute dtype of an
+    NF4 base; "": the base is not quantized."""
     resolved = json.loads((Path(answer["path"]) / "resolved.json").read_text())
     batch = resolved["train"]["per_device_eval_batch_size"]
     arguments = [answer["best"]["path"], resolved["data"]["validation"], nf4, str(batch)]

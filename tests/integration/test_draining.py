@@ -1,4 +1,4 @@
-"""Nodes that Ray was told to drain, as a spot instance that is taken back: their trials go on elsewhere in time."""
+"""Nodes that Ray is told to drain, as when a cloud takes a spot instance back: their trials go on elsewhere in time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
 
 @pytest.fixture
 def cluster() -> Iterator[tuple[Any, Any]]:
-    """A head for nobody's trials, and a node with one CPU."""
+    """A cluster of a head without CPUs and a node with one."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -34,7 +34,7 @@ def cluster() -> Iterator[tuple[Any, Any]]:
 
 
 def drain(made: Any, node: Any, seconds: float) -> None:
-    """What a cloud's word that an instance is taken back becomes in Ray (KubeRay, Anyscale, `ray drain-node`)."""
+    """Tells Ray that a node is taken back in so many seconds, as KubeRay, Anyscale and `ray drain-node` do."""
     from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
@@ -49,7 +49,7 @@ def raylet(node: Any) -> int:
 
 
 def steps_at(driver: Any, number: int) -> int:
-    """The last step of a trial on record when its node's end was noticed."""
+    """The last step of a trial that was in the ledger when its node's end was noticed."""
     events = driver.events
     last = next(i for i, e in enumerate(events) if e.event is Kind.RETRY and e.number == number)
     return max(e.step or 0 for e in events[:last] if e.event is Kind.EVALUATION and e.number == number)

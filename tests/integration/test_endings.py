@@ -29,7 +29,7 @@ Toy = Callable[..., Outcome]
 
 
 def slow(*values: Any) -> Any:
-    """A case whose kind another one shows in the default run."""
+    """A case that the default run leaves out, because another case tests the same kind of ending."""
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
@@ -43,7 +43,7 @@ def states(outcome: Outcome) -> list[str]:
 
 
 def assert_consistent(outcome: Outcome) -> None:
-    """Ledger, folded record and study say the same, and nobody is left running."""
+    """Checks that ledger, record and study say the same, and that no trial is left running."""
     record = SearchRecord.fold(read_ledger(outcome.path / "trials.jsonl"))
     assert {n: (t.status, t.reason, t.best_value) for n, t in record.trials.items()} == {
         n: (t.status, t.reason, t.best_value) for n, t in outcome.record.trials.items()

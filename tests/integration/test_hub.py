@@ -1,4 +1,4 @@
-"""A search of a base and rows on the hub, which is a server of this machine: what it pins, and what it refuses."""
+"""A search with base and rows on the hub, which is a server on this machine: what it pins, and what it refuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_search_keeps_to_the_commits_that_it_began_with(served: Hub, tmp_path:
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("org/base", BASE)
     weights = [line for line in served.requests() if line.startswith("GET") and "model.safetensors" in line]
     assert len(weights) == 1, "the worker found in the cache what the driver had fetched"
-    # Named by commit, nothing is asked for again, by the driver or a worker: a proxy that never answers hears of it
+    # Named by commit, neither driver nor worker makes a request: a proxy that never answers would get it
     pins = ("--set", f"model.model_revision={BASE}", "--set", f"data.revision={ROWS}")
     with listening() as proxy:
         again = search("http://hub.invalid", tmp_path, *pins, name="again", http_proxy=proxy.url)

@@ -1,4 +1,4 @@
-"""Whole searches by another number than a loss, on real Ray; and one that version 0.1 began."""
+"""Searches by another metric than a loss, on real Ray; and the resume of one that version 0.1 began."""
 
 from __future__ import annotations
 

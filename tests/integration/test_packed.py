@@ -1,4 +1,5 @@
-"""Packed trials in a real search: every slot a Ray trial of its own, and each the trial it would be alone."""
+"""Packed trials in a real search: every slot is a Ray trial of its own, and gives what the same trial gives
+unpacked."""
 
 from __future__ import annotations
 
@@ -24,14 +25,14 @@ from tuner.results.records import SearchRecord
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# What all take: few steps, few rows, and all trials to their end unless a test says otherwise
+# Settings of all searches: few steps, few rows, and no trial stopped early unless a test says otherwise
 SETTINGS = {"search.sampler": "random", "data.max_validation_rows": 32, "train.max_steps": 18}
 EVERYTHING = {**SETTINGS, "search.num_trials": 4, "scheduler.kind": "none"}
 SHORT = {**EVERYTHING, "search.num_trials": 3, "train.max_steps": 6}
 
 
 def search(folder: Path, name: str, settings: Mapping[str, Any], **more: Any) -> SearchRecord:
-    """A search on the embedded example in the Ray that the tests share."""
+    """Runs a search on the embedded example in the Ray that the tests share."""
     flags = {**settings, **{name.replace("__", "."): value for name, value in more.items()}}
     outcome = run_search(load_experiment(None, (), {**flags, "run.name": name, "run.storage_path": str(folder)}))
     assert outcome.exit_code == 0
@@ -40,7 +41,7 @@ def search(folder: Path, name: str, settings: Mapping[str, Any], **more: Any) ->
 
 @pytest.fixture(scope="module")
 def alone(ray: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
-    """The trials of `EVERYTHING`, one to a worker."""
+    """The trials of `EVERYTHING`, each in a worker of its own."""
     return search(tmp_path_factory.mktemp("alone"), "alone", EVERYTHING)
 
 
@@ -100,7 +101,7 @@ def test_auto_says_how_many_it_chose_and_why(ray: None, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings of a search over a base whose convolution looks at the token before, whoever's it is."""
+    """Settings of a search over a base whose convolution reads the token before, also where that is another row's."""
     from transformers import AutoTokenizer
 
     folder = tmp_path_factory.mktemp("leaky") / "base"
@@ -172,7 +173,7 @@ def _wait_for(process: subprocess.Popen[str], ledger: Path, event: str, count: i
 
 
 def _is_engine(process: psutil.Process) -> bool:
-    """The one process that has torch: Ray names it after the call that it is in."""
+    """Whether a process has torch loaded, which only the engine has: Ray names it after the call that it is in."""
     try:
         return any("libtorch" in place.path for place in process.memory_maps())
     except psutil.Error:

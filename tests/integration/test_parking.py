@@ -1,4 +1,4 @@
-"""A scheduling algorithm that parks trials, in whole searches: unpacked, packed, and on a real base."""
+"""A scheduling algorithm that parks trials, in searches: unpacked, packed, and on a real base."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def parking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_parked(folder: Path, record: SearchRecord, rung: int) -> list[int]:
-    """Every trial but the recipe was parked once, at the rung; those of the best third went on from there, and the
-    others ended there. The numbers of those that went on."""
+    """Checks that every trial but the recipe was parked once, at the rung, and that the best third went on from there
+    and the others ended there. Gives the numbers of those that went on."""
     events = list(read_ledger(folder / "trials.jsonl"))
     others = sorted(record.trials.keys() - {RECIPE})
     assert sorted(event.number or 0 for event in events if event.event is Kind.PARKED) == others

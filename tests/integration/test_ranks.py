@@ -1,4 +1,4 @@
-"""Trials that several processes train, with Ray Train: each the trial that one process would train."""
+"""Trials that a process group trains, with Ray Train: each gives what one process gives."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def crew(toy: Toy) -> Toy:
 
 
 def processes_of_groups() -> list[psutil.Process]:
-    """Below this one: what Ray Train has started."""
+    """The processes below this one that Ray Train has started."""
     found = []
     for child in psutil.Process().children(recursive=True):
         try:
@@ -48,7 +48,7 @@ def processes_of_groups() -> list[psutil.Process]:
 
 
 def given_back() -> bool:
-    """Whether Ray has all CPUs to give again."""
+    """Whether all CPUs are free in Ray again, within 30 s."""
     import ray
 
     deadline = time.monotonic() + 30
@@ -157,7 +157,7 @@ def test_a_search_of_two_processes_a_trial(tmp_path: Path, killed: bool) -> None
 
 
 def trained_alone(run: Path, record: SearchRecord, number: int) -> list[Evaluation]:
-    """The same trial in this process alone, as far as it came in the search."""
+    """Trains the same trial in this process alone, for as many evaluations as it had in the search; gives the curve."""
     import torch
 
     from trainables.sft import SFT
@@ -177,7 +177,7 @@ def trained_alone(run: Path, record: SearchRecord, number: int) -> list[Evaluati
 
 
 def _loads(folder: Path) -> int:
-    """How many tensors of the adapter are no zeros, as plain peft loads it."""
+    """The number of tensors B of the adapter that are not zero, as plain peft loads it."""
     from peft import AutoPeftModelForCausalLM
 
     model = AutoPeftModelForCausalLM.from_pretrained(str(folder))

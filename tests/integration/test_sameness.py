@@ -1,4 +1,4 @@
-"""A search goes on, and a winner is trained again, with what it was made of; or the user says it may be another."""
+"""A resume, and a winner's second training, require what the search was made of, unless the user allows another."""
 
 from __future__ import annotations
 

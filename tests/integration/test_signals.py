@@ -48,7 +48,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def name(process: psutil.Process) -> str:
-    """What it is called by now; nothing where it is gone."""
+    """The current name of a process; "" where it is gone."""
     try:
         return process.name()
     except psutil.NoSuchProcess:
@@ -121,9 +121,9 @@ with StopSignals() as signals:
 
 
 def early(folder: Path, number: signal.Signals, after: float) -> list[psutil.Process]:
-    """A signal `after` seconds: nothing is left of the search, or a search that a resume goes on with.
+    """Sends a signal `after` seconds; checks that no folder of the search is left, or one that a resume continues.
 
-    Gives Ray's agents where they live on: in the middle of Ray's start they go for up to a minute on their own.
+    Gives Ray's agents, to be checked later: in the middle of Ray's start they outlive it by up to a minute.
     """
     search = ["--program", TOY, "--set", "train.pace=0.5", "--set", f"search.space={json.dumps(SPACE)}"]
     process = start(folder, *search, "--name", "early", "--num-trials", "3")

@@ -1,4 +1,4 @@
-"""Runs in an object store: a real S3-compatible server in a process of its own, and working copies that get lost."""
+"""Runs in an object store: a real S3-compatible server in a process of its own, and working copies that are lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tuner.worker.store_sync import arrived, synced
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder behind the bucket "bucket" of a running server."""
+    """The folder whose files the running server has in "bucket"."""
     root = tmp_path_factory.mktemp("s3")
     with s3_server(root) as port, pytest.MonkeyPatch.context() as patch:
         for name, value in S3_ENVIRONMENT.items():
@@ -44,7 +44,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def uri(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A storage path of this test's own; working copies lie in the test's folder."""
+    """A storage path for this test alone; working copies are in the test's folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return s3_uri(tmp_path.name, int(os.environ["PORT_OF_S3"]))
 
@@ -56,7 +56,7 @@ def search(uri: str, name: str, num_trials: int, listeners: Any = (), **more: An
 
 
 def lose(tmp_path: Path) -> None:
-    """The machine's disk is gone."""
+    """Deletes the working copies, as if the machine's disk was lost."""
     shutil.rmtree(tmp_path / "tuner-storage")
 
 
@@ -93,7 +93,7 @@ def test_events_are_there_while_the_search_runs(ray: None, bucket: Path, uri: st
         seen.append(len(ledger.read_text().splitlines()) if ledger.is_file() else 0)
 
     search(uri, "slow", 2, [listen], **{"train.pace": 0.5, "scheduler.kind": "none"})
-    # Whole lines only, never fewer than before, and something long before the end.
+    # Only complete lines, never fewer than before, and some of them long before the end
     assert seen == sorted(seen) and 0 < seen[-2] < len(seen)
 
 
@@ -138,7 +138,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def packed(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The embedded example on an engine, in processes of their own whose working copies lie in the test's folder."""
+    """Runs the embedded example on an engine, in processes of their own whose working copies are in the test's
+    folder."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

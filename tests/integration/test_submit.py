@@ -31,8 +31,9 @@ SCRIPT = ROOT / "scripts" / "start_cluster.sh"
 
 @dataclass(frozen=True)
 class Nodes:
-    """A running cluster: its dashboard, the environment that lets one in, and its own environment. private: a folder
-    that node 1 has for itself. uri: a bucket that all nodes reach."""
+    """A running cluster. address: of its dashboard. private: a folder that only node 1 sees. bucket: the folder of a
+    bucket that all nodes reach, at `port`. laptop: an environment with the cluster's token. own: that of the cluster's
+    nodes."""
 
     address: str
     private: Path
@@ -63,8 +64,7 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Three nodes of one CPU; node 1 has a disk of its own where working copies lie, node 2 says that it has a GPU
-    of a type."""
+    """Three nodes of one CPU; node 1 has working copies on a disk of its own, node 2 claims to have a GPU of a type."""
     folder = tempfile.mkdtemp(prefix="tc", dir="/tmp")  # short: Ray keeps its sockets there
     shutil.rmtree(folder)
     root = tmp_path_factory.mktemp("s3")
@@ -86,7 +86,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 def write(folder: Path, num_trials: int, pace: float) -> str:
-    """A search file beside nothing else; every trial runs its ten evaluations."""
+    """Writes a search file into a folder, and gives its path; every trial runs its ten evaluations."""
     file = folder / "search.yaml"
     search = {"num_trials": num_trials, "space": SPACE}
     settings = {"train": {"pace": pace}, "search": search, "scheduler": "none", "run": {"program": TOY}}
@@ -95,7 +95,7 @@ def write(folder: Path, num_trials: int, pace: float) -> str:
 
 
 def running_on(nodes: Nodes, number: int, ledger: Path) -> list[int]:
-    """Trials that have been measured, and whose process belongs to this node."""
+    """Numbers of the running trials that have been evaluated, and whose process belongs to node `number`."""
     session = int(Path(nodes.own["TUNER_CLUSTER_DIR"], f"node-{number}.pid").read_text())
     record = SearchRecord.fold(read_ledger(ledger))
     return [

@@ -1,5 +1,5 @@
 """A running search as people watch it: the Ray dashboard in a browser, its jobs, tasks and logs, Prometheus, and the
-dashboards that tuner serves. One search is paused with all its trials under way, so that everybody sees the same."""
+dashboards that tuner serves. One search is paused with all its trials running, so that all of them show the same."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Watched:
         return self.folder.record()
 
     def get(self, path: str) -> Any:
-        """What the dashboard answers to `path`, as whoever has the token."""
+        """The dashboard's answer to `path`, asked with the token."""
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
         with urllib.request.urlopen(request, timeout=20) as answer:
             text = answer.read().decode()
@@ -68,7 +68,8 @@ def until(found: Callable[[], Any], seconds: float = 60) -> Any:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A search of three trials that wait at their second report or a later one, with a row each."""
+    """A paused search of three trials, each at its second report or a later one, and each with a row in the
+    dashboard."""
     storage = tmp_path_factory.mktemp("runs")
     file = storage / "search.yaml"
     search = {"num_trials": 3, "space": SPACE}
@@ -115,7 +116,7 @@ def test_a_trials_reports_are_tasks_and_its_log_is_behind_its_row(watched: Watch
         return [task["name"] for task in answer if task["name"].startswith("trial 0 · step")]
 
     def last() -> str:
-        """The last report on record. The step that was under way at the pause may still come, and no other."""
+        """The last report in the record. After a pause only the step that was running may still add one."""
         point = watched.record.trials[0].points[-1]
         return f"step {point.step}/100 · {point.value:.4g}"
 
@@ -196,8 +197,8 @@ def test_prometheus_reads_the_gauges_with_the_shipped_configuration(watched: Wat
         return {int(found["metric"]["trial"]): float(found["value"][1]) for found in query("ray_tuner_eval_loss")}
 
     def shown() -> bool:
-        """Whether every trial's gauge is what the record ends with. A gauge follows the record by seconds: until then
-        it is a loss that the trial had before, and never another."""
+        """Whether every trial's gauge shows the last loss in the record. It is some seconds late: until then it shows
+        an earlier loss of the trial, and never another."""
         found, trials = losses(), watched.record.trials
         for number, loss in found.items():
             assert loss in [pytest.approx(point.value) for point in trials[number].points]

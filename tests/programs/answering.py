@@ -1,4 +1,4 @@
-"""Something that listens on a port of this machine: with one answer for all, or with none."""
+"""Servers on a port of this machine that give every client the same answer, or none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Listener:
-    """host:port, and the connections that were taken."""
+    """The address of a server (host:port), and the connections that it has accepted."""
 
     place: str
     met: list[Any] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Listener:
 
 @contextmanager
 def listening(answer: bytes | None = None) -> Iterator[Listener]:
-    """Takes every connection; sends `answer` and hangs up, or says nothing at all."""
+    """Accepts every connection; sends `answer` and closes it, or sends nothing and keeps it open."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         listener = Listener(f"127.0.0.1:{server.getsockname()[1]}")
 
@@ -54,7 +54,7 @@ def listening(answer: bytes | None = None) -> Iterator[Listener]:
 
 @contextmanager
 def answering(status: int | None, body: str = "") -> Iterator[str]:
-    """The URL of something that gives every request one HTTP answer; None: it hangs up."""
+    """The URL of a server that gives every request the same HTTP answer; None: it closes the connection."""
     answer = b""
     if status is not None:
         head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body.encode())}\r\nConnection: close\r\n\r\n"
@@ -64,12 +64,12 @@ def answering(status: int | None, body: str = "") -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """A port of this machine at which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def closed_port() -> str:
-    """host:port where nobody listens."""
+    """A host:port at which nothing listens."""
     return f"127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""The toy in several processes: the last of them misbehaves, and the others wait for it in an exchange."""
+"""The toy as a process group: the last process misbehaves, and the others wait for it in a collective."""
 
 from __future__ import annotations
 

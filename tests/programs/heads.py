@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Head:
-    """address: host:port. environment: with which `auto` means this cluster, whatever else runs on the machine."""
+    """A running head node. address: host:port. environment: makes `auto` mean this cluster, whatever else is
+    running."""
 
     address: str
     environment: dict[str, str]
@@ -31,7 +32,7 @@ class Head:
 
 @contextmanager
 def running(**environment: str) -> Iterator[Head]:
-    """A head node with 3 CPUs; ended by process, not by name. environment: of its processes."""
+    """Runs a head node with 3 CPUs, and ends only its own processes. environment: of them."""
     port = free_port()
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: Ray keeps its sockets there
     process = subprocess.Popen(

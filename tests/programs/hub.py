@@ -1,7 +1,7 @@
-"""A hub on this machine: the part of the Hugging Face hub's API that loading needs, over folders.
+"""A hub on this machine: serves folders by the part of the Hugging Face hub's API that loading needs.
 
 `python -m tests.programs.hub ROOT PORT LOG` serves ROOT/<models|datasets>/<org>/<name>/<commit>/; `refs.json` beside
-the commits names branches and tags, a file `gated` means that its files are given to nobody. Every request is a line of
+the commits names branches and tags; with a file `gated`, all requests for files are refused. Every request is a line of
 LOG.
 """
 
@@ -27,7 +27,7 @@ _FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
 class Refusal(Exception):
-    """An answer other than 200: status and the hub's word for it."""
+    """An answer other than 200: the status, and the hub's error code."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -112,14 +112,14 @@ def entry(folder: Path, file: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Hub:
-    """A hub that runs. url: HF_ENDPOINT."""
+    """A running hub. url: the value of HF_ENDPOINT."""
 
     root: Path
     url: str
     log: Path
 
     def commit(self, kind: str, name: str, commit: str, *refs: str) -> Path:
-        """The folder of a new commit, which the refs move to."""
+        """Makes a new commit and moves the refs to it; gives its folder."""
         folder = self.root / kind / name / commit
         folder.mkdir(parents=True)
         named = folder.parent / "refs.json"
@@ -128,13 +128,13 @@ class Hub:
         return folder
 
     def requests(self) -> list[str]:
-        """Everything that was asked so far."""
+        """All requests so far."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
 @contextmanager
 def serving(root: Path) -> Iterator[Hub]:
-    """A hub in a process of its own, for as long as it is needed."""
+    """Within it, a hub runs in a process of its own."""
     (root / "repositories").mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A toy that says a secret wherever a program can say something."""
+"""A toy that puts a secret into every text that a program can write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRETS = (
     "sk-proj-" + "mN4_" * 12,
 )
 WORD = "LEAKY_API_KEY"
-"""The environment variable with a secret that has no form of its own."""
+"""The environment variable with a secret that has no recognisable form."""
 
 
 def leak(what: str) -> str:

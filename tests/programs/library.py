@@ -1,4 +1,4 @@
-"""The callables of the standard library by name, read out of its source: none of it is imported."""
+"""Lists the callables of the standard library by name, from its source, without importing it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _COMPILED = {
     "_thread": ("interrupt_main", "exit"),
     "marshal": ("loads",),
 }
-"""What C modules define and no source can tell; those with a consequence."""
+"""Callables of C modules, which no Python source shows: those that could do harm."""
 
 
 def callables() -> list[str]:
-    """`module:callable` for every function and class at the top of a module, for builtins, and for some of C."""
+    """`module:callable` for every top-level function and class of a module, for builtins, and for some of C modules."""
     root = Path(sysconfig.get_paths()["stdlib"])
     names = {f"builtins:{name}" for name in dir(builtins) if callable(getattr(builtins, name))}
     names |= {f"{module}:{name}" for module, found in _COMPILED.items() for name in found}

@@ -1,4 +1,4 @@
-"""A toy whose trials are made of a file, as a real program's are of a base."""
+"""A toy whose trials are made of a file, as a real program's trials are made of a base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Toys that measure something else than a loss."""
+"""Toys that measure other metrics than a loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LENGTH = Objective("answer_length", "answer length")
 
 
 class Rising(Toy):
-    """The toy's loss turned over: 0.75 at the optimum, less the worse the toy's loss is. It reports no `eval_loss`."""
+    """Reports a metric that rises instead of `eval_loss`: 0.75 at the optimum, less the higher the toy's loss is."""
 
     OBJECTIVES: ClassVar[tuple[Objective, ...]] = (ACCURACY,)
 
@@ -26,8 +26,8 @@ class Rising(Toy):
 
 
 class TwoNumbers(Rising):
-    """With a second number beside the first. It says nothing about a trial that is best after a few steps, when it is
-    lowest, and is not measured at the first evaluation."""
+    """Reports a second metric beside the first: an answer length, which grows with the steps and is missing up to step
+    3."""
 
     OBJECTIVES: ClassVar[tuple[Objective, ...]] = (ACCURACY, LENGTH)
 

@@ -1,6 +1,6 @@
-"""What can go wrong inside a call of a program, each with the verdict that it ends with in every process.
+"""Misbehaviours inside a call of a program, each with the verdict that it must end with in every process.
 
-A call that dies, hangs, or answers nonsense is not in here: see toy.py.
+A call whose process dies, that hangs, or that answers nonsense is in toy.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tuner.contract import Fault, Fit, InputError, Reason, Verdict
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch's, which is known by this name."""
+    """Stands in for torch's, which is recognised by this name."""
 
 
 class Unsayable(Exception):
@@ -45,7 +45,7 @@ ENDS_AS: dict[str, Verdict] = {
 
 
 def misbehave(what: str) -> None:
-    """Does it; returns where `what` is none of these."""
+    """Misbehaves as `what` says; returns if it is not the name of a misbehaviour."""
     match what:
         case "raises":
             raise ValueError("it broke")

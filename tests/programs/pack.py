@@ -1,4 +1,4 @@
-"""The toy packed: an engine whose every slot is a toy of its own, stepped one after another."""
+"""The toy packed: an engine with a toy in each slot, which it steps one after another."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Pack(Toy):
 
 
 class Warm(Pack):
-    """What it imports ahead of its rows is not there."""
+    """Imports a module that does not exist, before its rows are prepared."""
 
     @classmethod
     def warm(cls) -> None:

@@ -1,7 +1,7 @@
 """A scheduling algorithm that parks: every trial at its first rung, of which the best third goes on.
 
-Asynchronous successive halving as its paper has it (Li et al. 2018), with one rung. It stands in for `asha` in the
-process that calls `install`; a search needs it in its driver alone.
+Asynchronous successive halving as in its paper (Li et al. 2018), with one rung. It replaces `asha` in the process that
+calls `install`; a search needs it in its driver alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FACTOR = 3
 
 
 class Parking(Algorithm):
-    """See the module. rung: in steps or tokens."""
+    """The algorithm; see the module. rung: in steps or tokens."""
 
     def __init__(self, context: AlgorithmContext, rung: float) -> None:
         super().__init__(context)
@@ -45,9 +45,9 @@ PARKING = replace(ASHA, build=lambda settings, ladder, context: Parking(context,
 
 
 def install() -> None:
-    """`scheduler.kind: asha` parks from now on."""
+    """Makes `scheduler.kind: asha` park trials from now on."""
     ALGORITHMS["asha"] = PARKING
 
 
 INSTALL = "from tests.programs.parking import install; install()"
-"""The same as code for a driver's process."""
+"""Code that calls `install` in a driver's process."""

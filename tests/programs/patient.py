@@ -1,4 +1,4 @@
-"""The toy with stages that last: `TUNER_TEST_STAYS` names the one in which it stays, and it says so with a file.
+"""The toy with a stage that does not end: `TUNER_TEST_STAYS` names it, and the toy writes a file when it is there.
 
 Packed, every slot has a toy of its own.
 """
@@ -19,7 +19,7 @@ STAYS, SIGN = "TUNER_TEST_STAYS", "TUNER_TEST_SIGN"
 
 
 def stay(stage: str, seconds: float = 3600) -> None:
-    """Stays, if this is the stage; in the middle of a wait, as in a system call that takes its time."""
+    """If this is the stage, writes the file and sleeps, as in a system call that takes long."""
     if os.environ.get(STAYS) == stage:
         Path(os.environ[SIGN]).touch()
         time.sleep(seconds)
@@ -48,7 +48,7 @@ class Patient(Toy):
 
 
 class Engine:
-    """Slots that take turns."""
+    """An engine whose slots take turns."""
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation, slots: int) -> None:
         self._free = [Toy(settings, preparation) for _ in range(slots)]

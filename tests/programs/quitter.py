@@ -1,5 +1,5 @@
 """The smallest program that can be packed, as CONTRIBUTING.md describes one. Its engine calls `sys.exit` in its first
-step, or what it imports is not there."""
+step, or imports a module that does not exist."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A program that trains nothing heavy: its loss is a formula of its parameters.
+"""A program that does not train: its loss is a formula of its parameters.
 
-A whole search on real Ray then takes seconds, and its trials misbehave in every way a real one can, when told to.
+A search on real Ray then takes seconds. When told to, its trials misbehave in every way in which a real trial can.
 
-The loss after a share s of the steps is `floor + (8 - floor) * 0.02 ** s` where floor grows with the distance of
-log10(learning_rate) from -2: a clear optimum and curves that keep their order.
+The loss after a share s of the steps is `floor + (8 - floor) * 0.02 ** s`, where floor grows with the distance of
+log10(learning_rate) from -2. So there is one optimum, and curves do not cross.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class Toy:
         return folder
 
     def _go_on(self) -> int:
-        """Takes up the newest state of an earlier attempt; the step it stands at."""
+        """Continues from the newest state of an earlier attempt; gives its step, or 0 where there is none."""
         resume = self._assignment.resume
         for folder in resume.folders if resume else ():
             state = Path(folder, STATE, "state.json")
@@ -250,7 +250,8 @@ class Toy:
         return 0
 
     def _allocate(self) -> None:
-        """Fits at `fits` rows a pass; below 1, at one with checkpointing; below 0, never."""
+        """Raises Fault, out of memory, for more than `fits` rows a pass. With 0, one row with checkpointing has room;
+        below 0, nothing has."""
         if self._fit.micro_batch <= self._train.fits or (self._train.fits == 0 and self._fit.gradient_checkpointing):
             return
         if self._fit.micro_batch > 1:
@@ -264,11 +265,11 @@ class Toy:
 
     @property
     def keeps_its_slot(self) -> bool:
-        """For a packed one: whether its engine cannot let go of it."""
+        """In a packed search: whether the engine cannot remove this trial from its slot."""
         return self._behaviour == "sticks"
 
     def confirmed(self) -> None:
-        """For a packed one: it may go on."""
+        """In a packed search: lets the trial go on. Raises LookupError if it misbehaves so."""
         if self._behaviour == "not_confirmed":
             raise LookupError("the slot is empty")
 

@@ -1,4 +1,4 @@
-"""The toy as a group's program sees itself where the group is one process: no exchange."""
+"""The toy as a program for process groups, which makes no exchange in a group of one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the demo's text is taken from source files."""
+"""Taking the demo's text from source files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws from every shipped space become the configurations that PEFT and TRL take, on a real (tiny) base."""
+"""Draws from every shipped space make configurations that PEFT and TRL accept, on a real (tiny) base."""
 
 from __future__ import annotations
 

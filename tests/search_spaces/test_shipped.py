@@ -1,4 +1,4 @@
-"""Every shipped space, drawn from: each point is a valid LoraConfig and SFTConfig for the real program."""
+"""Draws from every shipped space: each point is a valid LoraConfig and SFTConfig for the real program."""
 
 from __future__ import annotations
 

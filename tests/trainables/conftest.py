@@ -1,4 +1,4 @@
-"""What tests of the SFT program share."""
+"""Fixtures of the tests of the SFT program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state is saved with every evaluation, whatever that costs."""
+    """Saves a state with every evaluation, however long that takes."""
     from trainables import states
 
     monkeypatch.setenv(states.EVERY, "0")
@@ -28,7 +28,7 @@ def every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a module's tokenized rows are kept."""
+    """The folder for a module's tokenized rows."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -1,4 +1,4 @@
-"""Processes that train trials together, without Ray: each is told a script and says what it has seen."""
+"""Process groups without Ray: each process runs a script of trials, and reports what it has seen."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TUNER_STATE_EVERY_S": "0", "MASTER_ADDR"
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial to run. evaluations: after which it is stopped; None: all. frozen: `parameters`: nothing of it is
-    trainable; `scale`: the adapter has no effect, so no gradient reaches it."""
+    """A trial to run. evaluations: their number, after which it is stopped; None: all. frozen: "parameters": nothing of
+    it is trainable; "scale": the adapter has no effect, so no gradient reaches it; "": neither."""
 
     assignment: Assignment
     evaluations: int | None = None
@@ -27,7 +27,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Script:
-    """What one program is told. strategy: how its processes work together."""
+    """The trials that one program runs. strategy: of its process group, "ddp" or "fsdp"."""
 
     strategy: str
     settings: Mapping[str, Any]
@@ -37,7 +37,8 @@ class Script:
 
 @dataclass(frozen=True)
 class Seen:
-    """Of a trial. shared: parameters of which this process held no more than its share. fault: what ended it."""
+    """What a process has seen of a trial. shared: the number of parameters of which it held only its shard. fault: the
+    one that ended the trial."""
 
     setup: Setup
     curve: list[Evaluation]
@@ -46,7 +47,7 @@ class Seen:
 
 
 def play(scripts: Sequence[Script], size: int = 2) -> list[list[list[Seen]]]:
-    """Lets `size` processes carry out the scripts; what each has seen, by process, script and trial."""
+    """Runs the scripts in `size` processes; gives what they have seen, by process, script and trial."""
     context = get_context("spawn")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

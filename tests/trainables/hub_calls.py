@@ -1,4 +1,4 @@
-"""Calls of the SFT program in processes of their own, each on a machine with a hub's address and a cache."""
+"""Calls the SFT program in processes of their own, each as on a machine with a hub's address and a cache."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def pinned(settings: dict[str, Any], commits: dict[str, str]) -> dict[str, Any]:
 
 
 def obey_permissions() -> None:
-    """Takes from this process what lets root read and write files against their permissions."""
+    """Drops from this process the rights by which root ignores permissions of files."""
     for capability in (1, 2, 3):  # DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; a plain user has none of them
 
 
 def start(url: str, home: Path, *call: Any, plain: bool = False, **env: str) -> subprocess.Popen[str]:
-    """A call of the program in a process of its own, on the machine whose cache is `home`. plain: for which files'
-    permissions hold, although root may have started it."""
+    """Starts a call of the program in a process of its own, with the cache in `home`. plain: permissions of files hold
+    for it, even if root starts it."""
     return subprocess.Popen(
         [sys.executable, "-c", CALL, json.dumps(call, default=asdict)],
         env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", **env},

@@ -1,4 +1,4 @@
-"""What a trial is made of is known by its content, cheaply where it is large."""
+"""What a trial is made of is fingerprinted by its content, by samples where it is large."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Make = Callable[..., dict[str, Any]]
 
 
 def checkpoint(file: Path, **sizes: int) -> Path:
-    """A sparse safetensors file: of each tensor its bytes."""
+    """Makes a sparse safetensors file, with so many bytes in each tensor."""
     said, end = {}, 0
     for name, size in sizes.items():
         said[name] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
@@ -37,14 +37,14 @@ def checkpoint(file: Path, **sizes: int) -> Path:
 
 
 def poke(file: Path, at: int, byte: bytes = b"x") -> None:
-    """Writes from `at` on, from the end where it is negative."""
+    """Overwrites bytes of a file from offset `at` on; a negative one counts from the end."""
     with file.open("r+b") as stream:
         stream.seek(at, os.SEEK_END if at < 0 else os.SEEK_SET)
         stream.write(byte)
 
 
 def copied(settings: Make, tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
-    """Settings whose base and rows lie in `tmp_path`."""
+    """Settings with copies of base and rows in `tmp_path`."""
     shutil.copytree(tiny_model, tmp_path / "base")
     write_jsonl(tmp_path / "rows.jsonl", completion_rows(40))
     (tmp_path / "chat.jinja").write_text("{{ messages }}")

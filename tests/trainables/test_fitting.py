@@ -1,4 +1,5 @@
-"""Out of memory is an answer: half the micro-batch, then checkpointing, from the last state, for the same losses."""
+"""After out of memory a trial continues from its last state with half the micro-batch, then with checkpointing, and has
+the same losses."""
 
 from __future__ import annotations
 
@@ -49,7 +50,10 @@ def test_what_is_smaller(sft_settings: Make, effective: int, cap: int, checkpoin
 
 
 class Small(SFT):
-    """A device that takes `rows` a pass, and none from step `full_at` on without checkpointing."""
+    """SFT on a device that from step `full_at` on has memory for at most `rows` rows a pass without checkpointing.
+
+    at_evaluation: evaluations run out of memory.
+    """
 
     rows, full_at, at_evaluation = 8, 0, False
 
@@ -77,7 +81,8 @@ class Small(SFT):
 
 
 def driven(program: SFT, folder: Path) -> tuple[list[Evaluation], list[str], int]:
-    """What the driver does: tries again with what the fault says. The curve, the arrangements, and the last start."""
+    """Tries again with what the fault says, as the driver does. Gives the curve, the arrangements in words, and the
+    step from which the last attempt continued."""
     task = Assignment(0, {}, 7, (0.25, 0.5, 0.75, 1.0), str(folder / "1"))
     curve: list[Evaluation] = []
     told: list[str] = []

@@ -1,4 +1,4 @@
-"""Several processes train the trial that one process would: its losses, its adapter, its states."""
+"""A process group trains the same trial as one process: equal losses, adapter and states."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tuner.contract import Assignment, Evaluation, Group, Preparation, Reason, R
 POINTS = (0.25, 0.5, 0.75, 1.0)
 SMALLER = {"effective_batch_size": 6, "lora_alpha_mode": "rslora"}
 CLOSE = 1e-5
-"""Sums of fp32 in another order; measured: 1e-6."""
+"""Sums of fp32 are in another order; 1e-6 was measured."""
 CLOSE_BF16 = 1e-3
-"""NF4 trains its adapter in bf16; measured: 2e-4, of losses of 5."""
+"""With NF4 the adapter is in bf16; 2e-4 was measured, of losses of 5."""
 
 Make = Callable[..., dict[str, Any]]
 
@@ -34,7 +34,7 @@ def task(folder: Path, name: str, **params: Any) -> Assignment:
 
 
 def going_on(first: Assignment, known: int, folder: Path) -> Assignment:
-    """The next attempt, by a driver that heard of everything up to step `known`."""
+    """The next attempt at a trial, by a driver that knows its evaluations up to step `known`."""
     place = folder / "next"
     place.mkdir(parents=True)
     return Assignment(0, first.params, 7, POINTS, str(place), 2, Resume(known, None, (first.folder,)))
@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(sft_settings: Make) -> Callable[..., dict[str, Any]]:
     def make(**model: Any) -> dict[str, Any]:
-        # 36 rows in batches of 8 and 6, of which a process has 2 or 1 at a time: the last step of a pass is a short
-        # one in which some process has nothing. 11 validation rows in batches of 4, the last of them of 3
+        # 36 rows in batches of 8 and 6, of which a process has 2 rows or 1 at a time: the last step of an epoch is
+        # short, and some process has no rows in it. 11 validation rows in batches of 4, the last of which has 3
         train = {
             "max_steps": 12, "warmup_ratio": 0.2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 4,
         }  # fmt: skip
@@ -65,7 +65,7 @@ def preparation(settings: Make, folder: Path) -> Preparation:
 
 @pytest.fixture(scope="module")
 def alone(settings: Make, preparation: Preparation, folder: Path) -> Callable[[str], list[Evaluation]]:
-    """What one process trains: the curve of a trial, by its name. Each is trained once."""
+    """Gives the curve of a trial by its name, trained in one process. Each is trained once."""
     import torch
 
     torch.set_num_threads(1)
@@ -87,8 +87,8 @@ NF4 = {"kind": "nf4", "compute_dtype": "float32"}
 
 @pytest.fixture(scope="module")
 def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str, list[list[Seen]]]:
-    """What two processes saw, by strategy: a whole trial, another, one that is cut off, its next attempt, two frozen
-    ones, and the first again."""
+    """What two processes saw, by strategy, of a complete trial, another one, one that is cut off, its next attempt, two
+    frozen ones, and the first again."""
 
     def script(strategy: str) -> Script:
         place = folder / strategy
@@ -109,7 +109,7 @@ def together(settings: Make, preparation: Preparation, folder: Path) -> dict[str
 
 @pytest.fixture(scope="module")
 def together_in_low_precision(settings: Make, preparation: Preparation, folder: Path) -> dict[str, list[list[Seen]]]:
-    """What two processes saw that share out a base in low precision."""
+    """What two processes saw that shard a base in low precision."""
 
     def script(name: str, **model: Any) -> Script:
         return Script("fsdp", settings(**model), preparation, [Trial(task(folder / name, "whole"))])

@@ -12,7 +12,8 @@ from tuner.contract import Evaluation, Resume
 
 
 def resumed(known: int, best: float | None, step: int, loss: float | None) -> AttemptProgress:
-    """The driver knows of `known`, with the best loss so far; the state was saved at `step` of 10 with `loss`."""
+    """Progress of an attempt that continues from a state, saved at `step` of 10 with `loss`. known: the last step that
+    the driver knows, with the best loss so far."""
     progress = AttemptProgress(time.monotonic())
     progress.resume(Resume(known, best, ()), Evaluation(step, 10, loss, seconds=100.0))
     return progress

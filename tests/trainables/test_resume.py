@@ -1,4 +1,4 @@
-"""A trial that is cut off and goes on: the curve of the one that was not, to the last digits."""
+"""A trial that is cut off and continues has the curve of one that was not cut off, to the last digits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POINTS = (0.2, 0.4, 0.6, 0.8, 1.0)
 @pytest.fixture
 def program(sft_settings: Make, cache: Path) -> Callable[..., SFT]:
     def make(**sections: dict[str, Any]) -> SFT:
-        # 36 rows in batches of 8: an epoch is 5 steps, the last of them a short one, and 15 steps are three
+        # 36 rows in batches of 8: an epoch has 5 steps, of which the last is short, and 15 steps are three epochs
         train = {"max_steps": 15, "lora_dropout": 0.1, "warmup_ratio": 0.2, **sections.pop("train", {})}
         settings = sft_settings(train=train, **sections)
         return SFT(settings, SFT.prepare(settings, cache))
@@ -53,7 +53,7 @@ def whole(program: SFT, task: Assignment) -> list[Evaluation]:
 
 
 def cut(program: SFT, task: Assignment, after: int) -> list[Evaluation]:
-    """A trial that ends after so many evaluations; what its process knew is gone."""
+    """Runs a trial for so many evaluations, and stops it; only its states remain."""
     program.start(task)
     curve = [program.step() for _ in range(after)]
     program.stop()
@@ -61,7 +61,7 @@ def cut(program: SFT, task: Assignment, after: int) -> list[Evaluation]:
 
 
 def going_on(task: Assignment, folder: Path, known: list[Evaluation]) -> Assignment:
-    """The next attempt, by a driver that heard of `known`."""
+    """The next attempt at a trial, by a driver that knows the evaluations `known`."""
     place = folder / "attempt-2"
     place.mkdir()
     best = min((e.eval_loss for e in known if e.eval_loss is not None), default=None)
@@ -85,7 +85,7 @@ def variant(train: dict[str, Any] | None = None, chaos: bool = False, **params: 
     ("params", "train"),
     [
         variant(),
-        # An epoch of three steps: it is cut at the end of one
+        # An epoch has three steps: the trial is cut off at the end of one
         variant({"per_device_train_batch_size": 4}, effective_batch_size=12, lr_scheduler_type="cosine"),
         variant(optim="adamw_8bit"),
         variant(optim="rmsprop", use_dora=True),
@@ -117,7 +117,7 @@ def test_what_the_driver_never_heard_of_is_handed_over_and_what_it_knows_is_not(
     assert trials.start(ahead).resumed_step == 9
     assert_same([*curve[:2], *rest(trials)], expected)
 
-    # The state of an earlier evaluation than the driver knows: trained again up to there, and told once
+    # The state is older than what the driver knows: the trial trains up to there again, and reports it once
     Path(task.folder, STATE, "state.safetensors").unlink()
     (tmp_path / "b").mkdir()
     behind = going_on(task, tmp_path / "b", curve)

@@ -41,7 +41,7 @@ def assignment(folder: Path, params: dict[str, Any] | None = None, number: int =
 
 
 def run(program: SFT, task: Assignment) -> list[Evaluation]:
-    """A whole trial."""
+    """Runs a trial to its end; gives its evaluations."""
     program.start(task)
     curve = []
     while not curve or not curve[-1].done:
@@ -165,7 +165,7 @@ def test_an_init_that_changes_the_base_gets_a_fresh_one(program: Callable[..., S
 
 
 def fresh_loss(settings: dict[str, Any], preparation: Preparation, adapter: str, folder: Path) -> float:
-    """What a stranger with plain transformers, peft and trl measures."""
+    """The validation loss that plain transformers, peft and trl measure."""
     import datasets
     import torch
     import transformers

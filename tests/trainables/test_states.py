@@ -1,4 +1,4 @@
-"""What a state's file can hold."""
+"""What the file of a state can hold."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def caused(outer: Exception, inner: Exception) -> Exception:
 
 
 class SafetensorError(Exception):
-    """As the real one: no OSError, and the number in its text."""
+    """As the real one: no OSError, but with the error number in its text."""
 
 
 @pytest.mark.parametrize(

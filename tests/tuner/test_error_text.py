@@ -1,4 +1,4 @@
-"""Lines of exceptions, and names that were meant."""
+"""The line that an exception is shown as, and the name that was probably meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call came to: one table of exceptions, and the verdict that each stands for in every process."""
+"""One table of what calls raise, with the verdict that each must become in every process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Silent(Exception):
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch's, which is known by this name."""
+    """Stands in for torch's, which is recognised by this name."""
 
 
 def raised(error: BaseException) -> Callable[[], None]:
@@ -34,7 +34,7 @@ def raised(error: BaseException) -> Callable[[], None]:
 
 
 def from_another_process(error: Exception) -> BaseException:
-    """As `ray.get` raises what a task raised."""
+    """An exception as `ray.get` raises what a task raised."""
     told = ray.exceptions.RayTaskError("step", f"Traceback: {error}", error, proctitle="x", pid=1, ip="127.0.0.1")
     return told.as_instanceof_cause()
 
@@ -99,7 +99,7 @@ def test_a_worker_that_is_told_to_end_ends() -> None:
 
 
 def _told_to_end() -> SystemExit:
-    """As Ray's handler of SIGTERM raises it."""
+    """An exception as Ray's handler of SIGTERM raises it."""
     from ray._raylet import raise_sys_exit_with_custom_error_message
 
     try:

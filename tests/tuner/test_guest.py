@@ -1,4 +1,4 @@
-"""A space function of the user's own, in a process of its own: whatever it does is told with its file and line."""
+"""A user's own space function, in a process of its own: whatever it does wrong is told with its file and line."""
 
 from __future__ import annotations
 

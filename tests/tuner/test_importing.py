@@ -24,7 +24,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a search file's code, each module of which leaves a mark where it is run."""
+    """A folder with a search file's own modules, each of which writes a mark if it is imported."""
     home = tmp_path / "home"
     for name in ("spaces.py", "pkg/__init__.py", "pkg/inner.py", "space/inner.py", "pty.py", "click.py", "click_.py"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Secrets are found by their form or as a value of the environment; nothing that only looks a little like one is."""
+"""Secrets are found by their form or as values of the environment, and text that only resembles one is not."""
 
 from __future__ import annotations
 

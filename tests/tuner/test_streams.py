@@ -37,7 +37,7 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, IO[str]]]:
-    """The end to be read, as a descriptor, and the end to be written."""
+    """A pipe: the descriptor of its reading end, and its writing end as a file."""
     read, write = os.pipe()
     stream = os.fdopen(write, "w", encoding="utf-8")
     yield read, stream
@@ -239,7 +239,7 @@ def test_no_file_gets_the_number_of_a_closed_stream(closed: str, tmp_path: Path)
 
 @pytest.fixture
 def _no_threads() -> Iterator[None]:
-    """The system refuses one with a stack of 64 TB, as it refuses any beyond the limit of processes."""
+    """Makes the system refuse new threads, by a stack of 64 TB, as it does at the limit of processes."""
     threading.stack_size(2**46)
     yield
     threading.stack_size(0)
@@ -247,7 +247,7 @@ def _no_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_no_threads")
 def test_where_there_is_no_further_thread_the_words_come_all_the_same(pipe: tuple[int, IO[str]]) -> None:
-    """That Ray could not start for want of processes, say."""
+    """For example that Ray could not start because there are too many processes."""
     read, stream = pipe
     shown = Shown(stream, "standard error")
     for word in ("no", "further", "process"):

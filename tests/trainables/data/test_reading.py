@@ -97,7 +97,7 @@ def test_a_missing_split(tmp_path: Path) -> None:
 
 
 def written(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
-    """`rows` in one of the formats, by the name's suffix; a name without one is a folder of `datasets`."""
+    """Writes `rows` in the format of the name's suffix; without a suffix, as a folder of `datasets`."""
     import datasets
     import pyarrow
     import pyarrow.parquet
@@ -135,7 +135,7 @@ def test_a_row_is_counted_in_its_file_whatever_became_of_the_rows(
     sets = [found]
     if part != "whole":
         limit = 95 if part == "split and drawn" else None
-        # Seeds differ in which of both sets has the row, and in whether it is among those drawn
+        # Seeds differ in which of the two sets has the row, and in whether the row is drawn
         for seed in range(6):
             data = DataSettings(train=str(path), seed=seed, validation_fraction=0.5 if limit is None else 0.02,
                                 max_train_rows=limit)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tokenizer is the one that everyone else will load."""
+"""The tokenizer gives the tokens of the one that AutoTokenizer loads."""
 
 from __future__ import annotations
 

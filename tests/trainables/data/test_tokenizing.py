@@ -1,4 +1,4 @@
-"""Our tokens against a real SFTTrainer's, to the id."""
+"""Our token ids and labels are exactly those of a real SFTTrainer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_equal_to_the_id(tiny_model: Path, tmp_path: Path, rows: list[dict[str, 
 
 
 def trl_prepared(model: Path, rows: list[dict[str, Any]], settings: Settings, folder: Path) -> Any:
-    """What SFTTrainer makes of the same rows."""
+    """The tokenized rows of an SFTTrainer that gets the same rows."""
     import datasets
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer

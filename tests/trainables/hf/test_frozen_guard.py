@@ -1,4 +1,4 @@
-"""Trainers broken by hand, each in a way that happened to people; every one must end in a Fault."""
+"""Trainers broken by hand, each in a way that has happened to people: each must end in a Fault."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load(tiny_model: Path) -> Build:
 
 @pytest.fixture
 def build(tiny_model: Path, tmp_path: Path) -> Build:
-    """A real SFTTrainer with the guard attached, for a model that may have been tampered with."""
+    """Makes a real SFTTrainer with the guard, for a model that a test may have broken."""
 
     def make(model: Any, peft_config: Any = None, evaluate: Any = None, **arguments: Any) -> Any:
         import datasets

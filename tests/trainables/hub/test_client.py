@@ -44,7 +44,7 @@ def test_a_hub_id_offline_fails_at_once(tmp_path: Path, tiny_model: Path, tiny_d
         "data": {"train": "no-one/no-rows" if what == "data" else str(tiny_data / "text.jsonl")},
     }
     code = CODE.format(settings=settings, cache=str(tmp_path / "cache"))
-    # A closed port of this machine stands for a network that is not there
+    # A closed port of this machine takes the place of a network that is down
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
@@ -58,7 +58,7 @@ FIRST, SECOND, ROWS = "a" * 40, "b" * 40, "c" * 40
 
 @pytest.fixture(scope="module")
 def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """A hub with one base and one dataset; `main` of the base and `v1` are the first commit."""
+    """A hub with one base and one dataset; `main` and `v1` of the base stand for its first commit."""
     with serving(tmp_path_factory.mktemp("hub") / "hub") as running:
         shutil.copytree(tiny_model, running.commit("models", "org/base", FIRST, "main", "v1"), dirs_exist_ok=True)
         write_jsonl(running.commit("datasets", "org/rows", ROWS, "main") / "train.jsonl", text_rows())
@@ -72,7 +72,7 @@ def test_the_driver_fetches_once_and_every_other_node_once(served: Hub, tiny_mod
     settings = settings_for(tokenizer_name_or_path="org/base", data={"validation": "org/rows"})
     commits = json.loads(end(start(served.url, tmp_path / "driver", "pin", settings)))
     assert commits == {"model.model_revision": FIRST, "data.revision": ROWS, "data.validation_revision": ROWS}
-    # The branch moves on while the search runs
+    # The branch moves while the search runs
     moved = served.commit("models", "org/base", SECOND, "main")
     shutil.copytree(tiny_model, moved, dirs_exist_ok=True)
     settings = pinned(settings, commits)
@@ -90,7 +90,7 @@ def test_the_driver_fetches_once_and_every_other_node_once(served: Hub, tiny_mod
     workers = [start(served.url, tmp_path / home, "work", settings, preparation) for home in ("driver", "node", "node")]
     assert [json.loads(end(worker)) for worker in workers] == ["a worker"] * 3
     asked = served.requests()[before:]
-    # Nothing by the driver's node, and one of two workers of the other for both
+    # The driver's node downloads nothing; on the other node one of two workers downloads for both
     expected = {f"GET /org/base/resolve/{FIRST}/{file.name}" for file in tiny_model.iterdir()}
     assert Counter(line for line in asked if "/resolve/" in line and line.startswith("GET")) == Counter(expected)
     assert len([line for line in asked if "/tree/" in line]) == 1
@@ -125,7 +125,7 @@ def test_without_a_hub_the_cache_answers(served: Hub, tmp_path: Path) -> None:
     assert json.loads(end(start(nowhere, tmp_path / "home", "pin", again)))["model.model_revision"] == FIRST
     made = json.loads(end(start(nowhere, tmp_path / "home", "prepare", settings, str(tmp_path / "again"))))
     assert made["tokens"] > 0
-    # Another commit of the rows than the one that is there is not taken for it
+    # A cached commit of the rows is not taken for another one
     other = pinned(settings, {"data.revision": "d" * 40})
     told = end(start(nowhere, tmp_path / "home", "prepare", other, str(tmp_path / "other")))
     assert f"org/rows: no such folder, and as a hub id it is not in the cache at {'d' * 40}" in told

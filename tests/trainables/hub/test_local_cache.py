@@ -1,4 +1,4 @@
-"""A base and rows that the cache holds: read without a question to the hub, without a lock, wherever the cache lies."""
+"""A base and rows in the cache are read without a request to the hub and without a lock, wherever the cache is."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NOBODY = 65534
 
 @pytest.fixture
 def silent() -> Iterator[Listener]:
-    """A proxy that takes connections and never answers."""
+    """A proxy that accepts connections and never answers."""
     with listening() as proxy:
         yield proxy
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A hub, a machine's cache that holds a base and rows of it, and the settings that name them by commit."""
+    """A hub, the cache of a machine with a base and rows of that hub, and settings that name them by commit."""
 
     hub: Hub
     home: Path
@@ -64,7 +64,7 @@ def stocked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def through(proxy: str) -> dict[str, str]:
-    """The environment in which all is asked through the proxy, whatever a command in this process has kept from it."""
+    """An environment in which all requests go through the proxy, even if this process has set exceptions."""
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), proxy)
     return {**proxies, "no_proxy": "", "NO_PROXY": ""}
 
@@ -106,7 +106,7 @@ def test_a_cache_of_another_user_that_cannot_be_written(stocked: Machine, tmp_pa
     call = start(machine.hub.url, machine.home, "prepare", machine.settings, str(tmp_path / "data"), plain=True)
     assert json.loads(end(call))["tokens"] == machine.prepared.tokens
     assert machine.hub.requests() == before
-    # Another commit would have to be written there
+    # Another commit would have to be written to the cache
     other = pinned(machine.settings, {"model.model_revision": "e" * 40})
     shutil.copytree(machine.snapshot, machine.hub.commit("models", "org/base", "e" * 40), dirs_exist_ok=True)
     told = end(start(machine.hub.url, machine.home, "prepare", other, str(tmp_path / "more"), plain=True))
@@ -195,7 +195,7 @@ def test_every_answer_of_the_hub_has_its_words(
     request = httpx2.Request("GET", "https://huggingface.co/api/models/org/base")
     with pytest.raises(httpx2.HTTPError) as caught:
         hf_raise_for_status(httpx2.Response(status, headers={"X-Error-Code": code}, request=request))
-    # Libraries raise errors of their own around it
+    # Libraries wrap it in errors of their own
     around = FileNotFoundError("not there")
     around.__cause__ = caught.value
     assert told in str(refusals.in_words(around, HubSource("org/base", "model", "model.model_revision", "v1")))

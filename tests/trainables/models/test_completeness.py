@@ -1,4 +1,4 @@
-"""Checkpoints that lack weights are refused, with what is likely wrong; whole ones are not."""
+"""Checkpoints that lack weights are refused, with the likely cause; complete ones are not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 
 def save(folder: Path, config: Any, kind: str = "AutoModelForCausalLM") -> Path:
-    """A random model of a real architecture."""
+    """Saves a random model of a real architecture."""
     import torch
     import transformers
 
@@ -35,7 +35,7 @@ def save(folder: Path, config: Any, kind: str = "AutoModelForCausalLM") -> Path:
 
 
 def edit(source: Path, to: Path, change: Callable[[Weights], Weights], config: Mapping[str, Any] | None = None) -> Path:
-    """A copy of a base with other weights, and other settings in its config.json."""
+    """Copies a base, with other weights and other values in its config.json."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, to)
@@ -55,7 +55,7 @@ def renamed(rename: Callable[[str], str]) -> Callable[[Weights], Weights]:
 
 
 def both(place: Path, **model: Any) -> list[InputError | None]:
-    """What the look before the first trial says, and what the load itself says."""
+    """What the inspection before the first trial says, and what the load says."""
     settings = ModelSettings(model_name_or_path=str(place), **model)
     found: list[InputError | None] = []
     for look in (lambda: inspecting.inspect(settings, base_folder.check(settings)), lambda: base.load(settings)):

@@ -1,4 +1,4 @@
-"""Every causal language model of transformers that can be built tiny: saved whole, it raises no alarm."""
+"""Every causal language model of transformers that can be made tiny is accepted when it is saved completely."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ SMALL |= {"vocab_size": 128, "vocab_size_per_layer_input": 128, "hidden_size_per
 SMALL |= {"max_position_embeddings": 64, "n_positions": 64, "state_size": 8}
 _LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("head_dim",), ("num_key_value_heads",), ("n_group", "topk_group"))
 _LARGEST = 60_000_000
-"""Parameters of a model that is still tried; configs that cannot be made small have more."""
+"""Most parameters of a model that is tested; configs that cannot be made small have more."""
 
 
 def built(kind: str) -> Any:
-    """A random model of an architecture. Raises whatever its config has against the sizes."""
+    """Makes a random model of an architecture. Raises what its config raises for the sizes."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -65,7 +65,7 @@ def built(kind: str) -> Any:
 
 
 def alarms(place: Path) -> list[str]:
-    """What the look beforehand and the load have against a base."""
+    """Why the inspection and the load refuse a base; empty where neither does."""
     settings = ModelSettings(model_name_or_path=str(place), attn_implementation="eager")
     found = []
     for look in (lambda: inspecting.inspect(settings, base_folder.check(settings)), lambda: base.load(settings)):

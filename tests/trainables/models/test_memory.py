@@ -1,4 +1,4 @@
-"""The estimate against peaks that `scripts/bench_tokens.py` measured on an H200, rank 16, buffers for 16 slots."""
+"""The estimate is near the peaks that `scripts/bench_tokens.py` measured on an H200: rank 16, buffers for 16 slots."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from tuner.contract import Fault, Reason
 
 
 def build(kind: str) -> Any:
-    """A model of one layer in each naming habit."""
+    """Makes a model of one layer, with the module names of an architecture."""
     import transformers as hf
 
     small = {"vocab_size": 32}

@@ -170,11 +170,11 @@ OTHER: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "gemma2": ("Gemma2", {"head_dim": 16}),
 }
-"""Bases whose modules are not what others have."""
+"""Bases with modules that other bases do not have."""
 
 
 def build(kind: str, change: dict[str, Any], **more: Any) -> Any:
-    """The base, as `models.base.load` leaves one: frozen, in evaluation mode."""
+    """Makes the base as `models.base.load` does: frozen, in evaluation mode."""
     import torch
     import transformers
 

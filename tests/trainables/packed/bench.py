@@ -1,4 +1,4 @@
-"""Solo trials of the SFT program, and engines on the same settings and rows."""
+"""Runs solo trials of the SFT program, and makes engines with the same settings and rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def assignment(folder: Path, params: dict[str, Any], seed: int, points: tuple[fl
 
 
 class Bench:
-    """One preparation, one SFT program and its finished trials, and engines."""
+    """One preparation, one SFT program with its finished trials, and engines."""
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
         self.settings, self.folder = settings, folder
@@ -31,7 +31,7 @@ class Bench:
         self._curves: dict[str, list[Evaluation]] = {}
 
     def solo(self, params: dict[str, Any], seed: int) -> list[Evaluation]:
-        """The evaluations of a trial that runs alone."""
+        """The evaluations of a solo trial."""
         key = json.dumps([params, seed], sort_keys=True)
         if key not in self._curves:
             self._program = self._program or SFT(self.settings, self.preparation)
@@ -50,7 +50,7 @@ class Bench:
 
 
 def take(engine: Any, curves: dict[int, list[Evaluation]], limit: int | None = None) -> dict[int, Fault]:
-    """One `advance`; its evaluations go to `curves` and are confirmed, its faults come back."""
+    """Calls `advance` once, adds its evaluations to `curves` and confirms them; gives its faults by slot."""
     faults: dict[int, Fault] = {}
     for slot, outcome in engine.advance(limit):
         if isinstance(outcome, Fault):
@@ -62,7 +62,7 @@ def take(engine: Any, curves: dict[int, list[Evaluation]], limit: int | None = N
 
 
 def drive(engine: Any, curves: dict[int, list[Evaluation]]) -> dict[int, Fault]:
-    """Runs and confirms everything until nothing moves."""
+    """Calls `take` until there is no further evaluation or fault; gives the faults by slot."""
     faults: dict[int, Fault] = {}
     while True:
         before = sum(map(len, curves.values()))
@@ -73,7 +73,7 @@ def drive(engine: Any, curves: dict[int, list[Evaluation]]) -> dict[int, Fault]:
 
 
 def assert_same(packed: list[Evaluation], solo: list[Evaluation], tolerance: float = 1e-5) -> None:
-    """Every reported number of every evaluation."""
+    """Checks that two curves are equal in every reported number."""
     assert [(e.step, e.max_steps, e.tokens) for e in packed] == [(e.step, e.max_steps, e.tokens) for e in solo]
     for ours, theirs in zip(packed, solo, strict=True):
         assert ours.eval_loss == pytest.approx(theirs.eval_loss, abs=tolerance), ours.step

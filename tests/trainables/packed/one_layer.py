@@ -1,4 +1,4 @@
-"""One adapted layer without a base, and batches of segments without rows."""
+"""Makes an adapted layer without a base, and batches of segments without rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.packed.stack import Stack
 
 
 def stacked(dtype: torch.dtype, ranks: list[int], seed: int = 0) -> tuple[Stack, AdaptedLinear]:
-    """One layer of 6 to 5 features, with an adapter in each slot."""
+    """Makes a layer from 6 to 5 features, with an adapter in each slot."""
     torch.manual_seed(seed)
     linear = torch.nn.Linear(6, 5, dtype=dtype).requires_grad_(False)
     layer = AdaptedLinear("x", frozen_linear("x", linear), BatchContext())
@@ -30,7 +30,7 @@ def stacked(dtype: torch.dtype, ranks: list[int], seed: int = 0) -> tuple[Stack,
 
 
 def segments_batch(segments: tuple[Segment, ...], **more: Any) -> Batch:
-    """A batch of these segments, of one length if nothing else is said."""
+    """Makes a batch of these segments, which by default have one length."""
     nothing = torch.empty(0)
     given: dict[str, Any] = {
         "uniform": True, "bucketed": False, "padded_len": 0, "scatter_index": None, "grid": None, "width": 1,

@@ -1,4 +1,4 @@
-"""Rows as lines, and back."""
+"""Rows are copied to lines for attention, and back."""
 
 from __future__ import annotations
 

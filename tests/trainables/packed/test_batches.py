@@ -1,4 +1,4 @@
-"""Rows of several slots as one batch, in few shapes."""
+"""Rows of several slots make one batch, in few shapes."""
 
 from __future__ import annotations
 

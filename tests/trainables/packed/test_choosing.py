@@ -1,4 +1,4 @@
-"""How many trials an engine takes, and that trying it out leaves no trace."""
+"""How many trials an engine takes, and that measuring it changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Out of memory while trials are packed: smaller passes, from where the step's windows began, for the same losses."""
+"""Out of memory while trials are packed: smaller passes from the beginning of the windows give the same losses."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_parts_in_passes(
 
 
 def small(engine: Any, fits: Shown) -> list[int]:
-    """A device on which the way back through the first layer has no memory for a batch that does not fit, when the
-    gradients of the layers above are already there. Tokens of the passes that ended well."""
+    """Makes the backward of the first layer run out of memory for batches for which `fits` is false: the gradients of
+    the layers above are then already there. Gives a list of the tokens of each pass that has a loss."""
     passes, passed = engine.packed, []
     losses = passes.losses
 

@@ -1,4 +1,4 @@
-"""Copies of slots on the host."""
+"""Copies of slots to the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slots that wait, fail, are refused, or are no longer finite; what happens to their neighbours."""
+"""Trials that wait, fail, are refused, or are no longer finite, and what happens to their neighbours."""
 
 from __future__ import annotations
 

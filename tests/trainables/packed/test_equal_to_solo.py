@@ -1,4 +1,5 @@
-"""A packed trial is its solo run: losses, adapters, whoever the neighbours are, whenever they come and go."""
+"""A packed trial equals its solo run in losses and adapter, whatever its neighbours are and whenever they join and
+leave."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ NEIGHBOURS: list[dict[str, Any]] = [
     {
         "lora_r": 3, "lora_alpha_mode": "rslora", "target_modules": "attention", "effective_batch_size": 5,
         "weight_decay": 0.5, "num_train_epochs": 2.0, "max_grad_norm": 0.05, "init_lora_weights": "gaussian",
-        # At the others' 5e-3 it is chaotic: one rounding more, and a loss differs by 1e-3 after 16 steps
+        # At the others' 5e-3 it is chaotic: a single rounding changes its loss by 1e-3 after 16 steps
         "learning_rate": 1e-3,
     },
     {
@@ -39,7 +40,7 @@ NEIGHBOURS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def together(bench: Bench) -> dict[int, list[Evaluation]]:
-    """The four of NEIGHBOURS as one pack."""
+    """The four trials of NEIGHBOURS, packed together."""
     engine = bench.engine(4)
     checksum = engine.checksum()
     for slot, params in enumerate(NEIGHBOURS):
@@ -210,7 +211,7 @@ def test_nothing_is_left_behind(bench: Bench, tmp_path: Path) -> None:
 
 
 def draw(chance: random.Random) -> dict[str, Any]:
-    """A trial, any."""
+    """Draws the parameters of a trial."""
     return {
         "learning_rate": 10 ** chance.uniform(-4, -1.5),
         "lora_r": chance.choice([1, 4, 7, 16, 24]),

@@ -13,7 +13,7 @@ from trainables.packed.layer_context import BatchContext, Dropout
 
 
 def masked(segments: tuple[Segment, ...], packed: str, **more: Any) -> torch.Tensor:
-    """The masks that a GPU gets: slot 1 with dropout 0.25, slots 0 and 2 without."""
+    """The mask that a GPU gets: slot 1 has dropout 0.25, slots 0 and 2 have none."""
     context = BatchContext()
     context.dropouts[1] = Dropout(0.25, torch.Generator().manual_seed(3))
     context.show(segments_batch(segments, uniform=False, **more), training=True)

@@ -1,4 +1,4 @@
-"""A layer with several adapters, against autograd."""
+"""A layer with several adapters gives what autograd gives."""
 
 from __future__ import annotations
 

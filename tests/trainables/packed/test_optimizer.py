@@ -1,4 +1,4 @@
-"""AdamW over a stack, against torch's."""
+"""AdamW over a stack gives what torch's gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A packed trial that is cut off and goes on in a slot of another engine: the curve of the one that was not."""
+"""A packed trial that is cut off and continues in a slot of another engine has the curve of one that was not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARAMS: dict[str, Any] = {"max_steps": 12, "lora_dropout": 0.1, "effective_batch
 
 
 def cut(bench: Bench, folder: Path, evaluations: int) -> list[Evaluation]:
-    """The first evaluations of a trial whose engine then goes, three steps later."""
+    """The first evaluations of a trial whose engine is dropped two engine steps later."""
     engine = bench.engine(2)
     engine.join(1, assignment(folder, PARAMS, seed=4))
     curves: dict[int, list[Evaluation]] = {}

@@ -1,4 +1,4 @@
-"""Whether trials on a base would feel each other is asked of the base: leaky ones are refused, sound ones are not."""
+"""The probe finds out whether trials on a base would change each other: it refuses leaky bases, and no others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows() -> FlatRows:
 
 
 def verdict(model: Any) -> str | None:
-    """Why no trials can be packed on it; None where they can."""
+    """Why no trials can be packed on a base; None where they can."""
     try:
         bases.check(model)
         alone = probe.SoloReference(model, rows(), LONGEST)
@@ -73,7 +73,7 @@ def test_every_leaky_base(name: str) -> None:
 
 
 class Leak(torch.nn.Module):
-    """Adds a share of the token before, as the first tap of a convolution does."""
+    """A layer that adds a share of the token before, as a convolution does."""
 
     def __init__(self, layer: Any, share: float, *, back: bool = False) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Leak(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.layer(x)
         before = torch.nn.functional.pad(out, (0, 0, 1, 0))[:, :-1]
-        # back: only the gradient takes that way, the sum does not
+        # back: only the gradient reaches the token before, the result does not have it
         return out + self.share * (before - before.detach() if self.back else before)
 
 

@@ -1,4 +1,4 @@
-"""What was written and has no effect is told; what is only a default is not."""
+"""Settings that were written and have no effect are told; defaults are not."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tuner.results.requests import Inbox, Request
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
-    """A driver of the run `first` that notes what it is asked and refuses to stop trial 9."""
+    """A driver of the run `first`, which notes all requests and refuses to stop trial 9."""
     monkeypatch.chdir(tmp_path)
     folder: RunFolder = create_run(tmp_path / "runs", "first")
     folder.ledger.touch()

@@ -1,4 +1,4 @@
-"""What a user reads when a command cannot be carried out, and the exit code of it."""
+"""What a user reads when a command fails, and its exit code."""
 
 from __future__ import annotations
 

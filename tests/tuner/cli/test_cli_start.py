@@ -1,4 +1,4 @@
-"""Help answers at once: it imports click and nothing that weighs."""
+"""Help answers at once: it imports click, and nothing that takes long."""
 
 from __future__ import annotations
 

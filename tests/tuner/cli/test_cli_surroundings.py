@@ -1,4 +1,4 @@
-"""Commands in processes whose streams, home, user, encoding, terminal or folders are not what one expects."""
+"""Commands in processes with unusual streams, home, user, encoding, terminal or folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Place:
-    """before: shell commands ahead of it. after: redirections. python: options of the interpreter. unset, set: of the
+    """before: shell commands before it. after: redirections. python: options of the interpreter. unset, set: of the
     environment. code: the exit code of a command that prints."""
 
     after: str = ""

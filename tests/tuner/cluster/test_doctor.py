@@ -1,4 +1,4 @@
-"""The doctor on this machine as it is, and on one that is broken in several ways; and what facts are judged to mean."""
+"""The doctor on this machine as it is, and on one that is broken in several ways; and how it judges facts."""
 
 from __future__ import annotations
 

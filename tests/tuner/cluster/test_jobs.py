@@ -1,4 +1,4 @@
-"""What answers at an address that is no cluster of ours, and lines of a job's log. A real cluster is in
+"""Addresses at which something else than a cluster answers, and lines of a job's log. A real cluster is in
 tests/integration/test_submit.py."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, *arguments: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The search as a RayJob manifest and as a Slurm script: their exact text, and whether what reads them takes it."""
+"""The search as a RayJob manifest and as a Slurm script: their exact text, and that their readers accept it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_exact_rayjob(file: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def strict(schema: Any) -> Any:
-    """The schema without room for keys that it does not know: the API server would drop them without a word."""
+    """The schema with unknown keys forbidden: the API server drops them without a message."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -68,7 +68,7 @@ def strict(schema: Any) -> Any:
     closed = {key: strict(value) for key, value in schema.items()}
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
         open_ = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
-        # metadata is checked by the API server itself, and the schema leaves it empty.
+        # The API server itself checks metadata, and the schema leaves it empty
         closed |= {} if open_ or not schema["properties"] else {"additionalProperties": False}
     return closed
 

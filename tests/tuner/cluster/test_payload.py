@@ -1,4 +1,4 @@
-"""What a submission sends: the exact job, what travels and what does not."""
+"""What a submission sends: the exact job, the files in it, and those that are left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.contract import InputError
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's folder with a search file, data beside and elsewhere, and things that must stay at home."""
+    """A user's folder with a search file, data beside it and elsewhere, and files that must not be sent."""
     home = tmp_path / "home"
     (home / "rows" / ".git").mkdir(parents=True)
     (home / "rows" / "__pycache__").mkdir()
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _masked(told: dict[str, Any]) -> str:
-    """Without what changes with every change of the code: the package's name and sizes."""
+    """The text without what every change of the code changes: the package's name and sizes."""
     told["request"]["runtime_env"]["working_dir"] = re.sub(
         r"_[0-9a-f]{16,}", "_HASH", told["request"]["runtime_env"]["working_dir"]
     )

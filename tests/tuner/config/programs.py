@@ -1,4 +1,4 @@
-"""A second program beside the real one: a parabola that is 'trained' by evaluating it. No torch, no files."""
+"""A program beside the real one, without torch and files: its loss is a formula."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TinySettings(Strict):
 
 
 class Tiny:
-    """Loss = distance of the learning rate from 1e-3, in decades; any rank does."""
+    """The loss is the distance of the learning rate from 1e-3, in decades; the rank does not matter."""
 
     Settings: ClassVar[Any] = TinySettings
     PARAMETERS: ClassVar[Mapping[str, Parameter]] = {

@@ -1,4 +1,4 @@
-"""The exact words of configuration errors. `TUNER_UPDATE_GOLDEN=1` writes them anew; read the difference."""
+"""The exact text of configuration errors. `TUNER_UPDATE_GOLDEN=1` writes it again; read the difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From files, overrides and flags to an experiment: precedence, paths, and the checks between sections."""
+"""Files, overrides and flags make an experiment: precedence, paths, and checks between sections."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_grace_period_against_the_budget(here: Path) -> None:
     assert refused.value.where == "search.yaml:6"
     (note,) = load_experiment(path, ["scheduler.grace_period=100"]).notes
     assert "no trial is stopped" in note
-    # In tokens (a budget in epochs) nobody knows yet.
+    # In tokens (a budget in epochs) it is not known yet
     load_experiment(path, ["train.max_steps=null", "train.num_train_epochs=2"])
 
 

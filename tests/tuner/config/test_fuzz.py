@@ -1,4 +1,4 @@
-"""Whatever stands at whatever key: an experiment, or an InputError. Never a traceback."""
+"""Any value at any key gives an experiment or an InputError, and never a traceback."""
 
 from __future__ import annotations
 

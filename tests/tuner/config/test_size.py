@@ -1,4 +1,4 @@
-"""What is large: its cost grows as its size does, and of a thousand mistakes the first ones are told."""
+"""Large files: the cost grows in proportion to the size, and of a thousand mistakes the first ones are told."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def nested(size: int) -> dict[str, Any]:
-    """What a space of so many parameters looks like in a file."""
+    """The text of a file with a space of so many parameters."""
     parameters = {f"p{n}": {"type": "choice", "values": [1, 2, 3]} for n in range(size)}
     return {"search": {"space": {"parameters": parameters}}, "train": {f"k{n}": {"a": n} for n in range(size)}}
 

@@ -1,4 +1,4 @@
-"""How a program refuses: what it raises arrives whole in another process."""
+"""The errors that a program raises arrive complete in another process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs by name, and classes without the base: what version 0.1 asked for is enough."""
+"""Programs by name, and classes without the base class: what version 0.1 required is enough."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_code_of_others_is_told_whoever_wrote_the_settings(name: str, settings: 
 
 
 class Cautious:
-    """Calls up, as many classes do."""
+    """Calls the constructor of its base, as many classes do."""
 
     Settings, PARAMETERS, REFUSED = ToySettings, Toy.PARAMETERS, Toy.REFUSED
     budget, prepare = Toy.budget, Toy.prepare
@@ -103,7 +103,7 @@ class Cautious:
 
 
 class Odd(ABC):
-    """An abstract class of its own."""
+    """A class with an abstract method of its own."""
 
     @abstractmethod
     def step(self) -> None: ...

@@ -1,4 +1,5 @@
-"""The seam is the class: `tuner` asks no program what it may have, and knows no setting of the shipped one."""
+"""The contract is the class: `tuner` looks up no optional attribute of a program, and names no setting of the shipped
+one."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ ASKED = {
     "watch/trackers/__init__.py": {"importlib.import_module(module)"},
     "watch/trackers/base.py": {"tracker"},
 }
-"""What `getattr` and `hasattr` may be asked of, by file: modules, streams, exceptions, views, trackers, and objects of
-Ray's and Optuna's."""
+"""By file: objects on which `getattr` and `hasattr` may be called: modules, streams, exceptions, views, trackers, and
+objects of Ray's and Optuna's."""
 
 KNOWN = {
     "cli/asking.py": {"lora_r"},  # an example in an error
@@ -51,7 +52,7 @@ KNOWN = {
     "contract/loading.py": {"eval_steps", "trust_remote_code"},  # what 0.1 read of every program
     "report/table.py": {"learning_rate", "lora_r"},  # headings where a terminal is narrow
 }
-"""The settings of SFT whose names stand in `tuner`, by file."""
+"""By file: the settings of SFT whose names may be in `tuner`."""
 
 
 def test_no_program_and_no_engine_is_asked_what_it_has() -> None:
@@ -85,7 +86,7 @@ def test_every_hook_says_what_it_is_for() -> None:
 
 
 def _asked(tree: ast.AST) -> Iterator[str]:
-    """What is asked for an attribute by its name, or forwards all of another's."""
+    """Yields the objects whose attributes are looked up by name, and `__getattr__` where a class defines it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "inspect.getattr_static"):
             yield ast.unparse(node.args[0])
@@ -108,7 +109,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _words(tree: ast.AST) -> Iterator[str]:
-    """Everything that is written in code: names, attributes, and text that is no docstring."""
+    """Yields all names in code: variables, attributes, and words of strings that are no docstrings."""
     docs = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
     for node in ast.walk(tree):
         match node:

@@ -1,4 +1,4 @@
-"""What becomes of a search whose run folder is moved, removed, or cannot be written; without Ray."""
+"""A search whose run folder is moved, removed, or cannot be written; without Ray."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def disk(tmp_path: Path) -> DiskGuard:
 
 @contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
-    """A write beyond `size` bytes is answered with `File too large` by the system itself."""
+    """Within it, the system itself refuses writes beyond `size` bytes of a file with `File too large`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -181,7 +181,7 @@ def test_a_line_that_could_not_be_taken_back_at_once_is_taken_back_later(tmp_pat
 
 
 class _CannotTruncate:
-    """The open file of a disk that takes nothing back while it fails; there is no real one that does this on demand."""
+    """The open file of a disk on which truncating fails too; no real disk does this on demand."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""An end that cannot be written hides nothing: what ended the search is told first."""
+"""If the end cannot be written, what ended the search is still told, and first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HALT = Verdict(Reason.DATA, "all labels are masked", "look at data.format")
 
 @pytest.fixture
 def ending(tmp_path: Path) -> Ending:
-    """Of a search with one usable trial, whose settings are no longer to be read: best/ cannot be made."""
+    """The end of a search with one usable trial, whose settings can no longer be read: best/ cannot be made."""
     folder, record = RunFolder(tmp_path / "run"), SearchRecord()
     folder.path.mkdir()
     disk = DiskGuard(folder.path, 0, say=lambda text: None, note=lambda text: None, stopping=lambda: False)

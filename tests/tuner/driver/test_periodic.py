@@ -1,4 +1,4 @@
-"""A call that is made now and then."""
+"""Calls that are made at most once an interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user let a search run is remembered for its settings, and for no others."""
+"""The permission to run own code is kept for the settings of a search, and for no others."""
 
 from __future__ import annotations
 

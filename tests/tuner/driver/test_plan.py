@@ -1,4 +1,4 @@
-"""What a program names as its objectives, before anything runs."""
+"""The objectives that a program declares are checked before anything runs."""
 
 from __future__ import annotations
 

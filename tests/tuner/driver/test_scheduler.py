@@ -1,4 +1,4 @@
-"""Ray's scheduler, asked directly: no cluster, but Ray's own classes. What it decides: scheduling/algorithms."""
+"""Our Ray scheduler, called directly: no cluster, but Ray's own classes. Its decisions are in scheduling/algorithms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LADDER = make_ladder(100, grace_period=4, reduction_factor=3, warmup=0.0, eval_e
 
 @dataclass
 class Heard:
-    """A listener that keeps what it heard."""
+    """A listener that keeps all that it is told."""
 
     spared: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)

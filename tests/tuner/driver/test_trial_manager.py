@@ -1,4 +1,4 @@
-"""The driver's manager without Ray: a real ledger, a real study, and the order in which things may go wrong."""
+"""The trial manager without Ray: a real ledger, a real study, and faults in every order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOST = Verdict(Reason.INFRASTRUCTURE, "its worker died")
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[..., tuple[TrialManager, SearchRecord]]]:
-    """Opens the manager of one run folder, as often as a driver would."""
+    """Opens the manager of a run folder; each call is another driver."""
     flags = {"run.program": "tests.programs.toy:Toy", "search.space": SPACE, "run.storage_path": str(tmp_path)}
     plan = make_plan(load_experiment(None, (), flags))
     ledgers: list[Ledger] = []
@@ -220,7 +220,7 @@ def test_a_streak_is_of_one_cause_and_broken_by_any_other_ending() -> None:
 
 
 def parks(manager: TrialManager, judge: Judge, name: str, number: int, loss: float) -> Decision:
-    """A trial's evaluation at the rung, as the scheduler hands it on."""
+    """A trial's evaluation at the rung, as the scheduler passes it on."""
     decision = judge.decide(Candidate(number, [Reading(14, loss)], spared=number == 0))
     manager.set_up(name, Setup(27, 10, 1000))
     manager.evaluated(name, Evaluation(14, 27, loss), 14, decision)

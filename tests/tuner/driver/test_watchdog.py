@@ -1,4 +1,4 @@
-"""When a trial hangs."""
+"""The watchdog finds a trial that hangs, and no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def clock() -> Clock:
 
 
 def hangs(watchdog: Watchdog, clock: Clock, after: float, running: list[str] | None = None) -> bool:
-    """Whether a driver that looks every second finds the trial hanging within so many seconds."""
+    """Whether the watchdog, asked once a second, finds that the trial hangs within so many seconds."""
     until = clock.now + after
     while clock.now < until:
         clock.now += 1

@@ -1,4 +1,4 @@
-"""Where a Ray of ours lives: whose it is, how long, and what is left of it."""
+"""The folder of a Ray that is started here: its owner, its lifetime, and that nothing of it is left."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ time.sleep(600)
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where homes are made; its path is short."""
+    """The folder in which homes are made; its path is short."""
     made = Path(os.path.realpath("/tmp")) / f"h{os.getpid()}"
     made.mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(made))

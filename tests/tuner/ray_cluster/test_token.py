@@ -1,4 +1,4 @@
-"""Ray's token belongs to its owner alone, whoever wrote it."""
+"""Ray's token can be read by its owner alone, whatever wrote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact text, held by files in tests/golden. `TUNER_UPDATE_GOLDEN=1` writes them anew; read the difference."""
+"""Compares text with files in tests/golden. `TUNER_UPDATE_GOLDEN=1` writes them again; read the difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches made by hand, event by event, as a driver would have written them."""
+"""Makes searches by hand, event by event, as a driver writes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def params(rate: float, r: int, mode: str, batch: int) -> dict[str, Any]:
 
 
 class Tape:
-    """Writes events one second after another, and keeps them."""
+    """Makes events one second after another, and keeps them."""
 
     def __init__(self, name: str = "first", num_trials: int = 8, workers: int = 2) -> None:
         self.events: list[Event] = []
@@ -85,7 +85,7 @@ class Tape:
     def trial(
         self, number: int, values: dict[str, Any], losses: Sequence[float | None], verdict: Verdict | None
     ) -> None:
-        """A whole trial at once: started, set up, measured, ended."""
+        """Adds all events of a trial: started, set up, evaluated, ended."""
         self.start(number, values)
         self.setup(number)
         for step, loss in zip(PLACES, losses, strict=False):
@@ -139,7 +139,7 @@ def finished() -> Tape:
 
 
 def running() -> Tape:
-    """In the middle: two trials run, one is being set up."""
+    """A search in the middle: two trials run, one is being set up."""
     tape = Tape(num_trials=16, workers=3)
     tape.prepared("the tokenizer has no pad token: using its EOS token")
     _trials(tape, 5)
@@ -159,7 +159,7 @@ def recipe_wins() -> Tape:
 
 
 def halted() -> Tape:
-    """The set-up is at fault: the first evaluation that repeats to the last digit ends the search."""
+    """A fault of the set-up: the first loss that repeats to the last digit ends the search."""
     tape = Tape(name="frozen", num_trials=16)
     tape.prepared()
     tape.trial(0, RECIPE_PARAMS, [7.4], None)
@@ -200,7 +200,7 @@ def parked() -> Tape:
 
 
 def lost() -> Tape:
-    """A trial whose worker dies, which goes on elsewhere and then has to be arranged smaller."""
+    """A trial whose worker dies, which goes on elsewhere, runs out of memory and then takes a smaller micro-batch."""
     tape = Tape(num_trials=1)
     tape.prepared()
     tape.start(0, RECIPE_PARAMS)
@@ -242,7 +242,7 @@ def many() -> Tape:
 
 
 def unprepared() -> Tape:
-    """The data is at fault: no trial was begun."""
+    """A fault of the data: no trial was begun."""
     tape = Tape(name="masked", num_trials=16)
     message = "no row of the training set has a label: every token is masked"
     remedy = "set data.completion_only_loss to false, or give rows a completion"
@@ -279,7 +279,7 @@ def one_trial() -> Tape:
 
 
 def resumed() -> Tape:
-    """Cut off while trial 3 ran; the next session ran it again."""
+    """A search that was cut off while trial 3 ran; the next session ran it again."""
     tape = interrupted()
     tape.say(Kind.SEARCH, after=3600, details={"name": "first", "num_trials": 5, "workers": 2})
     tape.prepared()
@@ -290,7 +290,7 @@ def resumed() -> Tape:
 
 
 def broken() -> Tape:
-    """A trial failed by an error nobody foresaw; its message brings newlines and escape codes along."""
+    """A trial that an unexpected error failed, whose message has newlines and escape codes."""
     tape = Tape(name="broken", num_trials=2)
     tape.prepared()
     tape.trial(0, RECIPE_PARAMS, [7.0, 6.0, 5.0, 4.6, 4.4, 4.3, 4.25, 4.2], BUDGET)

@@ -1,4 +1,4 @@
-"""What was asked of a running search, as people see it."""
+"""Requests to a running search, as people see them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.results.records import SearchRecord
 
 
 def asked() -> searches.Tape:
-    """A running search that somebody adds a trial to, pauses, resumes and stops."""
+    """A running search to which somebody adds a trial, and which is then paused, resumed and stopped."""
     tape = searches.running()
     number = 1 + max(event.number or 0 for event in tape.events)
     own = searches.params(1e-3, 64, "2r", 8)
@@ -36,7 +36,7 @@ def asked() -> searches.Tape:
 
 
 def folded(kind: Kind) -> SearchRecord:
-    """The search as it is right after its first event of this kind."""
+    """The record of the search after its first event of this kind."""
     events = asked().events
     last = next(i for i, event in enumerate(events) if event.event is kind)
     return SearchRecord.fold(events[: last + 1])

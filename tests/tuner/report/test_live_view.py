@@ -130,7 +130,7 @@ def test_a_picture_that_cannot_be_made_is_noted_and_the_view_goes_on(caplog: pyt
 
 
 def _clock_of(view: LiveView) -> float:
-    """Minutes in the first row."""
+    """The elapsed time that the first row shows, in minutes."""
     found = re.search(r"(\d+):(\d\d)\b", plain(view.picture(100, 24)[:1]))
     assert found, plain(view.picture(100, 24)[:1])
     return int(found[1])

@@ -1,4 +1,4 @@
-"""A search by a number that rises, with others beside it: how it is told."""
+"""A search by a metric that rises, with other metrics beside it, as it is shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ LENGTH = Objective("answer_length", "answer length")
 
 
 class Rises(Tape):
-    """A tape of another search; with `beside`, answer_length is measured from the second evaluation on."""
+    """A tape of a search by a metric that rises; with `beside`, answer_length is measured from the second evaluation
+    on."""
 
     def __init__(self, *objectives: Objective, num_trials: int = 4) -> None:
         self._beside = len(objectives) > 1

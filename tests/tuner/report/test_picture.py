@@ -1,4 +1,4 @@
-"""The README's picture is made from a ledger by a script that people run."""
+"""The script that makes the README's picture from a ledger."""
 
 from __future__ import annotations
 

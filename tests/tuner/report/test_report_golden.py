@@ -1,4 +1,4 @@
-"""The exact words and columns of everything that is shown of a search."""
+"""The exact text of everything that is shown of a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of every table and text, whatever the search and the terminal."""
+"""What must hold of every table and text, for any search and any terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of a ledger while the clock is set."""
+"""Times in a ledger when the clock is set meanwhile."""
 
 from __future__ import annotations
 

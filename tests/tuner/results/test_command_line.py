@@ -1,4 +1,4 @@
-"""A command line that a message tells a person to run, run as it stands."""
+"""A command line that a message tells a person to run, run as it is printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.results.requests import ask
 
 
 def words_of(text: str) -> list[str]:
-    """What a shell makes of the command line in a message."""
+    """The words that a shell makes of the command line in a message."""
     start = text.index("python -m tuner ")
     return shlex.split(text[start:].splitlines()[0].rstrip("),"))[3:]
 

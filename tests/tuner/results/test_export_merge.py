@@ -21,7 +21,7 @@ DEMO = Path(__file__).resolve().parents[3] / "tuner" / "demo"
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A finished search on a copy of the embedded base, whose ledger knows what it was made of."""
+    """A finished search on a copy of the embedded base, whose ledger has the fingerprints of what it was made of."""
     path = finished_run(tmp_path)
     shutil.copytree(DEMO / "base", tmp_path / "base")
     resolved = json.loads((path / "resolved.json").read_text())

@@ -81,7 +81,7 @@ def test_a_path_to_a_run_folder_is_a_name_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def searched(tmp_path: Path) -> RunFolder:
-    """A run folder with the ledger of a finished search, and a journal that knows how its trials ended."""
+    """A run folder with the ledger of a finished search, and a journal with its trials' endings."""
     folder = create_run(tmp_path, "first")
     events = searches.finished().events
     folder.ledger.write_text("".join(event.to_json() + "\n" for event in events), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The ledger: strict JSON, durable, tolerant of a torn end."""
+"""The ledger: strict JSON, durable, readable with an incomplete last line."""
 
 from __future__ import annotations
 

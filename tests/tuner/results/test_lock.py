@@ -1,4 +1,4 @@
-"""One driver for a run folder, and looks at its lock that nobody notices."""
+"""One driver for a run folder, and queries of its lock that do not take it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.contract import InputError
 from tuner.results.lock import NAME, RunLock, is_held
 
 STRANGER = 54321
-"""The uid of a user that nobody is."""
+"""A uid that no user has."""
 
 
 @pytest.fixture
@@ -30,7 +30,8 @@ def shared() -> Iterator[Path]:
 
 
 def as_stranger(call: Callable[[], object]) -> int:
-    """Calls in a process of another user: 0 where it gave something true, 1 where not, 2 where it raised InputError."""
+    """Calls a function in a process of another user: 0 if it gives a true value, 1 if not, 2 if it raises
+    InputError."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     child = os.fork()

@@ -1,4 +1,4 @@
-"""A run folder of version 0.1, which knew `eval_loss` alone, says what it said then."""
+"""A run folder of version 0.1, which had `eval_loss` alone, is shown as that version showed it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tuner.results.ledger import Event
 
 RUN = Path(__file__).parents[2] / "old_runs" / "v0_1"
 WHERE = "/tmp/searches/older"
-"""Where it lay when it was asked."""
+"""The path of the run when its answers were recorded."""
 
 
 def contains(now: Any, then: Any) -> bool:
-    """Whether every key of then is there with its value, or neither has one; there may be more."""
+    """Whether every key that version 0.1 gave is there with its value, or neither has one; there may be more."""
     if isinstance(then, dict):
         return isinstance(now, dict) and all(contains(now.get(key), then[key]) for key in then)
     if isinstance(then, list):

@@ -1,4 +1,4 @@
-"""What is kept of a search as events come in equals what a look at all of them would say."""
+"""The record that each event updates equals one that is computed from all events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOSSES = [1.0, 2.0, 2.0, 3.0, math.nan, math.inf, None]
 
 
 def events(seed: int, trials: int = 40) -> Iterator[Event]:
-    """A search in several sessions: trials that end in every way, are cut off, run again, and tie."""
+    """Draws a search in several sessions: trials end in every way, are cut off, run again, and tie."""
     rng, attempts = random.Random(seed), dict.fromkeys(range(trials), 0)
     running: list[int] = []
     for when in range(400):

@@ -37,7 +37,7 @@ def cleared(folder: RunFolder, say: Callable[[str], None] = print) -> Inbox:
 
 @contextmanager
 def driver(folder: RunFolder, act: Callable[[Inbox, Request], None]) -> Iterator[None]:
-    """Holds the lock and answers until the block is left."""
+    """Within it, a thread holds the lock and answers requests."""
     lock, over, inbox = RunLock(folder.path), threading.Event(), cleared(folder)
 
     def loop() -> None:

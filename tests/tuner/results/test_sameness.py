@@ -16,7 +16,7 @@ BEFORE: dict[str, Any] = {
 
 
 def now(part: str, **files: str | None) -> dict[str, Any]:
-    """What was before, with other fingerprints; None: gone."""
+    """The fingerprints of before with some replaced; None: removed."""
     named = {name.replace("__", "."): value for name, value in files.items()}
     merged = {k: v for k, v in {**BEFORE[part]["files"], **named}.items() if v is not None}
     return {**BEFORE, part: {**BEFORE[part], "files": merged}}

@@ -1,4 +1,4 @@
-"""What an object store does not say; against a real one in integration/test_storage.py."""
+"""Object stores that do not answer as they should; a real one is in integration/test_storage.py."""
 
 from __future__ import annotations
 

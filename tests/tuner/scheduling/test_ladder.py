@@ -1,4 +1,4 @@
-"""Where rungs and evaluations lie."""
+"""The shares of a trial at which rungs and evaluations lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules as a table: a curve, and where it must stop."""
+"""Tables of rules: curves, and the evaluation at which each must be stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REWARD = Objective("reward", direction="maximize")
 
 
 def first_verdict(rule: Rule, losses: Sequence[float | None]) -> tuple[int, Verdict] | None:
-    """The index of the evaluation at which the rule ends the trial, and how."""
+    """The index of the evaluation at which the rule ends the trial, and the verdict."""
     curve: list[Reading] = []
     for index, loss in enumerate(losses):
         curve.append(Reading(10 * (index + 1), loss))

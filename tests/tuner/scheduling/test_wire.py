@@ -1,4 +1,4 @@
-"""What a program answers, before it travels: the driver must be able to write it down."""
+"""A program's answer is checked before it is sent: the driver must be able to write it into the ledger."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 def good(trial: Any) -> dict[str, Any]:
     rate = trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)
     rank = trial.suggest_categorical("lora_r", [8, 16, 32])
-    # What YAML cannot say: a range that depends on another value.
+    # YAML cannot express a range that depends on another value
     warmup = trial.suggest_float("warmup_ratio", 0.0, 0.2 if rate > 1e-3 else 0.1)
     return {"train.learning_rate": rate, "lora_r": rank, "warmup_ratio": warmup}
 

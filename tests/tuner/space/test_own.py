@@ -1,4 +1,4 @@
-"""A person's own point: what it fixes, and what is refused of it."""
+"""A person's own point: which parameters it fixes, and which points are refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def point(given: dict[str, Any], like: dict[str, Any] | None = None) -> dict[str
         ({"target_modules": ["q_proj", "v_proj"]}, {}, {"target_modules": ["q_proj", "v_proj"]}),
         ({"lora_r": 8, "use_dora": True}, {}, {"lora_r": 8, "use_dora": True}),
         ({"use_dora": True}, {"lora_r": 8}, {"lora_r": 8, "use_dora": True}),
-        # what depended on the value that is replaced does not come along
+        # Values that depended on the replaced one are not taken over
         ({"lora_r": 64}, {"learning_rate": 1e-3, "lora_r": 8, "use_dora": True}, {"learning_rate": 1e-3, "lora_r": 64}),
         ({}, {"lora_r": 8}, {"lora_r": 8}),
     ],

@@ -45,7 +45,7 @@ def loss_of(params: dict[str, Any]) -> float:
 
 
 def drawn(study: Any, trials: int = 40, running: int = 0) -> list[dict[str, Any]]:
-    """The points that a study draws until it has no more; `running` of them have no ending yet."""
+    """The points that a study draws until none is left, while `running` of them have no ending."""
     points: list[dict[str, Any]] = []
     while len(points) < trials and (suggestion := study.ask()) is not None:
         assert suggestion.number == len(points)

@@ -1,4 +1,4 @@
-"""The journal that one process writes, and the window that a sampler looks through."""
+"""The journal that one process writes, and the window of trials that a sampler sees."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make(path: Path, sampler: Any, records: Any = ()) -> Study:
 
 
 def run(study: Study, count: int) -> list[TrialRecord]:
-    """Asks for trials and ends each in one of four ways; what the ledger would know of them."""
+    """Asks for trials and ends each in one of four ways; gives what the ledger would have of them."""
     rng, records = random.Random(1), []
     for _ in range(count):
         suggestion = study.ask()
@@ -82,7 +82,7 @@ def test_a_line_is_in_the_file_at_once_and_never_read_back(tmp_path: Path) -> No
 
 
 def drawn(number: int, rng: random.Random) -> FrozenTrial:
-    """A finished trial of any kind: ties, no values, infeasible ones."""
+    """Draws a finished trial of any kind: with tied values, without a value, infeasible."""
     state = rng.choice([TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL])
     steps = {s: round(rng.random(), 1) for s in range(rng.randrange(4))}
     trial = create_trial(

@@ -1,4 +1,4 @@
-"""A study that others read and write while its search runs: both sides keep what they wrote."""
+"""A study that other programs read and write while its search runs: both keep what they wrote."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def end(study: Study, record: TrialRecord, reason: Reason = Reason.BUDGET) -> No
 
 
 def searched(path: Path, meanwhile: Callable[[], object]) -> tuple[Study, list[TrialRecord]]:
-    """Two trials that ended, `meanwhile` while the third runs, and three more."""
+    """Runs two trials, calls `meanwhile` while the third runs, and runs three more."""
     study = make(path, Tpe())
     records = []
     for _ in range(2):

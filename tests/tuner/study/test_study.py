@@ -1,4 +1,4 @@
-"""What Optuna is told, and that it is told the same again after a resume."""
+"""What Optuna is told, and that a resume tells it the same again."""
 
 from __future__ import annotations
 

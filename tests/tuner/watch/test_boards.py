@@ -1,4 +1,4 @@
-"""The dashboards under requests that they refuse or cannot answer: the browser hears of it, the terminal does not."""
+"""Dashboards that refuse or cannot answer a request: the browser is told, and nothing is printed on the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ask(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, 
 
 
 def hang_up(url: str, request: str) -> None:
-    """Asks, and does not wait for the answer."""
+    """Sends a request, and closes the connection before the answer."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -1,4 +1,4 @@
-"""Whoever only listens cannot end a search."""
+"""A listener that raises cannot end a search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.watch.listeners import Dropped, Listeners
 
 
 class Breaks:
-    """Breaks at its third event."""
+    """A listener that raises at its third event."""
 
     def __init__(self) -> None:
         self.heard = 0

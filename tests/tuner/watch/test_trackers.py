@@ -1,4 +1,5 @@
-"""Trackers with their real libraries, offline, fed with a search written by hand; read back with the same libraries."""
+"""Trackers with their real libraries, offline: they get a search made by hand, which is read back with the same
+libraries."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def installed(name: str) -> pytest.MarkDecorator:
 
 
 def track(makers: Mapping[str, Callable[[], Tracker]], events: list[Event]) -> tuple[SearchRecord, list[str]]:
-    """Tells trackers of a whole search; returns its record, and the notes for the user."""
+    """Gives trackers all events of a search; returns its record, and the notes for the user."""
     record, notes = SearchRecord(), list[str]()
     tracking = Tracking(makers, record, notes.append)
     for event in events:
@@ -121,7 +122,7 @@ def test_trackio_keeps_a_run_a_trial(tmp_path: Path) -> None:
 
 
 class Broken:
-    """A tracker whose server is gone, or that was never there."""
+    """A tracker whose server is gone, or was never there."""
 
     def __init__(self, at: str) -> None:
         self._at = at

@@ -1,4 +1,4 @@
-"""One table of misbehaviours through every way in which a program is called: each ends alike in all of them.
+"""One table of misbehaviours, in every way in which a program is called: each has the same verdict in all.
 
 Here the actors' classes run in this process; with real Ray the same table runs in tests/chaos/test_failures.py.
 """
@@ -30,7 +30,7 @@ from tuner.worker.trial_actor import TrialActor
 PACK = "tests.programs.pack:Pack"
 PREPARED = Preparation("")
 WITHIN_S = 20
-"""For an answer: one that never comes fails the test and not the run."""
+"""Seconds for an answer: a call that hangs then fails its test and does not stop the run."""
 
 
 def settings(behaviour: str, **more: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def assignment(folder: Path, number: int = 0) -> Assignment:
 
 
 def answer(call: Callable[[], Any]) -> Any:
-    """What a call answers, within the time."""
+    """The answer to a call, within the time limit."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result(WITHIN_S)
 
@@ -65,7 +65,7 @@ def alone(behaviour: str, folder: Path) -> Ending:
 
 
 def ending(step: Callable[[], Any]) -> Ending:
-    """Of a trial whose reports come from `step`."""
+    """The ending of a trial whose reports come from `step`."""
     for _ in range(5):
         report = answer(step)
         if isinstance(report, Failure):
