@@ -264,8 +264,8 @@ def busy() -> Iterator[Callable[[], float | None]]:
 
 def a_trial(result: dict[str, Any], trials: int) -> float:
     """Seconds a trial where `trials` run: what does not grow with their number counts once."""
-    fit: float = result.get("fit_s", result["wall_s"])
-    return (result["wall_s"] - fit) / trials + fit / result["trials"]
+    growing: float = result.get("fit_s", result["wall_s"])
+    return (result["wall_s"] - growing) / trials + growing / result["trials"]
 
 
 def report(arguments: argparse.Namespace, job: dict[str, Any], measured: dict[str, list[dict[str, Any]]]) -> None:

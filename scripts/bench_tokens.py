@@ -147,7 +147,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     from trainables.packed import load
 
     cells = []
-    numbers = [int(n) for n in arguments.slots.split(",")]
+    counts = [int(n) for n in arguments.slots.split(",")]
     for shape in arguments.shapes.split(","):
         base = scratch / shape
         parameters = make_base(shape, base)
@@ -158,12 +158,12 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
             dtype = arguments.dtype
             rows = max(1, int(arguments.tokens.split(",")[-1]) // ROW)
             found = settings(base, quantization, dtype, rows)
-            engine = load(found, preparation, max(numbers), capture=not arguments.no_graphs)
+            engine = load(found, preparation, max(counts), capture=not arguments.no_graphs)
             loaded = time.perf_counter() - began
             print(f"{shape} {quantization}: {parameters:,} parameters, loaded in {loaded:.1f} s", file=sys.stderr)
             for tokens in [int(n) for n in arguments.tokens.split(",")]:
                 rows = max(1, tokens // ROW)
-                for slots in numbers:
+                for slots in counts:
                     cell = {"shape": shape, "quantization": quantization, "parameters": parameters}
                     try:
                         estimate = need(
@@ -182,7 +182,7 @@ def sweep(arguments: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
                     cells.append(cell)
                     print(json.dumps(cell), file=sys.stderr, flush=True)
                 if arguments.profile:
-                    profile(engine, max(numbers), scratch, rows)
+                    profile(engine, max(counts), scratch, rows)
             del engine
             gc.unfreeze()
             gc.collect()

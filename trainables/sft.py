@@ -262,7 +262,7 @@ class SFT(Program):
         assert self.resident is not None
         settings = with_params(self._settings, assignment.params)
         settings = self._fitted = fitting.fitted(settings, assignment.fits.get(runtime.device_name()))
-        # FSDP leaves a base in shares, with hooks between its layers
+        # FSDP shards a base and adds hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
         with self._memory_faults(), runtime.target_faults(settings, self._settings):
             self.trial = SoloTrial(

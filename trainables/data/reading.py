@@ -24,24 +24,24 @@ class Rows:
 
     source: str
     rows: list[Row]
-    numbers: Sequence[int] = ()
+    places: Sequence[int] = ()
     """The place of each row in the source, counted from 1; empty where all rows are here in their order."""
     by_line: bool = False
-    """Whether `numbers` are lines of a text file, where a row may take several lines and others are blank."""
+    """Whether `places` are lines of a text file, where a row may take several lines and others are blank."""
     split: str = ""
     """The split in which rows are counted; "" where the source has no splits."""
 
     def where(self, index: int) -> str:
         """The place of a row, for an error message."""
-        number = self.numbers[index] if self.numbers else index + 1
+        place = self.places[index] if self.places else index + 1
         if self.by_line:
-            return f"{self.source}:{number}"
-        return f"{self.source}{f' ({self.split})' if self.split else ''}, row {number}"
+            return f"{self.source}:{place}"
+        return f"{self.source}{f' ({self.split})' if self.split else ''}, row {place}"
 
     def select(self, indices: Sequence[int]) -> Rows:
         """Some of the rows, in the order of `indices`."""
-        numbers = self.numbers or range(1, len(self.rows) + 1)
-        return replace(self, rows=[self.rows[i] for i in indices], numbers=[numbers[i] for i in indices])
+        places = self.places or range(1, len(self.rows) + 1)
+        return replace(self, rows=[self.rows[i] for i in indices], places=[places[i] for i in indices])
 
 
 def read(source: str, data: DataSettings, setting: str = "data.revision") -> Rows:

@@ -58,7 +58,7 @@ _RANK = 8
 
 
 @dataclass(frozen=True)
-class _RowNumbers:
+class _RowResults:
     """What the base computes for one row."""
 
     hidden: torch.Tensor
@@ -66,7 +66,8 @@ class _RowNumbers:
     loss: torch.Tensor
     """[] float32: the mean over its targets."""
     gradient: torch.Tensor | None = None
-    """[tokens, features]: the gradient of the summed loss by the row's embeddings; None without a backward."""
+    """[tokens, features] in the base's dtype: the gradient of the summed loss by the row's embeddings; None without a
+    backward."""
 
 
 Layout = tuple[tuple[int, ...], ...]
@@ -89,7 +90,7 @@ class SoloReference:
             lengths.append(longest)
         self.rows = _rows(rows, lengths)
         """The rows, and behind them a twin of each; see `twin`."""
-        self.numbers = [self._one(row, backward=row < self.short) for row in range(len(lengths))]
+        self.results = [self._alone(row, backward=row < self.short) for row in range(len(lengths))]
         """By row, twins left out: what the base computes for it alone."""
         low = "bf16" if _low_precision(model) else "fp32"
         self.rounding = _ROUNDING[low]
@@ -107,17 +108,17 @@ class SoloReference:
 
     def twin(self, row: int) -> int:
         """The index of the row's twin: a row of the same length with another token at every place."""
-        return row + len(self.numbers)
+        return row + len(self.results)
 
-    def _one(self, row: int, *, backward: bool) -> _RowNumbers:
-        """The numbers of a row alone. Raises Unpackable where they are not finite."""
-        (numbers,) = self._plain([row], backward=backward)
-        if not bool(torch.isfinite(numbers.hidden).all()):
+    def _alone(self, row: int, *, backward: bool) -> _RowResults:
+        """The results of a row alone. Raises Unpackable where they are not finite."""
+        (results,) = self._solo_batch([row], backward=backward)
+        if not bool(torch.isfinite(results.hidden).all()):
             raise bases.unpackable(self._model, "what it computes for a row alone is not finite")
-        return numbers
+        return results
 
-    def _plain(self, rows: Sequence[int], *, backward: bool) -> list[_RowNumbers]:
-        """The numbers of rows of one length, computed as one batch of a solo run; with `backward`, gradients too."""
+    def _solo_batch(self, rows: Sequence[int], *, backward: bool) -> list[_RowResults]:
+        """The results of rows of one length, computed as one batch of a solo run; with `backward`, gradients too."""
         model, device = self._model.train(backward), base.device()
         ids = torch.stack([torch.from_numpy(self.rows.ids[self._span(row)].copy()) for row in rows]).to(device)
         scored = min(_SCORED, ids.shape[1] - 1)
@@ -134,7 +135,7 @@ class SoloReference:
                     model.base_model(input_ids=ids, use_cache=False)
         assert seen.hidden is not None
         return [
-            _RowNumbers(hidden, loss / scored, gradient)
+            _RowResults(hidden, loss / scored, gradient)
             for hidden, loss, gradient in zip(seen.hidden, losses.detach(), gradients, strict=True)
         ]
 
@@ -144,15 +145,15 @@ class SoloReference:
     def _require_no_dropout(self) -> None:
         """Raises Unpackable where two passes in training mode differ: such dropout draws for all slots from one
         generator."""
-        again = self._one(0, backward=True)
-        if _difference(again, self.numbers[0], gradients=False) > self.rounding:
+        again = self._alone(0, backward=True)
+        if _difference(again, self.results[0], gradients=False) > self.rounding:
             where = next(iter(bases.dropouts(self._model)), "something in it")
             raise bases.unpackable(self._model, f"its own dropout ({where}) draws from one stream for all of them")
 
     def _noise(self, row: int) -> float:
-        """By how much a row's numbers differ between alone and the first and last place of a batch of three."""
-        places = self._plain([row, self.twin(row), row], backward=True)
-        return max(_difference(places[at], self.numbers[row]) for at in (0, 2))
+        """By how much a row's results differ between alone and the first and last place of a batch of three."""
+        places = self._solo_batch([row, self.twin(row), row], backward=True)
+        return max(_difference(places[at], self.results[row]) for at in (0, 2))
 
 
 def require_independent(packed: PackedModel, stack: Stack, reference: SoloReference) -> None:
@@ -179,8 +180,8 @@ def _findings(packed: PackedModel, stack: Stack, reference: SoloReference) -> It
     """Yields a sentence for the user for each difference, while it makes one comparison after another."""
     order = tuple(range(reference.short))
     half, back = reference.short // 2, order[::-1]
-    layouts: list[Layout] = [((row,),) for row in range(1, len(reference.numbers))]
-    if len(reference.numbers) > reference.short:  # the long row beside a short one is enough to find a leak
+    layouts: list[Layout] = [((row,),) for row in range(1, len(reference.results))]
+    if len(reference.results) > reference.short:  # the long row beside a short one is enough to find a leak
         layouts += [((0,), (reference.short,)), ((reference.short,), (0,))]
     together: list[Layout] = [(order[:half], order[half:]), (back[:half], back[half:])]
     for buckets in (None, ShapeBuckets()) if packed.graphs.enabled else (None,):
@@ -202,12 +203,12 @@ def _differences_to_solo(
     reference: SoloReference,
     layout: Layout,
     buckets: ShapeBuckets | None,
-    found: Sequence[_RowNumbers] = (),
+    found: Sequence[_RowResults] = (),
 ) -> Iterator[str]:
-    """Compares rows in one batch with the same rows alone. found: their numbers; computed here if it is empty."""
+    """Compares rows in one batch with the same rows alone. found: their results; computed here if it is empty."""
     rows = [row for own in layout for row in own]
-    for at, numbers in enumerate(found or _engine_numbers(packed, reference, layout, buckets, backward=False)):
-        by = _difference(numbers, reference.numbers[rows[at]])
+    for at, results in enumerate(found or _engine_results(packed, reference, layout, buckets, backward=False)):
+        by = _difference(results, reference.results[rows[at]])
         if not by <= reference.rounding:
             where = f"a row of {reference.length(rows[at])} tokens {_place(reference, rows, at)}"
             size = f"(by {by:.1e} of its size, where rounding is {reference.rounding:.0e})"
@@ -225,18 +226,18 @@ def _leaks(
     """Compares forward and backward with the rows alone, and with batches in which other rows are replaced by their
     twins.
 
-    unchanged: the places in the batch of the rows that are kept, a range for each such batch. The numbers of kept rows
+    unchanged: the places in the batch of the rows that are kept, a range for each such batch. The results of kept rows
     must not differ, nor the gradient of a slot's adapter where all rows of the slot are kept.
     """
     rows = [row for own in layout for row in own]
     stack.grads.zero_()
-    before = _engine_numbers(packed, reference, layout, buckets, backward=True)
+    before = _engine_results(packed, reference, layout, buckets, backward=True)
     gradients = stack.grads.clone()
     yield from _differences_to_solo(packed, reference, layout, buckets, before)
     for kept in unchanged:
         mixed = iter(row if at in kept else reference.twin(row) for at, row in enumerate(rows))
         stack.grads.zero_()
-        after = _engine_numbers(
+        after = _engine_results(
             packed, reference, tuple(tuple(next(mixed) for _ in own) for own in layout), buckets, backward=True
         )
         for at in kept:
@@ -253,10 +254,10 @@ def _leaks(
                 yield f"the gradient of one trial's adapter feels another's rows (by {float(moved):.1e} of its size)"
 
 
-def _engine_numbers(
+def _engine_results(
     packed: PackedModel, reference: SoloReference, layout: Layout, buckets: ShapeBuckets | None, *, backward: bool
-) -> list[_RowNumbers]:
-    """The numbers of every row of a layout, computed on the engine's path; with `backward`, adapters get gradients."""
+) -> list[_RowResults]:
+    """The results of every row of a layout, computed on the engine's path; with `backward`, adapters get gradients."""
     parts = [(slot, numpy.array([row])) for slot, own in enumerate(layout) for row in own]
     batch = collate(parts, reference.rows, int(reference.rows.ids[0]), packed.device, buckets)
     packed.model.train(backward)
@@ -267,7 +268,7 @@ def _engine_numbers(
     assert seen.hidden is not None
     gradient, scored = seen.embedded.grad, batch.target_counts.clamp(min=1)
     return [
-        _RowNumbers(seen.hidden[0, span], loss, None if gradient is None else gradient[0, span])
+        _RowResults(seen.hidden[0, span], loss, None if gradient is None else gradient[0, span])
         for span, loss in zip(_spans(batch), losses.detach() / scored, strict=True)
     ]
 
@@ -281,7 +282,7 @@ def _spans(batch: Batch) -> Iterator[slice]:
             begin += length
 
 
-def _difference(found: _RowNumbers, expected: _RowNumbers, *, gradients: bool = True) -> float:
+def _difference(found: _RowResults, expected: _RowResults, *, gradients: bool = True) -> float:
     """The largest of three relative differences: of a token's hidden state, of the loss, and of a token's gradient,
     relative to the largest gradient of a token."""
     ours, theirs = found.hidden.float(), expected.hidden.float()

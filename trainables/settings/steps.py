@@ -32,7 +32,7 @@ def split_of(train: TrainSettings, processes: int = 1) -> BatchSplit:
 def steps_per_epoch(rows: int, shape: BatchSplit) -> int:
     """Optimizer steps in one pass over the rows, as transformers counts them: an incomplete batch is a step too.
 
-    shape: of one process that takes the whole effective batch; with several the number is the same.
+    shape: of one process that takes all of the effective batch; several processes take as many steps.
     """
     return max(1, math.ceil(math.ceil(rows / shape.micro) / shape.accumulation))
 
