@@ -23,9 +23,11 @@ class Inputs:
     """What all trials of a worker read."""
 
     tokenizer: Any
+    """The tokenizer with a pad token and the chat template of the settings."""
     train: Any
-    """The tokenized training rows, a memory-mapped `datasets.Dataset`; `validation` is one too."""
+    """The tokenized training rows, a memory-mapped `datasets.Dataset` of input_ids and labels."""
     validation: Any
+    """The tokenized validation rows, of the same kind."""
 
 
 def validated(settings: Any) -> Settings:

@@ -175,7 +175,8 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """`value` as plain data for JSON. Its tensors go into `tensors` by name, on the host and contiguous."""
+    """`value` as plain data for JSON. Its tensors [...], of any dtype, go into `tensors` by name, on the host and
+    contiguous."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous()
@@ -192,7 +193,7 @@ def _take_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _put_together(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The inverse of `_take_apart`."""
+    """The inverse of `_take_apart`. tensors: [...] of any dtype, by name."""
     if isinstance(value, list):
         return [_put_together(item, tensors) for item in value]
     if not isinstance(value, dict):

@@ -23,10 +23,12 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Format:
-    """A format, and whether its texts are lists of messages, which a chat template turns into text."""
+    """The format of rows. A chat template turns lists of messages into text."""
 
     name: Name
+    """TRL's name."""
     conversational: bool
+    """Whether texts are lists of messages."""
 
     def __str__(self) -> str:
         return f"conversational {self.name}" if self.conversational and self.name != "messages" else self.name

@@ -23,7 +23,9 @@ class Rows:
     """Rows as they were read, with their places in the source, which stay the same when rows are split off or drawn."""
 
     source: str
+    """The path or the hub id, as the settings have it."""
     rows: list[Row]
+    """Each row by column."""
     places: Sequence[int] = ()
     """The place of each row in the source, counted from 1; empty where all rows are here in their order."""
     by_line: bool = False

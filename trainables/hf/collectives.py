@@ -41,7 +41,7 @@ def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def is_moment(parameter: torch.Tensor, value: Any) -> bool:
-    """Whether `value`, of an optimizer's state, is a tensor of `parameter`'s shape."""
+    """Whether `value`, of an optimizer's state, is a tensor [...] of `parameter`'s shape, in any dtype."""
     return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 

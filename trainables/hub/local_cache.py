@@ -23,6 +23,7 @@ class Snapshot:
     """What the cache has of one commit of a repository."""
 
     folder: Path
+    """The snapshot's folder in the cache."""
     missing: tuple[str, ...]
     """Files of the commit that are not cached, or of another size."""
     is_listed: bool

@@ -26,7 +26,9 @@ class HubSource:
     """A hub repository that the settings name."""
 
     name: str
+    """The hub id."""
     kind: Literal["model", "dataset"]
+    """The kind of repository; a tokenizer is in a model."""
     setting: str
     """The setting that has its revision."""
     revision: str | None

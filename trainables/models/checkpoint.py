@@ -26,6 +26,7 @@ class Tensor:
     dtype: str
     """By safetensors' name ("BF16")."""
     shape: tuple[int, ...]
+    """Its size in each dimension."""
     begin: int
     """The offset of its first byte in the file."""
     end: int
@@ -96,6 +97,7 @@ def listed(names: list[str], most: int = 5) -> str:
 
 
 def _tensor(said: Mapping[str, Any], data: int) -> Tensor:
+    """A tensor of a header. data: the offset of the first tensor in the file. Raises ValueError and KeyError."""
     begin, end = said["data_offsets"]
     if not (isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end):
         raise ValueError("offsets")

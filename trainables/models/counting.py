@@ -8,10 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Count:
-    """Numbers of parameters, adapter included."""
+    """Counts of parameters."""
 
     trainable: int
+    """Those that a trial trains."""
     total: int
+    """All of them, adapter included."""
 
     def __str__(self) -> str:
         share = 100 * self.trainable / self.total if self.total else 0.0

@@ -23,11 +23,13 @@ class DecoderShape:
     intermediate: int
     """Features within the MLP."""
     layers: int
+    """Decoder layers."""
     queries: int
     """Features of a token's queries, of all heads together."""
     key_values: int
     """Features of a token's keys, of all heads together; its values have as many."""
     vocabulary: int
+    """Token ids."""
     tied: bool
     """Whether embeddings and output layer are one tensor."""
 

@@ -30,13 +30,16 @@ SlotRows = tuple[int, Indices]
 
 @dataclass(frozen=True)
 class Segment:
-    """The consecutive tokens of one slot in a batch, padding included: from `begin` up to, but without, `end`."""
+    """The consecutive tokens of one slot in a batch."""
 
     slot: int
+    """The slot's place in the engine."""
     lengths: tuple[int, ...]
     """Tokens of each row, padding excluded."""
     begin: int
+    """The index of its first token in the batch."""
     end: int
+    """The index behind its last token, padding included."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class AttentionGrid:
     """The rows of a batch as lines of one width, as attention reads them."""
 
     rows: int
+    """Lines: one for each row."""
     width: int
     """Cells of a line."""
     cells: torch.Tensor
@@ -62,6 +66,7 @@ class Batch:
     position_ids: torch.Tensor
     """[1, tokens] int64: each row counts from 0."""
     segments: tuple[Segment, ...]
+    """In the order of their tokens."""
     grid: AttentionGrid | None
     """None where all rows have one length and no padding: they are lines already."""
     width: int
@@ -86,7 +91,7 @@ class Batch:
 
     @property
     def layer_inputs(self) -> list[torch.Tensor]:
-        """All tensors that the base's layers read, adapters included."""
+        """All tensors of the batch that the base's layers and adapters read, in the shapes and dtypes above."""
         found = [self.input_ids, self.position_ids, self.segment_ends, self.scatter_index]
         if self.grid is not None:
             found += [self.grid.cells, self.grid.tokens]

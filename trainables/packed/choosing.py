@@ -35,6 +35,7 @@ class SlotChoice:
     """How many trials an engine takes at a time, and why."""
 
     slots: int
+    """Trials that it takes at a time."""
     fit: int
     """Trials that fit into memory at a time."""
     speeds: Mapping[int, float]
@@ -47,6 +48,7 @@ class TrialRunner(Protocol):
     """The part of an engine that is needed to find out how many trials it takes."""
 
     device: torch.device
+    """Where it trains."""
 
     @property
     def uses_graphs(self) -> bool:

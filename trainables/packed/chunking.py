@@ -25,6 +25,7 @@ class Chunk:
     part: int
     """The index, in the step's list, of the part that they belong to."""
     slot: int
+    """The slot whose rows they are."""
     rows: Indices
     """[rows] int64."""
 

@@ -90,4 +90,5 @@ class Copies:
 
 
 def _bytes(rows: Sequence[torch.Tensor]) -> int:
+    """Bytes of all rows. rows: [width] each, in any dtype."""
     return sum(row.nbytes for row in rows)

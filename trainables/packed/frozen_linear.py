@@ -19,6 +19,7 @@ class FrozenLinear:
     """A linear layer whose weights have no gradient."""
 
     shape: LinearShape
+    """Its features in and out."""
     input_grad: Callable[[torch.Tensor], torch.Tensor]
     """From the gradient of its outputs [tokens, out], of any floating dtype, to that of its inputs [tokens, in]: in the
     compute dtype of a 4-bit layer, else in the dtype of the given gradient."""

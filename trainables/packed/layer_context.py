@@ -42,8 +42,11 @@ class BatchContext:
     segments: tuple[Segment, ...] = ()
     """As in `Batch`, and so the next five."""
     uniform: bool = False
+    """Whether all segments have one length."""
     bucketed: bool = False
+    """Whether the batch is padded to a shape of `ShapeBuckets`."""
     padded_len: int = 0
+    """Tokens of a segment in dropout masks."""
     scatter_index: torch.Tensor | None = None
     """[tokens] int64, or None."""
     segment_ends: torch.Tensor = field(default_factory=lambda: torch.empty(0))

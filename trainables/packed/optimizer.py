@@ -27,6 +27,7 @@ class Update:
     """One slot's optimizer step."""
 
     slot: int
+    """The row of the stack that it updates."""
     rate: float
     """The learning rate."""
     decay: float

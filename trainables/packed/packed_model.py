@@ -108,9 +108,11 @@ class PackedModel:
         return first(), again()
 
     def _streams(self) -> list[torch.Generator]:
+        """The generators of the slots that have dropout."""
         return [dropout.stream for dropout in self.context.dropouts.values()]
 
     def _set_streams(self, states: Sequence[torch.Tensor]) -> None:
+        """states: of the slots' generators, [bytes] uint8 each."""
         for stream, state in zip(self._streams(), states, strict=True):
             stream.set_state(state)
 

@@ -36,6 +36,7 @@ class InitialAdapter:
     scales: dict[str, float]
     """By module name: the factor of B A."""
     count: Count
+    """Parameters of base and adapter."""
 
 
 class AdapterInitializer:

@@ -28,10 +28,12 @@ Adapter = Mapping[str, Pair]
 
 @dataclass(frozen=True)
 class LinearShape:
-    """Features in and out of a linear layer."""
+    """The size of a linear layer."""
 
     inputs: int
+    """Features of an input."""
     outputs: int
+    """Features of an output."""
 
 
 class Stack:
