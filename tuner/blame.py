@@ -4,17 +4,15 @@ code."""
 from __future__ import annotations
 
 import linecache
-import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from tuner.contract import Fault, InputError
-from tuner.error_text import named_line
+from tuner.error_text import named_line, shown_path
 
 FRAMES = 3
 """How many of the user's frames are shown: the innermost ones."""
@@ -54,8 +52,8 @@ def of_error(error: BaseException, wrote: Callable[[str], bool]) -> Trouble:
         what = f"called sys.exit({error.code!r})"
     if isinstance(error, SyntaxError) and error.filename and wrote(error.filename):
         text = (error.text or "").strip()
-        frames = (f"{near(error.filename)}:{error.lineno}: {text}",) if text else ()
-        return Trouble(f"cannot be read as Python: {error.msg}", f"{near(error.filename)}:{error.lineno}", frames)
+        frames = (f"{shown_path(error.filename)}:{error.lineno}: {text}",) if text else ()
+        return Trouble(f"cannot be read as Python: {error.msg}", f"{shown_path(error.filename)}:{error.lineno}", frames)
     # A RecursionError has a thousand frames, and linecache reads a file once
     lines = [(f.filename, f.lineno, f.name) for f in traceback.extract_tb(error.__traceback__) if wrote(f.filename)]
     return _at(what, lines)
@@ -87,20 +85,11 @@ def theirs(subject: str, wrote: Callable[[str], bool], *, where: str, expected: 
         raise trouble.error(subject, where=where, expected=expected, remedy=remedy) from error
 
 
-def near(filename: str) -> str:
-    """A path as it is shown: relative where it lies below the current folder."""
-    try:
-        from_here = os.path.relpath(filename)
-    except (OSError, ValueError):
-        return filename
-    return filename if from_here.startswith("..") else Path(from_here).as_posix()
-
-
 def _at(what: str, lines: list[tuple[str, int | None, str]]) -> Trouble:
     if not lines:
         return Trouble(what)
     shown = [
-        f"{near(file)}:{number}, in {name}: {linecache.getline(file, number or 0).strip()}"
+        f"{shown_path(file)}:{number}, in {name}: {linecache.getline(file, number or 0).strip()}"
         for file, number, name in lines[-FRAMES:]
     ]
-    return Trouble(what, f"{near(lines[-1][0])}:{lines[-1][1]}", tuple(shown))
+    return Trouble(what, f"{shown_path(lines[-1][0])}:{lines[-1][1]}", tuple(shown))

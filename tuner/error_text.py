@@ -1,8 +1,9 @@
-"""Parts of error messages: one line of an exception's text, and the name that was probably meant."""
+"""Parts of messages: one line of an exception's text, the name that was probably meant, a path as people type it."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 MOST_SAID = 300
@@ -27,6 +28,19 @@ def named_line(error: BaseException, most: int = MOST_SAID) -> str:
     except Exception:  # the `__str__` of a user's exception may raise
         said = ""
     return (f"{name}: {first_line(said)}" if said else name)[:most]
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path as messages show it: relative to the working folder if it lies below it, else absolute.
+
+    A path that cannot be compared with the working folder (the folder is gone, or on another drive) stays as it is.
+    """
+    try:
+        relative = os.path.relpath(path)
+        absolute = os.path.abspath(path)  # noqa: PTH100  resolve() follows links
+    except (OSError, ValueError):
+        return os.fspath(path)
+    return absolute if relative == os.pardir or relative.startswith(os.pardir + os.sep) else relative
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.blame import Trouble, near, of_error, of_stack
-from tuner.error_text import nearest
+from tuner.blame import Trouble, of_error, of_stack
+from tuner.error_text import nearest, shown_path
 from tuner.importing import Own
 
 IMPORT_S = 60.0
@@ -297,7 +297,7 @@ def _no_function(own: Own, found: Any) -> Trouble | None:
         return Trouble(f"is not a function of yours ({type(found).__name__})")
     if not own.wrote(found.__code__.co_filename):
         return Trouble(f"is not a function of yours: it comes from {found.__module__}")
-    at = f"{near(found.__code__.co_filename)}:{found.__code__.co_firstlineno}"
+    at = f"{shown_path(found.__code__.co_filename)}:{found.__code__.co_firstlineno}"
     if inspect.isgeneratorfunction(found) or inspect.iscoroutinefunction(found):
         return Trouble("is a generator or a coroutine", at)
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from tuner.error_text import all_near, first_line, last_line, named_line, nearest
+from tuner.error_text import all_near, first_line, last_line, named_line, nearest, shown_path
 
 
 class Silent(Exception):
@@ -39,3 +42,14 @@ def test_the_name_that_was_meant() -> None:
     assert nearest("Leaning_rate", ["learning_rate", "lora_r"]) == "learning_rate"
     assert nearest("qqq", ["learning_rate", "lora_r"]) is None
     assert all_near("run-1", ["run-2", "run-12", "other"], most=3) == ["run-12", "run-2"]
+
+
+def test_a_path_is_relative_where_it_lies_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert shown_path(folder / "a" / "b.py") == "a/b.py" and shown_path("a") == "a"
+    assert shown_path(folder / "..runs") == "..runs", "its name begins with two dots, and it lies below"
+    assert shown_path(tmp_path / "x") == shown_path("../x") == str(tmp_path / "x")
+    folder.rmdir()
+    assert shown_path("a") == os.fspath("a"), "the working folder is gone"

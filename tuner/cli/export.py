@@ -32,7 +32,7 @@ def command(
 ) -> int:
     """Copies the best adapter of the search NAME to DIR, or merges it into its base with --merge."""
     from tuner.cli.output import answer_json
-    from tuner.config.paths import near
+    from tuner.error_text import shown_path
     from tuner.report.formatting import size
     from tuner.report.lines import clean
     from tuner.results.folder import open_run
@@ -50,7 +50,7 @@ def command(
         click.echo(f"note: {clean(note)}", err=True)
     total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     what = "merged model" if merge else "adapter"
-    click.echo(f"exported the {what} of {folder.name} to {near(path)} ({size(total)})", err=True)
+    click.echo(f"exported the {what} of {folder.name} to {shown_path(path)} ({size(total)})", err=True)
     if as_json:
         answer_json({"name": folder.name, "path": str(path.resolve()), "merged": merge, "bytes": total})
     return 0

@@ -75,7 +75,8 @@ def write_manifest(
         parcel = pack(experiment, include, packages=())
         words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags, modules=modules)
         more = {"least": values["min_nodes"], "volume": values["volume"], "secret": values["secret"]}
-        return manifest(name, storage, [*words, "--address", "auto"], parcel, site_from(values["image"], sizes | more))
+        site = site_from(values["image"], sizes | more)
+        return manifest(name, storage, experiment.run.program, [*words, "--address", "auto"], parcel, site)
     return _slurm(name, file, overrides, flags, sizes, values, modules)
 
 

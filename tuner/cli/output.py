@@ -112,7 +112,7 @@ def labels_of_run(folder: RunFolder) -> dict[str, str]:
 
 def place_of(path: Path) -> Place:
     """A run folder's name and paths as the user would type them from here."""
-    from tuner.config.paths import near
+    from tuner.error_text import shown_path
     from tuner.report.summary import Place, kept_in
     from tuner.results.command_line import shown_storage
 
@@ -120,7 +120,7 @@ def place_of(path: Path) -> Place:
     return Place(
         name=path.name,
         storage_path=shown_storage(path.parent),
-        log=near(log) if log.exists() else "",
+        log=shown_path(log) if log.exists() else "",
         kept=kept_in(path / "best"),
     )
 

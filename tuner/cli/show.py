@@ -24,8 +24,8 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
     import sys
 
     from tuner.cli.output import answer, answer_json, width
-    from tuner.config.paths import near
     from tuner.contract import InputError
+    from tuner.error_text import shown_path
     from tuner.report.machine import trial_json
     from tuner.report.trial import trial_report
     from tuner.results.folder import open_run
@@ -51,8 +51,8 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
         answer_json({**trial_json(trial), "name": name, "adapter": adapter})
         return 0
     log = folder.log(number) if folder else None
-    shown = near(Path(adapter)) if adapter and folder else ""
-    log_shown = near(log) if log and log.exists() else ""
+    shown = shown_path(Path(adapter)) if adapter and folder else ""
+    log_shown = shown_path(log) if log and log.exists() else ""
     answer(trial_report(record, number, width(sys.stdout), adapter=shown, log=log_shown))
     return 0
 

@@ -21,7 +21,7 @@ def command(name: str | None, program: str, allow_module: tuple[str, ...], as_js
 
     from tuner.cli.output import answer, answer_json, answer_schema, width
     from tuner.config import shipped_spaces, space_schema, typed_program
-    from tuner.config.paths import near
+    from tuner.error_text import shown_path
     from tuner.importing import Permission
     from tuner.report.spaces import space_list, space_report
     from tuner.space import load_space
@@ -32,7 +32,7 @@ def command(name: str | None, program: str, allow_module: tuple[str, ...], as_js
         answer_schema(space_schema(trains.PARAMETERS))
     elif name is not None:
         space = load_space(name, trains, Path.cwd(), permission)
-        path = near(space.path) if space.path else ""
+        path = shown_path(space.path) if space.path else ""
         if as_json:
             answer_json({**space.to_dict(), "path": str(space.path) if space.path else None})
         else:

@@ -63,7 +63,7 @@ def examine_cluster(storage_path: str, dashboard: str | None) -> Iterator[Findin
         yield from judge(where, facts, requirements(), driver)
         if "://" not in storage_path:
             yield _shared(where, storage_path, wrote, check)
-    yield _storage(storage_path)
+    yield _storage(storage_path, "driver")
     yield _hub("driver")
 
 

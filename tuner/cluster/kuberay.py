@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from tuner.cluster.parcel import Parcel
+from tuner.cluster.payload import job_metadata
 from tuner.contract import InputError
 
 PLACE = PurePosixPath("/etc/tuner/search")
@@ -55,8 +56,9 @@ class Site:
     """A Secret whose keys become environment variables (HF_TOKEN, AWS_ACCESS_KEY_ID)."""
 
 
-def manifest(name: str, storage_path: str, arguments: Sequence[str], parcel: Parcel, site: Site) -> str:
-    """The manifest of the search `name`. arguments: of `tuner search`, in the parcel's folder.
+def manifest(name: str, storage_path: str, program: str, arguments: Sequence[str], parcel: Parcel, site: Site) -> str:
+    """The manifest of the search `name`. program: as `run.program` names it. arguments: of `tuner search`, in the
+    parcel's folder.
 
     Raises InputError if the runs would not be on storage that outlives the pods, or if the parcel is too large.
     """
@@ -69,7 +71,8 @@ def manifest(name: str, storage_path: str, arguments: Sequence[str], parcel: Par
             expected="a folder on a volume that every node mounts, or a URI",
             remedy="--volume CLAIM:/shared --storage-path /shared/runs",
         )
-    documents = [_config_map(_label(name), parcel), _ray_job(_label(name), name, arguments, parcel, site)]
+    metadata_of_job = job_metadata(name, storage_path, program)
+    documents = [_config_map(_label(name), parcel), _ray_job(_label(name), metadata_of_job, arguments, parcel, site)]
     head = f"# The search {name} on Kubernetes: kubectl apply -f this file. The KubeRay operator runs it.\n"
     return head + yaml.dump_all(documents, Dumper=_Blocks, sort_keys=False, width=1000)
 
@@ -85,7 +88,10 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Blocks.add_representer(str, _text)
 
 
-def _ray_job(label: str, name: str, arguments: Sequence[str], parcel: Parcel, site: Site) -> dict[str, Any]:
+def _ray_job(
+    label: str, about: Mapping[str, str], arguments: Sequence[str], parcel: Parcel, site: Site
+) -> dict[str, Any]:
+    """The RayJob. about: the Ray job's metadata."""
     # `env -C` and not `cd &&`: the operator splits the entry point into words, without a shell.
     entrypoint = ["env", "-C", str(PLACE), "python", "-m", "tuner", "search", *arguments]
     least = site.nodes if site.least is None else site.least
@@ -96,11 +102,11 @@ def _ray_job(label: str, name: str, arguments: Sequence[str], parcel: Parcel, si
         "metadata": {
             "name": label,
             "labels": {"app.kubernetes.io/name": "tuner"},
-            "annotations": {"tuner/search": name},
+            "annotations": {"tuner/search": about["tuner_search"]},
         },
         "spec": {
             "entrypoint": shlex.join([*entrypoint, "--or-resume", "--events"]),
-            "metadata": {"job_name": name, "tuner_search": name},
+            "metadata": dict(about),
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": KEPT_S,
             "activeDeadlineSeconds": round(site.hours * 3600),

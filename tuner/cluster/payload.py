@@ -160,15 +160,19 @@ def _payload(name: str, storage: str, words: Sequence[str], attempt: int, progra
         name=name,
         submission_id=name if attempt == 1 else f"{name}.{attempt}",
         entrypoint=shlex.join(["python", "-m", "tuner", "search", *words]),
-        # `job_name` is what the dashboard's Jobs page shows.
-        metadata={
-            "job_name": name,
-            "tuner_search": name,
-            "tuner_version": tuner.__version__,
-            "storage_path": storage,
-            "program": program,
-        },
+        metadata=job_metadata(name, storage, program),
     )
+
+
+def job_metadata(name: str, storage_path: str, program: str) -> dict[str, str]:
+    """What a Ray job says of its search, for `status --address` and `submit --resume`."""
+    return {
+        "job_name": name,  # what the dashboard's Jobs page shows
+        "tuner_search": name,
+        "tuner_version": tuner.__version__,
+        "storage_path": storage_path,
+        "program": program,
+    }
 
 
 def flag_words(flags: Mapping[str, Any]) -> list[str]:

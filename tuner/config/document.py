@@ -8,7 +8,6 @@ lists and mappings.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import yaml
 from yaml import events
 
 from tuner.contract import InputError
+from tuner.error_text import shown_path
 
 KeyPath = tuple[str | int, ...]
 """The names and indices that lead to a value: ("train", "learning_rate"), or
@@ -148,15 +148,6 @@ _KINDS: tuple[tuple[Any, str], ...] = (
     ((list, tuple), "a list"),
     (Mapping, "a mapping"),
 )
-
-
-def shown_path(path: Path) -> str:
-    """The path as a person here would type it: relative if it lies below the working folder."""
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:  # another drive
-        return str(path)
-    return relative if not relative.startswith("..") else str(path)
 
 
 def _parse_any(text: str, source: str) -> tuple[Any, dict[KeyPath, int]]:

@@ -56,12 +56,6 @@ def absolute(path: str | Path, base: Path | None = None) -> Path:
     return Path(os.path.abspath(joined))  # noqa: PTH100  resolve() follows links
 
 
-def near(path: Path) -> str:
-    """The path as messages show it: relative to the working folder if it lies below it, else absolute."""
-    below = os.path.relpath(path)
-    return str(path.absolute()) if below == ".." or below.startswith(f"..{os.sep}") else below
-
-
 def is_uri(storage: str) -> bool:
     """Whether runs are kept in an object store: `s3://bucket/runs`."""
     return "://" in storage

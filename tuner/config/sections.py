@@ -14,6 +14,11 @@ from pydantic_core import PydanticCustomError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What the name of a run matches."""
+RUN_NAME_RULE = (
+    "1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit: "
+    "the name is a folder and stays inside the storage path"
+)
+"""RUN_NAME in words, for errors."""
 
 
 class Section(BaseModel):
@@ -241,11 +246,7 @@ class Resources(Section):
 
 def _run_name(name: str) -> str:
     if not RUN_NAME.fullmatch(name):
-        raise PydanticCustomError(
-            "expected",
-            "1 to 64 letters, digits, `.`, `_` or `-`, the first a letter or digit: "
-            "the name is a folder and stays inside the storage path",
-        )
+        raise PydanticCustomError("expected", RUN_NAME_RULE)
     return name
 
 

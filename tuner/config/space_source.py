@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.config.document import MAX_DEPTH, Document, KeyPath, kind_of, read_document, shown_path
+from tuner.config.document import MAX_DEPTH, Document, KeyPath, kind_of, read_document
 from tuner.config.layers import Layers
 from tuner.config.paths import absolute, missing
 from tuner.config.words import listed
 from tuner.contract import InputError
-from tuner.error_text import nearest
+from tuner.error_text import nearest, shown_path
 from tuner.importing import Own, Permission, find
 
 SPACE_KEY: KeyPath = ("search", "space")

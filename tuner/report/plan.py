@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.addresses import AUTO, joins
-from tuner.config.paths import near
 from tuner.contract import Budget
+from tuner.error_text import shown_path
 from tuner.report import formatting as words
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of, wrap
 from tuner.scheduling.algorithms import registered
@@ -80,7 +80,7 @@ def _setting(value: Any) -> str:
         rest = ", ".join(f"{k} {shown(v)}" for k, v in value.items() if k != "kind" and v is not None)
         return f"{kind} ({rest})".strip() if rest else kind
     if isinstance(value, str) and value.startswith(os.sep):
-        return clean(near(Path(value)))
+        return clean(shown_path(Path(value)))
     return clean(shown(value))
 
 
@@ -129,7 +129,7 @@ def _memory(need: Mapping[str, int], plan: Any) -> str:
 
 def _code(key: str, own: Any) -> str:
     """Code of the user's own that the search runs, and in which process."""
-    named = near(own.file)
+    named = shown_path(own.file)
     named = own.target if named.startswith(os.sep) else f"{named}:{own.name}"
     if key == "search.space":
         return f"{clean(named)}, a function of yours: in a process of its own"

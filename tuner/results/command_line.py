@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from tuner.config.paths import near, storage_uri
+from tuner.config.paths import storage_uri
+from tuner.error_text import shown_path
 
 PROGRAM = "python -m tuner"
 DEFAULT_STORAGE = "runs"
@@ -36,4 +37,4 @@ def resume_command_line(run: Path) -> str:
 
 def shown_storage(storage: Path) -> str:
     """The folder of the runs as a user would type it here: its URI where it is in an object store."""
-    return storage_uri(storage) or near(storage)
+    return storage_uri(storage) or shown_path(storage)

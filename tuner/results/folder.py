@@ -15,7 +15,6 @@ tune/                            Ray Tune's own state
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 from contextlib import suppress
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner import __version__
+from tuner.config.sections import RUN_NAME, RUN_NAME_RULE
 from tuner.contract import InputError
 from tuner.error_text import all_near
 from tuner.results import lock, storage
@@ -31,8 +31,6 @@ from tuner.results.ledger import UnreadableLine, read_numbered
 from tuner.results.records import SearchRecord
 from tuner.results.untrusted_read import is_plain_file
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What the name of a run matches."""
 NEEDED_BYTES = 256 * 2**20
 """Free bytes that a search needs at its start by default; with less, writes would soon fail."""
 
@@ -283,18 +281,17 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
 def _names_of_runs(storage_path: Path) -> list[str]:
     """The names of the runs in a folder; anybody may write there, so other entries are left out."""
     try:
-        names = sorted(name for name in os.listdir(storage_path) if NAME.fullmatch(name))  # noqa: PTH208
+        names = sorted(name for name in os.listdir(storage_path) if RUN_NAME.fullmatch(name))  # noqa: PTH208
     except OSError:
         return []
     return [name for name in names if is_plain_file(storage_path / name / "trials.jsonl")]
 
 
 def _named(storage_path: Path, name: str) -> RunFolder:
-    if not NAME.fullmatch(name):
+    if not RUN_NAME.fullmatch(name):
         raise InputError(
             f"{name!r} cannot be the name of a run",
             where="run.name",
-            expected="letters, digits, '.', '_' and '-', at most 64, beginning with a letter or a digit: "
-            "a run stays inside the storage path",
+            expected=RUN_NAME_RULE,
         )
     return RunFolder(storage_path.resolve() / name)

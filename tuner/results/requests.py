@@ -80,8 +80,9 @@ def ask(folder: RunFolder, action: str, values: Mapping[str, Any], wait_s: float
                 if os.path.lexists(reply):
                     break
                 _require_driver(folder)
+                silent = "has ended, and another has begun" if gone else f"has not answered for {wait_s:.0f} s"
                 raise InputError(
-                    f"the driver of {folder.name!r} has not answered for {wait_s:.0f} s, and the request is withdrawn",
+                    f"the driver of {folder.name!r} {silent}; the request is withdrawn",
                     where=str(folder.path),
                     remedy="it takes requests from its first trial on; try again, or look at logs/driver.log",
                 )

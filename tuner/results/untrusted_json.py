@@ -63,10 +63,10 @@ def deep(line: str) -> bool:
 
 
 def integer(value: Any) -> int:
-    """An integer; of a float, its integer part."""
+    """An integer, also one that is written as a float (3.0)."""
     if type(value) is int and -MAX_NUMBER <= value <= MAX_NUMBER:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
+    if not isinstance(value, float) or not abs(value) <= MAX_NUMBER or not value.is_integer():
         raise ValueError("a whole number")
     return int(value)
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.tuner.report import searches
 from tuner.cli import run
-from tuner.contract import InputError
+from tuner.contract import InputError, Reason, Verdict
 from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord
 from tuner.watch.trackers import TRACKERS, Tracker, Tracking, base, load_tracker, require
@@ -205,6 +205,33 @@ def test_an_interrupted_trial_and_its_next_attempt_are_two_runs(tmp_path: Path) 
     track(whole, searches.resumed().events)
     names = {p.name for p in (tmp_path / "tensorboard").iterdir()}
     assert any(name.endswith("-attempt-2") for name in names)
+
+
+@pytest.mark.parametrize("before", ["parked", "lost", "interrupted", "an earlier session's"])
+def test_a_trial_that_ends_without_a_further_attempt_ends_its_run_once(tmp_path: Path, before: str) -> None:
+    tape = searches.Tape()
+    if before == "an earlier session's":
+        record, notes = SearchRecord(), list[str]()
+        tape.start(0, searches.RECIPE_PARAMS)
+        tape.end(0, Verdict(Reason.BUDGET))
+        record.apply(tape.events[0])
+        record.apply(tape.events[1])
+        tracking = Tracking({"tensorboard": partial(load_tracker("tensorboard"), "x", tmp_path)}, record, notes.append)
+        record.apply(tape.events[2])
+        tracking(tape.events[2])
+        tracking.close()
+    else:
+        tape.start(0, searches.RECIPE_PARAMS)
+        tape.evaluate(0, 4, 4.5)
+        if before == "parked":
+            tape.park(0)
+        elif before == "lost":
+            tape.retry(0, Reason.INFRASTRUCTURE, message="gone")
+        else:
+            tape.interrupt(0)
+        tape.end(0, Verdict(Reason.USER))
+        _, notes = track({"tensorboard": partial(load_tracker("tensorboard"), "x", tmp_path)}, tape.events)
+    assert notes == []
 
 
 def test_a_missing_library_is_said_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ class Tracking:
     ) -> None:
         self._record, self._note = record, note
         self._lanes = [_Lane(name, make) for name, make in makers.items()]
+        self._open: set[str] = set()  # names of runs begun in this session and not ended
 
     def __call__(self, event: Event) -> None:
         trial = self._record.trials.get(-1 if event.number is None else event.number)
@@ -94,12 +95,19 @@ class Tracking:
             case Kind.FINISHED:
                 self._tell("close", summary_of(self._record))
             case Kind.STARTED if trial is not None:
-                self._tell("start", run_of(trial))
+                run = run_of(trial)
+                self._open.add(run.name)
+                self._tell("start", run)
             case Kind.EVALUATION if trial is not None and trial.points:
                 point = trial.points[-1]
                 self._tell("log", run_of(trial), point.step, metrics_of(trial, point))
             case Kind.ENDED | Kind.INTERRUPTED | Kind.RETRY | Kind.PARKED if trial is not None:
-                self._tell("end", run_of(trial), ending_of(trial))
+                # A trial that is parked, or lost and to be tried again, may be ended with no further attempt; and a
+                # resumed session writes the endings that the one before had decided.
+                run = run_of(trial)
+                if run.name in self._open:
+                    self._open.remove(run.name)
+                    self._tell("end", run, ending_of(trial))
         self._say_failures()
 
     def close(self, seconds: float = CLOSE_S) -> None:
