@@ -206,7 +206,7 @@ class _Watcher:
 
 
 @contextmanager
-def raised() -> Iterator[None]:
+def signals_raised() -> Iterator[None]:
     """Inside this block the first signal raises StopRequested: for a command without a search that has something to
     clean up or to print. A signal more than `AGAIN_S` seconds later ends the process at once."""
     first = math.inf

@@ -131,7 +131,10 @@ def test_what_fails_before_the_first_trial_ends_the_search_and_says_why(
 @pytest.mark.chaos
 @pytest.mark.parametrize("way", ["packed", "beside an engine"])
 def test_a_trial_that_hangs_takes_the_process_that_trains_it_along(toy: Toy, fault: Count, way: str) -> None:
-    """Or the next trial would find it as it is: trial 2 runs where trial 1 hung. A group: integration/test_ranks.py."""
+    """Or the next trial would find it as it is: trial 2 runs where trial 1 hung.
+
+    A process group: integration/test_process_groups.py.
+    """
     outcome = toy(train__each={"1": "hang"}, search__num_trials=4, run__hang_timeout=15, **WAYS[way])
     record = invariants.check(outcome.path, num_trials=4, exit_code=outcome.exit_code)
     assert [record.trials[number].reason for number in range(4)] == [

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tuner.signals import SIGNALS, StopRequested, StopSignals, raised
+from tuner.signals import SIGNALS, StopRequested, StopSignals, signals_raised
 
 
 def test_the_first_asks_and_the_second_raises() -> None:
@@ -107,11 +107,11 @@ with signals.StopSignals() as stop:
 
 
 def test_a_command_that_is_no_search_clears_away_and_leaves() -> None:
-    with pytest.raises(StopRequested) as found, raised():
+    with pytest.raises(StopRequested) as found, signals_raised():
         os.kill(os.getpid(), signal.SIGHUP)
     assert found.value.number == signal.SIGHUP
     cleared = []
-    with pytest.raises(StopRequested), raised():
+    with pytest.raises(StopRequested), signals_raised():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:

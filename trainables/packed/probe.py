@@ -246,12 +246,13 @@ def _leaks(
             if not (by <= reference.unchanged and back <= reference.rounding):
                 where = f"a row of {reference.length(rows[at])} tokens {_place(reference, rows, at)}"
                 size = f"(by {max(by, back):.1e} of its size, where rounding is {reference.unchanged:.0e})"
-                yield f"{where} feels what the others say {size}"
+                yield f"{where} changes with the other rows of the batch {size}"
         if kept.step == 1:
             slot = int(kept.start > 0)
             moved = (stack.grads[slot].float() - gradients[slot].float()).norm() / gradients[slot].float().norm()
             if not moved <= reference.rounding:
-                yield f"the gradient of one trial's adapter feels another's rows (by {float(moved):.1e} of its size)"
+                size = f"(by {float(moved):.1e} of its size)"
+                yield f"the gradient of one trial's adapter changes with another's rows {size}"
 
 
 def _engine_results(

@@ -136,7 +136,7 @@ def _go_on(
                 line(event)
         outcome = resume_search(
             storage, name, [listener, *lines], num_trials=num_trials, address=address, permission=permission,
-            leaving=partial(conclude_without_return, listener, as_json), accept_changes=accept_changes,
+            show_outcome=partial(conclude_without_return, listener, as_json), accept_changes=accept_changes,
         )  # fmt: skip
     return conclude(outcome, as_json)
 

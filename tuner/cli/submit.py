@@ -11,7 +11,7 @@ import click
 
 from tuner.cli.manifest import manifest_options
 from tuner.cli.options import Command, accept_option, experiment_options, json_option
-from tuner.signals import raised
+from tuner.signals import signals_raised
 
 if TYPE_CHECKING:
     from tuner.cluster.jobs import Cluster, Job
@@ -42,7 +42,7 @@ _LAST_LINES = 30
 @manifest_options
 @click.option("--plain", is_flag=True, help="The job's log instead of the live view.")
 @json_option
-@raised()
+@signals_raised()
 def command(
     file: Path | None,
     overrides: tuple[str, ...],

@@ -59,7 +59,7 @@ class Outcome:
 
 
 class Ending:
-    """Writes the end of a session once, in whichever thread comes first. leaving: shows an outcome to the user."""
+    """Writes the end of a session once, in whichever thread comes first. show_outcome: shows an outcome to the user."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Ending:
         mirror: storage.Mirror,
         disk: DiskGuard,
         signals: StopSignals,
-        leaving: Callable[[Outcome], int] | None,
+        show_outcome: Callable[[Outcome], int] | None,
     ) -> None:
         self._experiment, self._folder, self._record = experiment, folder, record
         self._ledger, self._mirror, self._disk, self._signals = ledger, mirror, disk, signals
-        self._leaving = leaving
+        self._show_outcome = show_outcome
         self._ended_before = len(record.ended)
         self._writing = threading.Lock()
         self._outcome: Outcome | None = None
@@ -125,11 +125,11 @@ class Ending:
         if not outcome.record.trials:
             give_back(self._folder)
             exit_now(outcome.signal or 0, f"{NOTHING_KEPT}\n")
-        if self._leaving is None:
+        if self._show_outcome is None:
             return
         restore_streams()
         with suppress(Exception):
-            self._leaving(outcome)
+            self._show_outcome(outcome)
 
     def _written(self, halt: Verdict | None, failure: Exception | None, trouble: str) -> Outcome:
         record, stopped = self._record, self._signals.first

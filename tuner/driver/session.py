@@ -47,10 +47,10 @@ Observer = Callable[[Event], None]
 
 
 def run_search(
-    experiment: Experiment, listeners: Sequence[Observer] = (), leaving: Callable[[Outcome], int] | None = None, *,
+    experiment: Experiment, listeners: Sequence[Observer] = (), show_outcome: Callable[[Outcome], int] | None = None, *,
     accept_changes: bool = False,
 ) -> Outcome:  # fmt: skip
-    """Runs a search in a new run folder. listeners: called with every event after it is on disk. leaving: shows an
+    """Runs a search in a new run folder. listeners: called with every event after it is on disk. show_outcome: shows an
     outcome where a signal has to end the process without returning from here. accept_changes: goes on, with a note,
     where trials are not made of what `run.made_of` expects.
 
@@ -70,7 +70,9 @@ def run_search(
             plan = replace(plan, experiment=experiment)
             write_settings(folder, experiment)
             remember(digest_of(folder.resolved), experiment.code.values())
-            search = _Search(plan, folder, lock, listeners, signals, SearchRecord(), leaving, accept=accept_changes)
+            search = _Search(
+                plan, folder, lock, listeners, signals, SearchRecord(), show_outcome, accept=accept_changes
+            )
             outcome = search.run()
             if outcome.signal is not None and not outcome.record.trials:
                 raise StopRequested(outcome.signal)
@@ -94,14 +96,14 @@ def resume_search(
     listeners: Sequence[Observer] = (),
     num_trials: int | None = None,
     address: str | None = None,
-    leaving: Callable[[Outcome], int] | None = None,
+    show_outcome: Callable[[Outcome], int] | None = None,
     permission: Permission | None = None,
     accept_changes: bool = False,
 ) -> Outcome:
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
 
-    num_trials: a new total; None for the one it had. address: another cluster than before. leaving: as in `run_search`.
-    permission: which code of the user's own may be run, beside what they let this search run on this machine.
+    num_trials: a new total; None for the one it had. address: another cluster than before. show_outcome: as in
+    `run_search`. permission: which code of the user's own may be run, beside what they let this search run on this machine.
     accept_changes: goes on, with a note, where base, rows or code are not what they were. Raises InputError where there
     is no such run, where it is being written by another driver, where num_trials is less than what has run, or for such
     a change.
@@ -125,7 +127,7 @@ def resume_search(
             plan = make_plan(experiment)
             folder.restore_places()
             ingredients.require_same_objective(record, plan.objectives[0], folder)
-            search = _Search(plan, folder, lock, listeners, signals, record, leaving, accept=accept_changes)
+            search = _Search(plan, folder, lock, listeners, signals, record, show_outcome, accept=accept_changes)
         except Exception as error:
             lock.release()
             if isinstance(error, OSError) and (refusal := refused_by_disk(error, folder.path)) is not None:
@@ -182,7 +184,7 @@ class _Search:
         listeners: Sequence[Observer],
         signals: StopSignals,
         record: SearchRecord,
-        leaving: Callable[[Outcome], int] | None,
+        show_outcome: Callable[[Outcome], int] | None,
         *,
         accept: bool,
     ) -> None:
@@ -201,7 +203,7 @@ class _Search:
         self._ledger = Ledger(folder.ledger, [self._record.apply, self._listeners], full=self._disk.full)
         self._mirror = storage.Mirror(folder.path)
         self._ending = Ending(
-            self._experiment, folder, record, self._ledger, self._mirror, self._disk, signals, leaving
+            self._experiment, folder, record, self._ledger, self._mirror, self._disk, signals, show_outcome
         )
         signals.end_process = self._ending.write_alone
 

@@ -109,14 +109,16 @@ def _require_files() -> None:
     """Raises the soft limit of open files where it is too low. Raises InputError where the hard limit is too: Ray's C++
     side would end the process somewhere in its start, with an exit code of its own and no message for the user."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < LEAST_FILES <= hard or (soft < LEAST_FILES and hard == resource.RLIM_INFINITY):
+    if soft >= LEAST_FILES or soft == resource.RLIM_INFINITY:
+        return
+    if hard >= LEAST_FILES or hard == resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))
-    elif soft < LEAST_FILES:
-        raise InputError(
-            f"Ray does not start on this machine (a process may open {soft} files here)",
-            expected=f"at least {LEAST_FILES}",
-            remedy="ulimit -n 4096",
-        )
+        return
+    raise InputError(
+        f"Ray does not start on this machine (a process may open {soft} files here)",
+        expected=f"at least {LEAST_FILES}",
+        remedy="ulimit -n 4096",
+    )
 
 
 def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str, str]) -> None:

@@ -100,7 +100,7 @@ def test_a_leak_below_rounding_shows_when_neighbours_change(monkeypatch: pytest.
     model = build(*GOOD["llama"])
     mlp = model.model.layers[1].mlp
     mlp.act_fn = Leak(mlp.act_fn, 1e-3)
-    assert "feels what the others say" in str(verdict(model))
+    assert "changes with the other rows of the batch" in str(verdict(model))
 
 
 def test_a_path_that_is_wrong_for_a_row_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
