@@ -103,10 +103,10 @@ def resume_search(
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
 
     num_trials: a new total; None for the one it had. address: another cluster than before. show_outcome: as in
-    `run_search`. permission: which code of the user's own may be run, beside what they let this search run on this machine.
-    accept_changes: goes on, with a note, where base, rows or code are not what they were. Raises InputError where there
-    is no such run, where it is being written by another driver, where num_trials is less than what has run, or for such
-    a change.
+    `run_search`. permission: which code of the user's own may be run, beside what they let this search run on this
+    machine. accept_changes: goes on, with a note, where base, rows or code are not what they were. Raises InputError
+    where there is no such run, where it is being written by another driver, where num_trials is less than what has run,
+    or for such a change.
     """
     with StopSignals() as signals:
         folder = open_run(storage_path, name)
