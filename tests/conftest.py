@@ -21,7 +21,7 @@ import pytest
 
 from tests.chaos.faults import (  # noqa: F401  the table of faults, wherever they are brought about
     fault,
-    pytest_runtest_makereport,
+    pytest_runtest_logreport,
     pytest_sessionfinish,
     pytest_terminal_summary,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -145,30 +145,27 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }
 KNOWN = frozenset(name for names in FAULTS.values() for name in names)
 
+_PROPERTY = "fault"
 _MET: Counter[str] = Counter()
 
 
 @pytest.fixture
-def fault(request: pytest.FixtureRequest) -> Iterator[Count]:
+def fault(request: pytest.FixtureRequest) -> Count:
     """Counts a fault that the test causes, by its name, if the test passes."""
-    met: Counter[str] = Counter()
 
     def count(name: str, times: int = 1) -> None:
         assert name in KNOWN, f"{name!r} is not in the list of faults"
-        met[name] += times
+        request.node.user_properties.append((_PROPERTY, [name, times]))  # they come with the report of a worker process
 
-    yield count
-    report = getattr(request.node, "report", None)
-    if report is not None and report.passed:
-        _MET.update(met)
+    return count
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    outcome = yield
-    report = outcome.get_result()
-    if report.when == "call":
-        item.report = report  # type: ignore[attr-defined]
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        for kind, value in report.user_properties:
+            if kind == _PROPERTY:
+                name, times = value  # type: ignore[misc]
+                _MET[name] += times
 
 
 def missing() -> list[str]:
@@ -177,7 +174,8 @@ def missing() -> list[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if missing() and session.exitstatus == pytest.ExitCode.OK:
+    worker = hasattr(session.config, "workerinput")  # the process that gathers the reports counts
+    if not worker and missing() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
