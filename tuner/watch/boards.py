@@ -55,12 +55,15 @@ def optuna_board(folder: RunFolder) -> Iterator[str]:
 @contextmanager
 def tensorboard(folder: RunFolder) -> Iterator[str]:
     """Serves TensorBoard on the run's event files, in a thread that ends with the process; yields its address."""
-    from tensorboard import program
+    from tensorboard import default, program
+    from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
     for name in ("tensorboard", "werkzeug"):  # werkzeug, its server, adds a handler of its own if there is none
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], False
-    board = program.TensorBoard()
+    plugins = default.get_plugins()
+    plugins.sort(key=lambda plugin: plugin is not CustomScalarsPlugin)  # the first one with data is the first page
+    board = program.TensorBoard(plugins)
     board.configure(argv=["tensorboard", "--logdir", str(folder.tensorboard), "--host", LOOPBACK, "--port", "0"])
     with _quiet():
         url = board.launch()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,17 +48,45 @@ def whole_search(name: str, folder: Path) -> SearchRecord:
     return record
 
 
+def in_tensorboard(number: int) -> str:
+    """The name of a trial's first attempt."""
+    return "trial-0000-recipe" if number == 0 else f"trial-{number:04d}"
+
+
 def test_tensorboard_draws_every_trial(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     record = whole_search("tensorboard", tmp_path)
-    assert {p.name for p in (tmp_path / "tensorboard").iterdir()} == {f"trial-{n:04d}" for n in record.trials}
+    assert {p.name for p in (tmp_path / "tensorboard").iterdir()} == {in_tensorboard(n) for n in record.trials}
+    layouts = 0
     for number, trial in record.trials.items():
-        drawn = EventAccumulator(str(tmp_path / "tensorboard" / f"trial-{number:04d}")).Reload()
+        drawn = EventAccumulator(str(tmp_path / "tensorboard" / in_tensorboard(number))).Reload()
         losses = {e.step: e.value for e in drawn.Scalars("eval_loss")} if trial.points else {}
         measured = {p.step: p.value for p in trial.points if p.value is not None}
         assert losses == pytest.approx(measured, rel=1e-6, nan_ok=True)
+        bests = [e.value for e in drawn.Scalars("best_eval_loss")] if trial.best else []
+        assert bests == pytest.approx([min(trial.curve[: n + 1]) for n in range(len(trial.curve))], rel=1e-6)
         assert b"learning_rate" in drawn.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+        layouts += "custom_scalars__config__" in drawn.Tags()["tensors"]
+    assert layouts == 1, "one layout is enough, and TensorBoard merges more of them into longer pages"
+
+
+def test_tensorboards_best_rises_where_more_is_better(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tape = searches.Tape()
+    better = {"name": "exact_match", "direction": "maximize"}
+    tape.events[0] = replace(tape.events[0], details={**tape.events[0].details, "objectives": [better]})
+    tape.start(0, searches.RECIPE_PARAMS)
+    for step, value in enumerate((0.25, 0.5, 0.125), 1):
+        tape.evaluate(0, step, None)
+        tape.events[-1] = replace(tape.events[-1], metrics={"exact_match": value})
+    tape.end(0, Verdict(Reason.BUDGET))
+    _, notes = track({"tensorboard": partial(load_tracker("tensorboard"), "x", tmp_path)}, tape.events)
+    drawn = EventAccumulator(str(tmp_path / "tensorboard" / in_tensorboard(0))).Reload()
+    assert notes == [] and [e.value for e in drawn.Scalars("best_exact_match")] == [0.25, 0.5, 0.5]
+    (layout,) = drawn.Tensors("custom_scalars__config__")
+    assert b"best_exact_match$" in layout.tensor_proto.string_val[0]
 
 
 @installed("mlflow")

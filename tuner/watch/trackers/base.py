@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tuner.contract import EVAL_LOSS
 from tuner.error_text import named_line
 from tuner.results.ledger import Event, Kind
 from tuner.results.records import Point, SearchRecord, TrialRecord
@@ -37,6 +38,10 @@ class Run:
     """ "trial 7", or "trial 7 attempt 2"."""
     params: Mapping[str, Any]
     """The trial's values by parameter."""
+    objective: str = EVAL_LOSS.name
+    """The name of what the search makes better."""
+    best: float | None = None
+    """The trial's best finite value of it so far; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,8 @@ class _Lane:
 def run_of(trial: TrialRecord) -> Run:
     """The trial's last attempt."""
     attempt = f" attempt {trial.attempt}" if trial.attempt > 1 else ""
-    return Run(trial.number, f"trial {trial.number}{attempt}", dict(trial.params))
+    name = f"trial {trial.number}{attempt}"
+    return Run(trial.number, name, dict(trial.params), trial.objective.name, trial.best_value)
 
 
 def metrics_of(trial: TrialRecord, point: Point) -> dict[str, float]:
