@@ -1,6 +1,7 @@
 """Decides whether a trial whose attempt failed is tried again or ends, and when that ends the search.
 
 infrastructure  its process or node is gone: tried again by another worker, three times; it says nothing about the trial
+disk            the disk was full for a while: tried again as long as each attempt comes further than the one before
 hung            no progress for too long, killed: tried again once
 out_of_memory   tried again in the next smaller arrangement, as long as there is one
 error           ends the trial, because it would happen again
@@ -9,8 +10,12 @@ error           ends the trial, because it would happen again
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tuner.contract import Fit, Reason, Verdict
+from tuner.disks import is_of_disk
 from tuner.results.records import TrialRecord
 
 TRIED_AGAIN = {Reason.INFRASTRUCTURE: 3, Reason.HUNG: 1}
@@ -20,15 +25,34 @@ IN_A_ROW = 3
 _COUNTED = frozenset({Reason.ERROR, Reason.INFRASTRUCTURE, Reason.HUNG})
 
 
-def again(verdict: Verdict, trial: TrialRecord, given: Fit | None) -> str:
-    """Why a trial is tried again, in words; "" where it ends. given: the arrangement that its attempt had."""
-    reason = verdict.reason
-    if reason is Reason.OUT_OF_MEMORY:
-        if verdict.fit is None or verdict.fit.within(given) == given:
-            return ""
-        return f"out of memory, goes on with {verdict.fit}"
-    lost, allowed = trial.losses.get(str(reason), 0), TRIED_AGAIN.get(reason, 0)
-    return f"{verdict.message} ({lost + 1} of {allowed})" if lost < allowed else ""
+DISK = "disk"
+"""The reason of a retry that is counted by itself: a disk that fills up now and then would use up TRIED_AGAIN."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A further attempt at a trial, as the ledger's event of that name has it."""
+
+    reason: str
+    """What the lost attempt is counted under."""
+    message: str
+    """Why it is tried again, in words."""
+    details: Mapping[str, Any]
+    """The arrangement that did not fit, and its device, where memory was the reason."""
+
+
+def again(verdict: Verdict, trial: TrialRecord, given: Fit | None) -> Retry | None:
+    """How a trial whose attempt failed is tried again; None where it ends. given: the arrangement of that attempt."""
+    reason, fit = str(verdict.reason), verdict.fit
+    details = {} if fit is None else {"device": verdict.device, "fit": asdict(fit)}
+    if verdict.reason is Reason.OUT_OF_MEMORY:
+        if fit is None or fit.within(given) == given:
+            return None
+        return Retry(reason, f"out of memory, goes on with {fit}", details)
+    if is_of_disk(verdict) and trial.step > trial.earlier_step:
+        return Retry(DISK, verdict.message, details)
+    lost, allowed = trial.losses.get(reason, 0), TRIED_AGAIN.get(verdict.reason, 0)
+    return Retry(reason, f"{verdict.message} ({lost + 1} of {allowed})", details) if lost < allowed else None
 
 
 class Streak:

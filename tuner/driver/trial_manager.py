@@ -260,15 +260,14 @@ class TrialManager:
             with self.stop.on_disk():
                 self._disk.require_writable()
                 self._disk.tick()  # at once: within a second the trial would be tried again, and lost, three times
-        message = retries.again(verdict, trial, attempt.fits.get(verdict.device))
+        retry = retries.again(verdict, trial, attempt.fits.get(verdict.device))
         lost = verdict.reason is Reason.INFRASTRUCTURE
-        if self._record.stopped and (message or lost):
+        if self._record.stopped and (retry or lost):
             self._end(trial.number, Verdict(Reason.USER))
         elif self.stopping and lost:
             self._interrupt(trial.number)  # its worker may have been ended by the same signal
-        elif message:
-            fit = {"device": verdict.device, "fit": asdict(verdict.fit)} if verdict.fit is not None else {}
-            self._retry(attempt, State.OVER, str(verdict.reason), message, **fit)
+        elif retry:
+            self._retry(attempt, State.OVER, retry.reason, retry.message, **retry.details)
         elif of_disk:  # the disk is at fault, and not the trial
             self._interrupt(trial.number)
             self.stop.fail_with(self._disk.given_up(trial.number, verdict))

@@ -79,6 +79,8 @@ class TrialRecord:
     """Time of its ending, or of the last interruption, in seconds since 1970."""
     adapter: str | None = None
     """Its last adapter's place, relative to the run folder."""
+    earlier_step: int = 0
+    """Optimizer steps at the last evaluation of the attempt before; 0 of the first attempt."""
     earlier_tokens: int = 0
     """Training tokens of attempts that the last one does not go on from."""
     added_by: str = ""
@@ -94,6 +96,7 @@ class TrialRecord:
         """Takes over the curve of the attempt before, until this one's set-up says whether it goes on from there."""
         self.points, self.adapter, self.judged = list(before.points), before.adapter, before.judged
         self.earlier_tokens, self.losses = before.earlier_tokens, dict(before.losses)
+        self.earlier_step = before.step
 
     def begin_anew(self) -> None:
         """Drops the curve of the attempts before, because this one begins at step 0; their tokens still count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.chaos import invariants
 from tests.programs.parking import Parking
 from tuner.config import load_experiment
 from tuner.contract import CHECKPOINT_REQUEST, EVAL_LOSS, STATE, Evaluation, Fit, Reason, Setup, Verdict
+from tuner.disks import Trouble
 from tuner.driver.disk_guard import DiskGuard
 from tuner.driver.dispatch import Terms, readings
 from tuner.driver.plan import make_plan
@@ -23,6 +25,7 @@ from tuner.driver.watchdog import Watchdog
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger, read_ledger
 from tuner.results.records import SearchRecord, TrialRecord
+from tuner.results.trial import Point
 from tuner.scheduling.algorithms import CONTINUE, PAUSE, AlgorithmContext, Candidate, Decision, stop
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
@@ -204,6 +207,19 @@ def test_it_is_over_only_when_nobody_runs(opened: Any) -> None:
 )
 def test_what_is_tried_again(verdict: Verdict, losses: dict[str, int], given: Fit | None, tried: bool) -> None:
     assert bool(again(verdict, TrialRecord(0, losses=losses), given)) is tried
+
+
+def test_a_disk_that_fills_up_now_and_then_does_not_use_up_a_trials_attempts() -> None:
+    full = Trouble(errno.ENOSPC).verdict
+    trial = TrialRecord(0, points=[Point(8, 800, 4.0)], losses={"infrastructure": 3, "disk": 9})
+    found = again(full, trial, None)
+    assert found and found.reason == "disk"
+    after = TrialRecord(0)
+    after.take_up(trial)
+    assert again(full, after, None) is None, "it has come no further: the program fills the disk itself, maybe"
+    after.points.append(Point(9, 900, 3.9))
+    assert again(full, after, None)
+    assert again(Verdict(Reason.INFRASTRUCTURE, "its process died"), after, None) is None, "other losses are counted"
 
 
 def test_a_streak_is_of_one_cause_and_broken_by_any_other_ending() -> None:
