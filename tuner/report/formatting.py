@@ -121,6 +121,23 @@ def about(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{round(seconds / 3600)} h"
 
 
+def between(least: float, most: float) -> str:
+    """An estimate in seconds with its uncertainty: "3 to 5 min", "40 s to 2 min"; "about 4 min" where both ends are
+    rounded to the same."""
+    low, high = _rounded(least), _rounded(most)
+    if low == high:
+        return f"about {about((least + most) / 2)}"
+    return f"{low[0]} to {' '.join(high)}" if low[1] == high[1] else f"{' '.join(low)} to {' '.join(high)}"
+
+
+def _rounded(seconds: float) -> tuple[str, str]:
+    if seconds < 57.5:
+        return str(max(5, 5 * round(seconds / 5))), "s"
+    if seconds < 5400:
+        return str(max(1, round(seconds / 60))), "min"
+    return f"{seconds / 3600:.1f}" if seconds < 36_000 else str(round(seconds / 3600)), "h"
+
+
 def clock(seconds: float) -> str:
     """A running clock: "1:12", "2:05:09"."""
     s = max(0, int(seconds))

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
+from tuner.contract import Status
 from tuner.report import formatting as words
 from tuner.report import standing
 from tuner.report.lines import Line, Span, clean, crop, for_stream, labelled, line, line_width, shorten, title, to_rich
-from tuner.report.progress import estimate
+from tuner.report.progress import Progress, estimate
 from tuner.report.table import leaderboard, progress_bar
 from tuner.report.view import View
 from tuner.results.ledger import Event, Kind
@@ -54,16 +55,15 @@ def frame(
     not. doing: what happens and is no event ("stopping"). labels: short column headings by parameter name.
     """
     progress = estimate(record, elapsed)
-    share = max(progress.share, least_share)
-    lines = [_bar(record, width, share, progress.left, elapsed, doing)]
-    best = standing.so_far(record)
-    if best:
-        lines += labelled("best", best, width, "best", divided=True)
+    lines = [_bar(record, width, max(progress.share, least_share), progress, elapsed, doing)]
+    leader = standing.leader(record)
+    if leader:
+        lines += labelled("best", standing.against_recipe(record, leader), width, "best", divided=True)
     for text in record.notes[-NOTES:]:
-        rows = labelled("note", clean(text), width, "warn", divided=True)
+        rows = labelled("note", clean(text), width, divided=True)
         most = max(NOTE_ROWS, height // 8)
         if len(rows) > most:
-            rows[most - 1 :] = [(*rows[most - 1], (" …", "warn"))]
+            rows[most - 1 :] = [(*rows[most - 1], (" …", ""))]
         lines += rows
     lines = [crop(row, width) for row in lines[:height]]
     if not record.trials:
@@ -71,7 +71,8 @@ def frame(
     lines.append(())
     room = height - len(lines) - 1  # the table's own heading
     trials = select(record, room)
-    table = leaderboard(record, width, labels=labels, trials=trials)
+    now = (record.updated or 0.0) + max(0.0, elapsed - record.wall_s)
+    table = leaderboard(record, width, labels=labels, trials=trials, best=leader, now=now)
     hidden = len(record.trials) - len(trials)
     if hidden > 0:
         table = [*table[: len(trials) + 1], line((f"{'…':>3}  {words.plural(hidden, 'more trial')}", "dim"))]
@@ -79,19 +80,31 @@ def frame(
 
 
 def select(record: SearchRecord, room: int) -> list[TrialRecord]:
-    """The trials to show in `room` rows, in the leaderboard's order. Running ones are chosen first, then the best."""
-    ranked = record.leaderboard
+    """The trials to show in `room` rows. The best one and the running ones are chosen first.
+
+    In the order of the picture: the best so far, what completed, what runs, what waits, what was stopped early, what
+    went wrong.
+    """
+    best = standing.leader(record)
+    ranked = sorted(record.leaderboard, key=lambda trial: 0 if trial is best else _rank(trial))
     if len(ranked) <= room:
         return ranked
     room = max(1, room - 1)  # one row says how many are missing
-    running = [t for t in ranked if t.is_running]
-    chosen = {t.number for t in running[: max(1, room - 1)]}
-    chosen |= {t.number for t in [t for t in ranked if t.number not in chosen][: max(0, room - len(chosen))]}
-    return [t for t in ranked if t.number in chosen]
+    first = sorted(ranked, key=lambda trial: trial is not best and not trial.is_running)
+    chosen = {trial.number for trial in first[:room]}
+    return [trial for trial in ranked if trial.number in chosen]
 
 
-def _bar(record: SearchRecord, width: int, share: float, left: float | None, elapsed: float, doing: str) -> Line:
-    """ "first   5 of 16 trials  ━━━━━━╸━━━━━━  43%  0:41, about 55 s left · 2 workers"."""
+def _rank(trial: TrialRecord) -> int:
+    if trial.is_running:
+        return 2
+    if not trial.has_ended:
+        return 3
+    return 1 if trial.status is Status.COMPLETED and trial.is_usable else 4 if trial.is_usable else 5
+
+
+def _bar(record: SearchRecord, width: int, share: float, progress: Progress, elapsed: float, doing: str) -> Line:
+    """ "first   5 of 16 trials  ━━━━━━╸━━━━━━  43%  0:41, 40 to 55 s left · 2 running on 2 workers · 1.2M tokens"."""
     running = len(record.running)
     name = title(shorten(record.name or "search", 24))
     doing = doing or ("stopping" if record.stopped else f"paused {clean(record.paused)}" if record.paused else "")
@@ -102,7 +115,8 @@ def _bar(record: SearchRecord, width: int, share: float, left: float | None, ela
         )
         return crop(line(name, (f"{spinner} {what}", "run"), (f"   {words.clock(elapsed)}", "dim")), width)
     count = f"{record.num_ended} of {words.plural(record.num_trials, 'trial')}   "
-    time_left = "" if left is None or doing else f", about {words.about(left)} left"
+    left = progress.left
+    time_left = "" if left is None or doing else f", {words.between(left.least, left.most)} left"
     if not doing and not running and record.num_ended >= record.num_trials and not record.finished:
         doing = "keeping the best adapter"
     tail = f"{doing} · " if doing else ""
@@ -110,12 +124,22 @@ def _bar(record: SearchRecord, width: int, share: float, left: float | None, ela
     workers = f" · {running} running on {words.plural(record.workers, 'worker')}" if running and record.workers else ""
     head: list[Span] = [name, (count, "")]
     percent: Span = (f" {words.whole_percent(min(share, 0.99) if not record.finished else 1.0):>4}   ", "strong")
-    for end in (tail + workers, tail, words.clock(elapsed), ""):
+    for end in (tail + workers + _tokens(record, progress), tail + workers, tail, words.clock(elapsed), ""):
         room = width - line_width((*head, percent)) - len(end)
         if room >= 10 or not end:
             bar = progress_bar(share, min(40, room)) if room >= 4 else []
             return crop((*head, *bar, percent, (end, "dim")), width)
     return tuple(head)
+
+
+def _tokens(record: SearchRecord, progress: Progress) -> str:
+    """ " · 1.2M of about 3.9M tokens": spent, and expected of all planned trials."""
+    spent = record.tokens
+    if not spent:
+        return ""
+    if record.finished or not progress.done:
+        return f" · {words.count(spent)} tokens"
+    return f" · {words.count(spent)} of about {words.count(spent * progress.expected / progress.done)} tokens"
 
 
 class LiveView(View):

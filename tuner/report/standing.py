@@ -8,9 +8,12 @@ from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 
 
 def leader(record: SearchRecord) -> TrialRecord | None:
-    """The trial with the best value so far; trials with an unusable ending do not count."""
-    contenders = (t for t in record.trials.values() if t.is_usable or not t.has_ended)
-    return record.objective.best(contenders, lambda trial: trial.best_value)
+    """The trial with the best value so far, among those that can win yet: completed ones and those without an ending;
+    where none of these has a value, the best of those that were stopped early."""
+    ended = record.best
+    complete = ended is not None and ended.status is Status.COMPLETED
+    contenders = [*([ended] if ended and complete else []), *record.unended]
+    return record.objective.best(contenders, lambda trial: trial.best_value) or ended
 
 
 def so_far(record: SearchRecord) -> str:

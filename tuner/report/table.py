@@ -1,8 +1,9 @@
 """Makes the leaderboard: a row a trial, no wider than the terminal.
 
-If it is too wide, these are left out in this order: the ending's details, long headings, the ending's status word,
-parameters from the last one on, what is measured beside the objective, the step, the curve. A row is never wrapped, and
-the parameters that are left out are named beneath the table.
+If it is too wide, these are left out in this order: what a trial costs (node, memory, speed, tokens, time), long
+headings, the ending's status word, parameters from the last one on, what is measured beside the objective, the step,
+the curve. A row is never wrapped, and the parameters that are left out are named beneath the table. The room for the
+endings is the same whatever they say, so that one long message moves no column; it is cut where it does not fit.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ GAP = "  "
 """Between two columns."""
 TIGHT = {"learning_rate": "lr", "lora_r": "r", "schedule": "sched"}
 """Short headings for a table that is too wide; readers of this table know these parameters by them."""
+NODE_WIDTH = 20
+"""The most cells of a node's name."""
 VALUE_WIDTH = 14
 """The most cells of a parameter's value; a list of module names is cut."""
-ENDING_WIDTH = 52
-"""The most cells that the table reserves for an ending; a longer one is cut."""
+ENDING_WIDTHS = {1: len("completed: budget (recipe)"), 2: len("budget (recipe)")}
+"""The cells that the table reserves for endings, by the level of `ending`; a longer one is cut where no more are left.
+It has its details where they fit."""
+WIDE = 140
+"""The columns from which on the table has what a trial costs."""
 
 _ENDING_STYLE = {Status.COMPLETED: "", Status.PRUNED: "dim", Status.FAILED: "bad", Status.STOPPED: "warn"}
 BAR_WIDTH = 10
@@ -45,6 +51,8 @@ class _Form:
     """Whether the headings are those of TIGHT."""
     step: bool = True
     curve: bool = True
+    costs: int = 0
+    """How many of the columns of COSTS, from the first."""
 
 
 def leaderboard(
@@ -54,10 +62,13 @@ def leaderboard(
     labels: Mapping[str, str] | None = None,
     rows: int | None = None,
     trials: Sequence[TrialRecord] | None = None,
+    best: TrialRecord | None = None,
+    now: float | None = None,
 ) -> list[Line]:
     """The table of a search, the winner first; at most `rows` trials, then a row that counts the others.
 
-    labels: short column headings by parameter name. trials: these, in this order, instead of all by rank.
+    labels: short column headings by parameter name. trials: these, in this order, instead of all by rank. best: the
+    trial that is marked, instead of the winner. now: the time in seconds since 1970, instead of that of the last event.
     """
     ranked = list(record.leaderboard if trials is None else trials)
     if not ranked:
@@ -65,7 +76,7 @@ def leaderboard(
     names = parameters(record)
     heads = [label_of(name, labels) for name in names]
     shown = ranked if rows is None or len(ranked) <= rows else ranked[: max(1, rows)]
-    table = _Table(record, shown, names, heads)
+    table = _Table(record, shown, names, heads, best or record.best, now or record.updated or 0.0)
     form = table.choose_form(width)
     out = table.lines(form, width)
     if len(shown) < len(ranked):
@@ -127,9 +138,17 @@ def _first_words(message: str) -> str:
 class _Table:
     """The cells of all rows; made once, and laid out in the widest form that the terminal has room for."""
 
-    def __init__(self, record: SearchRecord, trials: list[TrialRecord], names: list[str], heads: list[str]) -> None:
+    def __init__(
+        self,
+        record: SearchRecord,
+        trials: list[TrialRecord],
+        names: list[str],
+        heads: list[str],
+        best: TrialRecord | None,
+        now: float,
+    ) -> None:
         self._trials = trials
-        self._best = record.best
+        self._best = best
         scale = Scale.of(record)
         self._heads = heads
         powers = {n for n in names if any(words.is_scientific(t.params.get(n)) for t in trials)}
@@ -138,25 +157,22 @@ class _Table:
         self._objectives = [objective.heading for objective in record.objectives]
         self._measured = [[words.measured(value) for value in shown_values(t, record.objectives)] for t in trials]
         self._curves = [sparkline(t.points, scale) for t in trials]
+        told = [(heading, [cell(t, now) for t in trials]) for heading, cell in COSTS.items()]
+        self._costs = [(heading, cells) for heading, cells in told if any(cells)]
         self._number_width = max(3, *(len(str(t.number)) for t in trials))
 
     def choose_form(self, width: int) -> _Form:
         """The form that shows the most at this width."""
-        n, all_ = len(self._heads), len(self._objectives)
-        forms = [_Form(n, 0, all_), _Form(n, 1, all_), _Form(n, 1, all_, tight=True), _Form(n, 2, all_, tight=True)]
+        n, all_, costs = len(self._heads), len(self._objectives), len(self._costs) if width >= WIDE else 0
+        full = [_Form(n, 1, all_), _Form(n, 1, all_, tight=True)]
+        forms = [replace(form, costs=kept) for form in full for kept in range(costs, 0, -1)]
+        forms += [*full, _Form(n, 2, all_, tight=True)]
         forms += [_Form(kept, 2, all_, tight=True) for kept in range(n - 1, 0, -1)]
         forms += [_Form(min(1, n), 2, kept, tight=True) for kept in range(all_ - 1, 0, -1)]
         last = _Form(min(1, n), 2, 1, tight=True)
         forms += [replace(last, step=False), replace(last, step=False, curve=False)]
         forms.append(_Form(0, 2, 1, tight=True, step=False, curve=False))
-        return next((form for form in forms if self._needed(form) <= width), forms[-1])
-
-    def _needed(self, form: _Form) -> int:
-        """The cells that a form needs."""
-        endings = [ending(t, form.ending) for t in self._trials]
-        claims = [min(width_of(e), ENDING_WIDTH) for e in endings]
-        claims += [BAR_WIDTH + 5 for t in self._trials if t.is_running]
-        return self._left_width(form) + max(claims)
+        return next((f for f in forms if self._left_width(f) + ENDING_WIDTHS[f.ending] <= width), forms[-1])
 
     def _headings(self, form: _Form) -> list[str]:
         return [TIGHT.get(head, head) if form.tight else head for head in self._heads[: form.parameters]]
@@ -171,7 +187,12 @@ class _Table:
         parts = [self._number_width, *self._columns(form), *self._measured_widths(form)]
         parts += [self._step_width] if form.step else []
         parts += [WIDTH] if form.curve else []
+        parts += [self._cost_width(i) for i in range(form.costs)]
         return sum(parts) + len(GAP) * len(parts)
+
+    def _cost_width(self, column: int) -> int:
+        heading, cells = self._costs[column]
+        return max(width_of(heading), *(width_of(cell) for cell in cells))
 
     @property
     def _step_width(self) -> int:
@@ -190,6 +211,7 @@ class _Table:
         head += [pad("step", self._step_width)] if form.step else []
         head += [pad(name, w) for name, w in zip(self._objectives, measured, strict=False)]
         head += [pad("curve", WIDTH)] if form.curve else []
+        head += [pad(heading, self._cost_width(i)) for i, (heading, _) in enumerate(self._costs[: form.costs])]
         out = [crop(line((GAP.join([*head, "ending"]), "head")), width)]
         for index, trial in enumerate(self._trials):
             style = self._row_style(trial)
@@ -199,6 +221,8 @@ class _Table:
             best = self._value_style(trial)
             cells += [(pad(v, w), best) for v, w in zip(self._measured[index], measured, strict=False)]
             cells += [(pad(self._curves[index], WIDTH), style or "bar")] if form.curve else []
+            for i, (_, told) in enumerate(self._costs[: form.costs]):
+                cells.append((pad(told[index] or "-", self._cost_width(i)), style))
             row = [span for cell in cells for span in (cell, (GAP, ""))]
             room = width - self._left_width(form)
             out.append(crop(tuple(row + self._ending(trial, form, room)), width))
@@ -210,9 +234,9 @@ class _Table:
         style = "warn" if trial.interrupted else "run" if trial.is_running else "dim"
         style = _ENDING_STYLE[trial.status] if trial.status else style
         style = "best" if trial is self._best else style
-        text = ending(trial, form.ending)
-        if form.ending == 1 and width_of(ending(trial)) <= room:  # this row has room for the details
-            text = ending(trial)
+        levels = (0, 1, 2) if form.ending == 1 else (2,)
+        told = [*(ending(trial, level) for level in levels), f"{trial.state}{mark_of(trial)}"]
+        text = next((t for t in told if width_of(t) <= room), told[-2])
         return [(shorten(text, room), style)]
 
     def _mark(self, trial: TrialRecord, room: int) -> list[Span]:
@@ -234,6 +258,34 @@ def _value(trial: TrialRecord, name: str, scientific: bool) -> str:
     if name not in trial.params:
         return "·"  # not drawn: its condition (`when`) did not hold
     return shorten(clean(words.value(trial.params[name], scientific)), VALUE_WIDTH)
+
+
+def _time(trial: TrialRecord, now: float) -> str:
+    seconds = trial.seconds(now)
+    return words.clock(seconds) if seconds else ""
+
+
+def _tokens(trial: TrialRecord, now: float) -> str:
+    return words.count(trial.tokens) if trial.tokens else ""
+
+
+def _speed(trial: TrialRecord, now: float) -> str:
+    speed = trial.speed
+    return words.count(speed) if speed else ""
+
+
+def _memory(trial: TrialRecord, now: float) -> str:
+    memory = max((p.memory for p in trial.points if p.memory), default=0)
+    return words.size(memory) if memory else ""
+
+
+def _node(trial: TrialRecord, now: float) -> str:
+    return shorten(clean(str(trial.setup.get("node") or "")), NODE_WIDTH)
+
+
+COSTS = {"time": _time, "tokens": _tokens, "tok/s": _speed, "memory": _memory, "node": _node}
+"""The columns of what a trial costs: heading, and its cell at a time ("" where the ledger says nothing of it). A column
+without any cell is left out."""
 
 
 def shown_values(trial: TrialRecord, objectives: Sequence[Objective]) -> list[float | None]:

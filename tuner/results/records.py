@@ -51,6 +51,8 @@ class SearchRecord:
     """What is measured: first what the search makes better, then what is shown beside it."""
     workers: int = 0
     """Workers of the last session."""
+    gpus: float = 0.0
+    """The GPUs that one worker of the last session holds."""
     dashboard: str = ""
     """Where the Ray dashboard of the last session answered, "" where there was none."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
@@ -71,6 +73,14 @@ class SearchRecord:
     """Sessions so far: the first one, and each resume."""
     wall_s: float = 0.0
     """Seconds that the sessions took, all together."""
+    busy_s: float = 0.0
+    """Seconds of `wall_s` in which a trial ran."""
+    trial_s: float = 0.0
+    """Seconds that trials ran, of all trials together."""
+    worker_s: float = 0.0
+    """Seconds that workers trained, of all workers together."""
+    gpu_s: float = 0.0
+    """Seconds that workers held GPUs while they trained, of all GPUs together."""
     outcome: str = ""
     """How the last session ended: "done", "stopped", "interrupted", "halted" or "failed"; "" while it runs."""
     halt_reason: str = ""
@@ -89,6 +99,8 @@ class SearchRecord:
     """Who ended the session before all trials had ended; "" for nobody."""
     _session_started: float | None = None
     """Time of the last event, until which `wall_s` is counted; None before the first session."""
+    _num_running: int = field(default=0, repr=False, compare=False)
+    """How many trials run now."""
     _ranked: list[tuple[bool, float, int]] = field(default_factory=list, repr=False, compare=False)
     """The usable trials as `_rank` gives them, the winner first."""
     _unended: dict[int, TrialRecord] = field(default_factory=dict, repr=False, compare=False)
@@ -104,6 +116,8 @@ class SearchRecord:
 
     def apply(self, event: Event) -> None:
         """Folds one event into the record. Evaluations and endings of an attempt that was replaced are ignored."""
+        if self._session_started is not None and event.event is not Kind.SEARCH:
+            self._spend(max(0.0, event.time - self._session_started))
         self.updated = event.time
         match event.event:
             case Kind.SEARCH:
@@ -128,16 +142,26 @@ class SearchRecord:
                 self.halt_message = str(event.details.get("message", ""))
                 self.halt_remedy = str(event.details.get("remedy", ""))
             case _ if event.number is not None:
+                before = self._runs(event.number)
                 self._trial(event)
+                self._num_running += self._runs(event.number) - before
         if self._session_started is not None:
-            self.wall_s += max(0.0, event.time - self._session_started)
             self._session_started = event.time
+
+    def _spend(self, seconds: float) -> None:
+        busy = min(self.workers or self._num_running, self._num_running)  # an engine trains several trials
+        self.wall_s += seconds
+        self.busy_s += seconds if busy else 0.0
+        self.trial_s += seconds * self._num_running
+        self.worker_s += seconds * busy
+        self.gpu_s += seconds * busy * self.gpus
 
     def _open(self, event: Event) -> None:
         details = event.details
         self.name = details.get("name", self.name)
         self.num_trials = details.get("num_trials", self.num_trials)
         self.workers = details.get("workers", self.workers)
+        self.gpus = float(details.get("gpus_per_trial") or 0.0)
         if told := details.get("objectives"):
             self.objectives = tuple(Objective.from_dict(one) for one in told)
         self.dashboard = details.get("dashboard") or ""
@@ -149,6 +173,7 @@ class SearchRecord:
         self.halt_reason = self.halt_message = self.halt_remedy = ""
         for trial in self._unended.values():  # a driver that was killed wrote no ending for its running trials
             trial.interrupted = not trial.parked
+        self._num_running = 0
 
     def _add(self, event: Event) -> None:
         details = event.details
@@ -185,7 +210,7 @@ class SearchRecord:
             return
         match event.event:
             case Kind.SETUP:
-                trial.setup = dict(event.details)
+                trial.setup, trial.set_up = dict(event.details), event.time
                 if not event.details.get("resumed_step"):
                     trial.begin_anew()
             case Kind.EVALUATION:
@@ -202,6 +227,7 @@ class SearchRecord:
                         resource=event.details.get("resource", event.step or 0),
                     )
                 )
+                trial.heard = event.time
                 trial.adapter = event.details.get("adapter") or trial.adapter
                 trial.judged = _verdict(event.details.get("verdict"))
                 trial.to_park = event.details.get("parked") is True
@@ -232,6 +258,10 @@ class SearchRecord:
                     device = str(event.details.get("device", ""))
                     self.fits[device] = Fit(**fit).within(self.fits.get(device))
 
+    def _runs(self, number: int) -> bool:
+        trial = self._unended.get(number)
+        return trial is not None and trial.is_running
+
     def _unrank(self, trial: TrialRecord) -> None:
         place = bisect_left(self._ranked, _rank(trial))
         if place < len(self._ranked) and self._ranked[place] == _rank(trial):
@@ -251,6 +281,11 @@ class SearchRecord:
     def num_ended(self) -> int:
         """How many trials have an ending."""
         return len(self.trials) - len(self._unended)
+
+    @property
+    def unended(self) -> list[TrialRecord]:
+        """The trials without an ending: those that run, are parked, or were cut off."""
+        return list(self._unended.values())
 
     @property
     def running(self) -> list[TrialRecord]:

@@ -75,6 +75,10 @@ class TrialRecord:
     """Whether its last evaluation is to park it: the `parked` event follows."""
     started: float | None = None
     """Time of its last attempt's start, in seconds since 1970."""
+    set_up: float | None = None
+    """Time of its last attempt's set-up, in seconds since 1970; None before it."""
+    heard: float | None = None
+    """Time of its last attempt's last evaluation, in seconds since 1970; None before the first."""
     ended: float | None = None
     """Time of its ending, or of the last interruption, in seconds since 1970."""
     adapter: str | None = None
@@ -146,6 +150,22 @@ class TrialRecord:
         if not self.points or not self.max_steps or not self.step:
             return 0.0
         return self.points[-1].tokens * self.max_steps / self.step
+
+    def seconds(self, now: float) -> float:
+        """The seconds that its last attempt has taken at a time, in seconds since 1970; 0 before its start."""
+        return max(0.0, (now if self.is_running else self.ended or now) - self.started) if self.started else 0.0
+
+    @property
+    def trained_s(self) -> float:
+        """The seconds from its last attempt's set-up to its last evaluation; 0 before that."""
+        return max(0.0, self.heard - self.set_up) if self.heard and self.set_up else 0.0
+
+    @property
+    def speed(self) -> float:
+        """Training tokens a second of its last attempt, evaluations included; 0 before its first evaluation."""
+        begun = self.setup.get("resumed_step") or 0
+        before = next((p.tokens for p in reversed(self.points) if p.step <= begun), 0)
+        return max(0, self.points[-1].tokens - before) / self.trained_s if self.points and self.trained_s else 0.0
 
     @property
     def value(self) -> float | None:

@@ -163,11 +163,12 @@ FIELDS: Mapping[str, Check] = {
 
 DETAILS: Mapping[str, Mapping[str, Check]] = {
     "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text, "dashboard": text}
-    | {"objectives": objectives},
+    | {"objectives": objectives, "gpus_per_trial": number},
     "prepared": {"facts": mapping, "notes": texts},
     "note": {"text": text},
     "started": {"distributions": text_by_name, "by": text, "addition": text},
-    "setup": {"max_steps": integer, "trainable_parameters": integer, "total_parameters": integer},
+    "setup": {"max_steps": integer, "trainable_parameters": integer, "total_parameters": integer}
+    | {"resumed_step": integer, "node": text},
     "evaluation": {"resource": integer, "train_loss": number, "seconds": number, "memory": integer, "adapter": text},
     "ended": {"message": text, "remedy": text, "traceback": text},
     "paused": {"why": text},

@@ -53,7 +53,41 @@ def test_a_live_view_fits_its_height(make: Callable[[], searches.Tape]) -> None:
 def test_running_trials_are_seen_first() -> None:
     record = searches.running().record
     assert {t.number for t in select(record, 5)} == {5, 6, 7, 1}
-    assert [t.number for t in select(record, 100)] == [t.number for t in record.leaderboard]
+    assert [t.number for t in select(record, 100)] == [1, 3, 0, 5, 6, 7, 2, 4], "those that are out are below"
+
+
+def test_the_trial_that_the_line_names_is_the_marked_one_and_the_first() -> None:
+    """A running trial that is ahead of the completed ones: there is one best."""
+    tape = searches.running()
+    tape.evaluate(5, 33, 4.2)
+    lines = frame(tape.record, 120, 24, elapsed=60.0, labels=searches.LABELS)
+    assert "best   trial 5: 4.200, 13.8% below" in plain(lines)
+    marked = [row for row in lines if any(style == "best" and text.strip() == "4.200" for text, style in row)]
+    assert [plain([row]).split()[0] for row in marked] == ["5"]
+    rows = plain(lines).splitlines()
+    heading = next(i for i, row in enumerate(rows) if "eval loss" in row)
+    assert rows[heading + 1].split()[0] == "5"
+    assert sum(style == "best" for row in lines[heading + 2 :] for _, style in row) == 0
+
+
+def test_a_trial_that_was_stopped_early_is_not_the_best_of_those_that_go_on() -> None:
+    tape = searches.Tape()
+    tape.trial(0, {"x": 0}, [5.0, 4.0], searches.rung(1, 4.0, 3.0))
+    assert "trial 0" in plain(frame(tape.record, 80, 24, elapsed=5.0))
+    tape.trial(1, {"x": 1}, [6.0, 5.0], None)
+    assert "best   trial 1: 5.000" in plain(frame(tape.record, 80, 24, elapsed=5.0))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 160, 200])
+def test_the_endings_keep_their_place_when_one_is_long(width: int) -> None:
+    def place(message: str) -> int:
+        tape = searches.finished()
+        tape.trial(8, searches.params(1e-3, 8, "2r", 8), [7.0], Verdict(Reason.ERROR, message))
+        rows = plain(leaderboard(tape.record, width, labels=searches.LABELS)).splitlines()
+        assert any("failed: " in row or " error" in row for row in rows)
+        return rows[0].index("ending")
+
+    assert place("no") == place("RuntimeError: the device reports an error that nobody has seen before " * 4)
 
 
 def test_parameters_left_out_are_named() -> None:
