@@ -13,6 +13,7 @@ import math
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ ENDS_WITHIN_S = 6.0
 return."""
 AGAIN_S = 1.0
 """Signals within so many seconds count as one: Ctrl-C pressed twice, a batch system that signals process and group."""
+_DROPPED_S = 0.05
+"""Seconds after which a signal is sent again where Python has dropped its exception: the `__del__` is over by then."""
 _END = b"\0"
 """The byte that ends the thread; no signal has this number."""
 
@@ -71,11 +74,14 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         """The handlers that were set before, by number of the signal."""
         self._watcher: _Watcher | None = None
+        self._hook = sys.unraisablehook
+        """What Python called before with an exception that it drops."""
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self.listen()
             self._watcher = _Watcher(self)
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
         return self
 
     def listen(self) -> None:
@@ -93,11 +99,13 @@ class StopSignals:
         nothing."""
         if self._watcher is not None:
             self._watcher.close()
+            sys.unraisablehook = self._hook
         for number, handler in self._before.items():
             ends = getattr(handler, "ends", False)
             if ends and self._muted:
                 handler.text = b""
             signal.signal(number, signal.SIG_IGN if ends and self.first is not None else handler)
+        self._muted = True  # no signal is sent again to whom it would now end
 
     def defer(self) -> None:
         """From here on the first signal only sets `first`, which the driver's loop looks at. Raises StopRequested where
@@ -138,10 +146,20 @@ class StopSignals:
         return self.first is not None
 
     def repeat(self) -> None:
-        """Sends this process the first signal again, because the time for running steps is over. That also replaces an
-        exception that was raised in a callback or a `__del__`, where Python prints it and drops it."""
+        """Sends this process the first signal again: the time for running steps is over, or Python has dropped the
+        exception."""
         if not self._muted and self.first is not None:
             os.kill(os.getpid(), self.first)
+
+    def _on_unraisable(self, dropped: sys.UnraisableHookArgs) -> None:
+        """Python calls this with an exception that it drops, as one raised in a `__del__` or a callback. That of
+        a signal is not printed, and the signal is sent again. Ray's actor handles have a `__del__`."""
+        if not isinstance(dropped.exc_value, StopRequested):
+            self._hook(dropped)
+            return
+        again = threading.Timer(_DROPPED_S, self.repeat)
+        again.daemon = True
+        again.start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         disarm()

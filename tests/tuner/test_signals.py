@@ -23,6 +23,39 @@ def test_the_first_asks_and_the_second_raises() -> None:
         assert signals.first == signal.SIGTERM, "the first is the one that the exit code tells of"
 
 
+class Collected:
+    """A signal comes while Python collects it."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # the handler runs between two instructions
+            pass
+
+
+def test_a_signal_in_a_del_is_not_dropped_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    before = sys.unraisablehook
+    with StopSignals() as signals, pytest.raises(StopRequested) as found:
+        Collected()
+        began = time.monotonic()
+        while time.monotonic() < began + 2:
+            time.sleep(0.01)
+    assert found.value.number == signals.first == signal.SIGTERM and time.monotonic() < began + 1
+    assert sys.unraisablehook is before and capfd.readouterr().err == ""
+
+
+def test_other_exceptions_in_a_del_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_value))
+
+    class Faulty:
+        def __del__(self) -> None:
+            raise ValueError("x")
+
+    with StopSignals():
+        Faulty()
+    assert [str(error) for error in told] == ["x"]
+
+
 def test_what_is_done_whole_is_done_to_its_end() -> None:
     done = []
     with StopSignals() as signals:
