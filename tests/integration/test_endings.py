@@ -67,6 +67,9 @@ def test_a_search_stops_trials_at_rungs_and_finds_a_better_one(toy: Toy) -> None
     outcome = toy(search__num_trials=12)
     assert outcome.exit_code == 0
     assert_consistent(outcome)
+    told = study_of(outcome).user_attrs
+    assert told["state"].startswith("done: 12 of 12 trials ended; best: trial ")
+    assert told["recipe"] == "learning_rate 0.001" and told["budget"] == "12 trials of at most 27 steps"
     counts = outcome.record.counts["reason"]
     assert counts["rung"] >= 1 and counts["budget"] >= 1
     recipe, best = outcome.record.recipe, outcome.record.best
@@ -136,6 +139,8 @@ def test_a_run_folder_of_before_resumes(ray: None, tmp_path: Path, monkeypatch: 
         ledger.append(Kind.SEARCH, details={"name": "before", "num_trials": 2, "settings": digest_of(folder.resolved)})
     outcome = resume_search(tmp_path, "before", num_trials=3)
     assert outcome.exit_code == 0 and len(outcome.record.ended) == 3
+    told = study_of(outcome).user_attrs
+    assert told["state"].startswith("done: 3 of 3 trials ended") and told["budget"] == "3 trials of at most 27 steps"
     sessions = [e.details for e in read_ledger(folder.ledger) if e.event is Kind.SEARCH]
     assert (sessions[-1]["cpus_per_trial"], sessions[-1]["gpus_per_trial"], sessions[-1]["workers"]) == (0.5, 0.0, 1)
 

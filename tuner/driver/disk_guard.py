@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,11 @@ class StudyOnDisk:
                     raise
                 self._disk.full(error)
                 rebuilt = True
+
+    def attempt(self, what: Callable[[Study], Any]) -> None:
+        """Calls `what` with the study, for what nobody has to wait for; a disk without room does without it."""
+        with suppress(OSError):
+            what(self._study)
 
 
 def refused_by_disk(error: OSError, folder: Path) -> InputError | None:

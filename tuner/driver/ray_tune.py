@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune import Stopper
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
+from tuner.config import dump_resolved
 from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
 from tuner.driver import control, draining
@@ -28,6 +29,7 @@ from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
+from tuner.results.study_attributes import search_attributes
 from tuner.scheduling.algorithms import make_algorithm
 from tuner.scheduling.judge import Judge
 from tuner.seeds import derive_seed
@@ -109,6 +111,7 @@ def run_trials(
             seed=experiment.search.seed,
             recipe=plan.recipe,
             objective=record.objective,
+            attributes=search_attributes(dump_resolved(experiment), record, plan.recipe, plan.budget),
             records=record.trials.values(),
         )
 

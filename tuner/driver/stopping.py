@@ -36,6 +36,12 @@ class Stopping:
         asked = self._requested() or bool(self._record.stopped)
         return asked or self.halt is not None or self.failure is not None
 
+    def how(self, more: bool) -> str:
+        """How the session ends, in a word. more: whether a trial is left for a resume."""
+        if self.halt is not None or self.failure is not None:
+            return "halted" if self.halt is not None else "failed"
+        return "stopped" if self._record.stopped else "interrupted" if more else "done"
+
     def halt_with(self, verdict: Verdict | None) -> None:
         """Ends the search with a trial's verdict, unless that is None; the first verdict stays."""
         self.halt = self.halt or verdict

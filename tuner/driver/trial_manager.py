@@ -27,6 +27,7 @@ from tuner.results.adapters import drop_state, drop_surplus
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
+from tuner.results.study_attributes import STATE, state_of
 from tuner.scheduling.algorithms import Decision
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
@@ -158,6 +159,8 @@ class TrialManager:
                 self._end(trial.number, Verdict(Reason.USER))
         for trial in [*self._record.cut_off, *self._record.parked]:
             self._study.call(partial(Study.abandon, number=trial.number), again=True)
+        how = self.stop.how(more=bool(self._record.cut_off or self._record.parked or self._dispatch.has_more))
+        self._study.attempt(partial(Study.set_attribute, name=STATE, value=state_of(self._record, how)))
         drop_surplus(self._folder, self._record, self._keep_adapters)
         self._dashboard.clear()
 

@@ -17,4 +17,5 @@ command_line.py  the commands that a message tells a person to run
 untrusted_json.py  checks a line of the ledger
 untrusted_read.py  reads a file out of a folder that others may write
 journal_check.py   checks the ledger against the study's journal
+study_attributes.py  what a search and its trials say of themselves in the study
 """

@@ -65,9 +65,10 @@ class Study:
     """The Optuna study of a search, in a journal file that others may write to as well.
 
     path: `study.journal` of the run folder. name: the search's, so that studies do not collide in a shared viewer.
-    recipe: the parameters of trial 0. objective: what its values are, and which way is better. records: the trials in
-    the ledger, for a resume; the journal is then written anew from them, because the ledger is the truth. The
-    attributes that samplers and other programs had set in the old journal are kept.
+    recipe: the parameters of trial 0. objective: what its values are, and which way is better. attributes: what the
+    search is made of, by name, for whoever opens the study. records: the trials in the ledger, for a resume; the
+    journal is then written anew from them, because the ledger is the truth. The attributes that samplers and other
+    programs had set in the old journal are kept.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Study:
         seed: int,
         recipe: Mapping[str, Any],
         objective: Objective = EVAL_LOSS,
+        attributes: Mapping[str, str] | None = None,
         records: Iterable[TrialRecord] = (),
     ) -> None:
         import optuna
@@ -90,7 +92,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._sampler = space, sampler
         self._num_trials, self._seed, self._objective = num_trials, seed, objective
-        self._recipe = dict(recipe)
+        self._recipe, self._attributes = dict(recipe), dict(attributes or {})
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
         lock = FileLock(path)
@@ -120,8 +122,8 @@ class Study:
         self._study = optuna.create_study(storage=self._storage, study_name=name, direction=direction)
         for key, value in notes.study.items():
             self._storage.set_study_system_attr(self._study._study_id, key, value)
-        for key, value in notes.study_of_users.items():
-            self._storage.set_study_user_attr(self._study._study_id, key, value)
+        for key, value in {**notes.study_of_users, **self._attributes}.items():
+            self.set_attribute(key, value)
         for record in records:
             self._restore(record, notes.trials.get(record.number, {}), notes.trials_of_users.get(record.number, {}))
         self._asked = len(records)
@@ -199,6 +201,10 @@ class Study:
             trial.set_constraint("trainable", 1.0)
         self._study.tell(number, value, state=TrialState[state])
         self._live.pop(number, None)
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Sets a user attribute of the study: one line of the journal."""
+        self._storage.set_study_user_attr(self._study._study_id, name, value)
 
     def abandon(self, number: int) -> None:
         """Tells Optuna that a trial that was cut off has failed, unless it has its ending. A resume runs it again."""

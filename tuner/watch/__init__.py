@@ -6,5 +6,6 @@ dashboard_rows  a row in the Ray dashboard for every running trial
 gauges          a search as gauges on Ray's metrics port
 trackers/       TensorBoard, MLflow, Weights & Biases, trackio: one file each
 boards          the dashboards that `tuner dashboard` serves on this machine
+study_page      the study as the Optuna dashboard shows it: the journal, and what the ledger knows beside it
 prometheus.yml  a scrape configuration, and grafana.json, a dashboard over it
 """

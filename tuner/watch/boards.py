@@ -8,6 +8,7 @@ the browser shows them, and the terminal shows the addresses.
 from __future__ import annotations
 
 import contextlib
+import html
 import importlib.util
 import io
 import json
@@ -20,28 +21,27 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from tuner.contract import InputError
 from tuner.results.folder import RunFolder
 
 LOOPBACK = "127.0.0.1"
 """The address that the dashboards listen on."""
-_READ_ONLY = "this view of the study is read-only: the search's driver is the one that writes it"
+_BANNER = (
+    '<div id="read-only" style="position: fixed; bottom: 0; left: 50%; transform: translateX(-50%); z-index: 2000; '
+    "padding: 2px 12px; font: 13px sans-serif; color: #fff; background: #555; border-radius: 4px 4px 0 0; "
+    'pointer-events: none">{}</div>'
+)
+"""What every page has at its foot."""
 
 
 @contextmanager
 def optuna_board(folder: RunFolder) -> Iterator[str]:
     """Serves the Optuna dashboard on the run's study; yields its address."""
     import optuna
-    import optuna_dashboard
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    class ReadOnly(JournalFileBackend):
-        def append_logs(self, logs: Any) -> None:
-            raise InputError(_READ_ONLY)
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    app = _refusing(optuna_dashboard.wsgi(JournalStorage(ReadOnly(str(folder.study)))))
+    logging.getLogger("optuna_dashboard").addHandler(logging.NullHandler())  # else Python prints what it logs
+    logging.getLogger("optuna_dashboard").propagate = False
+    app = _refusing(_Anew(folder))
     with make_server(LOOPBACK, 0, app, server_class=_Server, handler_class=_Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -88,16 +88,62 @@ def why_not(name: str, folder: RunFolder) -> str:
     return ""
 
 
-def _refusing(app: Any) -> Any:
-    """The application, without requests that could change the study: they are answered with 403."""
+class _Anew:
+    """The dashboard's application; made anew where a resume has replaced the journal, of which one reads only what was
+    appended."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._making = threading.Lock()
+        self._made: tuple[int, Any] = (-1, None)
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        return self._app()(environ, start)
+
+    def _app(self) -> Any:
+        import optuna_dashboard
+
+        from tuner.watch.study_page import Files, Page
+
+        with self._making:
+            journal = self._folder.study.stat().st_ino
+            if journal != self._made[0]:
+                files = Files(self._folder)
+                self._made = journal, optuna_dashboard.wsgi(Page(self._folder, files), artifact_store=files)
+            return self._made[1]
+
+
+def _refusing(app: Callable[..., Any]) -> Callable[..., Any]:
+    """The application, without requests that could change the study: they are answered with 403. Its pages say so."""
+    from tuner.watch.study_page import READ_ONLY
+
+    banner = _BANNER.format(html.escape(READ_ONLY)).encode()
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
-            return app(environ, start)
-        start("403 Forbidden", [("Content-Type", "application/json")])
-        return [json.dumps({"reason": _READ_ONLY}).encode()]
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD", "OPTIONS"):
+            start("403 Forbidden", [("Content-Type", "application/json")])
+            return [json.dumps({"reason": READ_ONLY}).encode()]
+        if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].startswith("/dashboard"):
+            return _with(banner, app, environ, start)
+        return app(environ, start)
 
     return answer
+
+
+def _with(banner: bytes, app: Callable[..., Any], environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+    """The page that the application answers with, and the banner in it."""
+    begun: list[Any] = []
+    whole = {name: value for name, value in environ.items() if name not in ("HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE")}
+    parts = app(whole, lambda *given, **more: begun.extend(given))
+    try:
+        page = b"".join(parts).replace(b"</body>", banner + b"</body>")
+    finally:
+        if hasattr(parts, "close"):
+            parts.close()
+    status, headers = begun[:2]
+    kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "last-modified", "etag")]
+    start(status, [*kept, ("Content-Length", str(len(page)))])
+    return [page]
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):

@@ -33,12 +33,15 @@ SPACE = load_space(
     Toy,
 )
 
+ATTRIBUTES = {"state": "running", "model": "org/base"}
+
 
 def make(path: Path, sampler: Any, records: Any = ()) -> Study:
     recipe = {"learning_rate": 1e-3, "batch_size": 8}
     return Study(
-        path, name="first", space=SPACE, sampler=sampler, num_trials=100, seed=0, recipe=recipe, records=records
-    )
+        path, name="first", space=SPACE, sampler=sampler, num_trials=100, seed=0, recipe=recipe, records=records,
+        attributes=ATTRIBUTES,
+    )  # fmt: skip
 
 
 def run(study: Study, count: int) -> list[TrialRecord]:

@@ -21,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 from optuna_dashboard import get_note, save_note
 
 from tests.chaos.faults import Count
-from tests.tuner.study.test_journal import make
+from tests.tuner.study.test_journal import ATTRIBUTES, make
 from tuner.config import Tpe
 from tuner.contract import Reason, Verdict
 from tuner.results.journal_check import journal_states, lost_end
@@ -172,6 +172,7 @@ def test_whatever_is_called_on_a_live_study(
     assert len(again.optuna.trials) == 6
     theirs = opened(path)
     assert len(theirs.trials) == 6 and theirs.best_value == 3.0
+    assert ATTRIBUTES.items() <= theirs.user_attrs.items()
     if name == "study.set_user_attr":
         assert theirs.user_attrs["mine"] == "kept"
     if name == "study.set_system_attr":
@@ -233,7 +234,8 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path, fault: Count)
     assert [writer.returncode for writer in writers] == [0, 0]
     end(study, begin(study))
     theirs = opened(path)
-    assert sorted(theirs.user_attrs) == sorted(f"{n}-{number}" for n in range(2) for number in range(30))
+    written = {f"{n}-{number}" for n in range(2) for number in range(30)}
+    assert set(theirs.user_attrs) == {*written, *ATTRIBUTES}
     assert len([t for t in theirs.trials if "x" in t.params]) == 12
     ours = [t for t in theirs.trials if "learning_rate" in t.params][:-1]
     assert [t.params["learning_rate"] for t in ours] == [record.params["learning_rate"] for record in records]

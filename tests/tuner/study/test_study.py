@@ -8,6 +8,8 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from tests.programs.toy import Toy
 from tuner.config import Grid, Random, Tpe
@@ -34,6 +36,11 @@ def make(path: Path, records: Any = (), **settings: Any) -> Study:
         "name": "first", "space": SPACE, "sampler": Tpe(), "num_trials": 16, "seed": 0, "recipe": RECIPE, **settings,
     }  # fmt: skip
     return Study(path, records=records, **arguments)
+
+
+def opened(path: Path) -> JournalStorage:
+    """The storage as another program opens it."""
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def test_trial_0_is_the_recipe(tmp_path: Path) -> None:
@@ -202,3 +209,17 @@ def test_a_used_up_grid_still_fills_up_a_persons_own_point(tmp_path: Path) -> No
     assert study.ask() is None
     own = study.ask({}, by="user")
     assert own is not None and own.number == 2 and own.params["batch_size"] in (8, 16)
+
+
+def test_the_attributes_of_a_search_are_written_anew_by_a_resume_and_those_of_others_are_kept(tmp_path: Path) -> None:
+    """The journal of an earlier version has none."""
+    path = tmp_path / "study.journal"
+    make(path).optuna.set_user_attr("mine", 1)
+    before = path.read_bytes()
+    make(path, attributes={"state": "running", "model": "org/base"}).set_attribute("state", "interrupted: 0 of 16")
+    study = make(path, attributes={"state": "running", "model": "org/other"})
+    again = optuna.load_study(study_name="first", storage=opened(path))
+    assert again.user_attrs == {"mine": 1, "state": "running", "model": "org/other"}
+    assert study.ask().number == 0 and b"org" not in before
+    lines = [line for line in path.read_bytes().splitlines() if b'"user_attr":' in line]
+    assert len(lines) == 3, "one line an attribute, and none for each trial"

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.chaos.runs import finished_run
+from tests.tuner.study.test_journal import ATTRIBUTES, make
+from tests.tuner.study.test_journal import run as study_run
+from tuner.config import Tpe
 from tuner.results.folder import RunFolder
 from tuner.watch.boards import optuna_board, tensorboard
 
@@ -66,6 +69,56 @@ def test_what_would_change_a_study_is_refused_and_only_the_browser_hears(
         time.sleep(0.3)
     assert capfd.readouterr() == ("", "")
     assert folder.study.read_bytes() == journal
+
+
+def test_a_page_that_is_open_while_a_resume_writes_the_journal_anew(tmp_path: Path) -> None:
+    """Optuna reads only what was appended to the file that it knows; this is another one."""
+    pytest.importorskip("optuna_dashboard", reason="no optuna-dashboard")
+    folder = RunFolder(finished_run(tmp_path))
+    records = study_run(make(folder.study, Tpe()), 6)
+    with optuna_board(folder) as url:
+        origin = url.removesuffix("/dashboard")
+        assert len(json.loads(ask(f"{origin}/api/studies/0")[1])["trials"]) == 6
+        again = make(folder.study, Tpe(), records)
+        begun = again.ask()
+        assert begun is not None and begun.number == 6
+        status, told = ask(f"{origin}/api/studies/0")
+        shown = json.loads(told)["trials"]
+        assert status == 200 and [trial["number"] for trial in shown] == list(range(7))
+        assert shown[6]["state"] == "Running"
+        assert [t["state"] for t in shown[:6]] == [t.state.name.capitalize() for t in again.optuna.trials[:6]]
+
+
+def test_a_trial_of_somebody_else_gets_nothing_of_ours(tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="no optuna-dashboard")
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    folder = RunFolder(finished_run(tmp_path))
+    study = make(folder.study, Tpe())
+    storage = JournalStorage(JournalFileBackend(str(folder.study)))
+    study_run(study, 1)
+    optuna.load_study(study_name="first", storage=storage).optimize(lambda trial: trial.suggest_float("x", 0, 1), 1)
+    study_run(study, 1)
+    with optuna_board(folder) as url:
+        shown = json.loads(ask(f"{url.removesuffix('/dashboard')}/api/studies/0")[1])["trials"]
+    told = [{one["key"]: one["value"] for one in trial["user_attrs"]} for trial in shown]
+    record = folder.record()
+    assert told[0]["ending"] == record.trials[0].ending and told[1] == {}
+    assert told[2]["ending"] == record.trials[1].ending, "the third in the journal is trial 1 of the search"
+
+
+def test_a_ledger_that_cannot_be_read_leaves_the_study_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="no optuna-dashboard")
+    folder = RunFolder(finished_run(tmp_path))
+    make(folder.study, Tpe())
+    folder.ledger.write_text("no JSON\n{}\n")
+    folder.resolved.unlink()
+    with optuna_board(folder) as url:
+        status, told = ask(f"{url.removesuffix('/dashboard')}/api/studies/0")
+    assert status == 200
+    assert {one["key"]: one["value"] for one in json.loads(told)["user_attrs"]} == ATTRIBUTES
 
 
 def test_tensorboard_says_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
