@@ -175,3 +175,19 @@ def test_a_stopped_search_keeps_its_best(toy: Toy, tmp_path: Path) -> None:
     assert (outcome.path / "best" / "manifest.json").exists()
     with pytest.raises(InputError, match="no driver runs the search 'toy'; it is over"):
         ask(folder, "stop", {})
+
+
+def test_a_search_that_is_stopped_in_its_first_seconds_keeps_its_recipe_for_a_resume(toy: Toy, tmp_path: Path) -> None:
+    folder, said = RunFolder(tmp_path / "toy"), list[str]()
+    person = Person(
+        lambda events: any(e.event is Kind.STARTED for e in events),
+        lambda _: said.append(quick(folder, "stop")),
+    )
+    outcome = toy([person], search__num_trials=2, train__pace=1.0)
+    person.done()
+    assert "the recipe has no value yet, and a resume runs it again" in said[0]
+    assert outcome.record.outcome == "stopped" and outcome.record.recipe and outcome.record.recipe.interrupted
+
+    again = resume_search(tmp_path, "toy")
+    assert again.exit_code == 0 and again.record.recipe
+    assert again.record.recipe.reason is Reason.BUDGET and again.record.outcome == "done"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import S3_ENVIRONMENT, SPACE, TOY, s3_server, s3_uri
+from tuner.results.adapters import checked_manifest
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
@@ -54,6 +56,12 @@ class Nodes:
             env=self.laptop, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
+    def asked(self, command: str, name: str, *arguments: str) -> str:
+        """What a command answers that has the cluster do something."""
+        done = self.tuner(command, name, *arguments, "--address", self.address)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def kill(self, number: int) -> None:
         subprocess.run([SCRIPT, "kill", str(number)], env=self.own, check=True, timeout=60)
 
@@ -83,6 +91,10 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             yield Nodes(told["RAY_API_SERVER_ADDRESS"], private, root / "bucket", port, laptop, own)
         finally:
             subprocess.run([SCRIPT, "stop"], env=own, check=False, timeout=60)
+
+
+COMPLAINTS = re.compile("Traceback|Exception ignored|was destroyed|never awaited|Unclosed")
+"""What Python and asyncio print where a process is interrupted and does not clean up."""
 
 
 def write(folder: Path, num_trials: int, pace: float) -> str:
@@ -144,12 +156,92 @@ def test_ctrl_c_detaches_and_a_search_is_not_submitted_twice(nodes: Nodes, tmp_p
     following.send_signal(signal.SIGINT)
     _, errors = following.communicate(timeout=30)
     assert following.returncode == 0, errors
-    assert f"python -m tuner status left --address {nodes.address}" in errors
+    assert f"python -m tuner status left --follow --address {nodes.address}" in errors
+    assert f"python -m tuner stop left --address {nodes.address}" in errors
+    assert not COMPLAINTS.search(errors), errors
 
     again = nodes.tuner(*arguments, "--address", nodes.address)
     assert again.returncode == 2 and "is running there already, as the job left" in again.stderr
     wait_for("the search did not end", lambda: bool(nodes.status("left").get("finished")))
     assert nodes.status("left")["counts"]["status"] == {"completed": 3}
+
+    wrong = nodes.tuner(*arguments, "--address", nodes.address)
+    assert wrong.returncode == 2 and "was submitted there before, as the job left" in wrong.stderr
+    assert "sending" not in wrong.stderr, "it is refused before anything is sent"
+    assert nodes.status("left")["counts"]["status"] == {"completed": 3}, "and hides nothing"
+
+
+def test_a_job_that_was_refused_does_not_hide_the_search_before_it(nodes: Nodes, tmp_path: Path) -> None:
+    """The second job of "kept" fails on the cluster, and a search that has that job's id as its name is another one."""
+    arguments = ("submit", write(tmp_path, 2, 0), "--storage-path", str(tmp_path), "--address", nodes.address)
+    assert nodes.tuner(*arguments, "--name", "kept").returncode == 0
+    (tmp_path / "kept").rename(tmp_path / "away")
+    gone = nodes.tuner("submit", "--resume", "kept", "--num-trials", "3", "--address", nodes.address)
+    assert gone.returncode == 2 and "there is no run 'kept'" in gone.stderr
+    assert nodes.status("kept")["counts"]["status"] == {"completed": 2}
+    assert nodes.tuner(*arguments, "--name", "kept.2").returncode == 0
+    assert nodes.status("kept.2")["name"] == "kept.2" and nodes.status("kept")["name"] == "kept"
+
+
+def test_a_search_has_a_life_after_it_was_left(nodes: Nodes, tmp_path: Path) -> None:
+    """Submitted, left, followed from another shell, one trial stopped, one added, its winner fetched, resumed with more
+    trials; all through the dashboard's address and the token."""
+    there, at = tmp_path / "there", ("--address", nodes.address)
+    order = ("submit", write(tmp_path, 4, 1.0), "--name", "life", "--storage-path", str(there), *at)
+    assert nodes.tuner(*order, "--detach").returncode == 0
+    wait_for("no trial was measured", lambda: bool(nodes.status("life").get("best") or running_now(nodes, "life")))
+
+    following = nodes.start("submit", "--attach", "life", *at)
+    lines = iter(following.stderr or ())
+    assert any("trial 0" in line for line in lines), "it tells what came before, too"
+    following.send_signal(signal.SIGINT)
+    _, errors = following.communicate(timeout=60)
+    assert following.returncode == 0 and "detached: life goes on" in errors and not COMPLAINTS.search(errors), errors
+
+    assert "is paused" in nodes.asked("pause", "life")
+    number = max(running_now(nodes, "life"))
+    assert f"trial {number} is stopped" in nodes.asked("stop", "life", str(number))
+    refused = nodes.tuner("stop", "life", str(number), *at)
+    assert refused.returncode == 2 and f"trial {number} has ended (stopped: user)" in refused.stderr
+    assert "added: learning_rate=0.01" in nodes.asked("add", "life", "--set", "learning_rate=0.01")
+    assert "is running there already" in nodes.tuner(*order).stderr
+    early = nodes.tuner("export", "life", "--to", str(tmp_path / "early"), *at)
+    assert early.returncode == 2 and "there is no best adapter" in early.stderr
+    assert f"python -m tuner status life --address {nodes.address}" in early.stderr, "the command of this machine"
+    assert not (tmp_path / "early").exists()
+    assert "goes on" in nodes.asked("resume", "life")
+
+    followed = nodes.tuner("status", "life", "--follow", *at)
+    assert followed.returncode == 0 and f"export life --to DIR --address {nodes.address}" in followed.stderr
+    told = nodes.status("life")
+    assert told["counts"]["reason"] == {"budget": 4, "user": 1}
+    assert "was submitted there before" in nodes.tuner(*order).stderr
+
+    nodes.asked("export", "life", "--to", str(tmp_path / "here"))
+    assert checked_manifest(tmp_path / "here")["trial"] == told["best"]["trial"]
+    assert same_files(tmp_path / "here", there / "life" / "best")
+    assert "is already there" in nodes.tuner("export", "life", "--to", str(tmp_path / "here"), *at).stderr
+
+    nothing = nodes.tuner("submit", "--resume", "life", *at)
+    assert nothing.returncode == 0 and "nothing is left to run in life: 5 trials ended" in nothing.stderr
+    more = nodes.tuner("submit", "--resume", "life", "--num-trials", "7", *at)
+    assert more.returncode == 0, more.stderr
+    assert nodes.status("life")["counts"]["reason"] == {"budget": 6, "user": 1}
+    over = nodes.tuner("stop", "life", *at)
+    assert over.returncode == 2
+    assert f"python -m tuner submit --resume life --address {nodes.address}" in over.stderr
+
+
+def running_now(nodes: Nodes, name: str) -> list[int]:
+    """Numbers of the trials that run, as `status` says."""
+    return [row["number"] for row in nodes.status(name).get("leaderboard", []) if row["status"] == "running"]
+
+
+def same_files(one: Path, other: Path) -> bool:
+    """Whether two folders have the same files."""
+    names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a folder of a node's own takes root")

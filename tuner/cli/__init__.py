@@ -5,6 +5,7 @@ options.py   options that several commands share
 output.py    what a command writes, and to which stream
 errors.py    the message and the exit code of every failure
 asking.py    a request to the driver of a running search
+following.py a search that runs elsewhere, shown until it ends
 manifest.py  `submit --kuberay` and `--slurm`
 
 `python -m tuner --help` imports click and these files and nothing else, so that it answers at once. Exit codes:

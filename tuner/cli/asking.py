@@ -9,19 +9,27 @@ from typing import Any
 import click
 
 
-def ask_driver(name: str, storage_path: Path, as_json: bool, action: str, **values: Any) -> int:
+def ask_driver(name: str, storage_path: Path, address: str | None, as_json: bool, action: str, **values: Any) -> int:
     """Sends a request to the driver of the run NAME, waits for its answer, and prints it.
 
-    values: the arguments of `action`. Raises InputError if the driver refuses or does not answer.
+    address: of the cluster that the search was submitted to; None for a run at `storage_path`. values: the arguments of
+    `action`. Raises InputError if the driver refuses or does not answer.
     """
     from tuner.cli.output import answer_json
-    from tuner.results.folder import open_run
-    from tuner.results.requests import ask
 
-    folder = open_run(storage_path, name)
-    message = ask(folder, action, values)
+    if address:
+        from tuner.cluster import errands
+        from tuner.cluster.jobs import Cluster
+
+        message = errands.ask(Cluster(address), name, action, values)
+    else:
+        from tuner.results.folder import open_run
+        from tuner.results.requests import ask
+
+        folder = open_run(storage_path, name)
+        name, message = folder.name, ask(folder, action, values)
     if as_json:
-        answer_json({"name": folder.name, "action": action, "message": message})
+        answer_json({"name": name, "action": action, "message": message})
     else:
         click.echo(message)
     return 0

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli.options import Command, json_option, storage_option
+from tuner.cli.options import Command, address_option, json_option, storage_option
+
+if TYPE_CHECKING:
+    from tuner.results.folder import RunFolder
 
 
 @click.command("dashboard", cls=Command, short_help="The dashboards of a search.")
 @click.argument("name")
 @click.option("--open", "browse", is_flag=True, help="Open them in the browser.")
 @storage_option
+@address_option
 @json_option
-def command(name: str, browse: bool, storage_path: Path, as_json: bool) -> int:
+def command(name: str, browse: bool, storage_path: Path, address: str | None, as_json: bool) -> int:
     """Says where the Ray dashboard of the search NAME answers while it runs. Until Ctrl-C, and for this machine alone,
-    it serves the Optuna dashboard on its study and TensorBoard on its curves.
+    it serves the Optuna dashboard on its study and TensorBoard on its curves. With --address, on a copy of what the
+    cluster has of them now.
     """
     import threading
     from contextlib import ExitStack
 
     from tuner.cli.output import answer_json, ctrl_c_interrupts
     from tuner.report.lines import clean
+    from tuner.results.command_line import ray_command_line
     from tuner.results.folder import open_run
     from tuner.results.lock import is_held
     from tuner.watch.boards import BOARDS, why_not
 
-    folder = open_run(storage_path, name)
-    record = folder.record()
-    running = is_held(folder.path) and not record.finished
-    urls: dict[str, str | None] = {"ray": record.dashboard if running and record.dashboard else None}
-    said = {"ray": "its token: ray get-auth-token" if urls["ray"] else "only while the search runs"}
     with ExitStack() as stack:
+        if address:
+            folder, ray = stack.enter_context(_copied(name, address)), address.rstrip("/")
+        else:
+            folder = open_run(storage_path, name)
+            record = folder.record()
+            ray = record.dashboard if is_held(folder.path) and not record.finished else ""
+        urls: dict[str, str | None] = {"ray": ray or None}
+        said = {"ray": f"its token: {ray_command_line('get-auth-token')}" if ray else "only while the search runs"}
         for board, (serve, *_) in BOARDS.items():
             said[board] = why_not(board, folder)
             urls[board] = None if said[board] else stack.enter_context(serve(folder))
@@ -51,3 +63,20 @@ def command(name: str, browse: bool, storage_path: Path, as_json: bool) -> int:
             except KeyboardInterrupt:
                 return 0
     return 0
+
+
+@contextmanager
+def _copied(name: str, address: str) -> Iterator[RunFolder]:
+    """A copy of what the dashboards of a search on a cluster are made from, for as long as this is entered."""
+    import tempfile
+    import time
+
+    from tuner.cluster.errands import fetch
+    from tuner.cluster.jobs import Cluster
+    from tuner.results.folder import RunFolder
+
+    with tempfile.TemporaryDirectory(prefix="tuner-") as place:
+        folder = RunFolder(Path(place, "run"))
+        fetch(Cluster(address), name, "boards", folder.path)
+        click.echo(f"a copy of {time.strftime('%H:%M:%S')}; the same command fetches a newer one", err=True)
+        yield folder

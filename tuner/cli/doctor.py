@@ -85,8 +85,9 @@ def _from_outside(address: str, storage_path: str) -> Iterable[Finding]:
     errand = make_errand("doctor", arguments, str(int(time.time())))
     answer: dict[str, Any] | None = cluster.run(errand, pack_code())
     if answer is None:
-        text = f"the job {errand.submission_id} there gave no answer"
-        yield Finding("this machine", "cluster", Level.RED, text, f"ray job logs {errand.submission_id}")
+        said = cluster.log(errand.submission_id).strip().splitlines()
+        text = f"the job {errand.submission_id} there gave no answer: {said[-1] if said else 'its log is empty'}"
+        yield Finding("this machine", "cluster", Level.RED, text, f"its log is on the page Jobs of {cluster.address}")
         return
     for found in answer["findings"]:
         yield Finding(**{**found, "level": Level(found["level"])})

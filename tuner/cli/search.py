@@ -123,10 +123,18 @@ def _go_on(
     permission: Permission,
 ) -> int:
     from tuner.cli.output import labels_of_run, view
+    from tuner.driver.ending import nothing_left
+    from tuner.report.summary import said_of_nothing_left
     from tuner.results.folder import open_run
     from tuner.results.ledger import read_ledger
 
     folder = open_run(storage, name)
+    if (outcome := nothing_left(folder, num_trials)) is not None:
+        for line in event_lines(events):
+            for event in read_ledger(folder.ledger):
+                line(event)
+        click.echo(said_of_nothing_left(folder.name, outcome.record), err=True)
+        return conclude(outcome, as_json)
     from tuner.driver.session import resume_search
 
     with view(labels_of_run(folder), plain, folder.record()) as listener:

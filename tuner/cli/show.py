@@ -32,9 +32,10 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
 
     folder = None
     if address:
-        from tuner.cluster.jobs import Cluster, read_search
+        from tuner.cluster.jobs import Cluster
+        from tuner.cluster.searches import read_search
 
-        record, _ = read_search(Cluster(address), name)
+        record = read_search(Cluster(address), name).record
     else:
         folder = open_run(storage_path, name)
         name, record = folder.name, folder.record()

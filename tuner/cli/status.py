@@ -7,19 +7,46 @@ from pathlib import Path
 import click
 
 from tuner.cli.options import Command, address_option, json_option, storage_option
+from tuner.signals import signals_raised
 
 
 @click.command("status", cls=Command, prints=True, short_help="How a search stands or ended.")
 @click.argument("name")
 @storage_option
 @address_option
+@click.option("--follow", is_flag=True, help="Show the search until it ends; Ctrl-C leaves it running.")
+@click.option("--plain", is_flag=True, help="With --follow: lines instead of the live view.")
 @json_option
-def command(name: str, storage_path: Path, address: str | None, as_json: bool) -> int:
+def command(name: str, storage_path: Path, address: str | None, follow: bool, plain: bool, as_json: bool) -> int:
     """How the search NAME stands, or how it ended: every trial, the best so far, what to do next.
 
     Reads the ledger and nothing else, so it is safe while the search runs. With --address, reads a search that was
-    submitted to a cluster.
+    submitted to a cluster. With --follow, shows the live view of `search` until the search ends, from any terminal.
     """
+    if follow:
+        with signals_raised():
+            return _followed(name, storage_path, address, plain, as_json)
+    return _told(name, storage_path, address, as_json)
+
+
+def _followed(name: str, storage_path: Path, address: str | None, plain: bool, as_json: bool) -> int:
+    from tuner.cli.following import attach, follow_run
+    from tuner.results.folder import open_run
+    from tuner.results.ledger import UnreadableLine
+
+    if address:
+        from tuner.cluster.jobs import Cluster
+
+        return attach(Cluster(address), name, plain, as_json)
+    try:
+        left = follow_run(open_run(storage_path, name), plain)
+    except UnreadableLine:
+        left = None  # what is wrong is told below, where the ledger is read once more
+    return left if left is not None else _told(name, storage_path, address, as_json)
+
+
+def _told(name: str, storage_path: Path, address: str | None, as_json: bool) -> int:
+    """Tells how the search stands now."""
     import sys
     import time
 
@@ -36,11 +63,13 @@ def command(name: str, storage_path: Path, address: str | None, as_json: bool) -
     damaged = None
     idle = 0.0  # seconds since the last event; unknown for a cluster, whose clock is another
     if address:
-        from tuner.cluster.jobs import Cluster, read_search
+        from tuner.cluster.jobs import Cluster
+        from tuner.cluster.searches import read_search
 
         cluster = Cluster(address)
-        record, job = read_search(cluster, name)
-        active, path = not job.over, job.path
+        found = read_search(cluster, name)
+        record, job = found.record, found.job
+        active, path = found.running is not None, job.path
         place, labels = cluster_place(name, job, cluster), labels_of_program(job.program)
     else:
         folder = open_run(storage_path, name)

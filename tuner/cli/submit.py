@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +13,10 @@ from tuner.cli.options import Command, accept_option, experiment_options, json_o
 from tuner.signals import signals_raised
 
 if TYPE_CHECKING:
-    from tuner.cluster.jobs import Cluster, Job
+    from tuner.cluster.jobs import Cluster
     from tuner.cluster.parcel import Parcel
     from tuner.cluster.payload import Payload
     from tuner.importing import Permission
-    from tuner.results.records import SearchRecord
 
     Order = tuple[str, Parcel, Callable[[int], Payload]]
     """The search's name, what is sent, and what makes its job: it takes the number of this job among those of the
@@ -26,13 +24,14 @@ if TYPE_CHECKING:
 
 _WITH_RESUME = ("search.num_trials", "run.storage_path")
 """Settings that may be given beside --resume."""
-_LAST_LINES = 30
-"""Lines that are shown of the log of a job that ended without a result."""
+_WITH_ATTACH = ("attach", "run__address", "plain", "as_json")
+"""Parameters of the command that may be given beside --attach."""
 
 
 @click.command("submit", cls=Command, prints=True, short_help="Run a search on a cluster, from here.")
 @experiment_options()
 @click.option("--resume", metavar="NAME", help="Go on with a search on the cluster.")
+@click.option("--attach", metavar="NAME", help="Follow a search that was submitted before.")
 @accept_option
 @click.option(
     "--include", multiple=True, type=click.Path(path_type=Path), metavar="PATH", help="Send a file or folder along."
@@ -47,6 +46,7 @@ def command(
     file: Path | None,
     overrides: tuple[str, ...],
     resume: str | None,
+    attach: str | None,
     accept_changes: bool,
     include: tuple[Path, ...],
     detach: bool,
@@ -59,7 +59,8 @@ def command(
 
     --address (or RAY_API_SERVER_ADDRESS) is where the cluster's Ray dashboard answers: http://head:8265. Its token
     comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Relative paths are files of this machine and
-    travel with the job; absolute ones are the cluster's. Ctrl-C detaches: the search goes on.
+    travel with the job; absolute ones are the cluster's. Ctrl-C detaches: the search goes on, and --attach NAME follows
+    it again from any machine.
     """
     import os
 
@@ -68,6 +69,12 @@ def command(
     from tuner.contract import InputError
     from tuner.streams import show_output
 
+    if attach is not None:
+        _require_attach_alone(attach, click.get_current_context())
+        from tuner.cli.following import attach as follow_again
+
+        given = values["run__address"] or os.environ.get("RAY_API_SERVER_ADDRESS") or ""
+        return follow_again(_cluster(given), attach, plain, as_json)
     if accept_changes and resume is None:
         raise InputError("is about a search that is gone on with", where="--accept-changes",
                          expected="--resume NAME beside it")  # fmt: skip
@@ -87,9 +94,17 @@ def command(
     if cluster is None:
         answer_json(_dry_run(make(1), parcel))
         return 0
-    jobs = cluster.jobs(name)
-    _require_free(name, jobs, cluster)
-    payload = make(len(jobs) + 1)
+    from tuner.cli.following import follow_job
+    from tuner.cluster.jobs import Job
+    from tuner.cluster.searches import done, require_free
+
+    require_free(cluster, name, resumes=resume is not None)
+    if resume is not None and (record := done(cluster, name, flags.get("search.num_trials"))) is not None:
+        from tuner.report.summary import said_of_nothing_left
+
+        click.echo(said_of_nothing_left(name, record), err=True)
+        return 0
+    payload = make(cluster.free_id(name))
     show_output()  # from here on an output without a reader no longer ends the command: a job is submitted
     _tell_parcel(parcel)
     try:
@@ -103,90 +118,27 @@ def command(
         if as_json:
             answer_json({"name": name, "submission_id": payload.submission_id, "address": cluster.address})
         return 0
-    return follow(cluster, payload, plain, as_json)
+    return follow_job(cluster, name, Job(payload.submission_id, "PENDING", dict(payload.metadata)), plain, as_json)
 
 
-def follow(cluster: Cluster, payload: Payload, plain: bool, as_json: bool) -> int:
-    """Shows a submitted search until it ends or a signal comes; the search goes on after a signal.
+def _require_attach_alone(name: str, context: click.Context) -> None:
+    """Raises InputError if an argument beside --attach would submit a search."""
+    from click.core import ParameterSource
 
-    Returns the exit code: the search's, 0 after Ctrl-C, 128 + signal after another one.
-    """
-    import signal
-    import sys
+    from tuner.contract import InputError
 
-    from tuner.cli.output import (
-        answer_json,
-        cluster_place,
-        labels_of_program,
-        tell,
-        view,
-        width,
-    )
-    from tuner.report.machine import search_json
-    from tuner.report.summary import summary
-    from tuner.results.records import SearchRecord
-
-    record, rest = SearchRecord(), deque[str](maxlen=_LAST_LINES)
-    labels = labels_of_program(payload.metadata.get("program", "sft"))
-    lines = plain or not sys.stderr.isatty()
-    try:
-        if lines:
-            _read(cluster, payload, record, rest, lambda line: click.echo(line, err=True))
-        else:
-            with view(labels, record=record) as live:
-                _read(cluster, payload, record, rest, None, live.say)
-    except KeyboardInterrupt as stop:
-        # A second signal may interrupt the generator that closes the stream; Python would print that exception.
-        sys.unraisablehook = lambda unraisable: None
-        number = getattr(stop, "number", signal.SIGINT)
-        click.echo(f"\ndetached: {payload.name} goes on", err=True)
-        click.echo(f"status    {_status_line(payload.name, cluster)}", err=True)
-        click.echo(f"end it    ray job stop {payload.submission_id} --address {cluster.address}", err=True)
-        return 0 if number == signal.SIGINT else 128 + number
-    job = cluster.job(payload.submission_id)
-    if not record.finished:
-        return _unfinished(job, payload, cluster, [] if lines else rest)
-    tell(summary(record, cluster_place(payload.name, job, cluster), width(sys.stderr), labels=labels))
-    if as_json:
-        answer_json({**search_json(record, job.path), "address": cluster.address})
-    return job.exit_code if job.exit_code is not None else 1
-
-
-def _read(
-    cluster: Cluster,
-    payload: Payload,
-    record: SearchRecord,
-    rest: deque[str],
-    echo: Callable[[str], None] | None,
-    say: Callable[[str], None] | None = None,
-) -> None:
-    """Folds the events in a job's log into `record`. Passes other lines to `echo`, or keeps the last of them in
-    `rest`."""
-    from tuner.cluster.jobs import event_of
-
-    if say:
-        say("waiting for the cluster to start the job")
-    for line in cluster.follow(payload.submission_id):
-        event = event_of(line)
-        if event is not None:
-            if say:
-                say("")
-            record.apply(event)
-        elif echo and not record.finished:
-            echo(line)
-        else:
-            rest.append(line)
-
-
-def _unfinished(job: Job, payload: Payload, cluster: Cluster, rest: Any) -> int:
-    """Shows the last lines of a job that ended without the search's own ending, and returns its exit code."""
-    for line in rest:
-        click.echo(line, err=True)
-    click.echo(f"the job {payload.submission_id} ended without a result: {job.status.lower()}", err=True)
-    if job.message and job.exit_code is None:
-        click.echo(job.message.strip().splitlines()[0], err=True)
-    click.echo(f"its log   ray job logs {payload.submission_id} --address {cluster.address}", err=True)
-    return job.exit_code or 1
+    extra = [
+        parameter.opts[0] if isinstance(parameter, click.Option) else "FILE"
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        and parameter.name not in _WITH_ATTACH
+    ]
+    if extra:
+        raise InputError(
+            f"{', '.join(extra)} would submit a search, and --attach follows one that was submitted",
+            where=f"--attach {name}",
+            expected="at most --address, --plain and --json beside it",
+        )
 
 
 def _fresh(
@@ -258,19 +210,6 @@ def _cluster(address: str) -> Cluster:
             remedy="`search` runs on this machine; --dry-run shows what would be sent",
         )
     return Cluster(address)
-
-
-def _require_free(name: str, jobs: list[Job], cluster: Cluster) -> None:
-    """Raises InputError if a job of the search is running."""
-    from tuner.contract import InputError
-
-    running = [job for job in jobs if not job.over]
-    if running:
-        raise InputError(
-            f"the search {name!r} is running there already, as the job {running[-1].submission_id}",
-            where=cluster.address,
-            remedy=f"{_status_line(name, cluster)}, or choose another --name",
-        )
 
 
 def _tell_parcel(parcel: Parcel) -> None:

@@ -22,6 +22,7 @@ from tuner.cluster import probe as probing
 from tuner.cluster.findings import HERE, Finding, Level, judge
 from tuner.contract import InputError
 from tuner.error_text import last_line
+from tuner.results.command_line import ray_command_line
 from tuner.surroundings import ray_token_file
 
 NODE_S = 180
@@ -58,7 +59,7 @@ def examine_cluster(storage_path: str, dashboard: str | None) -> Iterator[Findin
             facts, wrote = ray.get(asked[node["NodeID"]], timeout=max(1.0, deadline - time.monotonic()))
         except Exception as error:
             text = f"does not answer: {last_line(error, 200)}"
-            yield Finding(where, "node", Level.RED, text, "look at it: ray status, ray list nodes")
+            yield Finding(where, "node", Level.RED, text, f"look at it: {ray_command_line('status')}")
             continue
         yield from judge(where, facts, requirements(), driver)
         if "://" not in storage_path:
@@ -165,7 +166,9 @@ def _token(listens: bool) -> Iterator[Finding]:
     else:
         level = Level.AMBER if listens else Level.GREEN
         text = "none yet; a search on this machine makes one"
-        yield Finding(HERE, "ray token", level, text, "ray get-auth-token --generate" if listens else "")
+        yield Finding(
+            HERE, "ray token", level, text, ray_command_line("get-auth-token", "--generate") if listens else ""
+        )
 
 
 def _auth(dashboard: str | None) -> Finding:

@@ -1,12 +1,12 @@
-"""Submits a search through Ray's Jobs API, follows it, and reads it back.
+"""Submits jobs through Ray's Jobs API, follows them, and reads them back.
 
-A submitted search writes every event of its ledger to the job's log as well (`search --events`), after it is on disk.
-So any machine that can ask the Jobs API can follow the search and fold its record, also after its end.
+What a job's log says of a search is read in `searches.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import socket
@@ -22,17 +22,17 @@ from urllib.parse import urlsplit
 
 from tuner.addresses import go_past_proxies
 from tuner.cluster.parcel import Parcel
-from tuner.cluster.payload import Payload, write_zip
+from tuner.cluster.payload import Payload, submission_id, write_zip
 from tuner.contract import InputError
 from tuner.error_text import first_line
-from tuner.results.ledger import Event
-from tuner.results.records import SearchRecord
 from tuner.surroundings import ray_token
 
 ANSWERS_WITHIN_S = 10
 """Seconds that the job server has to say its version."""
-_EVENT = '{"event":"'
-"""A line of a job's log that begins with this may be an event."""
+ENDS_WITHIN_S = 10
+"""Seconds that a short job has to end once it is told to."""
+DOWNLOAD_S = 3600
+"""Seconds that the transfer of one file may take."""
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _LOST_S = 60
 """Seconds for which a broken connection is tried again before this command gives up; the job goes on."""
@@ -52,6 +52,8 @@ class Job:
     """Ray's own message about the state."""
     exit_code: int | None = None
     """The driver's exit code; None until it has ended, and if Ray does not know it."""
+    node: str = ""
+    """Ray's id of the node that the job's command runs on; "" before it has begun."""
 
     @property
     def over(self) -> bool:
@@ -93,6 +95,12 @@ class Cluster:
         found = [d for d in self._client.list_jobs() if (d.metadata or {}).get("tuner_search") == name]
         return [_job(details) for details in sorted(found, key=lambda d: d.start_time or 0)]
 
+    def free_id(self, name: str) -> int:
+        """The number, from 1, of the next job of the search `name`: the first whose id no job has. Another search may
+        be named as the second job of this one is ("first.2")."""
+        taken = {details.submission_id for details in self._client.list_jobs()}
+        return next(number for number in itertools.count(1) if submission_id(name, number) not in taken)
+
     def names(self) -> list[str]:
         """The names of the searches that were submitted to this cluster."""
         found = {(details.metadata or {}).get("tuner_search") for details in self._client.list_jobs()}
@@ -108,7 +116,7 @@ class Cluster:
             file = Path(folder, "parcel.zip")
             write_zip(parcel, file)
             try:
-                self._client.submit_job(**payload.request(str(file)))
+                self._client.submit_job(**payload.read_at(self.address).request(str(file)))
             except (RuntimeError, OSError, ValueError) as error:
                 raise InputError(
                     f"the cluster does not take the job ({first_line(error)})",
@@ -129,6 +137,46 @@ class Cluster:
             self._client.delete_job(payload.submission_id)
         return answer
 
+    def stop(self, submission_id: str) -> None:
+        """Ends a job as SIGTERM does; returns at once."""
+        self._client.stop_job(submission_id)
+
+    def remove(self, submission_id: str) -> None:
+        """Ends a job if it runs, and takes it off the list of jobs; one that does not end in 10 s stays there."""
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        try:
+            if not self.job(submission_id).over:
+                self.stop(submission_id)
+            while not self.job(submission_id).over:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.2)
+            self._client.delete_job(submission_id)
+        except (RuntimeError, OSError):  # the cluster is gone, or somebody else was first
+            return
+
+    def download(self, node: str, name: str, to: Path, size: int) -> None:
+        """Copies the file `name` among Ray's logs on a node to `to`, as far as `size` bytes. Raises InputError if it
+        has fewer, and OSError if `to` cannot be written."""
+        import requests
+
+        place, asked = f"{self.address}/api/v0/logs/file", {"node_id": node, "filename": name, "lines": "-1"}
+        asked["timeout"] = str(DOWNLOAD_S)
+        left = size
+        try:
+            with (
+                requests.get(place, params=asked, headers=_headers(), stream=True, timeout=ANSWERS_WITHIN_S) as answer,
+                to.open("wb") as file,
+            ):
+                for piece in answer.iter_content(2**20) if answer.ok else ():
+                    left -= file.write(piece[:left])
+                    if not left:
+                        break
+        except requests.RequestException as error:
+            raise _incomplete(self.address, name, size - left, size, error) from error
+        if left:
+            raise _incomplete(self.address, name, size - left, size, f"HTTP {answer.status_code}")
+
     def log(self, submission_id: str) -> str:
         """The log of a job so far."""
         return str(self._client.get_job_logs(submission_id))
@@ -137,8 +185,11 @@ class Cluster:
         """Yields the lines of a job's log as they are written, until the job ends.
 
         A broken connection is made again: the server then begins at the first line, and lines that were yielded are
-        skipped. Raises InputError if it stays broken for 60 s.
+        skipped. Raises InputError if it stays broken for 60 s, and at once if the cluster refuses the token or no
+        longer knows the job.
         """
+        from aiohttp import ClientError
+
         seen, broken = 0, 0.0  # lines yielded; the time at which the connection broke
         while True:
             received = 0
@@ -152,7 +203,8 @@ class Cluster:
                     # Ray ends the stream when the job ends, without the lines of the job's last second.
                     yield from self.log(submission_id).removesuffix("\n").split("\n")[seen:]
                     return
-            except (RuntimeError, OSError) as error:
+            except (RuntimeError, OSError, ClientError) as error:
+                self._require_known(submission_id)
                 broken = broken or time.monotonic()
                 if time.monotonic() - broken > _LOST_S:
                     raise InputError(
@@ -161,6 +213,26 @@ class Cluster:
                         remedy="the search goes on without this terminal",
                     ) from error
             time.sleep(1)
+
+    def _require_known(self, submission_id: str) -> None:
+        """Raises InputError if the cluster answers, and refuses the token or does not know the job."""
+        import requests
+
+        place = f"{self.address}/api/jobs/{submission_id}"
+        try:
+            code = requests.get(place, headers=_headers(), timeout=ANSWERS_WITHIN_S).status_code
+        except requests.RequestException:
+            return
+        if code in (401, 403):
+            raise _token_error(self.address, missing=code == 401)
+        if code == 404:
+            raise InputError(
+                f"the cluster no longer knows the job {submission_id}: its head was started anew",
+                where=self.address,
+                expected="a head that runs for as long as the search does",
+                remedy="the search ended with the head, and its run folder has what was reported; go on with it: "
+                "submit --resume NAME --storage-path PATH",
+            )
 
     def _ask_version(self) -> str:
         """The cluster's Ray version. Raises InputError if no Ray answers, if it refuses the token, or if its version is
@@ -183,40 +255,12 @@ class Cluster:
         return version
 
 
-def event_of(line: str) -> Event | None:
-    """The event on a line of a job's log; None for any other line."""
-    if not line.startswith(_EVENT):
-        return None
-    try:
-        return Event.from_json(line)
-    except (ValueError, TypeError):
-        return None
-
-
-def read_search(cluster: Cluster, name: str) -> tuple[SearchRecord, Job]:
-    """The record of a search, folded from its last job's log, and that job. Raises InputError if no search of that name
-    was submitted, or if its last job ended before the first event."""
-    jobs = cluster.jobs(name)
-    if not jobs:
-        names = cluster.names()
-        raise InputError(
-            f"no search {name!r} was submitted to this cluster",
-            where=cluster.address,
-            expected=f"one of: {', '.join(names)}" if names else "a search that `tuner submit` sent there",
-            remedy="a search that was started on the cluster itself is read there, with --storage-path",
-        )
-    lines = cluster.log(jobs[-1].submission_id).splitlines()
-    told = [event for line in lines if (event := event_of(line))]
-    if not told and jobs[-1].over:
-        raise InputError(
-            f"the search {name!r} ended before it began",
-            where=cluster.address,
-            expected="\n  ".join(["what its job said last:", *lines[-10:]]),
-            remedy=f"ray job logs {jobs[-1].submission_id} --address {cluster.address}",
-        )
-    record = SearchRecord.fold(told)
-    record.name = record.name or name
-    return record, jobs[-1]
+def _incomplete(address: str, name: str, got: int, size: int, why: object) -> InputError:
+    return InputError(
+        f"{name.partition('/')[2]} did not come complete: {got:,} of {size:,} bytes ({first_line(why)})",
+        where=address,
+        remedy="try again",
+    )
 
 
 def _headers() -> dict[str, str]:
@@ -276,7 +320,7 @@ def _token_error(address: str, missing: bool) -> InputError:
         f"the cluster {what}",
         where=address,
         expected="the cluster's token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
-        remedy="ray get-auth-token, on the head node, prints it",
+        remedy="on the head node, `ray get-auth-token` of tuner's environment prints it",
     )
 
 
@@ -287,6 +331,7 @@ def _job(details: Any) -> Job:
         dict(details.metadata or {}),
         details.message or "",
         details.driver_exit_code,
+        details.driver_node_id or "",
     )
 
 
@@ -304,5 +349,10 @@ def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
             *lines, held = held.split("\n")
             yield from lines
     finally:
+        # Ctrl-C leaves a task that waits for the connection, and asyncio complains of a task that is never finished
+        waiting = asyncio.all_tasks(loop)
+        for task in waiting:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

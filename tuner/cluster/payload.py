@@ -6,7 +6,7 @@ import shlex
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import tuner
 from tuner.cluster.parcel import EXCLUDES, Parcel
 from tuner.config import FLAGS, Experiment
 from tuner.contract import InputError
+from tuner.results.command_line import READ_AT
 
 STOP_WAIT_S = 60
 """Seconds that a stopped job has to save the search; Ray's default, 3 s, kills the driver while it saves."""
@@ -36,6 +37,11 @@ class Payload:
     """What can be read back of the job: the search's name, its storage path and its program."""
     env_vars: Mapping[str, str] = field(default_factory=lambda: {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)})
     """Environment variables of the job."""
+
+    def read_at(self, address: str) -> Payload:
+        """The same job, whose messages name commands for a person who reads them elsewhere. address: of the cluster's
+        dashboard, as that person reaches it."""
+        return replace(self, env_vars={**self.env_vars, READ_AT: address})
 
     def request(self, working_dir: str) -> dict[str, Any]:
         """The arguments of `JobSubmissionClient.submit_job`. working_dir: the parcel's zip file, or Ray's URI of it."""
@@ -84,9 +90,10 @@ def make_resume(
     return _payload(name, storage, [*words, "--address", "auto", "--events"], attempt, program)
 
 
-def make_errand(command: str, arguments: Sequence[str], mark: str) -> Payload:
-    """A short job that runs a command of tuner's on the cluster and prints JSON. mark: makes its id unique."""
-    entrypoint = shlex.join(["python", "-m", "tuner", *arguments])
+def make_errand(command: str, arguments: Sequence[str], mark: str, *, module: str = "tuner") -> Payload:
+    """A short job that runs a command of tuner's on the cluster and prints JSON. mark: makes its id unique. module: the
+    one that is run."""
+    entrypoint = shlex.join(["python", "-m", module, *arguments])
     return Payload("", f"tuner-{command}-{mark}", entrypoint, {"job_name": f"tuner {command}"})
 
 
@@ -158,10 +165,15 @@ def contents(parcel: Parcel) -> dict[str, Any]:
 def _payload(name: str, storage: str, words: Sequence[str], attempt: int, program: str) -> Payload:
     return Payload(
         name=name,
-        submission_id=name if attempt == 1 else f"{name}.{attempt}",
+        submission_id=submission_id(name, attempt),
         entrypoint=shlex.join(["python", "-m", "tuner", "search", *words]),
         metadata=job_metadata(name, storage, program),
     )
+
+
+def submission_id(name: str, attempt: int) -> str:
+    """Ray's id of a job of the search `name`. attempt: its number among them, from 1."""
+    return name if attempt == 1 else f"{name}.{attempt}"
 
 
 def job_metadata(name: str, storage_path: str, program: str) -> dict[str, str]:

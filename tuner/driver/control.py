@@ -16,6 +16,7 @@ from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
 from tuner.results.requests import Inbox, Request
+from tuner.results.trial import TrialRecord
 from tuner.space.own import own_point
 from tuner.space.parameters import shown
 
@@ -63,9 +64,9 @@ class Control:
     def _stop(self, request: Request) -> str:
         number = request.values.get("trial")
         if number is None:
-            running = self._running()
+            running, recipe = self._running(), _of_recipe(self._record.recipe)
             self._ledger.append(Kind.STOPPED, details={"by": BY})
-            return f"{self._folder.name} ends: {running} stopped, the best kept"
+            return f"{self._folder.name} ends: {running} stopped, the best kept{recipe}"
         trial = self._trial(number)
         if not (trial.is_running or trial.parked):
             raise InputError(f"trial {number} has ended ({trial.ending})", where=f"trial {number}")
@@ -110,3 +111,12 @@ class Control:
             expected = f"0 to {last}" if last is not None else "none has started yet"
             raise InputError(f"there is no trial {number}", where=self._folder.name, expected=expected)
         return trial
+
+
+def _of_recipe(recipe: TrialRecord | None) -> str:
+    """What becomes of a recipe that runs while the search is stopped, for the person who stops it."""
+    if recipe is None or not recipe.is_running:
+        return ""
+    if recipe.best_value is None:
+        return "; the recipe has no value yet, and a resume runs it again"
+    return f"; the recipe stays at step {recipe.step}, and a resumed search is compared with that"

@@ -22,7 +22,7 @@ from tuner.driver.disk_guard import DiskGuard, DiskLost
 from tuner.driver.resolved_settings import fixed_experiment
 from tuner.failures import Failure, capture
 from tuner.results import storage
-from tuner.results.adapters import write_best
+from tuner.results.adapters import checked_manifest, write_best
 from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
@@ -239,6 +239,21 @@ def give_back(folder: RunFolder) -> None:
     storage.forget(folder.path)
 
 
+def nothing_left(folder: RunFolder, num_trials: int | None) -> Outcome | None:
+    """The outcome of a search that a resume would have nothing to do for: it is done, and `best/` is as it was written.
+    None where there is something to do. num_trials: the total that a resume is asked for; None for the one it had."""
+    record = folder.record()
+    if not record.is_done or (num_trials is not None and num_trials != record.num_trials):
+        return None
+    if record.best is not None:
+        try:
+            if checked_manifest(folder.best).get("trial") != record.best.number:
+                return None
+        except InputError:  # a resume writes it anew
+            return None
+    return Outcome(record, folder.path, exit_code(record, None, None))
+
+
 def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:
     """The exit code of a search: 0 done, 1 no usable trial or halted, 3 done with failed trials, 128 + signal."""
     if stopped is not None:
@@ -252,6 +267,6 @@ def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -
 def _outcome(record: SearchRecord, halt: Verdict | None, failure: Exception | None, signal: int | None) -> str:
     if signal is None and (halt or failure):
         return "halted" if halt else "failed"
-    if signal is not None or record.cut_off or record.parked:
-        return "interrupted"
-    return "stopped" if record.stopped else "done"
+    if signal is None and record.stopped:
+        return "stopped"
+    return "interrupted" if signal is not None or record.cut_off or record.parked else "done"

@@ -29,7 +29,7 @@ from tuner.ray_cluster.resources import Allocation, decide
 from tuner.ray_cluster.session import dashboard_url, drop_handlers, import_ray, ray_session
 from tuner.ray_cluster.token import guard_token
 from tuner.results import storage
-from tuner.results.command_line import resume_command_line
+from tuner.results.command_line import ray_command_line, resume_command_line
 from tuner.results.folder import RunFolder, create_run, default_name, open_run
 from tuner.results.ledger import Event, Kind, Ledger
 from tuner.results.lock import RunLock
@@ -273,7 +273,7 @@ class _Search:
         if torn := self._ledger.torn:
             notes.append(f"the last line of the ledger was torn ({torn} bytes, of a driver that died) and is cut off")
         if url := dashboard_url():
-            notes.append(f"the trials in the Ray dashboard: {url} (its token: ray get-auth-token)")
+            notes.append(f"the trials in the Ray dashboard: {url} (its token: {ray_command_line('get-auth-token')})")
         for note in (*notes, token):
             self._note(note)
         preparation = _preparation(preparing.result())

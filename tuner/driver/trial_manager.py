@@ -139,7 +139,7 @@ class TrialManager:
         if attempt is None:
             return
         if self._record.stopped:
-            self._end(attempt.number, Verdict(Reason.USER))
+            self._stop(attempt.number)
         elif self.stopping:
             self._interrupt(attempt.number)
         else:
@@ -148,15 +148,10 @@ class TrialManager:
     @_undivided
     def close(self) -> None:
         """Ends the session. A trial without an ending is noted as interrupted; after a request to stop it is ended."""
-        waiting = [trial for trial in self._record.cut_off if trial.retry and self._record.stopped]
+        stopped, end = self._record.stopped, self._stop if self._record.stopped else self._interrupt
+        waiting = [*(trial for trial in self._record.cut_off if trial.retry), *self._record.parked] if stopped else []
         for trial in [*self._record.running, *waiting]:
-            if self._record.stopped:
-                self._end(trial.number, Verdict(Reason.USER))
-            else:
-                self._interrupt(trial.number)
-        if self._record.stopped:
-            for trial in self._record.parked:
-                self._end(trial.number, Verdict(Reason.USER))
+            end(trial.number)
         for trial in [*self._record.cut_off, *self._record.parked]:
             self._study.call(partial(Study.abandon, number=trial.number), again=True)
         how = self.stop.how(more=bool(self._record.cut_off or self._record.parked or self._dispatch.has_more))
@@ -266,7 +261,7 @@ class TrialManager:
         retry = retries.again(verdict, trial, attempt.fits.get(verdict.device))
         lost = verdict.reason is Reason.INFRASTRUCTURE
         if self._record.stopped and (retry or lost):
-            self._end(trial.number, Verdict(Reason.USER))
+            self._stop(trial.number)
         elif self.stopping and lost:
             self._interrupt(trial.number)  # its worker may have been ended by the same signal
         elif retry:
@@ -335,6 +330,13 @@ class TrialManager:
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
         self._over(number)
         self._study.call(lambda study: study.abandon(number), again=True)
+
+    def _stop(self, number: int) -> None:
+        """Ends a trial of a stopped search. A recipe without a value is left to a resume, which compares with it."""
+        if number == RECIPE and self._record.trials[number].best_value is None:
+            self._interrupt(number)
+        else:
+            self._end(number, Verdict(Reason.USER))
 
     def _park(self, number: int) -> None:
         """Ends the attempt at a trial, which keeps its state and waits. To the study the trial still runs."""

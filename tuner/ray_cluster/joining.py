@@ -135,5 +135,5 @@ def wants_token(address: str, why: str = "") -> InputError:
         f"the Ray cluster at {address} asks for a token{f' ({why})' if why else ', and there is none here'}",
         where="run.address",
         expected="the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN",
-        remedy="copy the token from the head node: ray get-auth-token prints it there",
+        remedy="copy the token from the head node: `ray get-auth-token` of tuner's environment prints it there",
     )

@@ -69,6 +69,12 @@ def headline(record: SearchRecord, width: int) -> Line:
     return crop(line(name, " · ".join(facts)), width)
 
 
+def said_of_nothing_left(name: str, record: SearchRecord) -> str:
+    """What a resume of a search says that has no trial left to run."""
+    ended = words.plural(record.num_ended, "trial")
+    return f"nothing is left to run in {name}: {ended} ended; --num-trials gives it more"
+
+
 def is_halted(record: SearchRecord) -> bool:
     """Whether a fault of the set-up ended the search: every trial would have met it."""
     return bool(record.halt_reason or record.halt_message)
@@ -154,8 +160,9 @@ def _failed(record: SearchRecord, place: Place, width: int) -> list[Line]:
 def _next(record: SearchRecord, place: Place) -> list[Line]:
     assert record.best is not None
     commands = [place.command("show", place.name, str(record.best.number))]
-    if place.kept:
+    if place.kept or place.address:
         commands += [place.command("export", place.name, "--to", "DIR")]
+    if place.kept:
         commands += [command_line("train", f"{place.folder}/best/train.yaml")]
     return [_command("next" if i == 0 else "", command) for i, command in enumerate(commands)]
 

@@ -43,17 +43,9 @@ def export_best(
     Raises InputError if there is no best trial yet, if a file is damaged, if `to` is not empty, or if a merge is not
     permitted.
     """
-    if not is_plain_file(folder.best / MANIFEST) or inside(folder.path, folder.best) is None:
-        raise InputError(
-            "there is no best adapter",
-            where=str(folder.path),
-            expected="a search with at least one usable trial, at its end",
-            remedy=run_command_line(folder.path, "status", folder.name),
-        )
-    files = checked_manifest(folder.best)["files"]
+    files = require_best(folder)["files"]
     resolved = _mergeable(folder, to, program, trust_code, modules) if merge else {}
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError("is already there", where=str(to), expected="a new or an empty folder")
+    require_new(to)
     notes = _require_same_model(folder, resolved, to, accept=accept_changes) if merge else ()
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -68,6 +60,24 @@ def export_best(
     if merge:
         _call(folder, to, resolved, "merge", str(folder.best), str(to))
     return to, notes
+
+
+def require_best(folder: RunFolder) -> dict[str, Any]:
+    """The manifest of `best/`, after a check of its files. Raises InputError if there is none or a file is damaged."""
+    if not is_plain_file(folder.best / MANIFEST) or inside(folder.path, folder.best) is None:
+        raise InputError(
+            "there is no best adapter",
+            where=str(folder.path),
+            expected="a search with at least one usable trial, at its end",
+            remedy=run_command_line(folder.path, "status", folder.name),
+        )
+    return checked_manifest(folder.best)
+
+
+def require_new(to: Path) -> None:
+    """Raises InputError if something is in the folder `to` already."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError("is already there", where=str(to), expected="a new or an empty folder")
 
 
 def _mergeable(

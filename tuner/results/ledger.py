@@ -282,6 +282,28 @@ def read_numbered(path: Path) -> Iterator[tuple[int, Event]]:
                 raise UnreadableLine(path, number, error, foreign=has_sum) from error
 
 
+class LedgerTail:
+    """Reads a ledger that another process writes, from where it has read before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset, self._number = path, 0, 0
+
+    def new(self) -> list[Event]:
+        """The events whose lines were completed since the last call, oldest first. Raises UnreadableLine."""
+        found = []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            complete, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(complete) + len(newline)
+        for line in complete.split(b"\n") if newline else ():
+            self._number += 1
+            try:
+                found += [Event.from_json(line.decode("utf-8"))] if line.strip() else []
+            except (ValueError, TypeError, RecursionError) as error:
+                raise UnreadableLine(self._path, self._number, error) from error
+        return found
+
+
 def _cut_torn_line(path: Path) -> int:
     """Removes an incomplete last line, so that the next event begins a line; returns the bytes that were removed."""
     if not path.exists() or path.stat().st_size == 0:

@@ -303,6 +303,17 @@ class SearchRecord:
         return [t for t in self._unended.values() if t.parked]
 
     @property
+    def is_done(self) -> bool:
+        """Whether a resume would have no trial to run: the last session ended with no trial left, or, with fewer than
+        planned, because its space was used up."""
+        return (
+            self.finished
+            and not self._unended
+            and not self.additions
+            and (self.outcome == "done" or (self.outcome == "stopped" and self.num_ended >= self.num_trials))
+        )
+
+    @property
     def ranked(self) -> Iterator[TrialRecord]:
         """The usable trials, the winner first: completed ones before those that were stopped early."""
         return (self.trials[number] for _, _, number in self._ranked)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.runs import finished_run
 from tests.tuner.report import golden, searches
 from tuner.cli import run
 from tuner.results.lock import RunLock
@@ -178,3 +179,17 @@ def test_plan_tells_the_memory_of_the_largest_trial(
     assert four["base"] == one["base"] and four["adapters"] == 4 * one["adapters"]
     assert run(["plan"]) == 0
     assert "of a GPU for the largest trial (base" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_resuming_a_search_that_has_nothing_left_says_so_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], events: bool
+) -> None:
+    path = finished_run(tmp_path)
+    before = (path / "trials.jsonl").read_text()
+    line = ["search", "--resume", path.name, "--storage-path", str(tmp_path), *(["--events"] if events else [])]
+    assert run(line) == 3, "the exit code of its end: a trial had failed"
+    said = capsys.readouterr()
+    assert "nothing is left to run in first: 8 trials ended; --num-trials gives it more" in said.err
+    assert said.out == (before if events else "")
+    assert (path / "trials.jsonl").read_text() == before

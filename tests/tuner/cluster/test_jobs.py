@@ -1,4 +1,4 @@
-"""Addresses at which something else than a cluster answers, and lines of a job's log. A real cluster is in
+"""Addresses at which something else than a cluster answers; a real cluster is in
 tests/integration/test_submit.py."""
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from importlib import metadata
 
 import pytest
 
-from tuner.cluster.jobs import Cluster, event_of
+from tuner.cluster.jobs import Cluster
 from tuner.contract import InputError
-from tuner.results.ledger import Event, Kind
 
 ANSWERS = {
     "/old": (200, json.dumps({"version": "4", "ray_version": "2.9.3"})),
@@ -65,17 +64,3 @@ def test_what_is_no_cluster_for_us(server: str, place: str, told: str) -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(InputError, match=r"no address|Port could not"):
         Cluster(address)
-
-
-def test_events_among_the_lines_of_a_log() -> None:
-    event = Event(Kind.NOTE, 1.0, details={"text": "a"})
-    assert event_of(event.to_json()) == event
-    for line in (
-        "",
-        "starting",
-        '{"event":"note"',
-        '{"event":"unheard of","time":1}',
-        '{"other":1}',
-        event.to_json()[:-4],
-    ):
-        assert event_of(line) is None, line

@@ -11,7 +11,7 @@ from tests.tuner.report import searches
 from tuner.cli import run
 from tuner.config.paths import storage_folder
 from tuner.contract import InputError
-from tuner.results.command_line import command_line, resume_command_line, run_command_line
+from tuner.results.command_line import READ_AT, command_line, resume_command_line, run_command_line
 from tuner.results.folder import RunFolder, create_run
 from tuner.results.lock import RunLock
 from tuner.results.requests import ask
@@ -70,3 +70,12 @@ def test_a_run_in_an_object_store_is_named_by_its_uri() -> None:
 def test_a_cluster_is_named_in_place_of_a_folder() -> None:
     line = command_line("status", "first", storage_path="elsewhere", address="http://head:8265/?a=1&b=2")
     assert words_of(line) == ["status", "first", "--address", "http://head:8265/?a=1&b=2"]
+
+
+def test_where_a_jobs_messages_are_read_the_run_is_at_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(READ_AT, "http://head:8265")
+    at = ["--address", "http://head:8265"]
+    assert words_of(run_command_line(tmp_path / "first", "status", "first")) == ["status", "first", *at]
+    assert words_of(resume_command_line(tmp_path / "first")) == ["submit", "--resume", "first", *at]

@@ -13,7 +13,7 @@ import pytest
 
 from tuner.contract import Fit, Reason, Status
 from tuner.results import ledger as ledger_module
-from tuner.results.ledger import Event, Kind, Ledger, read_ledger
+from tuner.results.ledger import Event, Kind, Ledger, LedgerTail, UnreadableLine, read_ledger
 from tuner.results.records import SearchRecord
 
 
@@ -190,3 +190,21 @@ def test_every_ending_is_forced_to_the_disk_and_reports_at_most_once_a_second(
     monkeypatch.setattr(ledger_module, "SYNC_EVERY_S", 0.0)
     ledger.append(Kind.EVALUATION, number=0)
     assert forced == [1, 5, 6, 7]
+
+
+def test_the_tail_gives_each_event_once_when_its_line_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.touch()
+    tail = LedgerTail(path)
+    assert tail.new() == []
+    ledger = Ledger(path)
+    first = ledger.append(Kind.NOTE, details={"text": "a"})
+    second = Event(Kind.NOTE, 2.0, details={"text": "b"}).to_json()
+    with path.open("a") as file:
+        file.write(second[:20])
+    assert tail.new() == [first] and tail.new() == []
+    with path.open("a") as file:
+        file.write(second[20:] + "\nno event\n")
+    with pytest.raises(UnreadableLine) as damaged:
+        tail.new()
+    assert damaged.value.number == 3

@@ -1,0 +1,184 @@
+"""Shows a search that runs elsewhere until it ends: a job on a cluster, or the driver of another process here."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli.output import answer_json, cluster_place, labels_of_program, labels_of_run, tell, view, width
+
+if TYPE_CHECKING:
+    from tuner.cluster.jobs import Cluster, Job
+    from tuner.report.live import LiveView
+    from tuner.report.plain import PlainView
+    from tuner.results.folder import RunFolder
+    from tuner.results.ledger import Event
+
+LOOK_EVERY_S = 0.25
+"""Seconds between two looks at a ledger."""
+PULL_EVERY_S = 2.0
+"""Seconds between two copies of a run from its object store; its driver writes there as often."""
+_LAST_LINES = 30
+"""Lines that are shown of the log of a job that ended without a result."""
+_REFUSED = 2
+"""The exit code of a job whose search was refused. The log of a refused resume has the earlier sessions' events."""
+
+
+def attach(cluster: Cluster, name: str, plain: bool, as_json: bool) -> int:
+    """Follows a search that was submitted before, or shows how it ended. Returns the exit code as `follow_job` does."""
+    from tuner.cluster.searches import last_told, require_jobs, running
+
+    jobs = require_jobs(cluster, name)
+    job = running(jobs)
+    if job is None:
+        told = last_told(cluster, jobs)
+        job = told[0] if told else jobs[-1]
+    return follow_job(cluster, name, job, plain, as_json)
+
+
+def follow_job(cluster: Cluster, name: str, job: Job, plain: bool, as_json: bool) -> int:
+    """Shows a submitted search from its beginning until its job ends or a signal comes; the search goes on after a
+    signal. plain: the job's log instead of the live view.
+
+    Returns the exit code: the search's, 0 after Ctrl-C, 128 + signal after another one.
+    """
+    from tuner.report.machine import search_json
+    from tuner.report.summary import summary
+    from tuner.results.records import SearchRecord
+
+    record, rest = SearchRecord(), deque[str](maxlen=_LAST_LINES)
+    labels = labels_of_program(job.program)
+    lines = plain or not sys.stderr.isatty()
+    try:
+        with ExitStack() as stack:
+            listener: Callable[[Event], None] = record.apply
+            if not lines:
+                shown = view(labels, record=record)
+                stack.enter_context(shown)
+                listener = _waiting(shown)
+            for line in _others(cluster.follow(job.submission_id), listener):
+                if lines and not record.finished:
+                    click.echo(line, err=True)
+                else:
+                    rest.append(line)
+    except KeyboardInterrupt as stop:
+        return _detached(stop, name, cluster.address)
+    job = cluster.job(job.submission_id)
+    if not record.finished or job.exit_code == _REFUSED:
+        return _unfinished(job, name, cluster, rest)
+    tell(summary(record, cluster_place(name, job, cluster), width(sys.stderr), labels=labels))
+    if as_json:
+        answer_json({**search_json(record, job.path), "address": cluster.address})
+    return job.exit_code if job.exit_code is not None else 1
+
+
+def follow_run(folder: RunFolder, plain: bool) -> int | None:
+    """Shows a search that another process runs, here or at the same object store, until it ends.
+
+    Returns the exit code after a signal, and None once the search has ended or nobody runs it.
+    """
+    from tuner.report.plain import PlainView
+    from tuner.report.summary import headline
+    from tuner.results.ledger import LedgerTail
+    from tuner.results.records import SearchRecord
+
+    tail = LedgerTail(folder.ledger)
+    record = SearchRecord.fold(tail.new())
+    runs = _Runs(folder)
+    if record.finished or not runs.now():
+        return None
+    try:
+        with ExitStack() as stack:
+            shown = view(labels_of_run(folder), plain, record)
+            if isinstance(shown, PlainView):
+                tell([headline(record, width(sys.stderr))])
+            else:
+                stack.enter_context(shown)
+            running = True
+            while running and not record.finished:
+                time.sleep(LOOK_EVERY_S)
+                running = runs.now()  # before the ledger is read: a driver that has ended by now has written all of it
+                for event in tail.new():
+                    shown(event)
+    except KeyboardInterrupt as stop:
+        return _detached(stop, folder.name, storage=folder)
+    return None
+
+
+class _Runs:
+    """Whether a driver writes a run. A run in an object store is copied here meanwhile."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._asked, self._written = folder, -PULL_EVERY_S, False
+
+    def now(self) -> bool:
+        from tuner.results.lock import is_held
+        from tuner.results.storage import is_written, pull_run
+
+        if is_held(self._folder.path):
+            return True
+        if time.monotonic() - self._asked >= PULL_EVERY_S:
+            self._asked, self._written = time.monotonic(), is_written(self._folder.path)
+            pull_run(self._folder.path)
+        return self._written
+
+
+def _waiting(shown: LiveView | PlainView) -> Callable[[Event], None]:
+    """A listener that shows events, and until the first one that the job is waited for."""
+    shown.say("waiting for the cluster to start the job")
+
+    def listener(event: Event) -> None:
+        shown.say("")
+        shown(event)
+
+    return listener
+
+
+def _others(lines: Iterable[str], listener: Callable[[Event], None]) -> Iterable[str]:
+    """Calls `listener` with the events among the lines of a job's log, and yields the other lines."""
+    from tuner.cluster.searches import event_of
+
+    for line in lines:
+        event = event_of(line)
+        if event is None:
+            yield line
+        else:
+            listener(event)
+
+
+def _detached(stop: KeyboardInterrupt, name: str, address: str = "", storage: RunFolder | None = None) -> int:
+    """Says how to come back to a search that goes on, and returns the exit code after the signal."""
+    from tuner.results.command_line import command_line, run_command_line
+
+    # A second signal may interrupt the generator that closes the stream; Python would print that exception.
+    sys.unraisablehook = lambda unraisable: None
+
+    def command(*words: str) -> str:
+        return run_command_line(storage.path, *words) if storage else command_line(*words, address=address)
+
+    number = getattr(stop, "number", signal.SIGINT)
+    click.echo(f"\ndetached: {name} goes on", err=True)
+    click.echo(f"watch     {command('status', name, '--follow')}", err=True)
+    click.echo(f"end it    {command('stop', name)}", err=True)
+    return 0 if number == signal.SIGINT else 128 + number
+
+
+def _unfinished(job: Job, name: str, cluster: Cluster, rest: Iterable[str]) -> int:
+    """Shows the last lines of a job that ended without the search's own ending, and returns its exit code."""
+    from tuner.results.command_line import command_line
+
+    for line in rest:
+        click.echo(line, err=True)
+    click.echo(f"the job {job.submission_id} ended without a result: {job.status.lower()}", err=True)
+    if job.message and job.exit_code is None:
+        click.echo(job.message.strip().splitlines()[0], err=True)
+    whole = command_line("submit", "--attach", name, "--plain", address=cluster.address)
+    click.echo(f"its log   {whole}", err=True)
+    return job.exit_code or 1
