@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +21,7 @@ from tuner.results.ledger import Event, Kind
 from tuner.results.requests import ask
 
 Toy = Callable[..., Outcome]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Person:
@@ -191,3 +195,36 @@ def test_a_search_that_is_stopped_in_its_first_seconds_keeps_its_recipe_for_a_re
     again = resume_search(tmp_path, "toy")
     assert again.exit_code == 0 and again.record.recipe
     assert again.record.recipe.reason is Reason.BUDGET and again.record.outcome == "done"
+
+
+def test_a_search_is_followed_by_two_other_terminals_and_left_by_one(toy: Toy, tmp_path: Path) -> None:
+    """It waits until both have begun; the one that is left says how to come back, and prints no complaint."""
+    folder, followers = RunFolder(tmp_path / "toy"), list[subprocess.Popen[str]]()
+
+    def follow() -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "tuner", "status", "toy", "--follow", "--storage-path", str(tmp_path)]
+        started = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        followers.append(started)
+        assert started.stderr and "of 3 trials" in started.stderr.readline()
+        return started
+
+    def act(person: Person) -> None:
+        quick(folder, "pause")
+        left, _ = follow(), follow()
+        left.send_signal(signal.SIGINT)
+        _, said = left.communicate(timeout=60)
+        assert left.returncode == 0
+        assert said.splitlines()[-3:] == [
+            "detached: toy goes on",
+            f"watch     python -m tuner status toy --follow --storage-path {tmp_path}",
+            f"end it    python -m tuner stop toy --storage-path {tmp_path}",
+        ]
+        quick(folder, "resume")
+
+    person = Person(evaluations(2), act)
+    outcome = toy([person], search__num_trials=3, train__pace=0.1)
+    person.done()
+    told, said = followers[1].communicate(timeout=60)
+    assert followers[1].returncode == 0 and outcome.exit_code == 0
+    assert "toy   3 of 3 trials" in told and "best" in told, "the end, as `status` shows it"
+    assert "goes on" in said and "trial 2 completed" in said, "a line for what happened meanwhile"

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -86,12 +86,13 @@ def _errand(cluster: Cluster, job: Job, *, duty: str, **order: Any) -> Iterator[
     cluster.submit(payload, pack_code())
     try:
         answer, said = None, deque[str](maxlen=_LAST_LINES)
-        for line in cluster.follow(payload.submission_id):
-            with suppress(ValueError):
-                answer = json.loads(line) if line.startswith("{") else None
-            if answer is not None:
-                break
-            said.append(line)
+        with closing(cluster.follow(payload.submission_id)) as lines:
+            for line in lines:
+                with suppress(ValueError):
+                    answer = json.loads(line) if line.startswith("{") else None
+                if answer is not None:
+                    break
+                said.append(line)
         if answer is None:
             raise InputError(
                 f"the job {payload.submission_id} on the cluster gave no answer",

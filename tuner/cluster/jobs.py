@@ -12,7 +12,7 @@ import logging
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -181,7 +181,7 @@ class Cluster:
         """The log of a job so far."""
         return str(self._client.get_job_logs(submission_id))
 
-    def follow(self, submission_id: str) -> Iterator[str]:
+    def follow(self, submission_id: str) -> Generator[str, None, None]:
         """Yields the lines of a job's log as they are written, until the job ends.
 
         A broken connection is made again: the server then begins at the first line, and lines that were yielded are
@@ -335,12 +335,12 @@ def _job(details: Any) -> Job:
     )
 
 
-def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
-    """The complete lines of an asynchronous iterator of pieces of text. Text after the last newline is dropped."""
+def _sync(chunks: Callable[[], AsyncGenerator[str, None]]) -> Iterator[str]:
+    """The complete lines of an asynchronous generator of pieces of text. Text after the last newline is dropped."""
     loop = asyncio.new_event_loop()
     held = ""
+    pieces = chunks()
     try:
-        pieces = chunks().__aiter__()
         while True:
             try:
                 held += loop.run_until_complete(pieces.__anext__())
@@ -349,10 +349,21 @@ def _sync(chunks: Callable[[], AsyncIterator[str]]) -> Iterator[str]:
             *lines, held = held.split("\n")
             yield from lines
     finally:
-        # Ctrl-C leaves a task that waits for the connection, and asyncio complains of a task that is never finished
-        waiting = asyncio.all_tasks(loop)
-        for task in waiting:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(_close(pieces))
         loop.close()
+
+
+async def _close(pieces: AsyncGenerator[str, None]) -> None:
+    """Closes the generator and ends what is left in this loop: Ctrl-C leaves a task that waits for the connection, and
+    Python complains of a task or a generator that is dropped unfinished."""
+    await _cancel_others()  # a generator whose task still runs cannot be closed
+    await pieces.aclose()
+    await _cancel_others()
+
+
+async def _cancel_others() -> None:
+    """Cancels the other tasks of this loop, and waits for their end."""
+    waiting = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
