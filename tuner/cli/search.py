@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -123,21 +124,16 @@ def _go_on(
     permission: Permission,
 ) -> int:
     from tuner.cli.output import labels_of_run, view
-    from tuner.driver.ending import nothing_left
-    from tuner.report.summary import said_of_nothing_left
     from tuner.results.folder import open_run
     from tuner.results.ledger import read_ledger
 
     folder = open_run(storage, name)
-    if (outcome := nothing_left(folder, num_trials)) is not None:
-        for line in event_lines(events):
-            for event in read_ledger(folder.ledger):
-                line(event)
-        click.echo(said_of_nothing_left(folder.name, outcome.record), err=True)
-        return conclude(outcome, as_json)
     from tuner.driver.session import resume_search
 
-    with view(labels_of_run(folder), plain, folder.record()) as listener:
+    record = folder.record()
+    done = record.is_done and num_trials in (None, record.num_trials)
+    shown = view(labels_of_run(folder), plain or done, record)
+    with nullcontext(shown) if done else shown as listener:  # nothing will be shown, unless `best/` is damaged
         lines = event_lines(events)
         for line in lines:  # the reader of --events has not seen the earlier sessions
             for event in read_ledger(folder.ledger):
@@ -161,11 +157,13 @@ def conclude(outcome: Outcome, as_json: bool) -> int:
 
     from tuner.cli.output import answer_json, labels_of_run, place_of, tell, width
     from tuner.report.machine import search_json
-    from tuner.report.summary import summary
+    from tuner.report.summary import said_of_nothing_left, summary
     from tuner.results.folder import RunFolder
     from tuner.streams import settle
 
     labels = labels_of_run(RunFolder(outcome.path))
+    if outcome.nothing_left:
+        click.echo(said_of_nothing_left(outcome.path.name, outcome.record), err=True)
     tell(summary(outcome.record, place_of(outcome.path), width(sys.stderr), labels=labels))
     if outcome.trouble:
         click.echo(f"error: {outcome.trouble}", err=True)

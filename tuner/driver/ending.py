@@ -56,6 +56,8 @@ class Outcome:
     """The number of the signal that ended it; None where none did."""
     trouble: str = ""
     """What could not be written at the end, and what to do; "" where all was."""
+    nothing_left: bool = False
+    """Whether a resume had nothing to do: nothing was started, and nothing written."""
 
 
 class Ending:
@@ -239,11 +241,10 @@ def give_back(folder: RunFolder) -> None:
     storage.forget(folder.path)
 
 
-def nothing_left(folder: RunFolder, num_trials: int | None) -> Outcome | None:
-    """The outcome of a search that a resume would have nothing to do for: it is done, and `best/` is as it was written.
-    None where there is something to do. num_trials: the total that a resume is asked for; None for the one it had."""
-    record = folder.record()
-    if not record.is_done or (num_trials is not None and num_trials != record.num_trials):
+def nothing_left(folder: RunFolder, record: SearchRecord, num_trials: int) -> Outcome | None:
+    """The outcome of a search that a resume has nothing to do for: no trial is left, and `best/` is as it was written.
+    None where there is something to do. num_trials: the total that the resume is asked for."""
+    if not record.is_done or num_trials != record.num_trials:
         return None
     if record.best is not None:
         try:
@@ -251,7 +252,7 @@ def nothing_left(folder: RunFolder, num_trials: int | None) -> Outcome | None:
                 return None
         except InputError:  # a resume writes it anew
             return None
-    return Outcome(record, folder.path, exit_code(record, None, None))
+    return Outcome(record, folder.path, exit_code(record, None, None), nothing_left=True)
 
 
 def exit_code(record: SearchRecord, halt: Verdict | None, stopped: int | None) -> int:

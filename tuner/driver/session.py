@@ -18,7 +18,7 @@ from tuner.contract import Fault, InputError, Preparation, Reason, Verdict
 from tuner.disks import is_of_disk
 from tuner.driver import ingredients
 from tuner.driver.disk_guard import DiskGuard, DiskLost, refused_by_disk
-from tuner.driver.ending import NOTHING_KEPT, Ending, Outcome, give_back
+from tuner.driver.ending import NOTHING_KEPT, Ending, Outcome, give_back, nothing_left
 from tuner.driver.permits import remember, with_remembered
 from tuner.driver.pinning import pinned
 from tuner.driver.plan import Plan, make_plan
@@ -100,7 +100,8 @@ def resume_search(
     permission: Permission | None = None,
     accept_changes: bool = False,
 ) -> Outcome:
-    """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow.
+    """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow. A
+    search with nothing left to run is returned as it is, before Ray is started.
 
     num_trials: a new total; None for the one it had. address: another cluster than before. show_outcome: as in
     `run_search`. permission: which code of the user's own may be run, beside what they let this search run on this
@@ -127,6 +128,9 @@ def resume_search(
             plan = make_plan(experiment)
             folder.restore_places()
             ingredients.require_same_objective(record, plan.objectives[0], folder)
+            if (done := nothing_left(folder, record, experiment.search.num_trials)) is not None:
+                lock.release()
+                return done
             search = _Search(plan, folder, lock, listeners, signals, record, show_outcome, accept=accept_changes)
         except Exception as error:
             lock.release()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.runs import finished_run
+from tests.chaos.runs import finished_run, write_ledger
 from tests.tuner.report import golden, searches
 from tuner.cli import run
+from tuner.results.ledger import read_ledger
 from tuner.results.lock import RunLock
 
 
@@ -186,6 +188,8 @@ def test_resuming_a_search_that_has_nothing_left_says_so_and_starts_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], events: bool
 ) -> None:
     path = finished_run(tmp_path)
+    *events_before, end = read_ledger(path / "trials.jsonl")
+    write_ledger(path, [*events_before, replace(end, details={**end.details, "outcome": "done"})])
     before = (path / "trials.jsonl").read_text()
     line = ["search", "--resume", path.name, "--storage-path", str(tmp_path), *(["--events"] if events else [])]
     assert run(line) == 3, "the exit code of its end: a trial had failed"
