@@ -31,20 +31,21 @@ def command(name: str, browse: bool, storage_path: Path, address: str | None, as
 
     from tuner.cli.output import answer_json, ctrl_c_interrupts
     from tuner.report.lines import clean
-    from tuner.results.command_line import ray_command_line
     from tuner.results.folder import open_run
     from tuner.results.lock import is_held
-    from tuner.watch.boards import BOARDS, why_not
+    from tuner.surroundings import ray_token
+    from tuner.watch.boards import BOARDS, signed_in, why_not
 
     with ExitStack() as stack:
         if address:
-            folder, ray = stack.enter_context(_copied(name, address)), address.rstrip("/")
+            folder, page = stack.enter_context(_copied(name, address)), address.rstrip("/")
         else:
             folder = open_run(storage_path, name)
             record = folder.record()
-            ray = record.dashboard if is_held(folder.path) and not record.finished else ""
-        urls: dict[str, str | None] = {"ray": ray or None}
-        said = {"ray": f"its token: {ray_command_line('get-auth-token')}" if ray else "only while the search runs"}
+            page = record.dashboard if is_held(folder.path) and not record.finished else ""
+        token = ray_token()
+        urls: dict[str, str | None] = {"ray": stack.enter_context(signed_in(page, token)) if page else None}
+        said = {"ray": _about(page, urls["ray"], token)}
         for board, (serve, *_) in BOARDS.items():
             said[board] = why_not(board, folder)
             urls[board] = None if said[board] else stack.enter_context(serve(folder))
@@ -55,7 +56,7 @@ def command(name: str, browse: bool, storage_path: Path, address: str | None, as
                 click.echo(f"{board:<12} {clean(url or 'no')}" + (f" ({said[board]})" if said[board] else ""))
         for url in [url for url in urls.values() if url and browse]:
             click.launch(url)
-        if any(urls[board] for board in BOARDS):
+        if any(urls[board] for board in BOARDS) or urls["ray"] not in (page, None):
             ctrl_c_interrupts()
             click.echo("Ctrl-C ends them", err=True)
             try:
@@ -80,3 +81,14 @@ def _copied(name: str, address: str) -> Iterator[RunFolder]:
         fetch(Cluster(address), name, "boards", folder.path)
         click.echo(f"a copy of {time.strftime('%H:%M:%S')}; the same command fetches a newer one", err=True)
         yield folder
+
+
+def _about(page: str, url: str | None, token: str | None) -> str:
+    """What is said beside the address of the Ray dashboard. page: the search's; "" where none answers."""
+    from tuner.results.command_line import ray_command_line
+
+    if not page:
+        return "only while the search runs"
+    if url != page:
+        return f"signs in, and opens {page}"
+    return f"its token: {token or ray_command_line('get-auth-token')}"

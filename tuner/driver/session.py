@@ -26,7 +26,7 @@ from tuner.driver.resolved_settings import digest_of, read_settings, write_setti
 from tuner.importing import Permission
 from tuner.ray_cluster.nodes import RayGone, offered, require_nodes
 from tuner.ray_cluster.resources import Allocation, decide
-from tuner.ray_cluster.session import dashboard_url, drop_handlers, import_ray, ray_session
+from tuner.ray_cluster.session import dashboard_page, drop_handlers, import_ray, ray_session
 from tuner.ray_cluster.token import guard_token
 from tuner.results import storage
 from tuner.results.command_line import ray_command_line, resume_command_line
@@ -276,7 +276,7 @@ class _Search:
             )
         if torn := self._ledger.torn:
             notes.append(f"the last line of the ledger was torn ({torn} bytes, of a driver that died) and is cut off")
-        if url := dashboard_url():
+        if url := dashboard_page():
             notes.append(f"the trials in the Ray dashboard: {url} (its token: {ray_command_line('get-auth-token')})")
         for note in (*notes, token):
             self._note(note)
@@ -391,6 +391,6 @@ class _Search:
             "gpus_per_trial": allocation.gpus,
             "workers_per_trial": allocation.processes,
             "recipe": dict(self._plan.recipe),
-            "dashboard": dashboard_url(),
+            "dashboard": dashboard_page(),
             "settings": digest_of(self._folder.resolved),
         }

@@ -192,6 +192,14 @@ def dashboard_url() -> str | None:
     return f"http://{url}" if url else None
 
 
+def dashboard_page() -> str | None:
+    """The URL of this search's page in the Ray dashboard; None where no dashboard runs."""
+    import ray
+
+    url = dashboard_url()
+    return f"{url}/#/jobs/{ray.get_runtime_context().get_job_id()}" if url else None
+
+
 @contextmanager
 def _output_to(log: Path) -> Iterator[None]:
     """Writes what libraries print, log and warn into a file, and nothing of it to the terminal.

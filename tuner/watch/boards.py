@@ -13,12 +13,14 @@ import importlib.util
 import io
 import json
 import logging
+import secrets
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from tuner.results.folder import RunFolder
@@ -42,14 +44,8 @@ def optuna_board(folder: RunFolder) -> Iterator[str]:
     logging.getLogger("optuna_dashboard").addHandler(logging.NullHandler())  # else Python prints what it logs
     logging.getLogger("optuna_dashboard").propagate = False
     app = _refusing(_Anew(folder))
-    with make_server(LOOPBACK, 0, app, server_class=_Server, handler_class=_Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://{LOOPBACK}:{server.server_port}/dashboard"
-        finally:
-            server.shutdown()
-            thread.join()
+    with _serving(app) as port:
+        yield f"http://{LOOPBACK}:{port}/dashboard"
 
 
 @contextmanager
@@ -68,6 +64,46 @@ def tensorboard(folder: RunFolder) -> Iterator[str]:
     with _quiet():
         url = board.launch()
     yield url.rstrip("/")
+
+
+@contextmanager
+def signed_in(page: str, token: str | None) -> Iterator[str]:
+    """Serves an address that opens a page of the Ray dashboard with the token filled in; yields it.
+
+    The dashboard takes its token from a cookie, and a browser sends the cookies of a host to all of its ports. So where
+    the dashboard answers on the loopback, as it does for a search on this machine or through a tunnel, a server there
+    sets the cookie and sends the browser on. Its path is a secret: other users of this machine reach the loopback too.
+    For any other host, and without a token, yields the page itself.
+    """
+    host = urlsplit(page).hostname
+    if not token or host not in (LOOPBACK, "localhost"):
+        yield page
+        return
+    path = f"/{secrets.token_urlsafe(16)}"
+    cookie = f"ray-authentication-token={token}; Path=/; HttpOnly; SameSite=Strict"
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        if not secrets.compare_digest(environ["PATH_INFO"].encode("utf-8", "replace"), path.encode()):
+            start("404 Not Found", [])
+            return []
+        start("302 Found", [("Location", page), ("Set-Cookie", cookie), ("Cache-Control", "no-store")])
+        return []
+
+    with _serving(answer) as port:
+        yield f"http://{host}:{port}{path}"
+
+
+@contextmanager
+def _serving(app: Any) -> Iterator[int]:
+    """Serves an application on a free port of the loopback, and yields that."""
+    with make_server(LOOPBACK, 0, app, server_class=_Server, handler_class=_Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 BOARDS: dict[str, tuple[Callable[[RunFolder], Any], str, str, Callable[[RunFolder], Path]]] = {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+from wsgiref.simple_server import make_server
 
 import pytest
 
@@ -17,7 +21,9 @@ from tests.tuner.study.test_journal import ATTRIBUTES, make
 from tests.tuner.study.test_journal import run as study_run
 from tuner.config import Tpe
 from tuner.results.folder import RunFolder
-from tuner.watch.boards import optuna_board, tensorboard
+from tuner.watch.boards import optuna_board, signed_in, tensorboard
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 def ask(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, str]:
@@ -133,3 +139,65 @@ def test_tensorboard_says_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.
         hang_up(url, "no HTTP")
         time.sleep(0.3)
     assert capfd.readouterr() == ("", "")
+
+
+def _led_to(url: str) -> tuple[int, str, str]:
+    """Status, place and cookie of an answer, without going where it leads."""
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None: ...
+
+    try:
+        urllib.request.build_opener(Stay).open(url, timeout=20)
+    except urllib.error.HTTPError as answer:
+        return answer.code, answer.headers.get("Location", ""), answer.headers.get("Set-Cookie", "")
+    raise AssertionError("it answered itself")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_ray_dashboard_opens_with_its_token_and_nobody_else_gets_it(host: str) -> None:
+    page = f"http://{host}:8265/#/jobs/01000000"
+    with signed_in(page, "s3cret") as url:
+        assert urlsplit(url).hostname == host, "a cookie holds for the host that it was set by"
+        status, place, cookie = _led_to(url)
+        assert (status, place) == (302, page)
+        assert cookie.startswith("ray-authentication-token=s3cret;") and "HttpOnly" in cookie
+        assert "s3cret" not in url
+        for guess in (url[:-1], url.rpartition("/")[0], url + "/"):
+            assert _led_to(guess) == (404, "", "")
+
+
+@pytest.mark.parametrize(("page", "token"), [("http://head:8265/#/jobs/01", "s3cret"), ("http://127.0.0.1:8265", None)])
+def test_where_no_cookie_can_be_set_the_page_itself_is_given(page: str, token: str | None) -> None:
+    with signed_in(page, token) as url:
+        assert url == page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no chromium and chromedriver on this machine")
+def test_a_browser_brings_the_token_to_another_port_of_the_host(tmp_path: Path) -> None:
+    """A page that shows the cookies it gets stands for the dashboard."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+
+    def shows(environ: dict[str, Any], start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/html")])
+        return [f"<p>cookies: {environ.get('HTTP_COOKIE', 'none')}</p>".encode()]
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    with make_server("127.0.0.1", 0, shows) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = f"http://127.0.0.1:{server.server_port}/#/jobs/01000000"
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+        try:
+            browser.get(page)
+            assert "cookies: none" in browser.page_source
+            with signed_in(page, "s3cret") as url:
+                browser.get(url)
+                assert browser.current_url == page
+                assert "cookies: ray-authentication-token=s3cret" in browser.page_source
+        finally:
+            browser.quit()
+            server.shutdown()
