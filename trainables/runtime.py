@@ -5,6 +5,7 @@ Importing this module costs no torch.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def setup(
             "memory_before": memory_before,
             "gradient_checkpointing": train.gradient_checkpointing,
             "device": device_name(),
+            "node": platform.node(),
         },
         resumed_step=resumed_step,
         note=note,

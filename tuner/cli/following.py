@@ -96,7 +96,7 @@ def follow_run(folder: RunFolder, plain: bool) -> int | None:
         return None
     try:
         with ExitStack() as stack:
-            shown = view(labels_of_run(folder), plain, record)
+            shown = view(labels_of_run(folder), "bounded" if plain else None, record)
             if isinstance(shown, PlainView):
                 tell([headline(record, width(sys.stderr))])
             else:

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -30,12 +30,16 @@ WIDEST = 200
 """The most columns that text is laid out in; longer rows are hard to read."""
 
 
-def view(labels: Mapping[str, str], plain: bool = False, record: SearchRecord | None = None) -> LiveView | PlainView:
+Lines = Literal["bounded", "all"] | None
+"""Plain lines instead of the live view: a bounded number of them, or one for every event; None: as the terminal can."""
+
+
+def view(labels: Mapping[str, str], lines: Lines = None, record: SearchRecord | None = None) -> LiveView | PlainView:
     """The view of a running search: live on a terminal, plain lines elsewhere. record: of its earlier sessions."""
-    if plain or not sys.stderr.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+    if lines or not sys.stderr.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         from tuner.report.plain import PlainView
 
-        return PlainView(labels, record=record)
+        return PlainView(labels, record=record, verbose=lines == "all")
     from tuner.report.live import LiveView
 
     return LiveView(labels, record=record)

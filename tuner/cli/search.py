@@ -13,6 +13,7 @@ import click
 from tuner.cli.options import Command, accept_option, experiment_options, json_option
 
 if TYPE_CHECKING:
+    from tuner.cli.output import Lines
     from tuner.driver.session import Outcome
     from tuner.importing import Permission
     from tuner.report.machine import EventLines
@@ -27,6 +28,7 @@ _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 @click.option("--or-resume", is_flag=True, help="Go on with the run of this --name if it is there.")
 @accept_option
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
+@click.option("--verbose", is_flag=True, help="Lines instead of the live view, one for every event.")
 @click.option("--events", is_flag=True, help="Every event of the ledger as a line of JSON on standard output.")
 @json_option
 def command(
@@ -36,6 +38,7 @@ def command(
     or_resume: bool,
     accept_changes: bool,
     plain: bool,
+    verbose: bool,
     events: bool,
     as_json: bool,
     **values: Any,
@@ -45,8 +48,9 @@ def command(
     FILE is an experiment file (YAML); without FILE, --model and --data, the embedded example runs. The course is told
     on standard error. Exit codes: 0 done, 1 no usable trial, 2 wrong input, 3 done with failed trials.
     """
+    lines: Lines = "all" if verbose else "bounded" if plain else None
     if resume is not None:
-        return _resume(resume, file, overrides, accept_changes, plain, events, as_json, values)
+        return _resume(resume, file, overrides, accept_changes, lines, events, as_json, values)
     from tuner.cli.options import load, permitted, settings_given
     from tuner.cli.output import labels_of_program, view
     from tuner.importing import add_folders
@@ -59,11 +63,11 @@ def command(
         named = replace(permission, modules=(*permission.modules, *(own.module for own in experiment.code.values())))
         add_folders(str(own.folder) for own in experiment.code.values())
         return _go_on(
-            experiment.storage_path, run.name or "", None, run.address, accept_changes, plain, events, as_json, named
+            experiment.storage_path, run.name or "", None, run.address, accept_changes, lines, events, as_json, named
         )
     from tuner.driver.session import run_search  # before the view, which hides the cursor and must show it again
 
-    with view(labels_of_program(experiment.run.program), plain) as listener:
+    with view(labels_of_program(experiment.run.program), lines) as listener:
         outcome = run_search(
             experiment, [listener, *event_lines(events)], partial(conclude_without_return, listener, as_json),
             accept_changes=accept_changes,
@@ -86,7 +90,7 @@ def _resume(
     file: Path | None,
     overrides: tuple[str, ...],
     accept_changes: bool,
-    plain: bool,
+    plain: Lines,
     events: bool,
     as_json: bool,
     values: dict[str, Any],
@@ -118,7 +122,7 @@ def _go_on(
     num_trials: int | None,
     address: str | None,
     accept_changes: bool,
-    plain: bool,
+    plain: Lines,
     events: bool,
     as_json: bool,
     permission: Permission,
@@ -132,7 +136,7 @@ def _go_on(
 
     record = folder.record()
     done = record.is_done and num_trials in (None, record.num_trials)
-    shown = view(labels_of_run(folder), plain or done, record)
+    shown = view(labels_of_run(folder), plain or ("bounded" if done else None), record)
     with nullcontext(shown) if done else shown as listener:  # nothing will be shown, unless `best/` is damaged
         lines = event_lines(events)
         for line in lines:  # the reader of --events has not seen the earlier sessions

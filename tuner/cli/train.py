@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 @experiment_options(one_run=True)
 @accept_option
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
+@click.option("--verbose", is_flag=True, help="Lines instead of the live view, one for every event.")
 @json_option
 def command(
-    file: Path, overrides: tuple[str, ...], accept_changes: bool, plain: bool, as_json: bool, **values: Any
+    file: Path,
+    overrides: tuple[str, ...],
+    accept_changes: bool,
+    plain: bool,
+    verbose: bool,
+    as_json: bool,
+    **values: Any,
 ) -> int:
     """Trains once with the hyperparameters of FILE: a search of one trial that nothing stops early.
 
@@ -34,7 +41,7 @@ def command(
     experiment = one_trial(file, overrides, settings_given(values), permitted(values, runs=True))
     from tuner.driver.session import run_search
 
-    with view({}, plain) as listener:
+    with view({}, "all" if verbose else "bounded" if plain else None) as listener:
         conclude_now = partial(conclude_without_return, listener, as_json)
         outcome = run_search(experiment, [listener], conclude_now, accept_changes=accept_changes)
     return conclude(outcome, as_json)

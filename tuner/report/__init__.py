@@ -4,6 +4,7 @@ formatting numbers as short words          lines    styled text, plain or in col
 curve     sparklines and the text plot     table    the leaderboard
 progress  share done and time left         standing compares the best with the recipe, in a sentence
 view      base class of the next two
+redraw    rich's display, in a window that gets narrower
 live      the live view                    plain    one line an event, where there is no terminal
 summary   the end of a search              trial    all that is known of one trial
 plan      what would run                   spaces   the search spaces

@@ -138,6 +138,19 @@ def _rounded(seconds: float) -> tuple[str, str]:
     return f"{seconds / 3600:.1f}" if seconds < 36_000 else str(round(seconds / 3600)), "h"
 
 
+def hours(seconds: float) -> str:
+    """Hours of work, with two digits: 61 s is "0.017", 4,700 s is "1.3", 36,000 s is "10"."""
+    if not math.isfinite(seconds):
+        return "0"
+    return f"{seconds / 3600:,.0f}" if seconds >= 35_640 else f"{seconds / 3600:.2g}"
+
+
+def timestamp(seconds: float) -> str:
+    """A running clock of a fixed form, for programs: "00:01:12", "102:05:09"."""
+    s = max(0, int(seconds))
+    return f"{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}"
+
+
 def clock(seconds: float) -> str:
     """A running clock: "1:12", "2:05:09"."""
     s = max(0, int(seconds))

@@ -25,16 +25,17 @@ STYLES = {
     "dim": "dim",
     "head": "bold dim",
     "strong": "bold",
-    "good": "green",
-    "best": "bold green",
-    "warn": "yellow",
-    "bad": "red",
-    "run": "cyan",
-    "bar": "cyan",
-    "rest": "bright_black",
-    "code": "cyan",
+    "good": "color(28)",
+    "best": "bold color(28)",
+    "warn": "color(130)",
+    "bad": "color(160)",
+    "run": "color(31)",
+    "bar": "color(31)",
+    "rest": "color(244)",
+    "code": "color(31)",
 }
-"""All styles, each with its rich style. The colours are the terminal's sixteen, so that they follow its theme."""
+"""All styles, each with its rich style. The colours are of medium brightness, from the 256 that are the same in every
+theme: a theme's yellow and cyan cannot be read on white. Where a terminal has sixteen, rich takes the nearest."""
 
 _ASCII = str.maketrans(
     {"·": "-", "…": "~", "●": "o", "━": "=", "─": "-", "╸": "-", "│": "|", "┤": "+", "└": "+"}
@@ -178,7 +179,7 @@ def terminal_width(stream: IO[str], default: int = 100) -> int:
 def write(lines: Sequence[Line], stream: IO[str] | None = None) -> None:
     """Writes lines to a stream (standard error by default): coloured on a terminal, plain text elsewhere."""
     stream = stream or sys.stderr
-    if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):
+    if stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("", "dumb", "unknown"):
         from rich.console import Console
 
         console = Console(file=stream, highlight=False, soft_wrap=True)

@@ -48,13 +48,15 @@ def frame(
     labels: Mapping[str, str] | None = None,
     least_share: float = 0.0,
     doing: str = "",
+    progress: Progress | None = None,
 ) -> list[Line]:
     """One picture of a running search, at most `width` by `height` cells.
 
     elapsed: seconds so far. least_share: the share that the bar has shown before; an estimate may fall, the bar must
-    not. doing: what happens and is no event ("stopping"). labels: short column headings by parameter name.
+    not. doing: what happens and is no event ("stopping"). labels: short column headings by parameter name. progress:
+    the estimate, if it was made already.
     """
-    progress = estimate(record, elapsed)
+    progress = progress or estimate(record, elapsed)
     lines = [_bar(record, width, max(progress.share, least_share), progress, elapsed, doing)]
     leader = standing.leader(record)
     if leader:
@@ -86,7 +88,7 @@ def select(record: SearchRecord, room: int) -> list[TrialRecord]:
     went wrong.
     """
     best = standing.leader(record)
-    ranked = sorted(record.leaderboard, key=lambda trial: 0 if trial is best else _rank(trial))
+    ranked = sorted(record.leaderboard, key=lambda trial: _rank(trial, best))
     if len(ranked) <= room:
         return ranked
     room = max(1, room - 1)  # one row says how many are missing
@@ -95,12 +97,14 @@ def select(record: SearchRecord, room: int) -> list[TrialRecord]:
     return [trial for trial in ranked if trial.number in chosen]
 
 
-def _rank(trial: TrialRecord) -> int:
-    if trial.is_running:
-        return 2
+def _rank(trial: TrialRecord, best: TrialRecord | None) -> int:
+    if trial is best:
+        return 0
     if not trial.has_ended:
-        return 3
-    return 1 if trial.status is Status.COMPLETED and trial.is_usable else 4 if trial.is_usable else 5
+        return 2 if trial.is_running else 3
+    if trial.status is Status.COMPLETED:
+        return 1 if trial.is_usable else 5
+    return 4 if trial.is_usable else 5
 
 
 def _bar(record: SearchRecord, width: int, share: float, progress: Progress, elapsed: float, doing: str) -> Line:
@@ -184,10 +188,11 @@ class LiveView(View):
 
     def __enter__(self) -> LiveView:
         from rich.console import Console
-        from rich.live import Live
+
+        from tuner.report.redraw import Redrawn
 
         console = Console(file=self._stream, highlight=False)
-        self._live = Live(
+        self._live = Redrawn(
             get_renderable=self._rendered,
             console=console,
             redirect_stdout=False,  # it belongs to `--events` and `--json`
@@ -245,7 +250,8 @@ class LiveView(View):
         tick = int(elapsed) if record.trials else elapsed
         key = (self._events, tick, width, height, self._doing)
         if self._drawn[0] != key:
-            self._least_share = max(self._least_share, estimate(record, elapsed).share) if record.trials else 0.0
+            progress = estimate(record, elapsed)
+            self._least_share = max(self._least_share, progress.share) if record.trials else 0.0
             lines = frame(
                 record,
                 width,
@@ -254,6 +260,7 @@ class LiveView(View):
                 labels=self._labels,
                 least_share=self._least_share,
                 doing=self._doing,
+                progress=progress,
             )
             self._drawn = key, lines
         return self._drawn[1]

@@ -38,6 +38,19 @@ def search_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
         "objectives": [objective.to_dict() for objective in record.objectives],
         "tokens": record.tokens,
         "wall_s": round(record.wall_s, 3),
+        "timing": timing(record),
+    }
+
+
+def timing(record: SearchRecord) -> dict[str, float]:
+    """What a search took, in seconds: on the clock, of these while a trial ran, and the sums over all trials, workers
+    and GPUs."""
+    return {
+        "wall_s": round(record.wall_s, 3),
+        "busy_s": round(record.busy_s, 3),
+        "trial_s": round(record.trial_s, 3),
+        "worker_s": round(record.worker_s, 3),
+        "gpu_s": round(record.gpu_s, 3),
     }
 
 

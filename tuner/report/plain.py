@@ -1,4 +1,8 @@
-"""Writes what a search is doing, one line an event, for logs and pipes: no colour, nothing redrawn."""
+"""Writes what a search is doing as lines, for logs and pipes: no colour, nothing redrawn.
+
+Their number is bounded. A trial has a line for its first evaluation, one for each time that its steps have multiplied
+since the line before, and one for its ending; in a short search also two for its start. `verbose` writes them all.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import IO
 from tuner.report import formatting as words
 from tuner.report import standing
 from tuner.report.lines import clean, for_stream, line, plain
+from tuner.report.machine import dump, timing
 from tuner.report.table import label_of, mark_of
 from tuner.report.view import View
 from tuner.results.ledger import Event, Kind
@@ -15,12 +20,16 @@ from tuner.results.records import SearchRecord, TrialRecord
 
 EVALUATION_EVERY = 15.0
 """Seconds between two evaluation lines of one trial: 16 trials of 70 s stay under a hundred lines."""
+LONG = 32
+"""A search of more trials has no lines for their starts."""
+GROWTH, GROWTH_IF_LONG = 2.0, 3.0
+"""The factor by which a trial's steps have grown since its last line: 3 is that of the default rungs."""
 
 
 class PlainView(View):
     """A listener that writes lines, and a context manager like `LiveView`, in whose place it is used.
 
-    record: of the earlier sessions, for a search that is resumed.
+    record: of the earlier sessions, for a search that is resumed. verbose: write a line for every event.
     """
 
     def __init__(
@@ -28,9 +37,12 @@ class PlainView(View):
         labels: Mapping[str, str] | None = None,
         stream: IO[str] | None = None,
         record: SearchRecord | None = None,
+        verbose: bool = False,
     ) -> None:
         super().__init__(labels, stream, record)
-        self._told: dict[int, float] = {}
+        self._verbose = verbose
+        self._told: dict[int, tuple[float, int]] = {}
+        """Time and step of each trial's last evaluation line."""
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -65,7 +77,19 @@ class PlainView(View):
         best = record.best
         if event.event is Kind.ENDED and best is not None and (before is None or best.number != before.number):
             said.append(f"best so far: {standing.against_recipe(record, best)}")
-        return [f"[{words.clock(record.wall_s):>5}] {text}" for text in said]
+        return [f"[{words.timestamp(record.wall_s)}] {text}" for text in said]
+
+    @property
+    def _is_long(self) -> bool:
+        return not self._verbose and self._record.num_trials > LONG
+
+    def _is_due(self, event: Event, trial: TrialRecord) -> bool:
+        """Whether the last evaluation of a trial gets a line."""
+        if self._verbose or not trial.points[-1].is_finite:
+            return True
+        when, step = self._told.get(trial.number, (-EVALUATION_EVERY, 0))
+        grown = trial.step >= step * (GROWTH_IF_LONG if self._is_long else GROWTH)
+        return grown and event.time - when >= EVALUATION_EVERY
 
     def _said(self, event: Event) -> list[str]:
         record = self._record
@@ -83,7 +107,9 @@ class PlainView(View):
                 return ["stopping: what runs is stopped, what it has found is kept"]
             case Kind.ADDED:
                 return [f"added: {params_text(event.params or {}, self._labels)}"]
-            case Kind.FINISHED | Kind.NOTE:
+            case Kind.FINISHED:
+                return [f"timing: {dump({'outcome': record.outcome, **timing(record), 'tokens': record.tokens})}"]
+            case Kind.NOTE:
                 return []
         trial = record.trials.get(-1 if event.number is None else event.number)
         if trial is None or (event.attempt or 1) != trial.attempt:
@@ -100,6 +126,8 @@ class PlainView(View):
     def _of_trial(self, event: Event, trial: TrialRecord) -> list[str]:
         record, name = self._record, f"trial {trial.number}"
         match event.event:
+            case Kind.STARTED | Kind.SETUP if self._is_long and trial.attempt == 1:
+                return []
             case Kind.STARTED:
                 mark = mark_of(trial)
                 attempt = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
@@ -110,10 +138,9 @@ class PlainView(View):
                 return [f"{name}: {', '.join(filter(None, (share, again)))}"] if share or again else []
             case Kind.EVALUATION if trial.points:
                 last = trial.points[-1]
-                due = event.time - self._told.get(trial.number, -EVALUATION_EVERY) >= EVALUATION_EVERY
-                if last.is_finite and not due:
+                if not self._is_due(event, trial):
                     return []
-                self._told[trial.number] = event.time
+                self._told[trial.number] = event.time, trial.step
                 train = f", train loss {words.measured(last.train_loss)}" if last.train_loss is not None else ""
                 told = metrics_text(record, last.metrics)
                 return [f"{name}: step {standing.place(trial)}, {told}{train}"]

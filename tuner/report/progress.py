@@ -64,8 +64,9 @@ def estimate(record: SearchRecord, elapsed: float) -> Progress:
     run.
     """
     trials = list(record.trials.values())
-    survival = _survival(trials, alone=record.num_trials == 1)
-    done = sum(_share(t) for t in trials)
+    shares = [_share(t) for t in trials]
+    survival = _survival(trials, shares, alone=record.num_trials == 1)
+    done = sum(shares)
     waiting = max(0, record.num_trials - len(trials)) + sum(t.interrupted for t in trials)
     running = [t for t in trials if t.is_running]
     new = _rest(survival, 0.0)
@@ -85,12 +86,11 @@ def _left(
     record: SearchRecord, trials: Sequence[TrialRecord], waiting: int, num_running: int, work: _Guess
 ) -> Left | None:
     """The time that the work ahead takes: at the pace of the trials so far, as many at a time as run."""
-    trained = [t for t in trials if _trained(t)]
+    trained = [(seconds, share) for seconds, share in map(_trained, trials) if seconds and share]
     if not trained:
         return None
-    taken, shares = sum(t.trained_s for t in trained), sum(_trained(t) for t in trained)
-    pace = taken / shares
-    paces = [t.trained_s / _trained(t) for t in trained]
+    pace = sum(seconds for seconds, _ in trained) / sum(share for _, share in trained)
+    paces = [seconds / share for seconds, share in trained]
     spread = UNLIKE
     if len(paces) > 1:
         mean = sum(paces) / len(paces)
@@ -111,22 +111,24 @@ def _left(
 
 def _share(trial: TrialRecord) -> float:
     """The share of its budget that a trial has used, by steps."""
-    return min(1.0, trial.step / trial.max_steps) if trial.max_steps else 0.0
+    steps = trial.max_steps
+    return min(1.0, trial.step / steps) if steps else 0.0
 
 
-def _trained(trial: TrialRecord) -> float:
-    """The share of its budget that a trial's last attempt has used."""
-    if not trial.max_steps or not trial.trained_s:
-        return 0.0
-    return max(0.0, _share(trial) - (trial.setup.get("resumed_step") or 0) / trial.max_steps)
+def _trained(trial: TrialRecord) -> tuple[float, float]:
+    """The seconds that a trial's last attempt has trained, and the share of its budget that it has used in them."""
+    seconds = trial.trained_s
+    if not seconds or not trial.max_steps:
+        return 0.0, 0.0
+    return seconds, max(0.0, _share(trial) - (trial.setup.get("resumed_step") or 0) / trial.max_steps)
 
 
-def _survival(trials: Sequence[TrialRecord], alone: bool) -> list[tuple[float, float]]:
+def _survival(trials: Sequence[TrialRecord], shares: Sequence[float], alone: bool) -> list[tuple[float, float]]:
     """Kaplan-Meier: (share of the budget, probability that a trial gets further), by ascending share.
 
     alone: whether there is one trial only, which is compared with none.
     """
-    seen = [(_share(t), 1.0, t.has_ended and _share(t) < 1.0) for t in trials]
+    seen = [(share, 1.0, share < 1.0 and t.has_ended) for t, share in zip(trials, shares, strict=True)]
     seen += [(share, weight, share < 1.0) for share, weight in STOPPED_EARLY if not alone]
     seen.sort()
     at_risk, probability, survival = sum(weight for _, weight, _ in seen), 1.0, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
         out += labelled(
             "best", f"none: no trial ended with {_a(record.objective.title)} that can be compared", width, "bad"
         )
+    out += labelled("spent", _spent(record), width) if record.tokens or record.worker_s else []
     if best and place.kept:
         out += labelled("kept", f"{place.folder}/best: {', '.join(place.kept)}", width)
     out += _failed(record, place, width)
@@ -114,11 +116,20 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
         out += labelled("kept", f"{place.folder}/best, on the cluster", width)
     if best:
         out += _next(record, place)
+        out += [] if place.address else [_command("watch", place.command("dashboard", place.name))]
     elif is_halted(record) and (culprit := _culprit(record)):
         out.append(_command("next", place.command("show", place.name, str(culprit.number))))
     if place.log and not best:
         out += labelled("log", place.log, width)
     return out
+
+
+def _spent(record: SearchRecord) -> str:
+    """ "678.0k tokens, 1.3 worker-hours, 1.3 GPU-hours"; no GPUs where no worker held one."""
+    told = [f"{words.count(record.tokens)} tokens"] if record.tokens else []
+    told += [f"{words.hours(record.worker_s)} worker-hours"] if record.worker_s else []
+    told += [f"{words.hours(record.gpu_s)} GPU-hours"] if 0 < record.gpu_s < math.inf else []
+    return ", ".join(told)
 
 
 def _a(noun: str) -> str:

@@ -127,7 +127,8 @@ class TrialRecord:
     @property
     def is_usable(self) -> bool:
         """Whether it ended with a finite value that may be compared: completed, or stopped at a rung or by a person."""
-        return self.best is not None and (self.status is Status.COMPLETED or self.reason in (Reason.RUNG, Reason.USER))
+        counts = self.status is Status.COMPLETED or self.reason in (Reason.RUNG, Reason.USER)
+        return counts and any(p.is_finite for p in self.points)
 
     @property
     def step(self) -> int:

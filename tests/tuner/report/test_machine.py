@@ -11,7 +11,19 @@ from tuner.report.machine import dump, search_json, status_json, trial_json
 def test_search_json_has_exactly_the_promised_keys(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     told = json.loads(dump(search_json(searches.finished().record, tmp_path)))
-    assert list(told) == ["name", "path", "trials", "counts", "best", "recipe", "objectives", "tokens", "wall_s"]
+    assert list(told) == [
+        "name",
+        "path",
+        "trials",
+        "counts",
+        "best",
+        "recipe",
+        "objectives",
+        "tokens",
+        "wall_s",
+        "timing",
+    ]
+    assert told["timing"] == {"wall_s": 61.0, "busy_s": 48.0, "trial_s": 48.0, "worker_s": 48.0, "gpu_s": 0.0}
     assert told["counts"] == {
         "status": {"completed": 3, "pruned": 4, "failed": 1},
         "reason": {"budget": 2, "rung": 2, "flatline": 1, "diverged": 2, "out_of_memory": 1},

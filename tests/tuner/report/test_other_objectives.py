@@ -72,7 +72,7 @@ def test_the_highest_value_wins(record: SearchRecord) -> None:
         ([0.0] * 8, "trial 1: 0.625, above the recipe's 0.000"),
         ([-0.5] * 8, "trial 1: 0.625, 225.0% above the recipe's -0.500"),
         ([0.625] * 8, "trial 0, the recipe: 0.625; no trial beat the recipe"),
-        ([0.75], "trial 0, the recipe: 0.750; no trial beat the recipe"),
+        ([0.75], "trial 0, the recipe: 0.750, 20.0% above trial 1's 0.625; no trial beat the recipe"),
     ],
 )
 def test_how_far_above_the_recipe(recipe: list[float | None], told: str) -> None:
