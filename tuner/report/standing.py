@@ -31,7 +31,7 @@ def at_the_end(record: SearchRecord) -> str:
         others = sum(t.is_usable for t in record.trials.values()) > 1
         sentence = f"trial {RECIPE}, the recipe: {words.measured(best.best_value)}{_before_second(record, best)}"
         return sentence + ("; no trial beat the recipe" if others else "")
-    sentence = against_recipe(record, best) + _before_second(record, best)
+    sentence = against_recipe(record, best, _before_second(record, best))
     if best.status is not Status.COMPLETED:
         sentence += f"; stopped at step {place(best)}, no trial ran to its end"
     return sentence
@@ -48,24 +48,28 @@ def _before_second(record: SearchRecord, best: TrialRecord) -> str:
     return f", {side} trial {second.number}'s {words.measured(second.best_value)}"
 
 
-def against_recipe(record: SearchRecord, best: TrialRecord) -> str:
-    """A trial's best value, and how far it is below or above the recipe's."""
+def against_recipe(record: SearchRecord, best: TrialRecord, second: str = "") -> str:
+    """A trial's best value, and how far it is below or above the recipe's. second: what is said after that."""
     own = words.measured(best.best_value)
     recipe = record.recipe
     if best.number == RECIPE:
         return f"trial {RECIPE}, the recipe: {own}"
     head = f"trial {best.number}: {own}"
     if recipe is None or recipe.best_value is None or best.best_value is None:
-        return head + (f"; the recipe {recipe.ending}" if recipe and recipe.has_ended and not recipe.is_usable else "")
+        return (
+            head
+            + second
+            + (f"; the recipe {recipe.ending}" if recipe and recipe.has_ended and not recipe.is_usable else "")
+        )
     if recipe.has_ended and not recipe.is_usable:
-        return f"{head}; the recipe itself {recipe.ending}"
+        return f"{head}{second}; the recipe itself {recipe.ending}"
     sentence = f"{head}, {_side(record.objective, best.best_value, recipe.best_value)} the recipe's "
     sentence += words.measured(recipe.best_value)
     if not recipe.has_ended:
         return f"{sentence} so far"
     if recipe.reason is Reason.RUNG:  # it was measured early, and might have got better
         sentence += f" (stopped at step {place(recipe)})"
-    return sentence
+    return sentence + second
 
 
 def _side(objective: Objective, value: float, recipe: float) -> str:

@@ -29,6 +29,8 @@ VALUE_WIDTH = 14
 ENDING_WIDTHS = {1: len("completed: budget (recipe)"), 2: len("budget (recipe)")}
 """The cells that the table reserves for endings, by the level of `ending`; a longer one is cut where no more are left.
 It has its details where they fit."""
+CUT_WIDTH = 40
+"""The cells from which on an unexpected error's message is shown as far as it fits."""
 WIDE = 140
 """The columns from which on the table has what a trial costs."""
 
@@ -235,8 +237,11 @@ class _Table:
         style = _ENDING_STYLE[trial.status] if trial.status else style
         style = "best" if trial is self._best else style
         levels = (0, 1, 2) if form.ending == 1 else (2,)
-        told = [*(ending(trial, level) for level in levels), f"{trial.state}{mark_of(trial)}"]
-        text = next((t for t in told if width_of(t) <= room), told[-2])
+        if trial.reason is Reason.ERROR and room >= CUT_WIDTH:  # a message says more than its first words, also if cut
+            levels = (0,)
+        told = [ending(trial, level) for level in levels]
+        told.append(told[-1].removesuffix(mark_of(trial)))
+        text = next((t for t in told if width_of(t) <= room), told[-1])
         return [(shorten(text, room), style)]
 
     def _mark(self, trial: TrialRecord, room: int) -> list[Span]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tuner.contract import Reason, Verdict
@@ -146,6 +147,33 @@ def running() -> Tape:
     tape.trial(5, params(1.9e-3, 32, "2r", 16), [7.0, 5.5, 4.9], None)
     tape.trial(6, params(7.1e-4, 4, "rslora", 64), [7.3], None)
     tape.start(7, params(6.6e-3, 32, "fixed", 32))
+    return tape
+
+
+def recorded() -> Tape:
+    """Sixteen trials on two GPUs, for pictures: the first one ends without a step, another one with a long reason."""
+    tape = Tape(name="code-8b", num_trials=16, workers=2)
+    tape.events[0] = replace(tape.events[0], details={**tape.events[0].details, "gpus_per_trial": 1.0})
+    tape.prepared("the Ray dashboard: http://127.0.0.1:8265 (its token: ray get-auth-token)")
+    tape.start(0, RECIPE_PARAMS)
+    tape.setup(0, node="gpu-1")
+    remedy = "lower train.per_device_train_batch_size, or data.max_length"
+    tape.end(0, Verdict(Reason.OUT_OF_MEMORY, "out of memory in the forward pass (139.2 of 139.8 GiB)", remedy))
+    for number in range(1, 16):
+        mode = ("2r", "fixed", "rslora")[number % 3]
+        values = params(10 ** (-4 + number * 7 % 16 / 8), 2 ** (2 + number % 5), mode, 8 << number % 3)
+        upto, verdict = {0: (8, BUDGET), 1: (2, rung(1, 5.9, 5.4)), 2: (4, rung(2, 5.2, 4.9))}[number % 3]
+        if number == 5:
+            verdict = Verdict(
+                Reason.ERROR, "RuntimeError: " + "the device reports an error nobody has seen before " * 3
+            )
+        tape.start(number, values)
+        tape.setup(number, node=f"gpu-{1 + number % 2}")
+        for place, step in enumerate(PLACES[:upto]):
+            tape.time += 5
+            tape.evaluate(number, step, 7.0 - (2.0 + number * 5 % 16 / 20) * (place / 7) ** 0.5)
+        tape.end(number, verdict)
+    tape.finish()
     return tape
 
 
