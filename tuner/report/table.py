@@ -78,7 +78,7 @@ def leaderboard(
     names = parameters(record)
     heads = [label_of(name, labels) for name in names]
     shown = ranked if rows is None or len(ranked) <= rows else ranked[: max(1, rows)]
-    table = _Table(record, shown, names, heads, best or record.best, now or record.updated or 0.0)
+    table = _Table(record, shown, names, heads, best or record.best, now or record.updated or 0.0, width >= WIDE)
     form = table.choose_form(width)
     out = table.lines(form, width)
     if len(shown) < len(ranked):
@@ -148,6 +148,7 @@ class _Table:
         heads: list[str],
         best: TrialRecord | None,
         now: float,
+        wide: bool,
     ) -> None:
         self._trials = trials
         self._best = best
@@ -159,13 +160,16 @@ class _Table:
         self._objectives = [objective.heading for objective in record.objectives]
         self._measured = [[words.measured(value) for value in shown_values(t, record.objectives)] for t in trials]
         self._curves = [sparkline(t.points, scale) for t in trials]
-        told = [(heading, [cell(t, now) for t in trials]) for heading, cell in COSTS.items()]
+        told = [(heading, [cell(t, now) for t in trials]) for heading, cell in COSTS.items()] if wide else []
         self._costs = [(heading, cells) for heading, cells in told if any(cells)]
+        self._cost_widths = [max(width_of(heading), *map(width_of, cells)) for heading, cells in self._costs]
+        self._value_widths = [max(width_of(row[i]) for row in self._values) for i in range(len(names))]
+        self._step_width = max(4, *(len(step) for step in self._steps))
         self._number_width = max(3, *(len(str(t.number)) for t in trials))
 
     def choose_form(self, width: int) -> _Form:
         """The form that shows the most at this width."""
-        n, all_, costs = len(self._heads), len(self._objectives), len(self._costs) if width >= WIDE else 0
+        n, all_, costs = len(self._heads), len(self._objectives), len(self._costs)
         full = [_Form(n, 1, all_), _Form(n, 1, all_, tight=True)]
         forms = [replace(form, costs=kept) for form in full for kept in range(costs, 0, -1)]
         forms += [*full, _Form(n, 2, all_, tight=True)]
@@ -180,25 +184,14 @@ class _Table:
         return [TIGHT.get(head, head) if form.tight else head for head in self._heads[: form.parameters]]
 
     def _columns(self, form: _Form) -> list[int]:
-        return [
-            max(width_of(head), *(width_of(row[i]) for row in self._values))
-            for i, head in enumerate(self._headings(form))
-        ]
+        return [max(width_of(head), self._value_widths[i]) for i, head in enumerate(self._headings(form))]
 
     def _left_width(self, form: _Form) -> int:
         parts = [self._number_width, *self._columns(form), *self._measured_widths(form)]
         parts += [self._step_width] if form.step else []
         parts += [WIDTH] if form.curve else []
-        parts += [self._cost_width(i) for i in range(form.costs)]
+        parts += self._cost_widths[: form.costs]
         return sum(parts) + len(GAP) * len(parts)
-
-    def _cost_width(self, column: int) -> int:
-        heading, cells = self._costs[column]
-        return max(width_of(heading), *(width_of(cell) for cell in cells))
-
-    @property
-    def _step_width(self) -> int:
-        return max(4, *(len(s) for s in self._steps))
 
     def _measured_widths(self, form: _Form) -> list[int]:
         """The widths of the objectives' columns."""
@@ -213,7 +206,7 @@ class _Table:
         head += [pad("step", self._step_width)] if form.step else []
         head += [pad(name, w) for name, w in zip(self._objectives, measured, strict=False)]
         head += [pad("curve", WIDTH)] if form.curve else []
-        head += [pad(heading, self._cost_width(i)) for i, (heading, _) in enumerate(self._costs[: form.costs])]
+        head += [pad(heading, self._cost_widths[i]) for i, (heading, _) in enumerate(self._costs[: form.costs])]
         out = [crop(line((GAP.join([*head, "ending"]), "head")), width)]
         for index, trial in enumerate(self._trials):
             style = self._row_style(trial)
@@ -224,7 +217,7 @@ class _Table:
             cells += [(pad(v, w), best) for v, w in zip(self._measured[index], measured, strict=False)]
             cells += [(pad(self._curves[index], WIDTH), style or "bar")] if form.curve else []
             for i, (_, told) in enumerate(self._costs[: form.costs]):
-                cells.append((pad(told[index] or "-", self._cost_width(i)), style))
+                cells.append((pad(told[index] or "-", self._cost_widths[i]), style))
             row = [span for cell in cells for span in (cell, (GAP, ""))]
             room = width - self._left_width(form)
             out.append(crop(tuple(row + self._ending(trial, form, room)), width))
