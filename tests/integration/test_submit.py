@@ -187,7 +187,7 @@ def test_a_search_has_a_life_after_it_was_left(nodes: Nodes, tmp_path: Path) -> 
     """Submitted, left, followed from another shell, one trial stopped, one added, its winner fetched, resumed with more
     trials; all through the dashboard's address and the token."""
     there, at = tmp_path / "there", ("--address", nodes.address)
-    order = ("submit", write(tmp_path, 4, 1.0), "--name", "life", "--storage-path", str(there), *at)
+    order = ("submit", write(tmp_path, 4, 2.0), "--name", "life", "--storage-path", str(there), *at)
     assert nodes.tuner(*order, "--detach").returncode == 0
     wait_for("no trial was measured", lambda: bool(nodes.status("life").get("best") or running_now(nodes, "life")))
 
@@ -199,7 +199,10 @@ def test_a_search_has_a_life_after_it_was_left(nodes: Nodes, tmp_path: Path) -> 
     assert following.returncode == 0 and "detached: life goes on" in errors and not COMPLAINTS.search(errors), errors
 
     assert "is paused" in nodes.asked("pause", "life")
-    number = max(running_now(nodes, "life"))
+    found = nodes.tuner("status", "life", *at, "--json")
+    running = [row["number"] for row in json.loads(found.stdout)["leaderboard"] if row["status"] == "running"]
+    assert running, found.stdout + found.stderr
+    number = running[-1]
     assert f"trial {number} is stopped" in nodes.asked("stop", "life", str(number))
     refused = nodes.tuner("stop", "life", str(number), *at)
     assert refused.returncode == 2 and f"trial {number} has ended (stopped: user)" in refused.stderr
