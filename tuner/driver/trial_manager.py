@@ -223,11 +223,7 @@ class TrialManager:
         objective, metrics = self._record.objective, evaluation.metrics
         value = metrics.get(objective.name)
         self._append(
-            Kind.EVALUATION,
-            attempt,
-            step=evaluation.step,
-            tokens=evaluation.tokens,
-            metrics=metrics,
+            Kind.EVALUATION, attempt, step=evaluation.step, tokens=evaluation.tokens, metrics=metrics,
             best={objective.name: objective.best_of((trial.best_value, value))},
             details={
                 "resource": resource,
@@ -238,7 +234,7 @@ class TrialManager:
                 **({"verdict": _words(decision.verdict)} if decision.verdict else {}),
                 **({"parked": True} if decision.pauses else {}),
             },
-        )
+        )  # fmt: skip
         told = f"no {objective.noun}" if value is None else f"{value:.4g}"
         self._dashboard.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {told}")
         self._study.call(lambda study: study.report(number, resource, value))
