@@ -155,7 +155,7 @@ def test_the_study_says_what_the_search_is_made_of_and_how_it_ended(served: Serv
     assert status == 200 and study["objective_names"] == ["eval_loss"]
     assert told["state"] == "failed: 8 of 8 trials ended; best: trial 1, eval_loss 4.312"
     settings = json.loads(served.folder.resolved.read_text())
-    assert told["model"] == f"{settings['model']['model_name_or_path']}, float32"
+    assert told["model"].startswith(f"model_name_or_path {settings['model']['model_name_or_path']}, dtype float32")
     assert f"train {settings['data']['train']}" in told["data"] and "train: 3,912 rows, 402,113 tokens" in told["data"]
     assert told["recipe"].startswith("learning_rate 0.0003, lora_r 16, ")
     assert told["budget"] == "8 trials of at most 100 steps"

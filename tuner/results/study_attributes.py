@@ -7,7 +7,7 @@ folder of any version has them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuner.contract import Budget, Objective
@@ -34,8 +34,8 @@ def search_attributes(
     """
     told = {
         STATE: "running",
-        "model": _model(_section(settings, "model")),
-        "data": _data(_section(settings, "data"), record.facts),
+        "model": _told(_section(settings, "model")),
+        "data": "; ".join(filter(None, (_told(_section(settings, "data")), *_rows(record.facts)))),
         "recipe": _words(recipe or {}),
         "budget": _budget(settings, record, budget),
         "objective": _objective(record.objective),
@@ -92,35 +92,25 @@ def _adapter(folder: RunFolder, record: SearchRecord, trial: TrialRecord) -> str
     return trial.adapter if kept else "not in the run folder: those of the best trials are kept (run.keep_adapters)"
 
 
-def _model(section: Mapping[str, Any]) -> str:
-    kind = _section(section, "quantization").get("kind")
-    parts = [
-        section.get("model_name_or_path"),
-        f"revision {section['model_revision']}" if section.get("model_revision") else None,
-        section.get("dtype"),
-        f"quantized to {kind}" if kind not in (None, "none") else None,
-    ]
-    return ", ".join(str(part) for part in parts if part)
+def _told(section: Mapping[str, Any]) -> str:
+    """The settings of a section that say something, by their own names: a program's settings are its own affair."""
+    words = {}
+    for name, value in section.items():
+        kind = value.get("kind") if isinstance(value, Mapping) else value
+        if kind not in (None, "", "none", False) and isinstance(kind, str | int | float):
+            words[name] = kind
+    return _words(words)
 
 
-def _data(section: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    train, validation = section.get("train"), section.get("validation")
-    told = [f"train {train}"] if train else []
-    if validation:
-        told.append(f"validation {validation}")
-    elif train and isinstance(share := section.get("validation_fraction"), int | float):
-        told.append(f"validation {share:.0%} of its rows")
+def _rows(facts: Mapping[str, Any]) -> Iterator[str]:
     for name, fact in facts.items():
         if isinstance(fact, Mapping) and isinstance(rows := fact.get("rows"), int):
             tokens = fact.get("tokens")
-            told.append(f"{name}: {rows:,} rows" + (f", {tokens:,} tokens" if isinstance(tokens, int) else ""))
-    return "; ".join(told)
+            yield f"{name}: {rows:,} rows" + (f", {tokens:,} tokens" if isinstance(tokens, int) else "")
 
 
 def _budget(settings: Mapping[str, Any], record: SearchRecord, budget: Budget | None) -> str:
-    train = _section(settings, "train")
-    epochs = budget.epochs if budget else train.get("num_train_epochs")
-    steps = budget.steps if budget else train.get("max_steps")
+    epochs, steps = (budget.epochs, budget.steps) if budget else (None, None)
     if steps is None and epochs is None and record.recipe is not None:
         steps = record.recipe.max_steps
     each = f"{epochs:g} epochs" if isinstance(epochs, int | float) else f"{steps} steps" if steps is not None else ""

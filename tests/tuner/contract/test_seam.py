@@ -21,7 +21,7 @@ HOME = Path(tuner.__file__).parent
 SOURCES = {file.relative_to(HOME).as_posix(): ast.parse(file.read_text()) for file in sorted(HOME.rglob("*.py"))}
 
 ASKED = {
-    "cli/submit.py": {"stop"},
+    "cli/following.py": {"stop"},
     "cluster/doctor.py": {"error"},
     "cluster/probe.py": {"importlib.import_module(name)"},
     "config/document.py": {"event"},
@@ -37,6 +37,7 @@ ASKED = {
     "signals.py": {"handler"},
     "space/function.py": {"self._trial"},
     "streams.py": {"sys", "stream", "self.beneath", "error"},
+    "watch/boards.py": {"parts"},
     "watch/listeners.py": {"listener"},
     "watch/trackers/__init__.py": {"importlib.import_module(module)"},
     "watch/trackers/base.py": {"tracker"},

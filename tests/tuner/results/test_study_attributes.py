@@ -10,7 +10,7 @@ import pytest
 
 from tests.tuner.report import searches
 from tuner.config import dump_resolved, load_experiment
-from tuner.contract import Reason, Verdict
+from tuner.contract import Budget, Reason, Verdict
 from tuner.results.folder import RunFolder
 from tuner.results.records import SearchRecord
 from tuner.results.study_attributes import search_attributes, standing, state_of, trial_attributes
@@ -20,7 +20,7 @@ def test_a_search_with_the_defaults_says_all_of_it() -> None:
     settings = dump_resolved(load_experiment())
     told = search_attributes(settings, searches.finished().record, searches.RECIPE_PARAMS)
     assert list(told) == ["state", "model", "data", "recipe", "budget", "objective", "search"]
-    assert told["model"].endswith("demo/base, float32")
+    assert told["model"].startswith("model_name_or_path ") and "demo/base, dtype float32" in told["model"]
     assert told["recipe"] == "learning_rate 0.0003, lora_r 16, lora_alpha_mode fixed, effective_batch_size 16"
 
 
@@ -43,9 +43,10 @@ def test_a_quantized_base_at_a_revision_and_epochs() -> None:
         "train": {"max_steps": None, "num_train_epochs": 3.0},
         "search": {"num_trials": 5},
     }
-    told = search_attributes(settings, SearchRecord(), {"target_modules": ["q_proj", "v_proj"], "lora_r": None})
-    assert told["model"] == "org/base, revision abc, quantized to nf4"
-    assert told["data"] == "train org/rows; validation 10% of its rows"
+    recipe = {"target_modules": ["q_proj", "v_proj"], "lora_r": None}
+    told = search_attributes(settings, SearchRecord(), recipe, Budget(epochs=3.0))
+    assert told["model"] == "model_name_or_path org/base, model_revision abc, quantization nf4"
+    assert told["data"] == "train org/rows, validation_fraction 0.1"
     assert told["budget"] == "5 trials of at most 3 epochs" and told["recipe"] == "target_modules q_proj+v_proj"
 
 
