@@ -44,7 +44,7 @@ def test_a_quantized_base_at_a_revision_and_epochs() -> None:
         "search": {"num_trials": 5},
     }
     recipe = {"target_modules": ["q_proj", "v_proj"], "lora_r": None}
-    told = search_attributes(settings, SearchRecord(), recipe, Budget(epochs=3.0))
+    told = search_attributes(settings, SearchRecord(), recipe, Budget(steps=None, epochs=3.0))
     assert told["model"] == "model_name_or_path org/base, model_revision abc, quantization nf4"
     assert told["data"] == "train org/rows, validation_fraction 0.1"
     assert told["budget"] == "5 trials of at most 3 epochs" and told["recipe"] == "target_modules q_proj+v_proj"
