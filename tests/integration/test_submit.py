@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import psutil
 import pytest
@@ -181,6 +183,23 @@ def test_a_job_that_was_refused_does_not_hide_the_search_before_it(nodes: Nodes,
     assert nodes.status("kept")["counts"]["status"] == {"completed": 2}
     assert nodes.tuner(*arguments, "--name", "kept.2").returncode == 0
     assert nodes.status("kept.2")["name"] == "kept.2" and nodes.status("kept")["name"] == "kept"
+
+
+def test_the_dashboards_of_a_search_on_a_cluster_are_served_here(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    order = ("submit", write(tmp_path, 2, 0), "--name", "shown", "--storage-path", str(tmp_path / "runs"))
+    assert nodes.tuner(*order, "--address", nodes.address).returncode == 0
+    served = nodes.start("dashboard", "shown", "--address", nodes.address, "--json")
+    try:
+        assert served.stdout
+        urls = json.loads(served.stdout.readline() or served.communicate(timeout=60)[1])
+        with urllib.request.urlopen(urljoin(urls["optuna"], "/api/studies"), timeout=60) as answer:
+            assert [study["study_name"] for study in json.load(answer)["study_summaries"]] == ["shown"]
+        served.send_signal(signal.SIGINT)
+        _, errors = served.communicate(timeout=60)
+        assert served.returncode == 0 and not COMPLAINTS.search(errors), errors
+    finally:
+        served.kill()
 
 
 def test_a_search_has_a_life_after_it_was_left(nodes: Nodes, tmp_path: Path) -> None:
