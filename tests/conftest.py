@@ -31,6 +31,10 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# pytest-xdist sets them, and then every terminal that a test opens would seem to have that size
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COLUMNS", None)
+    os.environ.pop("LINES", None)
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # The toys of tests/programs are named by search files that lie elsewhere; and what was allowed is not kept in the home
 os.environ["TUNER_ALLOW_MODULES"] = "tests"
