@@ -9,8 +9,8 @@ BIN    := $(VENV)/bin
 search: $(VENV)/.installed      ## run the embedded default search
 	$(BIN)/python -m tuner search
 
-test: $(VENV)/.dev              ## run the tests, two files at a time: most of their seconds are waits
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/.dev              ## run the tests, two files at a time; what fails beside another file is run again alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile || { test $$? -eq 1 && $(BIN)/python -m pytest --last-failed; }
 
 chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, most of an hour
 	TUNER_CHAOS=whole TUNER_FUZZ=300 $(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/hub/test_local_cache.py \
