@@ -14,7 +14,8 @@ test: $(VENV)/.dev              ## run the tests, two files at a time; what fail
 
 chaos: $(VENV)/.dev             ## kill, signal, starve and lie: what RELIABILITY.md promises, most of an hour
 	TUNER_CHAOS=whole TUNER_FUZZ=300 $(BIN)/python -m pytest -m "chaos or not chaos" tests/chaos tests/trainables/test_resume.py tests/trainables/hub/test_local_cache.py \
-	  tests/trainables/test_fitting.py tests/integration/test_signals.py
+	  tests/trainables/test_fitting.py tests/trainables/packed/test_chunking.py tests/integration/test_signals.py \
+	  tests/tuner/results/test_requests.py tests/tuner/study/test_shared_journal.py
 
 slow: $(VENV)/.dev              ## the tests that the default run leaves out: clusters, longer searches, and Slurm where it answers
 	$(BIN)/python -m pytest -m slow
