@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from trainables.sft import SFT
 from tuner.contract import Assignment, Evaluation, Fault
 
@@ -72,9 +70,24 @@ def drive(engine: Any, curves: dict[int, list[Evaluation]]) -> dict[int, Fault]:
             return faults
 
 
-def assert_same(packed: list[Evaluation], solo: list[Evaluation], tolerance: float = 1e-5) -> None:
-    """Checks that two curves are equal in every reported number."""
+def assert_same(
+    packed: list[Evaluation],
+    solo: list[Evaluation],
+    tolerance: float = 1e-5,
+    moved: Callable[[], list[float]] | None = None,
+) -> None:
+    """Checks that two curves are equal in every reported number.
+
+    moved: how far rounding alone moves the solo run at each evaluation; asked where a number is not within `tolerance`,
+    and that far it may be.
+    """
     assert [(e.step, e.max_steps, e.tokens) for e in packed] == [(e.step, e.max_steps, e.tokens) for e in solo]
-    for ours, theirs in zip(packed, solo, strict=True):
-        assert ours.eval_loss == pytest.approx(theirs.eval_loss, abs=tolerance), ours.step
-        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=tolerance), ours.step
+    apart = [
+        max(abs(ours.eval_loss - theirs.eval_loss), abs(ours.train_loss - theirs.train_loss))
+        for ours, theirs in zip(packed, solo, strict=True)
+    ]
+    allowed = [tolerance] * len(apart)
+    if moved is not None and max(apart) > tolerance:
+        allowed = [max(tolerance, 3 * by) for by in moved()]
+    for ours, by, most in zip(packed, apart, allowed, strict=False):
+        assert by <= most, f"step {ours.step}: {by:.2e} apart, {most:.2e} allowed"

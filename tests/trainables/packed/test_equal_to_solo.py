@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -226,6 +227,14 @@ def draw(chance: random.Random) -> dict[str, Any]:
     }
 
 
+def rounding(bench: Bench, params: dict[str, Any], own: int) -> list[float]:
+    """How far rounding alone moves each loss of the solo run: the most by which a learning rate that is 1e-7 larger or
+    smaller moves it. At a learning rate of 0.02 on this base that can be 9e-3 at step 15, from 5e-7 at step 8."""
+    true = bench.solo(params, own)
+    near = [bench.solo({**params, "learning_rate": params["learning_rate"] * by}, own) for by in (1 - 1e-7, 1 + 1e-7)]
+    return [max(abs(run[at].eval_loss - e.eval_loss) for run in near) for at, e in enumerate(true)]
+
+
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_any_neighbours_with_any_comings_and_goings(bench: Bench, tmp_path: Path, seed: int) -> None:
     """Every trial that is not taken away is its solo run; what was reported of the others was theirs too."""
@@ -256,7 +265,7 @@ def test_any_neighbours_with_any_comings_and_goings(bench: Bench, tmp_path: Path
             unconfirmed.clear()
     assert len(finished) == 5
     for params, own, curve in finished:
-        assert_same(curve, bench.solo(params, own)[: len(curve)])
+        assert_same(curve, bench.solo(params, own)[: len(curve)], moved=partial(rounding, bench, params, own))
 
 
 def test_over_nf4(sft_settings: Make, tmp_path: Path) -> None:
