@@ -73,14 +73,19 @@ class SFT(Program):
 
     @classmethod
     def notes(cls, settings: Any, varied: Collection[str]) -> tuple[str, ...]:
-        """Sentences that a person should read before anything runs. varied: names that the space searches."""
+        """Sentences that a person should read before anything runs. varied: names that the space searches.
+
+        Raises InputError where rows may be longer than the base's table of positions.
+        """
+        from trainables.models import base_folder, positions
         from trainables.settings.unused import unused
 
         found = runtime.validated(settings)
         model = found.model
         told = f"{model.model_name_or_path} at revision {model.model_revision}"
         remote = f"model.trust_remote_code: code that comes with {told} runs in every worker"
-        return (*((remote,) if model.trust_remote_code else ()), *unused(found, varied))
+        beyond = positions.check_length(base_folder.config(model) or {}, found.data.max_length)
+        return (*((remote,) if model.trust_remote_code else ()), *((beyond,) if beyond else ()), *unused(found, varied))
 
     @classmethod
     def unpinned(cls, settings: Any) -> bool:
@@ -132,25 +137,31 @@ class SFT(Program):
     @classmethod
     def memory(
         cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
-    ) -> dict[str, int] | None:
-        """Bytes at the peak on a GPU by what they are for, and `total`; None where the base's config is not at hand.
+    ) -> dict[str, int] | str | None:
+        """Bytes at the peak on a GPU by what they are for, and `total`; None where the base's config is not at hand,
+        and why it is not known where its sizes are not in there.
 
         For one trial with these parameters, or `slots` of them packed, and rows of `data.max_length` tokens. group: the
         processes that train it, with a GPU each.
         """
-        from trainables.models import base_folder, memory
+        from trainables.models import base_folder, memory, stored
         from trainables.settings import steps
 
         found = with_params(runtime.validated(settings), params)
-        shape = memory.shape_of(base_folder.config(found.model) or {})
-        if shape is None:
+        config = base_folder.config(found.model)
+        if config is None:
             return None
+        shape = memory.shape_of(config)
+        if shape is None:
+            return "config.json does not have the sizes of a decoder in the terms that the estimate knows"
+        tensors = base_folder.tensors(found.model)
         micro = steps.split_of(found.train, group.size).micro
         need = memory.need(
             shape, slots=slots, tokens=micro * found.data.max_length, rank=found.train.lora_r,
             bf16=found.model.dtype != "float32", nf4=found.model.quantization.kind == "nf4", packed=slots > 1,
             dropout=found.train.lora_dropout > 0,
             shares=group.size if group.shares_base else 1,
+            stored=stored.stored_in(tensors, shape.vocabulary) if tensors else None,
         )  # fmt: skip
         return {**asdict(need), "total": need.total}
 

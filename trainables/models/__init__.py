@@ -15,6 +15,8 @@ targets.py       attention, mlp, all-linear or a list, to module names that exis
 lora.py          LoraConfig from the settings
 adapter_files.py an adapter on disk, replaced in one rename
 counting.py      trainable and total parameters, right for 4-bit weights too
-memory.py        how much memory training needs, from a config alone
+memory.py        how much memory training needs, from a config and the headers of files
+experts.py       how many experts a config names, and in which layers
+stored.py        the parameters in a base's files, by their headers
 merging.py       an adapter merged into its base, as a model folder of its own
 """

@@ -69,7 +69,7 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
             pretrained_model_name_or_path=str(place),
             dtype=dtype(model),
             device_map=None if stays_on_host else {"": str(device())},
-            attn_implementation=model.attn_implementation,
+            attn_implementation=model.attention,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
             **_quantization(model, group),

@@ -82,9 +82,28 @@ def vocabulary(model: ModelSettings) -> int | None:
 
 def config(model: ModelSettings) -> dict[str, Any] | None:
     """The content of a base's config.json; None where it is not on this machine. Raises InputError."""
-    source = sources.base_of(model)
-    path = Path(model.model_name_or_path) / "config.json" if source is None else client.at_hand(source, "config.json")
+    path = _config_file(model)
     return _read(path) if path is not None and path.is_file() else None
+
+
+def tensors(model: ModelSettings) -> dict[str, checkpoint.Tensor] | None:
+    """The tensors of a base on this machine by name, as the headers of its files have them; None where files are not
+    here or cannot be read."""
+    path = _config_file(model)
+    if path is None or not path.is_file():
+        return None
+    try:
+        return {
+            name: tensor for file in checkpoint.files(path.parent) for name, tensor in checkpoint.header(file).items()
+        }
+    except InputError:
+        return None
+
+
+def _config_file(model: ModelSettings) -> Path | None:
+    """The path of a base's config.json; None where it is on the hub and not in this machine's cache."""
+    source = sources.base_of(model)
+    return Path(model.model_name_or_path) / "config.json" if source is None else client.at_hand(source, "config.json")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -75,10 +75,10 @@ def of_headers(model: ModelSettings, folder: Path) -> Loading:
     with _ONE_LOAD, input_errors(model.model_name_or_path):
         config = transformers.AutoConfig.from_pretrained(str(folder))
         with torch.device("meta"):
-            made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
+            made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=model.attention)
         shape, loading = reported(
             type(made).from_pretrained, type(made).__name__, pretrained_model_name_or_path=None, config=config,
-            state_dict=tensors, device_map={"": "meta"}, attn_implementation=model.attn_implementation,
+            state_dict=tensors, device_map={"": "meta"}, attn_implementation=model.attention,
         )  # fmt: skip
     require_trainable(shape, model.model_name_or_path)
     if getattr(config, "quantization_config", None) is None:

@@ -1,7 +1,9 @@
-"""Estimates how much memory training needs from a base's config alone: torch-free, so that `plan` can tell it.
+"""Estimates how much memory training needs, from a base's config and the headers of its files: torch-free, so that
+`plan` can tell it.
 
 It counts the tensors that a decoder of the Llama kind saves in its forward for its backward, in the order of their
 computation. Over the grid of `scripts/bench_tokens.py` that is within 2% of the measured peaks: see BENCHMARKS.md.
+Mixtures of experts are computed in the same way and were not measured.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from trainables.models.experts import Experts, experts_of
+from trainables.models.stored import Stored
 
 _WORKSPACE = 64 << 20
 """Bytes that cuBLAS allocates on an H200 at its first matrix product, and keeps."""
@@ -32,12 +37,20 @@ class DecoderShape:
     """Token ids."""
     tied: bool
     """Whether embeddings and output layer are one tensor."""
+    experts: Experts | None = None
+    """The experts of its MLPs; None where it has none."""
 
     @property
     def linear(self) -> int:
-        """Parameters of the layers that an adapter may sit on."""
+        """Parameters of the layers that an adapter may sit on, experts aside."""
         attention = 2 * self.hidden * (self.queries + self.key_values)
-        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+        return self.layers * attention + 3 * self.hidden * self._dense
+
+    @property
+    def routed(self) -> int:
+        """Parameters of all experts that a router chooses from."""
+        found = self.experts
+        return 3 * self.hidden * found.layers * found.number * found.intermediate if found else 0
 
     @property
     def embeddings(self) -> int:
@@ -45,9 +58,43 @@ class DecoderShape:
         return (1 if self.tied else 2) * self.vocabulary * self.hidden
 
     def adapter(self, rank: int) -> int:
-        """Parameters of an adapter of `rank` on all linear layers."""
+        """Parameters of an adapter of `rank` on all linear layers and experts."""
         attention = 4 * self.hidden + 2 * self.queries + 2 * self.key_values
-        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
+        size = self.layers * rank * attention + 3 * rank * self._mlps * self.hidden + 3 * rank * self._dense
+        if self.experts is None:
+            return size
+        # PEFT has one adapter of twice the rank for an expert's gate and up, which are one tensor
+        each = 2 * rank * (self.hidden + 2 * self.experts.intermediate) + rank * (
+            self.experts.intermediate + self.hidden
+        )
+        return size + self.experts.layers * self.experts.number * each
+
+    @property
+    def widest(self) -> int:
+        """Features within the widest MLP of a layer that is no expert."""
+        shared = self.experts.shared if self.experts else 0
+        return max(shared, self.intermediate if self._plain else 0)
+
+    @property
+    def _plain(self) -> int:
+        """Layers whose MLP has no experts."""
+        return self.layers - (self.experts.layers if self.experts else 0)
+
+    @property
+    def _mlps(self) -> int:
+        """MLPs that every token passes: shared experts, and those of layers without experts."""
+        return self._plain + (self.experts.layers if self.experts and self.experts.shared else 0)
+
+    @property
+    def _dense(self) -> int:
+        """Features within those MLPs, of all layers together."""
+        return self._plain * self.intermediate + (self.experts.layers * self.experts.shared if self.experts else 0)
+
+    @property
+    def passed(self) -> int:
+        """Features within the MLPs that a token passes, of all layers together, the experts chosen for it included."""
+        found = self.experts
+        return self._dense + (found.layers * found.chosen * found.intermediate if found else 0)
 
 
 @dataclass(frozen=True)
@@ -70,19 +117,22 @@ class Need:
 
 
 def shape_of(config: Mapping[str, Any]) -> DecoderShape | None:
-    """The sizes in a model's config.json; None where it is not a decoder of this kind."""
+    """The sizes in a model's config.json; None where it is not a decoder of this kind, or does not say how many experts
+    it has."""
     config = config.get("text_config") or config
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         head = int(config.get("head_dim") or hidden // heads)
+        layers = int(config["num_hidden_layers"])
         return DecoderShape(
             hidden=hidden,
             intermediate=int(config["intermediate_size"]),
-            layers=int(config["num_hidden_layers"]),
+            layers=layers,
             queries=heads * head,
             key_values=int(config.get("num_key_value_heads") or heads) * head,
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", True)),
+            experts=experts_of(config, layers),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
@@ -99,31 +149,36 @@ def need(
     packed: bool,
     dropout: bool = False,
     shares: int = 1,
+    stored: Stored | None = None,
 ) -> Need:
     """What `slots` trials at a time need, each with micro-batches of `tokens` tokens and an adapter of `rank`.
 
     bf16: the base is in bf16, else in fp32. nf4: its linear layers are in NF4. packed: the trials are on one base in
     the engine; else it is one trial by SFTTrainer, which saves more for every norm and adapter. dropout: with masks of
     all adapted layers' inputs; this part is computed and was not measured. shares: GPUs among which FSDP shards base
-    and adapter; on each, a layer and the next one are gathered, and the embeddings while they are used.
+    and adapter; on each, a layer and the next one are gathered, and the embeddings while they are used. stored: what
+    the base's files hold, which counts more than its config.
     """
     size = 2 if bf16 or nf4 else 4
-    # NF4: half a byte a weight, and per 64 of them a byte of scale
-    base = int(shape.linear * (0.5 + 1 / 64 + 4 / 16384 if nf4 else size)) + shape.embeddings * size
+    held = stored or Stored(quantizable=shape.linear, others=shape.embeddings + shape.routed)
+    base = held.bytes(size, nf4=nf4)
     state = size if nf4 else 4
     adapters = slots * shape.adapter(rank) * (4 * state + (2 if bf16 and not nf4 and packed else 0))
     # Inputs and outputs of both norms, attention's q, k, v and output, that output transposed for o_proj; the gate
     # before and after its activation, `up`, and their product
-    kept = size * (6 * shape.hidden + shape.queries + 2 * shape.key_values + 4 * shape.intermediate)
+    layers, passed = shape.layers, shape.passed
+    kept = size * (layers * (6 * shape.hidden + shape.queries + 2 * shape.key_values) + 4 * passed)
+    if shape.experts:  # each chosen expert's inputs and outputs, a row for each token that it gets
+        kept += size * shape.experts.layers * shape.experts.chosen * 2 * shape.hidden
     if not packed:
         # Both norms in fp32, operation by operation, and a low-rank product in fp32 beside each layer's output
-        kept += 2 * 4 * shape.hidden + (size * (shape.hidden + shape.intermediate) if bf16 else 0)
+        kept += layers * 2 * 4 * shape.hidden + (size * (layers * shape.hidden + passed) if bf16 else 0)
     if dropout:  # the engine saves the factors; torch a byte each and the product
-        kept += (size if packed else size + 1) * (5 * shape.hidden + shape.queries + shape.intermediate)
+        kept += (size if packed else size + 1) * (layers * (5 * shape.hidden + shape.queries) + passed)
     all_tokens = slots * tokens
     if shares > 1:
         together = (base - shape.embeddings * size) * 2 // shape.layers + shape.embeddings * size
         base, adapters = base // shares + together, adapters // shares
     # Logits and their gradients take less than the layers above have freed by then. NF4 dequantizes a layer at a time
-    passing = _WORKSPACE + (2 * shape.hidden * shape.intermediate if nf4 else 0)
-    return Need(base, adapters, shape.layers * kept * all_tokens, passing)
+    passing = _WORKSPACE + (2 * shape.hidden * shape.widest if nf4 else 0)
+    return Need(base, adapters, kept * all_tokens, passing)

@@ -1,21 +1,49 @@
-"""Measures how many positions a base has, and refuses rows that are longer.
+"""Finds out how many positions a base has, and refuses rows that are longer.
 
 A table of positions has an end: a longer row is an index error on the CPU, and on a GPU an assertion that ends the
-process. Rotary and other computed positions have no end. The base itself is measured, because the same key of
-config.json means a table in one family of models and only a hint in another.
+process. Rotary and other computed positions have no end. The same key of config.json means a table in one family of
+models and only a hint in another. So a worker measures the base itself; before that, without torch, the families that
+are known to have a table are refused by their config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from tuner.contract import InputError, Preparation
 
+if TYPE_CHECKING:
+    import torch
+
 _TOKENS = 4
+
+_TABLES = {
+    **dict.fromkeys(("gpt2", "gpt_bigcode", "openai-gpt", "gptj", "codegen", "ctrl"), "n_positions"),
+    **dict.fromkeys(("gpt_neo", "opt", "biogpt"), "max_position_embeddings"),
+}
+"""By model type: the key of config.json that has the size of a table of positions. A family that is not in here is
+refused by the worker that measures it."""
+
+
+def check_length(config: Mapping[str, Any], max_length: int) -> str:
+    """A note for the user where rows of `max_length` tokens would be longer than what the base was trained for; else
+    "". config: the content of config.json.
+
+    Raises InputError where they would be longer than a table of positions.
+    """
+    text = config.get("text_config") or config
+    key = _TABLES.get(str(text.get("model_type")), "")
+    most = text.get(key or "max_position_embeddings")
+    if not isinstance(most, int) or max_length <= most:
+        return ""
+    if key:
+        raise InputError(f"data.max_length is {max_length}, and the base has a table of {most} positions ({key} in its "
+                         "config.json)", where="data.max_length", expected=f"at most {most}",
+                         remedy=f"set data.max_length to {most}: longer rows are cut")  # fmt: skip
+    return (f"data.max_length {max_length} is beyond the {most} positions that config.json names: rows between them "
+            f"are longer than what the base was trained for; data.max_length={most} cuts them")  # fmt: skip
 
 
 def check(base: Any, preparation: Preparation) -> None:
@@ -34,6 +62,8 @@ def check(base: Any, preparation: Preparation) -> None:
 
 def table_of(base: Any) -> int | None:
     """Tokens of the longest row that a base's table of positions allows; None where positions are computed."""
+    import torch
+
     words = base.get_input_embeddings()
     if not any(isinstance(module, torch.nn.Embedding) and module is not words for module in base.modules()):
         return None  # most bases; a pass through a base in the host's memory would be slow
@@ -58,6 +88,8 @@ def _ascends(indices: torch.Tensor) -> bool:
 def _lookups() -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """Within it, lookups in embedding tables are collected: indices [..., tokens] int64, and table [rows, features] in
     the base's dtype."""
+    import torch
+
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     plain = torch.nn.functional.embedding
 

@@ -33,6 +33,11 @@ def _bare_word(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def _null_is_auto(value: Any) -> Any:
+    """Settings of earlier runs have null."""
+    return "auto" if value is None else value
+
+
 _Union = Annotated[Unquantized | NF4, Field(discriminator="kind")]
 Quantization = Annotated[_Union, BeforeValidator(_bare_word, json_schema_input_type=Literal["none", "nf4"] | _Union)]
 
@@ -58,9 +63,9 @@ class ModelSettings(Section):
     quantization: Quantization = Unquantized()
     """`none`, or `nf4` for QLoRA."""
 
-    attn_implementation: str | None = None
-    """Attention kernel, by transformers' name; null: transformers chooses, `sdpa` where the base has it. A kernel of
-    the hub (org/name) is code, and needs trust_remote_code."""
+    attn_implementation: Annotated[str, BeforeValidator(_null_is_auto)] = Field(default="auto", min_length=1)
+    """Attention kernel, by transformers' name; auto: what transformers takes for the base, `sdpa` where it has that. A
+    kernel of the hub (org/name) is code, and needs trust_remote_code."""
 
     fingerprint: Literal["sampled", "whole"] = "sampled"
     """How a resume compares the base's weights: by samples of every tensor, or by every byte."""
@@ -76,9 +81,14 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _kernel_is_trusted(self) -> ModelSettings:
-        if "/" in (self.attn_implementation or "") and not self.trust_remote_code:
+        if "/" in self.attn_implementation and not self.trust_remote_code:
             raise ValueError("attn_implementation names code on the hub: it needs trust_remote_code")
         return self
+
+    @property
+    def attention(self) -> str | None:
+        """The attention kernel by transformers' name; None: transformers chooses."""
+        return None if self.attn_implementation == "auto" else self.attn_implementation
 
     @property
     def tokenizer(self) -> str:

@@ -73,7 +73,7 @@ class Program(ABC):
     @classmethod
     def notes(cls, settings: Any, varied: Collection[str]) -> tuple[str, ...]:
         """What a person should know of these settings before anything runs, a sentence each. varied: names of the
-        parameters that the space searches."""
+        parameters that the space searches. Raises InputError for settings that cannot work."""
         return ()
 
     @classmethod
@@ -116,10 +116,10 @@ class Program(ABC):
     @classmethod
     def memory(
         cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
-    ) -> Mapping[str, int] | None:
+    ) -> Mapping[str, int] | str | None:
         """Estimates the peak GPU memory of a trial with these parameters, or of `slots` of them packed: bytes by what
-        they are for, and their `total`. None where that cannot be told. group: the processes that train the trial; it
-        is passed only where there are several."""
+        they are for, and their `total`. Where that cannot be told: why, in words, or None to say nothing. group: the
+        processes that train the trial; it is passed only where there are several."""
         return None
 
     # --- trials on one GPU, trials on several ---

@@ -52,9 +52,9 @@ class Plan:
     """Parameters at the extremes of the space, one parameter at a time (`_extremes`)."""
 
     @property
-    def memory(self) -> Mapping[str, int] | None:
+    def memory(self) -> Mapping[str, int] | str | None:
         """Bytes that the heaviest trial takes on a GPU, or an engine full of them: by what they are for, and `total`.
-        None where the program cannot tell."""
+        Where the program cannot tell: why, or None."""
         slots = 1 if self.trials_per_gpu == "auto" else int(self.trials_per_gpu)
         if self.group.size > 1:
             return self.program.memory(self.experiment.settings, self.heaviest, slots, group=self.group)
@@ -106,6 +106,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON."""
+        memory = self.memory
         return {
             "experiment": dump_resolved(self.experiment),
             "space": self.space.to_dict(),
@@ -116,7 +117,7 @@ class Plan:
             "recipe": dict(self.recipe),
             "notes": self.notes,
             "code": {key: str(own.file) for key, own in self.experiment.code.items()},
-            "memory": dict(self.memory) if self.memory else None,
+            "memory": dict(memory) if isinstance(memory, Mapping) else None,
         }
 
     @property

@@ -27,8 +27,8 @@ def plan_report(plan: Any, width: int) -> list[Line]:
     out += labelled("uses", _workers(experiment, plan.trials_per_gpu), width)
     for key, own in experiment.code.items():
         out += labelled("code", _code(key, own), width)
-    if plan.memory:
-        out += labelled("memory", _memory(plan.memory, plan), width)
+    if memory := plan.memory:
+        out += labelled("memory", _memory(memory, plan), width)
     out += [(), *_space(plan, width)]
     notes = [row for note in plan.notes for row in labelled("note", clean(note), width, "warn")]
     return out + ([(), *notes] if notes else [])
@@ -118,8 +118,10 @@ def _places(shares: Sequence[float], steps: int | None) -> str:
     return f"step {', '.join(told)} of {steps}" if steps else f"{', '.join(told)} of a trial"
 
 
-def _memory(need: Mapping[str, int], plan: Any) -> str:
-    """ "at most 12.3 GB of a GPU for the largest trial (base 1.1 GB, adapters 0.9 GB, …)"."""
+def _memory(need: Mapping[str, int] | str, plan: Any) -> str:
+    """ "at most 12.3 GB of a GPU for the largest trial (base 1.1 GB, adapters 0.9 GB, …)", or why it is not known."""
+    if isinstance(need, str):
+        return f"not known: {clean(need)}"
     packed = plan.trials_per_gpu
     parts = ", ".join(f"{name} {words.size(need[name])}" for name in need if name != "total")
     who = "the largest trial" if packed in (1, "auto") else f"{packed} of the largest trials"

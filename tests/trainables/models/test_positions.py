@@ -48,3 +48,10 @@ def test_rows_beyond_a_table_of_positions_are_refused(kind: str) -> None:
     with pytest.raises(InputError, match="the longest row has 49 tokens, the base has 48 positions") as caught:
         positions.check(base, preparation(49))
     assert caught.value.remedy.startswith("set data.max_length to 48")
+
+
+def test_computed_positions_are_a_note() -> None:
+    config = {"model_type": "llama", "max_position_embeddings": 48}
+    assert positions.check_length(config, 48) == "" and positions.check_length({"model_type": "bloom"}, 1024) == ""
+    for found in (config, {"model_type": "some_vl", "text_config": config}):
+        assert "beyond the 48 positions" in positions.check_length(found, 49)

@@ -30,6 +30,14 @@ def test_no_quantization(word: Any) -> None:
     assert make(model={"quantization": word}).model.quantization == Unquantized()
 
 
+def test_no_attention_kernel_is_the_one_that_transformers_takes() -> None:
+    """Settings of earlier runs have null."""
+    for given in ({}, {"attn_implementation": None}, {"attn_implementation": "auto"}):
+        model = make(model=given).model
+        assert (model.attn_implementation, model.attention) == ("auto", None)
+    assert make(model={"attn_implementation": "eager"}).model.attention == "eager"
+
+
 def test_steps_replace_epochs_and_survive_a_round_trip() -> None:
     settings = make(train={"max_steps": 5})
     assert settings.train.num_train_epochs is None

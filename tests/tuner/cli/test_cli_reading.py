@@ -183,6 +183,40 @@ def test_plan_tells_the_memory_of_the_largest_trial(
     assert "of a GPU for the largest trial (base" in capsys.readouterr().out
 
 
+GPT2 = {"model_type": "gpt2", "n_positions": 512, "n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 64}
+LLAMA = {"model_type": "llama", "max_position_embeddings": 512}
+
+
+def _plan_of(config: dict[str, object], *more: str) -> int:
+    """The exit code of `plan` on a base of which there is a config.json alone."""
+    Path("base").mkdir(exist_ok=True)
+    Path("base/config.json").write_text(json.dumps(config))
+    Path("rows.jsonl").write_text('{"text": "a"}\n')
+    return run(["plan", "--model", "base", "--data", "rows.jsonl", *more])
+
+
+def test_plan_says_where_it_does_not_know_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _plan_of(GPT2, "--set", "data.max_length=512") == 0
+    assert "not known: config.json does not have the sizes of a decoder" in " ".join(capsys.readouterr().out.split())
+    assert _plan_of(GPT2, "--set", "data.max_length=512", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["memory"] is None
+
+
+def test_plan_refuses_rows_beyond_a_table_of_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _plan_of(GPT2) == 2
+    said = capsys.readouterr().err
+    assert "the base has a table of 512 positions (n_positions in its config.json)" in said
+    assert "set data.max_length to 512" in said
+    assert _plan_of(LLAMA) == 0
+    assert "data.max_length 1024 is beyond the 512 positions" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("events", [False, True])
 def test_resuming_a_search_that_has_nothing_left_says_so_and_starts_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], events: bool
