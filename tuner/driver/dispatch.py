@@ -16,7 +16,6 @@ from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import Addition, SearchRecord, TrialRecord
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
-from tuner.watch.dashboard_rows import DashboardRows
 from tuner.watch.naming import Naming
 from tuner.worker.config import TrialConfig
 
@@ -64,7 +63,6 @@ class Dispatcher:
     terms: Terms
     attempts: Attempts
     naming: Naming
-    dashboard: DashboardRows
     disk: DiskGuard
     watchdog: Watchdog
     _used_up: bool = field(default=False, init=False)
@@ -107,7 +105,6 @@ class Dispatcher:
             save_state_at=self.terms.save_state_at,
         )
         title, log = self.naming.title(trial.number, trial.params), str(self.folder.log(trial.number))
-        self.dashboard.begin(trial.number, title, log)
         self.watchdog.begin(trial_id, assignment.folder)
         return {"trial": TrialConfig(assignment, title, log)}
 

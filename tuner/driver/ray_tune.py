@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune import Stopper
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
+from tuner.addresses import joins
 from tuner.config import dump_resolved
 from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
@@ -38,7 +39,7 @@ from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
 from tuner.watch import gauges
-from tuner.watch.dashboard_rows import DashboardRows
+from tuner.watch.dashboard_rows import TICK_S, DashboardRows
 from tuner.watch.listeners import Dropped
 from tuner.watch.naming import Naming
 from tuner.worker.config import WorkerConfig, trial_name
@@ -47,6 +48,9 @@ from tuner.worker.trial_actor import TrialActor
 
 PAUSED_S = 0.1
 """Seconds that each turn of Ray's loop waits in a pause: with no trial under way nothing else would slow it down."""
+
+ROWS_END_WITHIN_S = 5.0
+"""Seconds for the rows of the dashboard to return at the end, on a cluster that outlives the search."""
 
 
 class _Turn(Stopper):
@@ -125,15 +129,18 @@ def run_trials(
         check=partial(_check, plan),
         unlike=plan.program.unlike,
     )
-    dashboard = DashboardRows(
-        [f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"]
-    )
     naming = Naming({name: p.label or name for name, p in plan.program.PARAMETERS.items()})
     stop = Stopping(record, disk, signals.requested, signals.uninterrupted)
     manager = TrialManager(
         folder=folder, ledger=ledger, record=record, study=make_study, judge=judge, terms=terms, naming=naming,
-        dashboard=dashboard, disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,
+        disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,
     )  # fmt: skip
+    rows = DashboardRows(
+        folder, ledger, title=naming.title, objective=record.objective.name,
+        about=(f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"),
+    )  # fmt: skip
+    ledger.listen(Dropped("a row of the Ray dashboard", rows))
+    manager.every(TICK_S, Dropped("a row of the Ray dashboard", rows.tick))
     manager.write_pending_endings()
     manager.every(control.EVERY_S, control.Control(folder, manager, ledger, record, plan).turn)
     manager.every(gauges.EVERY_S, Dropped("the gauges", gauges.Gauges(record).turn))
@@ -186,6 +193,7 @@ def run_trials(
             raise  # what is not raised: no room for Ray's own last snapshot, which nobody reads
     finally:
         manager.close()
+        Dropped("a row of the Ray dashboard", rows.clear)(ROWS_END_WITHIN_S if joins(experiment.run.address) else 0.0)
     if stop.failure is not None:
         raise stop.failure
     return stop.halt

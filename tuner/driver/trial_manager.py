@@ -32,7 +32,6 @@ from tuner.scheduling.algorithms import Decision
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
-from tuner.watch.dashboard_rows import DashboardRows
 from tuner.watch.naming import Naming
 from tuner.worker.store_sync import request_checkpoint
 
@@ -65,7 +64,6 @@ class TrialManager:
         judge: Judge,
         terms: Terms,
         naming: Naming,
-        dashboard: DashboardRows,
         disk: DiskGuard,
         watchdog: Watchdog,
         stop: Stopping,
@@ -74,14 +72,14 @@ class TrialManager:
         self._folder, self._ledger, self._record = folder, ledger, record
         self._study = StudyOnDisk(study, disk)
         self._judge, self._keep_adapters, self._unlike = judge, terms.keep_adapters, terms.unlike
-        self._dashboard, self._disk, self._watchdog = dashboard, disk, watchdog
+        self._disk, self._watchdog = disk, watchdog
         self._attempts = Attempts()
         self._dispatch = Dispatcher(
             folder=folder, ledger=ledger, record=record, study=self._study, judge=judge, terms=terms,
-            attempts=self._attempts, naming=naming, dashboard=dashboard, disk=disk, watchdog=watchdog,
+            attempts=self._attempts, naming=naming, disk=disk, watchdog=watchdog,
         )  # fmt: skip
         self._streak = retries.Streak()
-        self._turns: list[Callable[[], None]] = [dashboard.tick, Periodic(CHECK_S, disk.tick)]
+        self._turns: list[Callable[[], None]] = [Periodic(CHECK_S, disk.tick)]
 
     @property
     def stopping(self) -> bool:
@@ -157,7 +155,6 @@ class TrialManager:
         how = self.stop.how(more=bool(self._record.cut_off or self._record.parked or self._dispatch.has_more))
         self._study.attempt(partial(Study.set_attribute, name=STATE, value=state_of(self._record, how)))
         drop_surplus(self._folder, self._record, self._keep_adapters)
-        self._dashboard.clear()
 
     def tick(self) -> None:
         """Makes the calls that are due; called several times a second from Ray's loop."""
@@ -202,7 +199,6 @@ class TrialManager:
         details = {**asdict(setup), **setup.details}
         del details["details"]
         self._append(Kind.SETUP, attempt, details={key: value for key, value in details.items() if value != ""})
-        self._dashboard.set_up(attempt.number)
         other = unlike_the_first(self._record, attempt.number, self._unlike)
         for note in (setup.note, "" if other in self._record.notes else other):
             if note:
@@ -235,8 +231,6 @@ class TrialManager:
                 **({"parked": True} if decision.pauses else {}),
             },
         )  # fmt: skip
-        told = f"no {objective.noun}" if value is None else f"{value:.4g}"
-        self._dashboard.report(number, f"step {evaluation.step}/{evaluation.max_steps} · {told}")
         self._study.call(lambda study: study.report(number, resource, value))
         if decision.verdict is not None:
             self._end(number, decision.verdict)
@@ -321,7 +315,6 @@ class TrialManager:
     # Written into the ledger, then told to the study
 
     def _interrupt(self, number: int) -> None:
-        self._dashboard.end(number)
         trial = self._record.trials[number]
         self._ledger.append(Kind.INTERRUPTED, trial=trial.trial, number=number, attempt=trial.attempt)
         self._over(number)
@@ -336,7 +329,6 @@ class TrialManager:
 
     def _park(self, number: int) -> None:
         """Ends the attempt at a trial, which keeps its state and waits. To the study the trial still runs."""
-        self._dashboard.end(number)
         trial = self._record.trials[number]
         self._watchdog.end(trial.trial)
         self._close_attempt(Kind.PARKED, trial)
@@ -349,7 +341,6 @@ class TrialManager:
 
     def _retry(self, attempt: Attempt, state: State, reason: str, message: str, **more: Any) -> None:
         """Ends an attempt; the trial goes on in the next one. To the study the trial still runs."""
-        self._dashboard.end(attempt.number)
         self._watchdog.end(attempt.trial_id)
         self._append(Kind.RETRY, attempt, reason=reason, details={"message": message, **more})
         attempt.move(state)
@@ -370,7 +361,6 @@ class TrialManager:
             attempt.move(state)
 
     def _end(self, number: int, verdict: Verdict, traceback: str = "", state: State = State.OVER) -> None:
-        self._dashboard.end(number)
         trial = self._record.trials[number]
         self._watchdog.end(trial.trial)
         details = {**_words(verdict), "traceback": traceback}

@@ -206,6 +206,15 @@ class Ledger:
             listener(event)
         return event
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file's complete lines."""
+        return self._size
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Adds a listener."""
+        self._listeners.append(listener)
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()

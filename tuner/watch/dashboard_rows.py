@@ -1,135 +1,172 @@
-"""Shows a row in the Ray dashboard for every running trial.
+"""Shows every trial as a task in the Ray dashboard.
 
-Ray asks an actor for its repr once, at its creation; nothing in Ray 2.60 changes what it shows, except a restart of the
-process. Our workers outlive their trials, so a worker's repr cannot name the trial that it runs. Each trial that runs
-for more than a few seconds therefore gets a small actor of its own, without resources. Its repr is the trial's title,
-and it is killed when the trial ends: the dashboard's Actors page then lists the trials, running ones as alive and ended
-ones as dead.
+The dashboard can name an actor after a trial only if each trial has an actor of its own, which is a new process: 0.7 s
+of a core. A task has a name too, which is shown from the moment it is submitted, and one process runs one task after
+another. So a trial is a task beside it (trial_row.py) that runs as long as the trial does: in the tables of tasks a
+trial that runs is RUNNING, one that ended FINISHED, and one that failed FAILED, with its reason. As many processes are
+needed as trials run at a time, not as many as there are trials.
 
-The row cannot say how far a trial is, but the actor's page can. Each report is one named task of the actor ("step
-120/300 · 2.31"), so the page's task table is the trial's curve. The actor prints the report and the new part of the
-trial's log, so the row's Log link opens the trial's log. A row costs half a second of CPU beside the trial, a report
-less than a millisecond in the driver's loop.
+When a row has returned, a second task, which does nothing, has the ending as its name: "first · trial 7 · pruned at
+step 40: rung 1 (3.000, needed 2.000)". The rows read the ledger, so a report costs the driver nothing.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tuner.streams import note
+from tuner.contract import Status
+from tuner.results.folder import RunFolder
+from tuner.results.ledger import Event, Kind, Ledger
+from tuner.watch.trial_row import Row, ending, ends, trial
 
+TICK_S = 0.2
+"""Seconds between two looks at which rows are due and which have returned."""
 APPEARS_AFTER_S = 2.0
-"""Seconds from a trial's set-up to its row. A trial that ends sooner is not worth a process, and 16 processes started
-earlier would delay those that 16 packed trials wait for."""
+"""Seconds from a trial's set-up to its row, where a process has to be started for it: 16 processes started earlier
+would delay those that 16 packed trials wait for."""
 AT_LAST_S = 30.0
 """Seconds from a trial's start to its row if the set-up takes longer: to load a base of 70B takes minutes."""
-MOST_LOG_BYTES = 2**16
-"""The most that is passed on of a trial's log with one report; all of it is in the run folder."""
-
-
-class Trial:
-    """The actor of a row. The dashboard shows the name of its class."""
-
-    def __init__(self, title: str, about: Sequence[str], log: str) -> None:
-        """about: lines that the row's log begins with. log: the trial's log file."""
-        self._title, self._log, self._read = title, Path(log), 0
-        self._say(title, *about)
-
-    def __repr__(self) -> str:
-        return self._title
-
-    def report(self, line: str) -> None:
-        """Prints a report, and the trial's log since the last one."""
-        try:
-            size = self._log.stat().st_size
-            with self._log.open("rb") as log:
-                log.seek(max(self._read, size - MOST_LOG_BYTES))
-                self._say(*log.read(MOST_LOG_BYTES).decode("utf-8", "replace").splitlines())
-            self._read = size
-        except OSError:
-            pass  # there is no log yet, or it is on another machine
-        self._say(line)
-
-    def _say(self, *lines: str) -> None:
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-        sys.stdout.flush()
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """A trial that has no row yet. due: the monotonic time at which it gets one."""
-
-    due: float
-    title: str
-    log: str
+FREE_S = 0.7
+"""Seconds for which a process that a row has left is taken for the next one; Ray ends an idle one after one second."""
+MOST_NAME = 240
+"""Characters of an ending in the name of a task."""
 
 
 @dataclass
+class _Waiting:
+    """An attempt without a row yet."""
+
+    row: Row
+    due: float
+    """The monotonic time at which it gets one."""
+    ended: str = ""
+    """Its ending, if it is over."""
+
+
 class DashboardRows:
-    """The rows of the trials that run now. Called from the driver's loop only."""
+    """The rows of the trials of a search. A listener of its ledger; `tick` is called from the driver's loop.
 
-    about: Sequence[str] = ()
-    """Lines that every row's log begins with."""
-    _failed: bool = False
-    _waiting: dict[int, _Waiting] = field(default_factory=dict)
-    """Trials without a row, by number."""
-    _shown: dict[int, Any] = field(default_factory=dict)
-    """The actors of the rows, by the trial's number."""
+    title: makes a trial's title from its number and parameters. about: lines that every row's log begins with.
+    """
 
-    def begin(self, number: int, title: str, log: str) -> None:
-        """A trial begins; it gets its row later. log: its log file."""
-        self._waiting[number] = _Waiting(time.monotonic() + AT_LAST_S, title, log)
+    def __init__(
+        self,
+        folder: RunFolder,
+        ledger: Ledger,
+        *,
+        title: Callable[[int, Mapping[str, Any]], str],
+        objective: str,
+        about: Sequence[str] = (),
+    ) -> None:
+        self._folder, self._ledger, self._title = folder, ledger, title
+        self._objective, self._about = objective, tuple(about)
+        self._waiting: dict[int, _Waiting] = {}
+        """Attempts without a row, by the trial's number."""
+        self._shown: dict[Any, Row] = {}
+        """Rows that have not returned, by the reference to what they return."""
+        self._endings: dict[Row, str] = {}
+        """How the attempts of shown rows ended."""
+        self._telling: set[Any] = set()
+        """The tasks with endings as names that have not returned."""
+        self._free: list[float] = []
+        """When processes became free for the next row, as monotonic times."""
+        self._calls: dict[Callable[..., None], Any] = {}
+        """What is submitted, as Ray has it: a new one each time would be sent to the cluster each time."""
 
-    def set_up(self, number: int) -> None:
-        """The trial's set-up is done: it gets its row in APPEARS_AFTER_S seconds."""
-        if (waiting := self._waiting.get(number)) is not None:
-            self._waiting[number] = replace(waiting, due=min(waiting.due, time.monotonic() + APPEARS_AFTER_S))
-
-    def report(self, number: int, what: str) -> None:
-        """Shows how far a trial is, if it has a row. what: "step 120/300 · 2.31"."""
-        actor = self._shown.get(number)
-        if actor is not None:
-            with self._dropped():
-                actor.report.options(name=f"trial {number} · {what}").remote(what)
-
-    def end(self, number: int) -> None:
-        """The trial has ended: its row is marked dead."""
-        self._waiting.pop(number, None)
-        actor = self._shown.pop(number, None)
-        if actor is not None:
-            with self._dropped():
-                ray.kill(actor)
+    def __call__(self, event: Event) -> None:
+        """Takes in an event of the ledger."""
+        if event.number is None:
+            return
+        now = time.monotonic()
+        waiting = self._waiting.get(event.number)
+        if event.event is Kind.STARTED:
+            self._waiting[event.number] = _Waiting(self._row(event), now + AT_LAST_S)
+        elif event.event is Kind.SETUP and waiting is not None:
+            waiting.due = min(waiting.due, now + APPEARS_AFTER_S)
+        elif ends(event) and waiting is not None:
+            if event.status == Status.FAILED:
+                waiting.ended, waiting.due = ending(event), now
+            else:  # to start a process for it would cost more than it did
+                del self._waiting[event.number]
+        elif ends(event):
+            shown = (row for row in self._shown.values() if (row.number, row.attempt) == (event.number, event.attempt))
+            for row in shown:
+                self._endings[row] = ending(event)
 
     def tick(self) -> None:
-        """Makes the rows that are due."""
+        """Makes the rows that are due, and tells the endings of those that have returned."""
+        self._settle()
         now = time.monotonic()
+        self._free = [since for since in self._free if now - since < FREE_S]
         for number, waiting in list(self._waiting.items()):
-            if now >= waiting.due:
+            if now >= waiting.due or self._free:
                 del self._waiting[number]
-                with self._dropped():
-                    about = [*self.about, f"log    {waiting.log}"]
-                    made = ray.remote(Trial).options(num_cpus=0, max_restarts=0)
-                    self._shown[number] = made.remote(waiting.title, about, waiting.log)
+                self._show(waiting)
 
-    def clear(self) -> None:
-        """Ends all rows."""
-        for number in [*self._waiting, *self._shown]:
-            self.end(number)
+    def clear(self, within_s: float) -> None:
+        """Waits at most `within_s` seconds until all rows have returned: Ray counts what it ends as failed."""
+        for waiting in self._waiting.values():
+            if waiting.ended:
+                self._show(waiting)
+        self._waiting.clear()
+        until = time.monotonic() + within_s
+        while (self._shown or self._telling) and time.monotonic() < until:
+            self._settle()
+            time.sleep(0.05)
 
-    @contextmanager
-    def _dropped(self) -> Iterator[None]:
-        """Drops what Ray raises, and writes the first error into the run's log: a missing row must not end a search."""
-        try:
-            yield
-        except Exception as error:
-            if not self._failed:
-                self._failed = True
-                note(f"a row of the Ray dashboard failed: {type(error).__name__}: {error}")
+    def _row(self, event: Event) -> Row:
+        assert event.number is not None
+        folder, attempt = self._folder, event.attempt or 1
+        title = f"{folder.name} · {self._title(event.number, event.params or {})}"
+        return Row(
+            title=title if attempt == 1 else f"{title} · attempt {attempt}",
+            number=event.number,
+            attempt=attempt,
+            ledger=str(folder.ledger.absolute()),
+            offset=self._ledger.size,
+            log=str(folder.log(event.number).absolute()),
+            objective=self._objective,
+            about=self._about,
+        )
+
+    def _show(self, waiting: _Waiting) -> None:
+        """Submits the task of a row."""
+        row = waiting.row
+        self._shown[self._submit(trial, row.title, row)] = row
+        if waiting.ended:
+            self._endings[row] = waiting.ended
+        if self._free:
+            self._free.pop()
+
+    def _settle(self) -> None:
+        """Looks which tasks have returned."""
+        asked = [*self._shown, *self._telling]
+        if not asked:
+            return
+        for done in ray.wait(asked, num_returns=len(asked), timeout=0)[0]:
+            with suppress(Exception):  # a failed trial, or a process that died; nobody else asks
+                ray.get(done)
+            row = self._shown.pop(done, None)
+            if row is None:
+                self._telling.discard(done)
+                self._free.append(time.monotonic())
+            elif told := self._endings.pop(row, ""):
+                name = f"{self._folder.name} · trial {row.number} · {told}"[:MOST_NAME]
+                self._telling.add(self._submit(_told, name, None))
+
+    def _submit(self, call: Callable[..., None], name: str, argument: Any) -> Any:
+        if call not in self._calls:  # on the driver's node, which has the ledger
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            self._calls[call] = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(call)
+        return self._calls[call].options(name=name).remote(argument)
+
+
+def _told(nothing: None) -> None:
+    """Does nothing: the name of its task is what is told."""

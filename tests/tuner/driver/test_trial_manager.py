@@ -30,7 +30,6 @@ from tuner.scheduling.algorithms import CONTINUE, PAUSE, AlgorithmContext, Candi
 from tuner.scheduling.judge import Judge
 from tuner.scheduling.rules import Reading
 from tuner.study.study import Study
-from tuner.watch.dashboard_rows import DashboardRows
 from tuner.watch.naming import Naming
 
 SPACE = {"parameters": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}}}
@@ -64,7 +63,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., tuple[TrialManager, SearchR
         terms = Terms(seed=0, evaluate_at=(0.5, 1.0), keep_adapters=3, save_state_at=judge.parks_at)
         manager = TrialManager(
             folder=folder, ledger=ledger, record=record, study=study, judge=judge, terms=terms, naming=Naming(),
-            dashboard=DashboardRows(), disk=disk, watchdog=watchdog or Watchdog(None), stop=Stopping(record, disk),
+            disk=disk, watchdog=watchdog or Watchdog(None), stop=Stopping(record, disk),
         )  # fmt: skip
         manager.write_pending_endings()
         return manager, record
