@@ -38,7 +38,7 @@ from tuner.signals import StopSignals
 from tuner.space import with_params
 from tuner.study.searcher import StudySearcher
 from tuner.study.study import Study
-from tuner.watch import gauges
+from tuner.watch import gauges, job_message
 from tuner.watch.dashboard_rows import TICK_S, DashboardRows
 from tuner.watch.listeners import Dropped
 from tuner.watch.naming import Naming
@@ -144,6 +144,7 @@ def run_trials(
     manager.write_pending_endings()
     manager.every(control.EVERY_S, control.Control(folder, manager, ledger, record, plan).turn)
     manager.every(gauges.EVERY_S, Dropped("the gauges", gauges.Gauges(record).turn))
+    manager.every(job_message.EVERY_S, Dropped("the job's message", job_message.JobMessage(record).turn))
     note = partial(_note, ledger)
     manager.every(nodes.LOOK_EVERY_S, nodes.Nodes(experiment.run.address, stop.fail_with, note).turn)
     scheduler = TuneScheduler(judge, manager)

@@ -3,6 +3,7 @@
 listeners       passes every event on to others, each of which is dropped when it raises
 naming          the title of a trial
 dashboard_rows  every trial as a task in the Ray dashboard, from the driver's side; trial_row, that task
+job_message     a submitted search's progress, in its job on the Jobs page
 gauges          a search as gauges on Ray's metrics port
 trackers/       TensorBoard, MLflow, Weights & Biases, trackio: one file each
 boards          the dashboards that `tuner dashboard` serves on this machine

@@ -8,6 +8,7 @@ past its evaluation for a bounded number of steps. Where the verdict is to stop,
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -160,10 +161,12 @@ class EngineActor:
         engine = self._make(preparation)
         self._places[number], self._answers[number], self._syncs[number] = slot, SimpleQueue(), sync
         try:
-            return checked(engine.join(slot, assignment))
+            setup = checked(engine.join(slot, assignment))
         except Unpackable as why:
             self._remove(number)
             return Refused(why.message)
+        self._say_slots()
+        return setup
 
     def _confirm(self, number: int) -> None:
         if (slot := self._places.get(number)) is not None:  # else the engine failed; the trial's next answer says how
@@ -178,6 +181,13 @@ class EngineActor:
         self._syncs.pop(number, None)
         if slot is not None and self._engine is not None:
             self._empty(slot)
+            self._say_slots()
+
+    def _say_slots(self) -> None:
+        """Prints which trial is in which slot: the page of an actor in the dashboard opens on standard error."""
+        trials = {slot: f"trial {number}" for number, slot in self._places.items()}
+        slots = (f"slot {slot}: {trials.get(slot, 'free')}" for slot in range(self._slots))
+        print(" | ".join(slots), file=sys.stderr, flush=True)
 
     def _empty(self, slot: int) -> None:
         """Has the engine empty a slot. Where that fails the engine ends: the next trial would find the slot in use."""
