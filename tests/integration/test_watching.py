@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import yaml
 
 from tests.integration.conftest import SPACE, TOY
 from tests.programs.answering import free_port
+from tests.programs.browser import browser, needs_browser, until
 from tuner.results.folder import RunFolder
 from tuner.results.records import SearchRecord
 from tuner.results.requests import ask
@@ -31,12 +32,7 @@ from tuner.results.requests import ask
 pytestmark = pytest.mark.slow  # what Ray and a browser show comes in its own time
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM, CHROMEDRIVER, PROMETHEUS = (shutil.which(name) for name in ("chromium", "chromedriver", "prometheus"))
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1500,860",
-)  # fmt: skip
-SCREENSHOT = ROOT / "docs" / "ray-dashboard.png"
+PROMETHEUS = shutil.which("prometheus")
 PACKAGE = ROOT / "tuner" / "watch"
 
 
@@ -56,14 +52,6 @@ class Watched:
         with urllib.request.urlopen(request, timeout=20) as answer:
             text = answer.read().decode()
         return json.loads(text) if text[:1] in "[{" else text
-
-
-def until(found: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.2)
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +89,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         process.communicate(timeout=60)
 
 
-def rows(watched: Watched) -> list[dict[str, Any]]:
-    answer = watched.get("/api/v0/actors?detail=1&limit=1000")
-    return [row for row in answer["data"]["result"]["result"] if row["class_name"] == "Trial"]
+def rows(watched: Watched) -> dict[int, dict[str, Any]]:
+    """The tasks that are rows, by the trial's number."""
+    answer = watched.get("/api/v0/tasks?detail=1&limit=10000")["data"]["result"]["result"]
+    of_trials = [task for task in answer if task["func_or_class_name"].endswith("trial")]
+    return {int(re.match(r"first · trial (\d+) lr=", task["name"])[1]): task for task in of_trials}  # type: ignore[index]
 
 
 def test_the_job_says_which_search_it_is(watched: Watched) -> None:
@@ -112,61 +102,53 @@ def test_the_job_says_which_search_it_is(watched: Watched) -> None:
     assert job["metadata"]["folder"] == str(watched.folder.path)
 
 
-def test_a_trials_reports_are_tasks_and_its_log_is_behind_its_row(watched: Watched) -> None:
-    def tasks() -> list[str]:
-        answer = watched.get("/api/v0/tasks?detail=1&limit=10000")["data"]["result"]["result"]
-        return [task["name"] for task in answer if task["name"].startswith("trial 0 · step")]
-
+def test_a_trials_reports_are_in_the_log_of_its_row(watched: Watched) -> None:
     def last() -> str:
         """The last report in the record. After a pause only the step that was running may still add one."""
         point = watched.record.trials[0].points[-1]
-        return f"step {point.step}/100 · {point.value:.4g}"
+        return f"step {point.step:>3}/100 · {point.value:.4g}"
 
-    until(lambda: f"trial 0 · {last()}" in tasks())
-    row = next(row for row in rows(watched) if row["repr_name"].startswith("trial 0 "))
+    row = until(lambda: rows(watched).get(0))
+    assert row["state"] == "RUNNING"
 
     def log() -> str:
         try:
-            return str(watched.get(f"/api/v0/logs/file?actor_id={row['actor_id']}&suffix=out&lines=100&format=text"))
+            return str(watched.get(f"/api/v0/logs/file?task_id={row['task_id']}&suffix=err&lines=100&format=text"))
         except urllib.error.HTTPError:  # Ray's agent has not found the file yet
             return ""
 
     said = until(lambda: last() in (text := log()) and text)
     assert f"log    {watched.folder.log(0)}" in said
+    steps = [int(step) for step in re.findall(r"step +(\d+)/100", said)]
+    assert len(steps) >= 3 and steps == sorted(steps)
 
 
-@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no chromium and chromedriver on this machine")
-def test_the_browser_finds_every_running_trial_by_its_number(watched: Watched, tmp_path: Path) -> None:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+@needs_browser
+def test_the_page_that_tuner_opens_lists_every_running_trial(watched: Watched, tmp_path: Path) -> None:
+    """Signed in by `tuner dashboard`: a browser that was never here is not asked for the token."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", "dashboard", "first", "--json", "--storage-path",
+         str(watched.folder.path.parent)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
     try:
-        browser.get(watched.url)
-        body = until(lambda: browser.find_element("tag name", "body"))
-        until(lambda: "Cluster utilization" in body.text or "token" in body.text.lower())
-        browser.add_cookie({"name": "ray-authentication-token", "value": watched.token})
-        browser.get(f"{watched.url}/#/actors")
-        browser.refresh()
-        running = {trial.number for trial in watched.record.trials.values() if trial.is_running}
-        assert len(running) == 3
-
-        def text() -> str:
-            return str(browser.find_element("tag name", "body").text)
-
-        until(lambda: "Trial" in text())
-        found = until(lambda: len(f := set(map(int, re.findall(r"trial (\d+) lr=", text())))) == 3 and f)
-        assert found == running
-        browser.find_element("xpath", "//label[text()='repr']/following::input[1]").send_keys("trial")
-        until(lambda: "TrialActor" not in text())  # the table is drawn anew
-        taken = tmp_path / "dashboard.png"
-        assert browser.save_screenshot(str(taken)) and taken.stat().st_size > 10_000
-        if os.environ.get("TUNER_UPDATE_SCREENSHOT"):
-            shutil.copy(taken, SCREENSHOT)
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["ray"]
+        with browser(tmp_path / "profile") as page:
+            page.open(address)
+            until(lambda: "Task Table" in page.text())
+            assert page.driver.current_url == watched.record.dashboard
+            page.click("Task Table")
+            until(lambda: "Function or class name" in page.text())
+            page.fill("Name", "first · trial")
+            found = until(
+                lambda: len(f := set(map(int, re.findall(r"first · trial (\d+) lr=", page.text())))) == 3 and f
+            )
+            assert found == {trial.number for trial in watched.record.running}
+            assert not page.complaints()
     finally:
-        browser.quit()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
 
 
 @pytest.mark.skipif(not PROMETHEUS, reason="no prometheus on this machine")
@@ -235,7 +217,7 @@ def test_tuner_serves_the_study_and_the_curves_on_the_loopback(watched: Watched)
     try:
         assert process.stdout is not None
         answer = json.loads(process.stdout.readline())
-        assert answer["ray"] != watched.record.dashboard, "it signs the browser in first"
+        assert answer["ray"].startswith("http://127.0.0.1:")
         assert all(url.startswith("http://127.0.0.1:") for url in answer.values() if "://" in str(url))
         origin = answer["optuna"].removesuffix("/dashboard")
         with urllib.request.urlopen(f"{origin}/api/studies", timeout=20) as studies:
@@ -247,7 +229,7 @@ def test_tuner_serves_the_study_and_the_curves_on_the_loopback(watched: Watched)
             urllib.request.urlopen(wish, timeout=20)
         assert watched.folder.study.read_bytes() == journal, "nobody but the driver writes the study"
         with urllib.request.urlopen(f"{answer['tensorboard']}/data/runs", timeout=20) as runs:
-            assert {"trial-0000-recipe", "trial-0001", "trial-0002"} <= set(json.load(runs))
+            assert {"trial-0000", "trial-0001", "trial-0002"} <= set(json.load(runs))
     finally:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)

@@ -24,22 +24,23 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True)
 class Head:
     """A running head node. address: host:port. environment: makes `auto` mean this cluster, whatever else is
-    running."""
+    running. dashboard: the URL of its dashboard, if it has one."""
 
     address: str
     environment: dict[str, str]
+    dashboard: str = ""
 
 
 @contextmanager
-def running(**environment: str) -> Iterator[Head]:
+def running(dashboard: bool = False, **environment: str) -> Iterator[Head]:
     """Runs a head node with 3 CPUs, and ends only its own processes. environment: of them."""
-    port = free_port()
+    port, page = free_port(), free_port()
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: Ray keeps its sockets there
     process = subprocess.Popen(
         [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port", str(port),
-            "--num-cpus", "3", "--include-dashboard", "false", "--temp-dir", f"{temporary}/ray",
-            "--disable-usage-stats",
+            "--num-cpus", "3", "--include-dashboard", str(dashboard).lower(), "--temp-dir", f"{temporary}/ray",
+            "--disable-usage-stats", "--dashboard-port", str(page), "--dashboard-agent-listen-port", "0",
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -49,7 +50,7 @@ def running(**environment: str) -> Iterator[Head]:
         time.sleep(0.3)  # written when all of its processes have started
     family = [process, *psutil.Process(process.pid).children(recursive=True)]
     try:
-        yield Head(f"127.0.0.1:{port}", {"RAY_TMPDIR": temporary})
+        yield Head(f"127.0.0.1:{port}", {"RAY_TMPDIR": temporary}, f"http://127.0.0.1:{page}")
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -184,10 +184,11 @@ class EngineActor:
             self._say_slots()
 
     def _say_slots(self) -> None:
-        """Prints which trial is in which slot: the page of an actor in the dashboard opens on standard error."""
+        """Says which trial is in which slot: the page of an actor in the dashboard opens on standard error."""
         trials = {slot: f"trial {number}" for number, slot in self._places.items()}
         slots = (f"slot {slot}: {trials.get(slot, 'free')}" for slot in range(self._slots))
-        print(" | ".join(slots), file=sys.stderr, flush=True)
+        sys.stderr.write(" | ".join(slots) + "\n")
+        sys.stderr.flush()
 
     def _empty(self, slot: int) -> None:
         """Has the engine empty a slot. Where that fails the engine ends: the next trial would find the slot in use."""

@@ -1,0 +1,200 @@
+"""Two searches of 16 trials on one cluster that outlives them, solo and packed, as the Ray dashboard shows them: every
+trial named, its ending told, and nothing red but what failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.conftest import SPACE, TOY
+from tests.programs import heads
+from tests.programs.browser import browser, needs_browser, until
+from tuner.results.folder import RunFolder
+from tuner.watch.boards import signed_in
+
+pytestmark = pytest.mark.slow  # a cluster of its own, and a minute of trials
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "docs"
+TRIALS = 16
+FAILS = 5
+"""The trial of the packed search that raises."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A cluster after its two searches. tasks: of each search while it ran, by name, at each look."""
+
+    url: str
+    token: str
+    solo: RunFolder
+    packed: RunFolder
+    middle: list[dict[str, Any]]
+
+    def get(self, path: str) -> Any:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            text = answer.read().decode()
+        return json.loads(text) if text[:1] in "[{" else text
+
+    def listed(self, what: str) -> list[dict[str, Any]]:
+        return list(self.get(f"/api/v0/{what}?detail=1&limit=10000")["data"]["result"]["result"])
+
+    def rows(self, name: str) -> dict[int, dict[str, Any]]:
+        return rows_of(self.listed("tasks"), name)
+
+    def log(self, row: dict[str, Any]) -> list[str]:
+        text = self.get(f"/api/v0/logs/file?task_id={row['task_id']}&suffix=err&lines=1000&format=text")
+        return [line for line in str(text).splitlines() if line.strip() and not line.startswith(":")]
+
+
+def rows_of(tasks: list[dict[str, Any]], name: str) -> dict[int, dict[str, Any]]:
+    """The tasks that are rows of a search, by the trial's number."""
+    title = re.compile(rf"{name} · trial (\d+) lr=\S+ batch=\d+$")
+    return {int(found[1]): task for task in tasks if (found := title.match(task["name"]))}
+
+
+def write(folder: Path, name: str, program: str, **train: Any) -> Path:
+    file = folder / f"{name}.yaml"
+    space = {"parameters": {**SPACE["parameters"], "batch_size": {"type": "int", "low": 1, "high": 8}}}
+    written = {
+        "train": {"max_steps": 100, "pace": 0.5, **train},
+        "search": {"num_trials": TRIALS, "space": space},
+        "scheduler": "none",
+        "resources": {"cpus_per_trial": 0.4},
+        "run": {"program": program, "name": name, "storage_path": str(folder)},
+    }
+    file.write_text(yaml.safe_dump(written))
+    return file
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    place = tmp_path_factory.mktemp("runs")
+    token = place / "token"
+    token.write_text("0123456789abcdef0123456789abcdef")
+    token.chmod(0o600)
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    with heads.running(dashboard=True, **own) as head:
+        environment = {**os.environ, **own, **head.environment, "PYTHONPATH": str(ROOT)}
+        searches = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tuner", "search", str(file), "--address", head.address, *more],
+                env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            )
+            for file, more in (
+                (write(place, "first", TOY), ("--max-concurrent-trials", "2")),
+                (write(place, "second", "tests.programs.pack:Pack", each={str(FAILS): "raise"}),
+                 ("--trials-per-gpu", "2", "--max-concurrent-trials", "2")),
+            )
+        ]  # fmt: skip
+        found = Watched(head.dashboard, token.read_text(), RunFolder(place / "first"), RunFolder(place / "second"), [])
+        try:
+            while any(search.poll() is None for search in searches):
+                time.sleep(1)
+                ended = found.solo.record().num_ended if found.solo.ledger.exists() else 0
+                if not found.middle and TRIALS / 4 <= ended < TRIALS:
+                    found.middle.extend(found.listed("tasks"))
+            for search in searches:
+                _, errors = search.communicate()
+                assert search.returncode == 0, errors
+            yield found
+        finally:
+            for search in searches:
+                if search.poll() is None:
+                    search.terminate()
+                    search.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_every_trial_has_a_row_with_its_search_number_and_parameters(watched: Watched, name: str) -> None:
+    rows = until(lambda: len(found := watched.rows(name)) == TRIALS and found)
+    assert set(rows) == set(range(TRIALS))
+
+
+def test_in_the_middle_the_rows_are_what_runs_and_nothing_is_red(watched: Watched) -> None:
+    rows = rows_of(watched.middle, "first")
+    states = [row["state"] for row in rows.values()]
+    assert 1 <= states.count("RUNNING") <= 3 and states.count("FINISHED") >= 2
+    jobs = {row["job_id"] for row in rows.values()}
+    assert len(jobs) == 1 and not [t["name"] for t in watched.middle if t["job_id"] in jobs and t["state"] == "FAILED"]
+
+
+def test_only_what_failed_is_red(watched: Watched) -> None:
+    def red() -> list[str]:
+        return [task["name"] for task in watched.listed("tasks") if task["state"] == "FAILED"]
+
+    until(lambda: all(row["state"] in ("FINISHED", "FAILED") for row in watched.rows("second").values()))
+    failed = red()
+    assert len(failed) == 1 and failed[0].startswith(f"second · trial {FAILS} lr="), failed
+    error = watched.rows("second")[FAILS]["error_message"]
+    assert "failed" in error and watched.packed.record().trials[FAILS].message.partition("\n")[0] in error
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_the_ending_is_the_last_task_and_the_last_line(watched: Watched, name: str) -> None:
+    folder = watched.solo if name == "first" else watched.packed
+    told = {task["name"]: task for task in watched.listed("tasks")}
+    for number, row in watched.rows(name).items():
+        trial = folder.record().trials[number]
+        lines = watched.log(row)
+        last = next(line for line in reversed(lines) if line.startswith((str(trial.status), "failed")))
+        assert last.startswith(str(trial.status))
+        if trial.status != "failed":  # Ray prints what a failed task raised
+            assert lines[-1] == last
+            steps = [int(step) for step in re.findall(r"step +(\d+)/100", "\n".join(lines))]
+            assert steps == [point.step for point in trial.points]
+        ending = f"{name} · trial {number} · {last}"
+        assert ending in told
+        assert told[ending]["start_time_ms"] >= row["end_time_ms"]
+
+
+def test_a_row_is_no_process_of_its_own(watched: Watched) -> None:
+    """Two trials run at a time: their rows share processes, which a trial after another takes."""
+    workers = {row["worker_id"] for row in watched.rows("first").values()}
+    assert len(workers) <= TRIALS / 2
+
+
+def test_no_actor_was_killed(watched: Watched) -> None:
+    actors = [actor for actor in watched.listed("actors") if actor["class_name"] in ("EngineActor", "TrialActor")]
+    assert actors
+    killed = [a["repr_name"] for a in actors if "ray.kill" in json.dumps(a["death_cause"])]
+    assert not killed
+    assert all(actor["repr_name"] for actor in actors)
+
+
+@needs_browser
+def test_a_browser_shows_all_of_it(watched: Watched, tmp_path: Path) -> None:
+    row = watched.rows("first")[0]
+    job, update = row["job_id"], os.environ.get("TUNER_UPDATE_SCREENSHOT")
+    with signed_in(f"{watched.url}/#/jobs/{job}", watched.token) as address, browser(tmp_path / "profile") as page:
+        page.open(address)
+        until(lambda: "Task Table" in page.text())
+        page.click("Task Table")
+        until(lambda: "Function or class name" in page.text())
+        page.fill("Per Page", "0")
+        page.fill("Name", "first · trial")
+        until(lambda: len(set(re.findall(r"first · trial (\d+) lr=", page.text()))) == TRIALS)
+        assert not re.search(r"second · trial", page.text())
+        page.picture(PICTURES / "ray-dashboard.png" if update else tmp_path / "tasks.png")
+        page.open(f"{watched.url}/#/jobs/{job}/tasks/{row['task_id']}")
+        until(lambda: "completed at step 100" in page.text())
+        selected = page.driver.find_element("css selector", "[role=tab][aria-selected=true]").text
+        assert selected.lower() == "stderr"
+        page.picture(PICTURES / "ray-trial.png" if update else tmp_path / "trial.png")
+        page.open(f"{watched.url}/#/actors")
+        until(lambda: "EngineActor" in page.text())
+        page.picture(tmp_path / "actors.png")
+        assert not page.complaints()

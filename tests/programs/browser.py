@@ -1,0 +1,79 @@
+"""A headless Chromium that is signed in at a Ray dashboard."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM, CHROMEDRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1500,860",
+)  # fmt: skip
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and CHROMEDRIVER), reason="no chromium and chromedriver on this machine"
+)
+
+
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
+    """Waits for a value that counts as true, and gives it."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.2)
+    return value
+
+
+class Browser:
+    """The browser, as a person reads it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def text(self) -> str:
+        """What the page says."""
+        return str(self.driver.find_element("tag name", "body").text)
+
+    def open(self, url: str) -> None:
+        """Loads a page; a change of what follows the # alone would load nothing."""
+        self.driver.get("about:blank")
+        self.driver.get(url)
+
+    def fill(self, label: str, value: str) -> None:
+        """Types into the last field with this label."""
+        self.driver.find_elements("xpath", f"//label[text()='{label}']/following::input[1]")[-1].send_keys(value)
+
+    def click(self, text: str) -> None:
+        """Clicks what has this text."""
+        self.driver.find_element("xpath", f"//*[normalize-space(text())='{text}']").click()
+
+    def complaints(self) -> list[str]:
+        """What pages wrote to the console as errors, of this page's own making."""
+        found = [str(entry["message"]) for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        return [entry for entry in found if "grafana" not in entry and "favicon" not in entry]
+
+    def picture(self, to: Path) -> None:
+        """Saves what the window shows."""
+        assert self.driver.save_screenshot(str(to)) and to.stat().st_size > 10_000
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """A browser with a profile of its own."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
