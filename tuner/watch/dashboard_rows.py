@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tuner.contract import Status
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Event, Kind, Ledger
-from tuner.watch.trial_row import Row, ending, ends, trial
+from tuner.watch.trial_row import Row, ending, ends, trial, trial_ended
 
 TICK_S = 0.2
 """Seconds between two looks at which rows are due and which have returned."""
@@ -159,14 +159,10 @@ class DashboardRows:
                 self._free.append(time.monotonic())
             elif told := self._endings.pop(row, ""):
                 name = f"{self._folder.name} · trial {row.number} · {told}"[:MOST_NAME]
-                self._telling.add(self._submit(_told, name, None))
+                self._telling.add(self._submit(trial_ended, name))
 
-    def _submit(self, call: Callable[..., None], name: str, argument: Any) -> Any:
+    def _submit(self, call: Callable[..., None], name: str, *arguments: Row) -> Any:
         if call not in self._calls:  # on the driver's node, which has the ledger
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             self._calls[call] = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(call)
-        return self._calls[call].options(name=name).remote(argument)
-
-
-def _told(nothing: None) -> None:
-    """Does nothing: the name of its task is what is told."""
+        return self._calls[call].options(name=name).remote(*arguments)
