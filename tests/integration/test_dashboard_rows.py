@@ -109,7 +109,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                     found.middle.extend(found.listed("tasks"))
             for search in searches:
                 _, errors = search.communicate()
-                assert search.returncode == 0, errors
+                assert search.returncode in (0, 3), errors  # 3: trials have failed
             yield found
         finally:
             for search in searches:
