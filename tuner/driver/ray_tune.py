@@ -49,7 +49,7 @@ from tuner.worker.trial_actor import TrialActor
 PAUSED_S = 0.1
 """Seconds that each turn of Ray's loop waits in a pause: with no trial under way nothing else would slow it down."""
 
-ROWS_END_WITHIN_S = 5.0
+ROWS_END_WITHIN_S = 2.0
 """Seconds for the rows of the dashboard to return at the end, on a cluster that outlives the search."""
 
 

@@ -137,6 +137,14 @@ class EngineActor:
         """Takes trial `number` out of its slot at the next step boundary."""
         return self._order(lambda: self._remove(number))
 
+    def end(self) -> None:
+        """Ends the engine after its step: every call that waits for an answer returns."""
+
+        def over() -> None:
+            self._broken = Failure(Verdict(Reason.INFRASTRUCTURE, "the search has ended"))
+
+        self._order(over)
+
     def _make(self, preparation: Preparation) -> PackedEngine:
         if self._engine is None:
             program = load_program(self._program)
