@@ -127,7 +127,7 @@ def test_every_trial_has_a_row_with_its_search_number_and_parameters(watched: Wa
 def test_in_the_middle_the_rows_are_what_runs_and_nothing_is_red(watched: Watched) -> None:
     rows = rows_of(watched.middle, "first")
     states = [row["state"] for row in rows.values()]
-    assert 1 <= states.count("RUNNING") <= 3 and states.count("FINISHED") >= 2
+    assert 1 <= sum(state != "FINISHED" for state in states) <= 3 and states.count("FINISHED") >= 2
     jobs = {row["job_id"] for row in rows.values()}
     assert len(jobs) == 1 and not [t["name"] for t in watched.middle if t["job_id"] in jobs and t["state"] == "FAILED"]
 
@@ -158,7 +158,7 @@ def test_the_ending_is_the_last_task_and_the_last_line(watched: Watched, name: s
             assert steps == [point.step for point in trial.points]
         ending = f"{name} · trial {number} · {last}"
         assert ending in told
-        assert told[ending]["start_time_ms"] >= row["end_time_ms"]
+        assert told[ending]["creation_time_ms"] >= row["end_time_ms"]
 
 
 def test_a_row_is_no_process_of_its_own(watched: Watched) -> None:

@@ -53,6 +53,11 @@ ROWS_END_WITHIN_S = 2.0
 """Seconds for the rows of the dashboard to return at the end, on a cluster that outlives the search."""
 
 
+CALLS_TOLD_S = 1.2
+"""Seconds from the last trial's end to that of its engine: a process tells Ray once a second which calls have returned,
+and a call that Ray has not heard of is red where its engine ends."""
+
+
 class _Turn(Stopper):
     """Gives the driver a turn in Ray's loop.
 
@@ -194,7 +199,9 @@ def run_trials(
             raise  # what is not raised: no room for Ray's own last snapshot, which nobody reads
     finally:
         manager.close()
-        Dropped("a row of the Ray dashboard", rows.clear)(ROWS_END_WITHIN_S if joins(experiment.run.address) else 0.0)
+        if joins(experiment.run.address):
+            Dropped("a row of the Ray dashboard", rows.clear)(ROWS_END_WITHIN_S)
+            time.sleep(CALLS_TOLD_S if engines is not None else 0.0)
     if stop.failure is not None:
         raise stop.failure
     return stop.halt
