@@ -52,10 +52,9 @@ PAUSED_S = 0.1
 ROWS_END_WITHIN_S = 2.0
 """Seconds for the rows of the dashboard to return at the end, on a cluster that outlives the search."""
 
-
 CALLS_TOLD_S = 1.2
-"""Seconds from the last trial's end to that of its engine: a process tells Ray once a second which calls have returned,
-and a call that Ray has not heard of is red where its engine ends."""
+"""Seconds for which packed trials' workers stay after the last ending, on such a cluster: they tell Ray once a second
+which of their calls to an engine have returned, and a call that Ray has not heard of is red when the engine ends."""
 
 
 class _Turn(Stopper):
@@ -108,6 +107,7 @@ def run_trials(
     Raises the error that ended the search, such as one of the user's space function.
     """
     experiment = plan.experiment
+    lasting = joins(experiment.run.address) is not None
     ladder = plan.ladder(preparation.tokens)
 
     def make_study() -> Study:
@@ -171,7 +171,7 @@ def run_trials(
         TrialActor,
         param_space={"worker": worker},
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(manager),
+            search_alg=StudySearcher(manager, CALLS_TOLD_S if engines is not None and lasting else 0.0),
             scheduler=scheduler,
             num_samples=-1,  # the trial manager says when there are no more: trials are tried again, and may be added
             max_concurrent_trials=allocation.trials,
@@ -199,9 +199,8 @@ def run_trials(
             raise  # what is not raised: no room for Ray's own last snapshot, which nobody reads
     finally:
         manager.close()
-        if joins(experiment.run.address):
+        if lasting:
             Dropped("a row of the Ray dashboard", rows.clear)(ROWS_END_WITHIN_S)
-            time.sleep(CALLS_TOLD_S if engines is not None else 0.0)
     if stop.failure is not None:
         raise stop.failure
     return stop.halt

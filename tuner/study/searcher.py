@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 
 from ray.tune.search import Searcher
@@ -26,16 +27,26 @@ class Source(Protocol):
 
 class StudySearcher(Searcher):
     """Suggests what a Source does. Endings reach the study through the scheduler's verdicts, never through Ray's
-    results, because Ray reports a trial stopped at a rung and one that finished in the same words."""
+    results, because Ray reports a trial stopped at a rung and one that finished in the same words.
 
-    def __init__(self, source: Source) -> None:
+    ends_after_s: seconds between the last ending and the end of the search, in which Ray keeps the workers.
+    """
+
+    def __init__(self, source: Source, ends_after_s: float = 0.0) -> None:
         super().__init__()
         self._source: Source | None = source
+        self._ends_after_s = ends_after_s
+        self._over_since: float | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         assert self._source is not None
         config = self._source.suggest(trial_id)
-        return Searcher.FINISHED if config is None and self._source.over else config
+        if config is not None or not self._source.over:
+            self._over_since = None
+            return config
+        now = time.monotonic()
+        self._over_since = self._over_since or now
+        return Searcher.FINISHED if now - self._over_since >= self._ends_after_s else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         assert self._source is not None
