@@ -184,7 +184,7 @@ def test_a_browser_shows_all_of_it(watched: Watched, tmp_path: Path) -> None:
         until(lambda: "Task Table" in page.text())
         page.click("Task Table")
         until(lambda: "Function or class name" in page.text())
-        page.fill("Per Page", "0")
+        page.fill("Page Size", "0")
         page.fill("Name", "first · trial")
         until(lambda: len(set(re.findall(r"first · trial (\d+) batch=", page.text()))) == TRIALS)
         assert not re.search(r"second · trial", page.text())

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,15 +48,17 @@ def running(dashboard: bool = False, **environment: str) -> Iterator[Head]:
     deadline = time.monotonic() + 120
     while not Path(temporary, "ray", "ray_current_cluster").exists() and time.monotonic() < deadline:
         time.sleep(0.3)  # written when all of its processes have started
-    family = [process, *psutil.Process(process.pid).children(recursive=True)]
     try:
         yield Head(f"127.0.0.1:{port}", {"RAY_TMPDIR": temporary}, f"http://127.0.0.1:{page}")
     finally:
+        family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
-            for member in family:
-                member.kill()
+            process.kill()
             process.wait()
+        for member in family:  # the dashboard's fork server outlives it
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         shutil.rmtree(temporary, ignore_errors=True)
