@@ -1,5 +1,5 @@
-"""Two searches of 16 trials on one cluster that outlives them, solo and packed, as the Ray dashboard shows them: every
-trial named, its ending told, and nothing red but what failed."""
+"""Two searches of 16 trials on one cluster that outlives them, solo (submitted) and packed, as the Ray dashboard shows
+them: every trial named, its ending told, and nothing red but what failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import yaml
 
 from tests.integration.conftest import SPACE, TOY
 from tests.programs import heads
-from tests.programs.browser import browser, needs_browser, until
+from tests.programs.browser import CHROMEDRIVER, CHROMIUM, browser, needs_browser, until
 from tuner.results.folder import RunFolder
 from tuner.watch.boards import signed_in
 
@@ -28,6 +28,8 @@ pytestmark = pytest.mark.slow  # a cluster of its own, and a minute of trials
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs"
+PACK = "tests.programs.pack:Pack"
+UPDATE = bool(os.environ.get("TUNER_UPDATE_SCREENSHOT"))
 TRIALS = 16
 FAILS = 5
 """The trial of the packed search that raises."""
@@ -42,6 +44,10 @@ class Watched:
     solo: RunFolder
     packed: RunFolder
     middle: list[dict[str, Any]]
+    message: list[str]
+    """The messages of the submitted search's job."""
+    jobs_page: str = ""
+    """What the Jobs page said in the middle, in one line."""
 
     def get(self, path: str) -> Any:
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
@@ -51,6 +57,9 @@ class Watched:
 
     def listed(self, what: str) -> list[dict[str, Any]]:
         return list(self.get(f"/api/v0/{what}?detail=1&limit=10000")["data"]["result"]["result"])
+
+    def jobs(self, name: str) -> list[dict[str, Any]]:
+        return [job for job in self.get("/api/jobs/") if (job["metadata"] or {}).get("tuner_search") == name]
 
     def rows(self, name: str) -> dict[int, dict[str, Any]]:
         return rows_of(self.listed("tasks"), name)
@@ -80,6 +89,17 @@ def write(folder: Path, name: str, program: str, **train: Any) -> Path:
     return file
 
 
+def jobs_page(watched: Watched, place: Path) -> str:
+    """What the Jobs page says of the submitted search."""
+    with signed_in(f"{watched.url}/#/jobs", watched.token) as address, browser(place / "profile") as page:
+        page.open(address)
+        until(lambda: "Submission ID" in page.text())
+        page.fill("Submission ID", "first")
+        until(lambda: "trials ended" in page.text() and "second" not in page.text())
+        page.picture(PICTURES / "ray-jobs.png" if UPDATE else place / "jobs.png")
+        return " ".join(page.text().split())
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     place = tmp_path_factory.mktemp("runs")
@@ -89,24 +109,28 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     with heads.running(dashboard=True, **own) as head:
         environment = {**os.environ, **own, **head.environment, "PYTHONPATH": str(ROOT)}
+        first, second = write(place, "first", TOY), write(place, "second", PACK, each={str(FAILS): "raise"})
         searches = [
             subprocess.Popen(
-                [sys.executable, "-m", "tuner", "search", str(file), "--address", head.address, *more],
+                [sys.executable, "-m", "tuner", *words, "--max-concurrent-trials", "2"],
                 env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True,
             )
-            for file, more in (
-                (write(place, "first", TOY), ("--max-concurrent-trials", "2")),
-                (write(place, "second", "tests.programs.pack:Pack", each={str(FAILS): "raise"}),
-                 ("--trials-per-gpu", "2", "--max-concurrent-trials", "2")),
+            for words in (
+                ("submit", str(first), "--address", head.dashboard),
+                ("search", str(second), "--address", head.address, "--trials-per-gpu", "2"),
             )
         ]  # fmt: skip
-        found = Watched(head.dashboard, token.read_text(), RunFolder(place / "first"), RunFolder(place / "second"), [])
+        folders = RunFolder(place / "first"), RunFolder(place / "second")
+        found = Watched(head.dashboard, token.read_text(), *folders, [], [])
         try:
             while any(search.poll() is None for search in searches):
                 time.sleep(1)
                 ended = found.solo.record().num_ended if found.solo.ledger.exists() else 0
                 if not found.middle and TRIALS / 4 <= ended < TRIALS:
                     found.middle.extend(found.listed("tasks"))
+                    if CHROMIUM and CHROMEDRIVER:
+                        found = replace(found, jobs_page=jobs_page(found, place))
+                found.message.extend(str(job["message"]) for job in found.jobs("first"))
             for search in searches:
                 _, errors = search.communicate()
                 assert search.returncode in (0, 3), errors  # 3: trials have failed
@@ -130,6 +154,13 @@ def test_in_the_middle_the_rows_are_what_runs_and_nothing_is_red(watched: Watche
     assert 1 <= sum(state != "FINISHED" for state in states) <= 3 and states.count("FINISHED") >= 2
     jobs = {row["job_id"] for row in rows.values()}
     assert len(jobs) == 1 and not [t["name"] for t in watched.middle if t["job_id"] in jobs and t["state"] == "FAILED"]
+
+
+def test_the_jobs_message_says_how_far_the_submitted_search_is(watched: Watched) -> None:
+    told = [message for message in watched.message if message.partition(" ")[0].isdigit()]
+    ended = [int(message.partition(" ")[0]) for message in told]
+    assert len(set(ended)) >= 3 and ended == sorted(ended) and ended[0] < TRIALS / 2
+    assert any(re.fullmatch(r"\d+ of 16 trials ended, [12] running · best loss \S+ \(trial \d+\)", m) for m in told)
 
 
 def test_only_what_failed_is_red(watched: Watched) -> None:
@@ -176,9 +207,14 @@ def test_no_actor_was_killed(watched: Watched) -> None:
 
 
 @needs_browser
+def test_the_jobs_page_shows_the_message_while_the_search_runs(watched: Watched) -> None:
+    assert re.search(r"first .* RUNNING \d+ of 16 trials ended, [12] running", watched.jobs_page), watched.jobs_page
+
+
+@needs_browser
 def test_a_browser_shows_all_of_it(watched: Watched, tmp_path: Path) -> None:
     row = watched.rows("first")[0]
-    job, update = row["job_id"], os.environ.get("TUNER_UPDATE_SCREENSHOT")
+    job = row["job_id"]
     with signed_in(f"{watched.url}/#/jobs/{job}", watched.token) as address, browser(tmp_path / "profile") as page:
         page.open(address)
         until(lambda: "Task Table" in page.text())
@@ -188,13 +224,15 @@ def test_a_browser_shows_all_of_it(watched: Watched, tmp_path: Path) -> None:
         page.fill("Name", "first · trial")
         until(lambda: len(set(re.findall(r"first · trial (\d+) batch=", page.text()))) == TRIALS)
         assert not re.search(r"second · trial", page.text())
-        page.picture(PICTURES / "ray-dashboard.png" if update else tmp_path / "tasks.png")
+        page.show("Task Table")
+        page.picture(PICTURES / "ray-dashboard.png" if UPDATE else tmp_path / "tasks.png")
         page.open(f"{watched.url}/#/jobs/{job}/tasks/{row['task_id']}")
         until(lambda: "completed at step 100" in page.text())
         selected = page.driver.find_element("css selector", "[role=tab][aria-selected=true]").text
         assert selected.lower() == "stderr"
-        page.picture(PICTURES / "ray-trial.png" if update else tmp_path / "trial.png")
+        page.show("Logs")
+        page.picture(PICTURES / "ray-trial.png" if UPDATE else tmp_path / "trial.png")
         page.open(f"{watched.url}/#/actors")
         until(lambda: "EngineActor" in page.text())
-        page.picture(tmp_path / "actors.png")
+        page.picture(PICTURES / "ray-actors.png" if UPDATE else tmp_path / "actors.png")
         assert not page.complaints()

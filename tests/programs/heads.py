@@ -36,13 +36,14 @@ def running(dashboard: bool = False, **environment: str) -> Iterator[Head]:
     """Runs a head node with 3 CPUs, and ends only its own processes. environment: of them."""
     port, page = free_port(), free_port()
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: Ray keeps its sockets there
+    here = Path(sys.executable).parent  # jobs of the cluster run `python`
     process = subprocess.Popen(
         [
-            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port", str(port),
+            str(here / "ray"), "start", "--head", "--block", "--port", str(port),
             "--num-cpus", "3", "--include-dashboard", str(dashboard).lower(), "--temp-dir", f"{temporary}/ray",
             "--disable-usage-stats", "--dashboard-port", str(page), "--dashboard-agent-listen-port", "0",
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{here}:{os.environ['PATH']}", **environment},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120

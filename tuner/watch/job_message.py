@@ -33,7 +33,8 @@ class JobMessage:
         """Writes the message if it has changed."""
         if not self._job or (text := progress(self._record)) == self._told:
             return
-        from ray._private.ray_constants import KV_NAMESPACE_JOB, RAY_INTERNAL_NAMESPACE_PREFIX
+        from ray._private.ray_constants import KV_NAMESPACE_JOB
+        from ray._raylet import RAY_INTERNAL_NAMESPACE_PREFIX
         from ray.experimental import internal_kv
 
         key = f"{RAY_INTERNAL_NAMESPACE_PREFIX}job_info_{self._job}".encode()
