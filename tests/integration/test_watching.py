@@ -229,7 +229,7 @@ def test_tuner_serves_the_study_and_the_curves_on_the_loopback(watched: Watched)
             urllib.request.urlopen(wish, timeout=20)
         assert watched.folder.study.read_bytes() == journal, "nobody but the driver writes the study"
         with urllib.request.urlopen(f"{answer['tensorboard']}/data/runs", timeout=20) as runs:
-            assert {"trial-0000", "trial-0001", "trial-0002"} <= set(json.load(runs))
+            assert {"trial-0000-recipe", "trial-0001", "trial-0002"} <= set(json.load(runs))
     finally:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
