@@ -34,10 +34,10 @@ class JobMessage:
         if not self._job or (text := progress(self._record)) == self._told:
             return
         from ray._private.ray_constants import KV_NAMESPACE_JOB
-        from ray._raylet import RAY_INTERNAL_NAMESPACE_PREFIX
+        from ray.dashboard.modules.job.common import JobInfoStorageClient
         from ray.experimental import internal_kv
 
-        key = f"{RAY_INTERNAL_NAMESPACE_PREFIX}job_info_{self._job}".encode()
+        key = JobInfoStorageClient.JOB_DATA_KEY.format(job_id=self._job).encode()
         kept = internal_kv._internal_kv_get(key, namespace=KV_NAMESPACE_JOB)
         job = json.loads(kept) if kept else {}
         if job.get("status") == "RUNNING":
