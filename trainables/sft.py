@@ -88,6 +88,13 @@ class SFT(Program):
         return (*((remote,) if model.trust_remote_code else ()), *((beyond,) if beyond else ()), *unused(found, varied))
 
     @classmethod
+    def describe_base(cls, settings: Any) -> str:
+        """The base in a sentence, by its config and the headers of its files; "" where it is not on this machine."""
+        from trainables.models import summary
+
+        return summary.short(runtime.validated(settings).model)
+
+    @classmethod
     def unpinned(cls, settings: Any) -> bool:
         """Whether the settings name anything on the hub without saying which commit of it."""
         from trainables.hub import sources

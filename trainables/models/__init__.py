@@ -18,5 +18,6 @@ counting.py      trainable and total parameters, right for 4-bit weights too
 memory.py        how much memory training needs, from a config and the headers of files
 experts.py       how many experts a config names, and in which layers
 stored.py        the parameters in a base's files, by their headers
+summary.py       a base in a few words, by its config and its files' headers
 merging.py       an adapter merged into its base, as a model folder of its own
 """

@@ -17,8 +17,8 @@ from tuner.cli.options import Command, experiment_options, json_option
 def command(file: Path | None, overrides: tuple[str, ...], as_json: bool, schema: bool, **values: Any) -> int:
     """Says what `search` would do with the same FILE and options, and starts nothing.
 
-    Reads and checks the settings and the space; neither model nor data are opened, and no code that only FILE names is
-    run (--allow-module).
+    Reads and checks the settings and the space; neither weights nor data are opened, and no code that only FILE names
+    is run (--allow-module).
     """
     import sys
 

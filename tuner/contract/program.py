@@ -77,6 +77,12 @@ class Program(ABC):
         return ()
 
     @classmethod
+    def describe_base(cls, settings: Any) -> str:
+        """In a sentence, what the trials start from: the kind and the size of a model; "" where that cannot be told
+        without reading much."""
+        return ""
+
+    @classmethod
     def with_params(cls, settings: Any, params: Mapping[str, Any]) -> Any:
         """The settings with a trial's parameters in place, validated. Overridden where a parameter replaces a setting
         of another name, as `max_steps` replaces `num_train_epochs`.

@@ -61,6 +61,11 @@ class Plan:
         return self.program.memory(self.experiment.settings, self.heaviest, slots)
 
     @property
+    def base(self) -> str:
+        """What the trials start from, in a sentence; "" where the program cannot tell."""
+        return self.program.describe_base(self.experiment.settings)
+
+    @property
     def group(self) -> Group:
         """The group of processes that train a trial, as its first one sees it."""
         resources = self.experiment.resources
@@ -118,6 +123,7 @@ class Plan:
             "notes": self.notes,
             "code": {key: str(own.file) for key, own in self.experiment.code.items()},
             "memory": dict(memory) if isinstance(memory, Mapping) else None,
+            "base": self.base,
         }
 
     @property

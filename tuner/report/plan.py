@@ -22,6 +22,8 @@ def plan_report(plan: Any, width: int) -> list[Line]:
     out = _headline(experiment, width)
     for name, section in _sections(experiment.settings):
         out += labelled(name, section, width)
+    if plan.base:
+        out += labelled("base", clean(plan.base), width)
     out += labelled("trial", _budget(plan.budget), width)
     out += _stopping(plan, width)
     out += labelled("uses", _workers(experiment, plan.trials_per_gpu), width)
