@@ -344,6 +344,7 @@ def test_the_table_of_json_names_every_key(folder: Path, capsys: pytest.CaptureF
     assert keys("status", "first") == search | set(said["`status`"]) - {"search"}
     assert keys("show", "first", "1") == {*row, *said["`show`"]}
     assert keys("plan", "my_search.yaml") == set(said["`plan`"])
+    assert keys("data") == set(said["`data`"])
     assert run(["status", "first", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["leaderboard"][0]) == set(row)
 

@@ -27,6 +27,8 @@ from tuner.contract import (
     Evaluation,
     Fault,
     Group,
+    Look,
+    LookRequest,
     Parameter,
     Preparation,
     Program,
@@ -108,6 +110,13 @@ class SFT(Program):
         from trainables.hub import client, sources
 
         return {source.setting: client.commit(source) for source in sources.unpinned(runtime.validated(settings))}
+
+    @classmethod
+    def look(cls, settings: Any, request: LookRequest) -> Look | None:
+        """The rows as the model sees them. Raises InputError."""
+        from trainables.data.look import look
+
+        return look(runtime.validated(settings), request)
 
     @classmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:

@@ -5,6 +5,10 @@ formats.py     finds out which of TRL's formats the rows have, and checks that e
 splitting.py   splits validation rows off the training rows, from a seed
 tokenizers.py  loads the tokenizer with its pad and end tokens and its chat template
 tokenizing.py  turns rows into `input_ids` and `labels`, exactly as SFTTrainer prepares them
+look.py        the rows as the model sees them, before a search
+sampling.py    a sample of a large file, for the look
+measuring.py   lengths in tokens, and what another max_length would cost
+showing.py     a row decoded, with its learned tokens marked
 contents.py    fingerprints of files by their content
 store.py       the tokenized rows on disk, under a fingerprint of all they depend on
 

@@ -20,14 +20,14 @@ _PLAIN_MODELS = ("llama",)
 it chooses a class by the model's type, which splits text differently."""
 
 
-def load(model: ModelSettings, data: DataSettings | None = None) -> tuple[Any, tuple[str, ...]]:
+def load(model: ModelSettings, data: DataSettings | None = None, *, alone: bool = False) -> tuple[Any, tuple[str, ...]]:
     """Loads the tokenizer with a pad token and, with `data`, the chat template that it names; gives notes for the user
     too.
 
-    Raises InputError.
+    alone: the base is not downloaded with it. Raises InputError.
     """
     name = model.tokenizer
-    source = sources.tokenizer_of(model)
+    source = sources.tokenizer_alone(model) if alone else sources.tokenizer_of(model)
     folder = Path(name) if source is None else client.fetch(source)
     _check_folder(name, folder)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +72,12 @@ def tokenizer_of(model: ModelSettings) -> HubSource | None:
         return base_of(model)
     source = HubSource(model.tokenizer, "model", _TOKENIZER, model.tokenizer_revision)
     return source if is_hub_id(source.name) else None
+
+
+def tokenizer_alone(model: ModelSettings) -> HubSource | None:
+    """The tokenizer without the weights beside it, where it is on the hub."""
+    source = tokenizer_of(model)
+    return source and replace(source, setting=_TOKENIZER)
 
 
 def bases(model: ModelSettings) -> list[HubSource]:

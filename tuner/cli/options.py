@@ -141,20 +141,30 @@ def one_file(ctx: click.Context, param: click.Parameter, files: Sequence[Path]) 
     return files[0] if files else None
 
 
+def setting_options(*flags: str) -> Callable[[Decorated], Decorated]:
+    """Adds some of the flags that are settings, --set and --allow-module to a command."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for flag, dotted, words in reversed(SETTINGS):
+            if flag not in flags:
+                continue
+            more: dict[str, Any] = {"is_flag": True, "default": None} if flag in _SWITCHES else {}
+            command = click.option(flag, *_ALIASES.get(flag, ()), _parameter(dotted), **words, **more)(command)
+        command = allow_module_option(command)
+        return click.option(
+            "--set", "overrides", multiple=True, metavar="A.B=C", help="Any setting; may be given several times."
+        )(command)
+
+    return decorate
+
+
 def experiment_options(one_run: bool = False) -> Callable[[Decorated], Decorated]:
     """Adds FILE, --set and the flags that are settings to a command. one_run: without the flags that only a search
     has."""
 
     def decorate(command: Decorated) -> Decorated:
-        for flag, dotted, words in reversed(SETTINGS):
-            if one_run and flag in _NOT_FOR_ONE_RUN:
-                continue
-            more: dict[str, Any] = {"is_flag": True, "default": None} if flag in _SWITCHES else {}
-            command = click.option(flag, *_ALIASES.get(flag, ()), _parameter(dotted), **words, **more)(command)
-        command = allow_module_option(command)
-        command = click.option(
-            "--set", "overrides", multiple=True, metavar="A.B=C", help="Any setting; may be given several times."
-        )(command)
+        flags = [flag for flag, _, _ in SETTINGS if not (one_run and flag in _NOT_FOR_ONE_RUN)]
+        command = setting_options(*flags)(command)
         shown = "FILE" if one_run else "[FILE]"
         return click.argument(
             "file", required=one_run, nargs=-1, metavar=shown, type=click.Path(path_type=Path), callback=one_file

@@ -17,8 +17,8 @@ from tuner.cli.options import Command, experiment_options, json_option
 def command(file: Path | None, overrides: tuple[str, ...], as_json: bool, schema: bool, **values: Any) -> int:
     """Says what `search` would do with the same FILE and options, and starts nothing.
 
-    Reads and checks the settings and the space; neither weights nor data are opened, and no code that only FILE names
-    is run (--allow-module).
+    Reads and checks the settings and the space, and looks at the rows where they and the tokenizer are on this machine
+    (`data` shows more). The weights are not opened, and no code that only FILE names is run (--allow-module).
     """
     import sys
 
@@ -36,10 +36,21 @@ def command(file: Path | None, overrides: tuple[str, ...], as_json: bool, schema
     from tuner.driver.plan import make_plan
 
     plan = make_plan(experiment)
+    from dataclasses import asdict
+
+    from tuner.contract import InputError, LookRequest
+
+    look, refused = None, ""
+    try:
+        look = plan.program.look(experiment.settings, LookRequest(show=0, only_here=True))
+    except InputError as error:
+        refused = " ".join(str(error).split())
+    if look is not None and look.refusal:
+        refused = " ".join(str(InputError.from_dict(look.refusal)).split())
     if as_json:
-        answer_json(plan.to_dict())
+        answer_json({**plan.to_dict(), "data": look and asdict(look), "refused": refused or None})
         return 0
     from tuner.report.plan import plan_report
 
-    answer(plan_report(plan, width(sys.stdout)))
+    answer(plan_report(plan, width(sys.stdout), look, refused))
     return 0

@@ -4,6 +4,7 @@ facts.py      what a trial is told, what it answers, how it can end
 errors.py     how a program refuses
 objective.py  the numbers that a search makes better
 card.py       what a program says of its adapters
+look.py       what a program shows of its rows
 engine.py     what trains packed trials
 program.py    the base class of a program
 loading.py    finds a program by its name, and adapts one of version 0.1
@@ -34,6 +35,7 @@ from tuner.contract.facts import (
     Verdict,
 )
 from tuner.contract.loading import PROGRAMS, as_engine, as_program, load_program
+from tuner.contract.look import AtLength, Bin, Finding, Look, LookRequest, Piece, RowSet, ShownRow
 from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
 from tuner.contract.program import Parameter, Program, Runner, laid
 
@@ -46,23 +48,31 @@ __all__ = [
     "PROGRAMS",
     "STATE",
     "Assignment",
+    "AtLength",
+    "Bin",
     "Budget",
     "Card",
     "Elsewhere",
     "Evaluation",
     "Fault",
+    "Finding",
     "Fit",
     "Group",
     "InputError",
+    "Look",
+    "LookRequest",
     "Objective",
     "PackedEngine",
     "Parameter",
+    "Piece",
     "Preparation",
     "Program",
     "Reason",
     "Resume",
+    "RowSet",
     "Runner",
     "Setup",
+    "ShownRow",
     "Status",
     "Unpackable",
     "Verdict",

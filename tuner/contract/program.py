@@ -12,6 +12,7 @@ from tuner.contract.card import Card
 from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import InputError
 from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, Preparation, Setup
+from tuner.contract.look import Look, LookRequest
 from tuner.contract.objective import EVAL_LOSS, Objective
 
 
@@ -102,6 +103,13 @@ class Program(ABC):
         process of its own, and only where `unpinned`. Raises InputError for what the hub does not have or does not
         give."""
         return {}
+
+    @classmethod
+    def look(cls, settings: Any, request: LookRequest) -> Look | None:
+        """The rows of these settings as the model sees them, for `tuner data` and `plan`. Without torch. None where the
+        program has none to show, or, with `request.only_here`, where a file is not on this machine. Raises InputError
+        for rows that cannot be looked at."""
+        return None
 
     # --- what all trials share ---
 

@@ -39,7 +39,7 @@ theme: a theme's yellow and cyan cannot be read on white. Where a terminal has s
 
 _ASCII = str.maketrans(
     {"·": "-", "…": "~", "●": "o", "━": "=", "─": "-", "╸": "-", "│": "|", "┤": "+", "└": "+"}
-    | {"┬": "+", "▸": ">", "≤": "<"}
+    | {"┬": "+", "▸": ">", "≤": "<", "▌": "|", "↵": "$", "␣": "_"}
     | dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
 )
 

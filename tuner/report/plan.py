@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from tuner.addresses import AUTO, joins
-from tuner.contract import Budget
+from tuner.contract import Budget, Look
 from tuner.error_text import shown_path
 from tuner.report import formatting as words
+from tuner.report.data import short_notes, short_report
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of, wrap
 from tuner.scheduling.algorithms import registered
 from tuner.space.parameters import shown
 
 
-def plan_report(plan: Any, width: int) -> list[Line]:
-    """The text of a `tuner.driver.plan.Plan`."""
+def plan_report(plan: Any, width: int, look: Look | None = None, refused: str = "") -> list[Line]:
+    """The text of a `tuner.driver.plan.Plan`. look: at its rows, where they are on this machine. refused: the error
+    that the search would end with."""
     experiment = plan.experiment
     out = _headline(experiment, width)
     for name, section in _sections(experiment.settings):
         out += labelled(name, section, width)
     if plan.base:
         out += labelled("base", clean(plan.base), width)
+    out += short_report(look, width) if look else []
+    out += labelled("wrong", clean(refused), width, "bad") if refused else []
     out += labelled("trial", _budget(plan.budget), width)
     out += _stopping(plan, width)
     out += labelled("uses", _workers(experiment, plan.trials_per_gpu), width)
@@ -32,7 +36,8 @@ def plan_report(plan: Any, width: int) -> list[Line]:
     if memory := plan.memory:
         out += labelled("memory", _memory(memory, plan), width)
     out += [(), *_space(plan, width)]
-    notes = [row for note in plan.notes for row in labelled("note", clean(note), width, "warn")]
+    told = (*plan.notes, *(short_notes(look) if look else ()))
+    notes = [row for note in told for row in labelled("note", clean(note), width, "warn")]
     return out + ([(), *notes] if notes else [])
 
 

@@ -1,0 +1,359 @@
+"""Looks at the rows of a search before it runs: what the model sees, what is learned, and what is left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from trainables import imports, quiet
+from trainables.data import formats, sampling, showing, splitting, tokenizers, tokenizing
+from trainables.data.formats import Format
+from trainables.data.measuring import Measures
+from trainables.data.reading import Row, Rows
+from trainables.data.tokenizing import IGNORED, Tokens
+from trainables.settings import DataSettings, Settings
+from tuner.contract import Finding, InputError, Look, LookRequest, RowSet, ShownRow
+
+EXAMPLES = 3
+"""Rows that are named for a finding."""
+_WHOLE = 2**31 - 1
+_BATCH = 64
+_BRIEF, _FULL = 240, 20_000
+"""Tokens of a piece that are shown, of several rows and of one."""
+
+
+@dataclass
+class _Set:
+    """The rows of one set, with what is found out about them."""
+
+    name: str
+    rows: Rows
+    total: int
+    findings: list[Finding] = field(default_factory=list)
+    shaped: dict[int, Row] = field(default_factory=dict)
+    """By index: the rows with the format's columns."""
+    sampled: str = ""
+    refused: InputError | None = None
+
+    def place(self, index: int) -> str:
+        """Where a row is in its file, without the file."""
+        where, source = self.rows.where(index), self.rows.source
+        if where.startswith(f"{source}:"):
+            return f"line {where[len(source) + 1 :]}"
+        return where[len(source) :].lstrip(", ") if where.startswith(source) else where
+
+    def add(self, kind: Any, what: str, indices: Sequence[int], said: Callable[[int], str] | None = None) -> None:
+        """Adds a finding about these rows, if there are any. said: what is told of one, behind its place."""
+        if indices:
+            told = [f"{self.place(i)}{f': {said(i)}' if said else ''}" for i in indices[:EXAMPLES]]
+            self.findings.append(Finding(kind, what, len(indices), tuple(told)))
+
+    def refuse(self, errors: dict[int, InputError]) -> None:
+        """Adds a finding about rows that a search refuses."""
+        for error in [next(iter(errors.values()))] if errors else []:
+            self.add("refused", "that a search refuses", list(errors), lambda i: errors[i].what)
+            self.refused = self.refused or error
+
+
+def look(settings: Settings, request: LookRequest) -> Look | None:
+    """The rows as a search with these settings would learn them. Raises InputError.
+
+    None with `only_here`, where rows or tokenizer are not on this machine. torch is not imported.
+    """
+    if request.only_here and not _is_here(settings):
+        return None
+    quiet.before_imports()
+    with imports.without_torch():
+        return _look(settings, request)
+
+
+def _look(settings: Settings, request: LookRequest) -> Look:
+    model, data = settings.model, settings.data
+    if model.trust_remote_code and not request.foreign_code:
+        model = model.model_copy(update={"trust_remote_code": False})
+    train, total, sampled = sampling.read(data.train, data, "data.revision", request)
+    fmt = formats.detect(train, data)
+    tokenizer, notes = tokenizers.load(model, data, alone=True)
+    sets = _sets(train, total, sampled, data, request)
+    place = data.chat_template or model.tokenizer
+    shown = []
+    for found in sets:
+        _shape(found, fmt, data)
+        if found.shaped:
+            first = next(iter(found.shaped))
+            template = tokenizing.check_template(
+                tokenizer, fmt, data, place, found.shaped[first], found.rows.where(first)
+            )
+            shown.append(_looked_at(found, _Reader(fmt, tokenizer, data, template), request))
+        else:
+            shown.append(_unlooked(found))
+    if request.row is not None and not any(one.shown for one in shown):
+        raise InputError(f"no row {request.row}", where=data.train, expected=_numbers(train))
+    facts = {"format": str(fmt), "learns": _learned(fmt, data)}
+    facts |= {"note": notes[0]} if notes else {}
+    refused = next((found.refused for found in sets if found.refused), None)
+    return Look(facts, model.tokenizer, data.max_length, "data.max_length", tuple(shown), tuple(_shared(sets)),
+                refused.to_dict() if refused else None)  # fmt: skip
+
+
+def _is_here(settings: Settings) -> bool:
+    data = settings.data
+    named = [settings.model.tokenizer, data.train, *([data.validation] if data.validation else [])]
+    return all(Path(name).exists() for name in named)
+
+
+def _learned(fmt: Format, data: DataSettings) -> str:
+    if data.assistant_only_loss:
+        return "the assistant's turns (assistant_only_loss)"
+    if fmt.name == "prompt-completion" and data.completion_only_loss is not False:
+        return "the completion"
+    return "every token of a row but its first, which nothing predicts"
+
+
+def _numbers(rows: Rows) -> str:
+    whole = _Set("", rows, len(rows.rows))
+    return f"{whole.place(0)} to {whole.place(len(rows.rows) - 1)}"
+
+
+# --- the sets
+
+
+def _sets(train: Rows, total: int, sampled: str, data: DataSettings, request: LookRequest) -> list[_Set]:
+    """The sets as the preparation splits them. Of a sampled file nothing is split off: the sample has the rows of
+    both."""
+    given: Rows | None = None
+    given_total, given_sampled = 0, ""
+    if data.validation is not None:
+        given, given_total, given_sampled = sampling.read(data.validation, data, "data.validation_revision", request)
+    if sampled and given is None:
+        return [_Set("train", train, total, sampled=f"{sampled}, the rows for validation among them")]
+    read = len(train.rows)
+    train, validation = splitting.split(train, given, data)
+    if given is None:
+        sets = [_Set("train", train, len(train.rows)), _Set("validation", validation, len(validation.rows))]
+        left = read - len(train.rows) - len(validation.rows)
+    else:
+        sets = [_Set("train", train, total if sampled else len(train.rows), sampled=sampled)]
+        rows = given_total if given_sampled else len(validation.rows)
+        sets.append(_Set("validation", validation, rows, sampled=given_sampled))
+        left = read - len(train.rows) + len(given.rows) - len(validation.rows)
+    if left:
+        what = "not drawn (data.max_train_rows, data.max_validation_rows)"
+        sets[0].findings.append(Finding("left out", what, left))
+    return sets
+
+
+# --- shape and content, without a tokenizer
+
+
+def _shape(found: _Set, fmt: Format, data: DataSettings) -> None:
+    """Brings the rows into the format, one by one where one is refused; finds equal and empty rows and unused
+    columns."""
+    rows = found.rows
+    own = formats.detect(rows, data)
+    if own != fmt:
+        found.refuse({0: InputError(f"the {found.name} rows are {own}, the training rows {fmt}", where=rows.source,
+                                    expected=f"{fmt} rows: the loss must mean the same in both")})  # fmt: skip
+        return
+    errors: dict[int, InputError] = {}
+    try:
+        found.shaped = dict(enumerate(formats.normalize(rows, fmt, data)))
+    except InputError:
+        for index in range(len(rows.rows)):
+            try:
+                found.shaped[index] = formats.normalize(rows.select([index]), fmt, data)[0]
+            except InputError as error:
+                errors[index] = error
+    found.refuse(errors)
+    _unused(found, fmt, data)
+    empty = [index for index, row in found.shaped.items() if _is_empty(row)]
+    found.add("told", "with an empty text to learn", empty)
+    _equal(found)
+
+
+def _unused(found: _Set, fmt: Format, data: DataSettings) -> None:
+    used = {"messages": {"messages", "conversations"}, "text": {data.text_field}}.get(
+        fmt.name, {"prompt", "completion"}
+    )
+    used |= {"tools", "chat_template_kwargs"} if fmt.conversational else set()
+    counts = Counter(name for row in found.rows.rows for name in row.keys() - used)
+    if counts:
+        some = found.rows.rows.index(next(row for row in found.rows.rows if row.keys() - used))
+        most = [f"{name!r} in {number:,}" for name, number in counts.most_common(8)]
+        more = len(counts) - len(most)
+        told = (*most, *([f"{more:,} more columns"] if more > 0 else []))
+        what = "with columns that are not used"
+        rows = sum(1 for row in found.rows.rows if row.keys() - used)
+        found.findings.append(Finding("told", what, rows, (f"first in {found.place(some)}: {', '.join(told)}",)))
+
+
+def _is_empty(row: Row) -> bool:
+    """Whether what is learned of a row is empty: its text, its completion, or the last turn."""
+    text = row.get("text", row.get("completion", row.get("messages")))
+    if isinstance(text, list):
+        last = text[-1] if text else {}
+        return not last.get("tool_calls") and not str(last.get("content") or "").strip()
+    return isinstance(text, str) and not text.strip()
+
+
+def _equal(found: _Set) -> None:
+    seen: dict[bytes, int] = {}
+    again: dict[int, int] = {}
+    for index, key in _keys(found):
+        if (first := seen.setdefault(key, index)) != index:
+            again[index] = first
+    found.add("told", "equal to an earlier row", list(again), lambda i: f"as {found.place(again[i])}")
+
+
+def _keys(found: _Set) -> Iterator[tuple[int, bytes]]:
+    for index, row in found.shaped.items():
+        text = json.dumps(row, sort_keys=True, default=str).encode()
+        yield index, hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _shared(sets: Sequence[_Set]) -> Iterator[Finding]:
+    """A finding about rows that training and validation share: their loss is that of rows that were learned."""
+    if len(sets) < 2:
+        return
+    train, validation = sets
+    known = {key: index for index, key in reversed(list(_keys(train)))}
+    shared = [(index, known[key]) for index, key in _keys(validation) if key in known]
+    if shared:
+        told = tuple(f"{validation.place(i)}: as {train.place(j)} of train" for i, j in shared[:EXAMPLES])
+        what = f"of {len(validation.shaped):,} validation rows also among the training rows"
+        remedy = "take them out of one of the sets: the loss on them says what was learned by heart"
+        yield Finding("told", what, len(shared), told, remedy)
+
+
+# --- tokens
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns rows into tokens, uncut."""
+
+    fmt: Format
+    tokenizer: Any
+    data: DataSettings
+    template: str | None
+
+    def read(self, found: _Set, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
+        """Yields the rows in order; for a row that the chat template does not take, its index and the error."""
+        for begin in range(0, len(indices), _BATCH):
+            yield from self._batch(found, indices[begin : begin + _BATCH])
+
+    def _batch(self, found: _Set, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
+        try:
+            made = self._tokens(found, indices, self.data)
+        except InputError as error:
+            if len(indices) == 1:
+                yield indices[0], error
+            else:
+                yield from (one for index in indices for one in self._batch(found, [index]))
+            return
+        if len(made) == len(indices):
+            for index, (begin, end) in zip(indices, pairwise([0, *made.ends]), strict=True):
+                yield _Tokenized(index, made.input_ids[begin:end].tolist(), made.labels[begin:end].tolist())
+        elif len(indices) == 1:  # it has no label; with another mask it has its ids
+            every = self.data.model_copy(update={"completion_only_loss": False, "assistant_only_loss": False})
+            ids = self._tokens(found, indices, every).input_ids.tolist()
+            yield _Tokenized(indices[0], ids, [IGNORED] * len(ids))
+        else:
+            yield from (one for index in indices for one in self._batch(found, [index]))
+
+    def _tokens(self, found: _Set, indices: Sequence[int], data: DataSettings) -> Tokens:
+        rows = [found.shaped[index] for index in indices]
+        whole = data.model_copy(update={"max_length": _WHOLE})
+        where = [found.rows.where(index) for index in indices]
+        return tokenizing.tokenize(rows, self.fmt, self.tokenizer, whole, self.template, where.__getitem__)
+
+
+@dataclass(frozen=True)
+class _Tokenized:
+    """A row in tokens, before it is cut."""
+
+    index: int
+    ids: list[int]
+    labels: list[int]
+
+
+def _looked_at(found: _Set, reader: _Reader, request: LookRequest) -> RowSet:
+    """The set in tokens."""
+    data, tokenizer = reader.data, reader.tokenizer
+    sizes = {index: len(str(row)) for index, row in found.shaped.items()}
+    indices = list(sizes) if request.whole else sampling.draw(sizes)
+    sampled = found.sampled
+    if len(indices) < len(sizes):
+        sampled = f"{len(indices):,} of {found.total:,} rows, drawn from all of them"
+    wanted = _wanted(found, indices, request)
+    measures = Measures(data.max_length)
+    unknown_id = _unknown_id(tokenizer)
+    unknown, unknown_in, shown = 0, list[int](), list[ShownRow]()
+    unlearned, beyond, cut = list[int](), list[int](), list[int]()
+    errors: dict[int, InputError] = {}
+    for one in reader.read(found, sorted({*indices, *wanted})):
+        if not isinstance(one, _Tokenized):
+            errors[one[0]] = one[1]
+            continue
+        targets = [place for place, label in enumerate(one.labels) if label != IGNORED]
+        fate = ""
+        if not targets:
+            unlearned.append(one.index)
+            fate = "left out: it has no token to learn"
+        elif targets[0] >= data.max_length:
+            beyond.append(one.index)
+            fate = f"left out: all that is learned lies beyond {data.max_length:,} tokens"
+        elif len(one.ids) > data.max_length:
+            cut.append(one.index)
+            fate = f"cut at {data.max_length:,} tokens"
+        measures.add(len(one.ids), targets)
+        if unknown_id is not None and (number := one.ids.count(unknown_id)):
+            unknown += number
+            unknown_in.append(one.index)
+        if one.index in wanted:
+            most = _BRIEF if request.row is None else _FULL
+            parts = showing.pieces(one.ids, one.labels, tokenizer, data.max_length, most)
+            learned = len(targets) - (targets[:1] == [0])
+            shown.append(ShownRow(found.place(one.index), len(one.ids), learned, parts, fate))
+    found.refuse(errors)
+    limit = f"max_length={data.max_length}"
+    found.add("left out", "with no token to learn", unlearned)
+    found.add("left out", f"with nothing to learn within {limit}", beyond)
+    found.add("cut", f"longer than {limit}", cut)
+    found.add("told", "with tokens that the tokenizer does not know", unknown_in)
+    if measures.lengths and len(unlearned) + len(beyond) == len(measures.lengths):
+        what = f"none of the {len(measures.lengths):,} {found.name} rows that were looked at has a token to learn"
+        longest = max(measures.lengths)
+        remedy = f"set data.max_length to at least {longest}" if beyond else "check the rows' texts and the mask"
+        found.refused = found.refused or InputError(what, where=found.rows.source, remedy=remedy)
+    return RowSet(
+        found.name, found.rows.source, found.total, len(measures.lengths), measures.tokens, measures.learned,
+        None if unknown_id is None else unknown, measures.quantiles(), measures.histogram(), measures.at(),
+        tuple(found.findings), tuple(shown), sampled,
+    )  # fmt: skip
+
+
+def _unlooked(found: _Set) -> RowSet:
+    """A set of which no row can be tokenized."""
+    return RowSet(found.name, found.rows.source, found.total, 0, 0, 0, None, findings=tuple(found.findings))
+
+
+def _wanted(found: _Set, indices: Sequence[int], request: LookRequest) -> set[int]:
+    """The indices of the rows to show: the one of a number, or some that are spread over the training rows."""
+    if request.row is not None:
+        ends = (f" {request.row}", f":{request.row}")
+        return {index for index in found.shaped if found.rows.where(index).endswith(ends)}
+    most = min(request.show, len(indices)) if found.name == "train" else 0
+    return {indices[k * len(indices) // most] for k in range(most)}
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """The id of the token for what cannot be written; None where there is none, or where it is the end token too."""
+    unknown = tokenizer.unk_token_id
+    return None if unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id) else unknown
