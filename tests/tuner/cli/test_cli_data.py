@@ -36,7 +36,7 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 EXTRA = {
     "prompt and completion": ["--set", "data.max_length=48", "--rows", "2"],
     "messages": ["--set", "data.assistant_only_loss=true", "--rows", "2"],
-    "text": ["--rows", "22"],
+    "text": ["--rows", "2"],
     "tools": ["--set", "data.assistant_only_loss=true", "--rows", "1"],
     "faults": ["--set", "data.max_length=48", "--rows", "2"],
 }
@@ -49,6 +49,9 @@ def test_five_kinds_of_file(place: Path, capsys: pytest.CaptureFixture[str]) -> 
         said = capsys.readouterr()
         assert "\x1b" not in said.out and "Traceback" not in said.err
         parts[f"{kind}, exit code {code}"] = said.out + said.err.replace(f"{place}/", "")
+    for row in "1", "3":
+        assert run(["data", "texts.jsonl", "--model", "base", "--row", row]) == 0
+        parts[f"text, row {row}"] = f"line {capsys.readouterr().out.partition(f'{chr(10)}line ')[2]}"
     golden.check("cli_data.txt", parts)
 
 
