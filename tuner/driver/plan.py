@@ -143,6 +143,12 @@ class Plan:
         """Shares of the budget at which trials are evaluated."""
         return self.ladder().evaluate_at
 
+    @property
+    def places(self) -> dict[str, Any]:
+        """Where trials are evaluated and compared, as shares of the budget, and one of how many goes on at a rung."""
+        factor = self.ladder().reduction_factor
+        return {"evaluate_at": list(self.evaluate_at), "rungs": list(self.rungs), "reduction_factor": factor}
+
 
 def make_plan(experiment: Experiment) -> Plan:
     """Resolves a search: space, recipe, budget, rungs. Raises InputError; imports neither ray nor torch."""

@@ -391,6 +391,7 @@ class _Search:
             "gpus_per_trial": allocation.gpus,
             "workers_per_trial": allocation.processes,
             "recipe": dict(self._plan.recipe),
+            "ladder": self._plan.places,
             "dashboard": dashboard_page(),
             "settings": digest_of(self._folder.resolved),
         }

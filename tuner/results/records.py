@@ -55,6 +55,8 @@ class SearchRecord:
     """The GPUs that one worker of the last session holds."""
     dashboard: str = ""
     """Where the Ray dashboard of the last session answered, "" where there was none."""
+    ladder: dict[str, Any] = field(default_factory=dict)
+    """`Plan.places`; empty where the ledger is of an earlier version."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     """Every trial that was begun, by number."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class SearchRecord:
         if told := details.get("objectives"):
             self.objectives = tuple(Objective.from_dict(one) for one in told)
         self.dashboard = details.get("dashboard") or ""
+        self.ladder = ladder if isinstance(ladder := details.get("ladder"), dict) else {}
         self.settings_digest = details.get("settings", self.settings_digest)
         self.started = self.started or event.time
         self._session_started = event.time
