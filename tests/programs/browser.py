@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,16 @@ class Browser:
         found = [str(entry["message"]) for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
         return [entry for entry in found if not any(name in entry for name in ASKED_IN_VAIN)]
 
+    def requests(self) -> list[str]:
+        """The addresses that pages have asked for since the last call."""
+        told = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [one["params"]["request"]["url"] for one in told if one["method"] == "Network.requestWillBeSent"]
+
+    def prefer(self, scheme: str) -> None:
+        """Has pages look as on a desktop that is "light" or "dark"."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
     def picture(self, to: Path) -> None:
         """Saves what the window shows."""
         assert self.driver.save_screenshot(str(to)) and to.stat().st_size > 10_000
@@ -77,7 +88,7 @@ def browser(profile: Path) -> Iterator[Browser]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
