@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 @click.command("dashboard", cls=Command, short_help="The dashboards of a search.")
 @click.argument("name")
 @click.option("--open", "browse", is_flag=True, help="Open them in the browser.")
+@click.option("--metrics", is_flag=True, help="Prometheus and Grafana, too, where they are installed.")
 @storage_option
 @address_option
 @json_option
-def command(name: str, browse: bool, storage_path: Path, address: str | None, as_json: bool) -> int:
+def command(name: str, browse: bool, metrics: bool, storage_path: Path, address: str | None, as_json: bool) -> int:
     """Says where the Ray dashboard of the search NAME answers while it runs. Until Ctrl-C, and for this machine alone,
     it serves the Optuna dashboard on its study and TensorBoard on its curves. With --address, on a copy of what the
-    cluster has of them now.
+    cluster has of them now. With --metrics, it also runs Prometheus and Grafana on the gauges of the search.
     """
     import threading
-    from contextlib import ExitStack
 
     from tuner.cli.output import answer_json, ctrl_c_interrupts
     from tuner.report.lines import clean
@@ -49,6 +49,8 @@ def command(name: str, browse: bool, storage_path: Path, address: str | None, as
         for board, (serve, *_) in BOARDS.items():
             said[board] = why_not(board, folder)
             urls[board] = None if said[board] else stack.enter_context(serve(folder))
+        if metrics:
+            _metrics(folder.name, page, token, stack, urls, said)
         if as_json:
             answer_json({"name": folder.name, **urls})
         else:
@@ -56,7 +58,7 @@ def command(name: str, browse: bool, storage_path: Path, address: str | None, as
                 click.echo(f"{board:<12} {clean(url or 'no')}" + (f" ({said[board]})" if said[board] else ""))
         for url in [url for url in urls.values() if url and browse]:
             click.launch(url)
-        if any(urls[board] for board in BOARDS) or urls["ray"] not in (page, None):
+        if any(url for board, url in urls.items() if board != "ray") or urls["ray"] not in (page, None):
             ctrl_c_interrupts()
             click.echo("Ctrl-C ends them", err=True)
             try:
@@ -64,6 +66,26 @@ def command(name: str, browse: bool, storage_path: Path, address: str | None, as
             except KeyboardInterrupt:
                 return 0
     return 0
+
+
+def _metrics(
+    name: str, page: str, token: str | None, stack: ExitStack, urls: dict[str, str | None], said: dict[str, str]
+) -> None:
+    """Runs Prometheus and Grafana on the gauges of a search whose page in the Ray dashboard this is."""
+    from tuner.watch.metrics import INSTALL, grafana, program, prometheus
+
+    source = ""
+    for board in ("prometheus", "grafana"):
+        url = None
+        said[board] = "only while the search runs" if not page else ""
+        if page and program(board) is None:
+            said[board] = f"not installed; {INSTALL[board]}"
+        elif page and (board == "prometheus" or source):
+            url = stack.enter_context(prometheus(page, token) if board == "prometheus" else grafana(source, name))
+            source = source or url
+        elif page:
+            said[board] = "it shows what Prometheus collects"
+        urls[board] = url
 
 
 @contextmanager
