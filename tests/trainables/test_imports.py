@@ -43,3 +43,19 @@ def test_preparing_needs_no_torch(sft_settings: Callable[..., dict[str, Any]], t
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_process_without_torch_for_a_while_has_it_afterwards() -> None:
+    """While rows are looked at, transformers finds no torch; afterwards a model can be made."""
+    code = (
+        "import sys\nfrom trainables import imports, quiet\nquiet.before_imports()\n"
+        "with imports.without_torch():\n"
+        "    from transformers import AutoTokenizer, is_torch_available\n"
+        "    assert AutoTokenizer and not is_torch_available()\n"
+        "assert not any(name.partition('.')[0] in ('torch', 'transformers') for name in sys.modules)\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM, is_torch_available\n"
+        "small = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)\n"
+        "print(is_torch_available(), LlamaForCausalLM(LlamaConfig(**small)).num_parameters() > 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True True", done.stderr

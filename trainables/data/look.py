@@ -17,6 +17,7 @@ from trainables.data.formats import Format
 from trainables.data.measuring import Measures
 from trainables.data.reading import Row, Rows
 from trainables.data.tokenizing import IGNORED, Tokens
+from trainables.hub import local_cache, sources
 from trainables.settings import DataSettings, Settings
 from tuner.contract import Finding, InputError, Look, LookRequest, RowSet, ShownRow
 
@@ -66,8 +67,11 @@ def look(settings: Settings, request: LookRequest) -> Look | None:
 
     None with `only_here`, where rows or tokenizer are not on this machine. torch is not imported.
     """
-    if request.only_here and not _is_here(settings):
-        return None
+    if request.only_here:
+        held = _held(settings)
+        if held is None:
+            return None
+        settings = held
     quiet.before_imports()
     with imports.without_torch():
         return _look(settings, request)
@@ -102,10 +106,23 @@ def _look(settings: Settings, request: LookRequest) -> Look:
                 refused.to_dict() if refused else None)  # fmt: skip
 
 
-def _is_here(settings: Settings) -> bool:
-    data = settings.data
-    named = [settings.model.tokenizer, data.train, *([data.validation] if data.validation else [])]
-    return all(Path(name).exists() for name in named)
+def _held(settings: Settings) -> Settings | None:
+    """The settings with the tokenizer's folder on this machine, in the hub's cache too; None where it or rows are
+    elsewhere."""
+    model, data = settings.model, settings.data
+    rows = (data.train, *([data.validation] if data.validation else []))
+    source = sources.tokenizer_alone(model)
+    if not all(Path(name).exists() for name in rows):
+        return None
+    if source is None:
+        return settings if Path(model.tokenizer).is_dir() else None
+    try:
+        held = local_cache.look(source)
+    except OSError:
+        return None
+    if held is None or not held.is_complete:
+        return None
+    return settings.model_copy(update={"model": model.model_copy(update={"tokenizer_name_or_path": str(held.folder)})})
 
 
 def _learned(fmt: Format, data: DataSettings) -> str:
@@ -287,7 +304,7 @@ def _looked_at(found: _Set, reader: _Reader, request: LookRequest) -> RowSet:
     """The set in tokens."""
     data, tokenizer = reader.data, reader.tokenizer
     sizes = {index: len(str(row)) for index, row in found.shaped.items()}
-    indices = list(sizes) if request.whole else sampling.draw(sizes)
+    indices = list(sizes) if request.whole else sampling.draw(sizes, request)
     sampled = found.sampled
     if len(indices) < len(sizes):
         sampled = f"{len(indices):,} of {found.total:,} rows, drawn from all of them"

@@ -15,6 +15,7 @@ from tuner.contract import Status
 from tuner.report import formatting as words
 from tuner.report import standing
 from tuner.report.lines import Line, Span, clean, crop, for_stream, labelled, line, line_width, shorten, title, to_rich
+from tuner.report.plain import facts_text
 from tuner.report.progress import Progress, estimate
 from tuner.report.table import leaderboard, progress_bar
 from tuner.report.view import View
@@ -61,6 +62,8 @@ def frame(
     leader = standing.leader(record)
     if leader:
         lines += labelled("best", standing.against_recipe(record, leader), width, "best", divided=True)
+    if not record.trials and (prepared := facts_text(record.facts)):
+        lines += labelled("data", prepared, width, divided=True)
     for text in record.notes[-NOTES:]:
         rows = labelled("note", clean(text), width, divided=True)
         most = max(NOTE_ROWS, height // 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,19 @@ def test_unknown_tokens_are_counted_where_there_is_one(place: Path) -> None:
 def test_only_here_looks_at_nothing_that_is_elsewhere(place: Path) -> None:
     settings = {"model": {"model_name_or_path": "org/model"}, "data": {"train": str(place / "texts.jsonl")}}
     assert look.look(Settings.model_validate(settings), LookRequest(only_here=True)) is None
+
+
+def test_a_tokenizer_in_the_hubs_cache_counts_as_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read from its folder: the hub is not asked, and no weights are fetched."""
+    from trainables.hub import client
+
+    cache, commit = place / "cache", "a" * 40
+    snapshot = cache / "models--org--chat" / "snapshots" / commit
+    shutil.copytree(place / "base", snapshot)
+    (cache / "models--org--chat" / "refs").mkdir()
+    (cache / "models--org--chat" / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(client, "why_unreachable", lambda: pytest.fail("the hub was asked"))
+    settings = {"model": {"model_name_or_path": "org/chat"}, "data": {"train": str(place / "messages.jsonl")}}
+    found = look.look(Settings.model_validate(settings), LookRequest(only_here=True))
+    assert found is not None and sum(one.rows for one in found.sets) == 24 and found.refusal is None
