@@ -235,3 +235,47 @@ def test_torch_is_not_imported(place: Path) -> None:
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(place)}
     done = subprocess.run([sys.executable, "-c", code], cwd=place, env=env, capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines()[-1] == "[] 0 0", done.stdout + done.stderr
+
+
+def test_the_name_of_a_run_has_its_settings(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tuner.config import load_experiment
+    from tuner.driver.resolved_settings import write_settings
+    from tuner.results.folder import create_run
+
+    (place / "run.yaml").write_text(
+        "model: {model_name_or_path: base}\ndata: {train: messages.jsonl, max_length: 40, assistant_only_loss: true}\n"
+    )
+    folder = create_run(place / "runs", "first", 0)
+    write_settings(folder, load_experiment(place / "run.yaml"))
+    folder.ledger.touch()
+    for name in ("first", str(folder.path)):
+        assert run(["data", name, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["limit"] == 40 and told["sets"][0]["source"] == str(place / "messages.jsonl")
+        assert "assistant" in told["facts"]["learns"]
+    assert run(["data", "first", "--set", "data.max_length=50"]) == 2
+    assert "a run keeps its settings" in capsys.readouterr().err
+    assert run(["data", "firts"]) == 2
+    assert "first" in capsys.readouterr().err
+
+
+def test_a_tokenizer_with_code_of_its_own_is_not_run_unasked(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the file trusts it: `data` only looks. With --trust-remote-code on the command line it may run."""
+    from trainables.data import tokenizers
+
+    seen = []
+    real = tokenizers.load
+
+    def load(model: Any, data: Any = None, *, alone: bool = False) -> Any:
+        seen.append((model.trust_remote_code, alone))
+        return real(model, data, alone=alone)
+
+    monkeypatch.setattr(tokenizers, "load", load)
+    written = "model: {model_name_or_path: base, trust_remote_code: true, model_revision: main}\n"
+    (place / "trusting.yaml").write_text(f"{written}data: {{train: texts.jsonl}}\n")
+    assert run(["data", "trusting.yaml", "--rows", "0"]) == 0
+    assert run(["data", "trusting.yaml", "--rows", "0", "--trust-remote-code"]) == 0
+    assert seen == [(False, True), (True, True)], "and the base is not downloaded"
+    capsys.readouterr()
