@@ -74,14 +74,13 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         """The handlers that were set before, by number of the signal."""
         self._watcher: _Watcher | None = None
-        self._hook = sys.unraisablehook
-        """What Python called before with an exception that it drops."""
+        self._dropped = _sent_again(self.repeat)
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self.listen()
             self._watcher = _Watcher(self)
-            self._hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
+            self._dropped.__enter__()
         return self
 
     def listen(self) -> None:
@@ -99,7 +98,7 @@ class StopSignals:
         nothing."""
         if self._watcher is not None:
             self._watcher.close()
-            sys.unraisablehook = self._hook
+            self._dropped.__exit__(None, None, None)
         for number, handler in self._before.items():
             ends = getattr(handler, "ends", False)
             if ends and self._muted:
@@ -150,16 +149,6 @@ class StopSignals:
         exception."""
         if not self._muted and self.first is not None:
             os.kill(os.getpid(), self.first)
-
-    def _on_unraisable(self, dropped: sys.UnraisableHookArgs) -> None:
-        """Python calls this with an exception that it drops, as one raised in a `__del__` or a callback. That of
-        a signal is not printed, and the signal is sent again. Ray's actor handles have a `__del__`."""
-        if not isinstance(dropped.exc_value, StopRequested):
-            self._hook(dropped)
-            return
-        again = threading.Timer(_DROPPED_S, self.repeat)
-        again.daemon = True
-        again.start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         disarm()
@@ -227,23 +216,53 @@ class _Watcher:
 def signals_raised() -> Iterator[None]:
     """Inside this block the first signal raises StopRequested: for a command without a search that has something to
     clean up or to print. A signal more than `AGAIN_S` seconds later ends the process at once."""
-    first = math.inf
+    first, came, over = math.inf, 0, False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal first
+        nonlocal first, came
         now = time.monotonic()
         if now - first > AGAIN_S:
             exit_now(number)
         if first == math.inf:
-            first = now
+            first, came = now, number
             raise StopRequested(number)
+
+    def repeat() -> None:
+        nonlocal first
+        if not over:
+            first = math.inf
+            os.kill(os.getpid(), came)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS if answered(number)}
     try:
-        yield
+        with _sent_again(repeat):
+            yield
     finally:
+        over = True
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _sent_again(repeat: Callable[[], None]) -> Iterator[None]:
+    """Inside this block a signal is not lost whose exception Python drops, as one raised in a `__del__` or a callback:
+    the exception is not printed, and `repeat` is called, which is to send the signal again. Ray's actor handles have a
+    `__del__`."""
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, StopRequested):
+            before(dropped)
+            return
+        again = threading.Timer(_DROPPED_S, repeat)
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def exit_now(number: int, text: str = "", *, code: int | None = None) -> None:

@@ -64,6 +64,15 @@ class Nodes:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def log(self, submission_id: str) -> str:
+        """The log of a job, as the dashboard shows it."""
+        token = Path(self.laptop["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+        asked = urllib.request.Request(
+            f"{self.address}/api/jobs/{submission_id}/logs", headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return str(json.load(answer)["logs"])
+
     def kill(self, number: int) -> None:
         subprocess.run([SCRIPT, "kill", str(number)], env=self.own, check=True, timeout=60)
 
@@ -210,6 +219,7 @@ def test_a_search_has_a_life_after_it_was_left(nodes: Nodes, tmp_path: Path) -> 
     assert nodes.tuner(*order, "--detach").returncode == 0
     wait_for("no trial was measured", lambda: bool(nodes.status("life").get("best") or running_now(nodes, "life")))
 
+    watching = nodes.start("status", "life", "--follow", *at)
     following = nodes.start("submit", "--attach", "life", *at)
     lines = iter(following.stderr or ())
     assert any("trial 0" in line for line in lines), "it tells what came before, too"
@@ -234,9 +244,14 @@ def test_a_search_has_a_life_after_it_was_left(nodes: Nodes, tmp_path: Path) -> 
     assert "goes on" in nodes.asked("resume", "life")
 
     followed = nodes.tuner("status", "life", "--follow", *at)
-    assert followed.returncode == 0 and f"export life --to DIR --address {nodes.address}" in followed.stderr
+    _, seen = watching.communicate(timeout=60)
+    for code, told_at_last in ((followed.returncode, followed.stderr), (watching.returncode, seen)):
+        assert code == 0 and f"export life --to DIR --address {nodes.address}" in told_at_last
+        assert not COMPLAINTS.search(told_at_last), told_at_last
     told = nodes.status("life")
     assert told["counts"]["reason"] == {"budget": 4, "user": 1}
+    log = nodes.log("life")
+    assert '{"event"' not in log and log.count("trial 0 started") == 1, "the job's log is for people"
     assert "was submitted there before" in nodes.tuner(*order).stderr
 
     nodes.asked("export", "life", "--to", str(tmp_path / "here"))

@@ -32,9 +32,10 @@ class Head:
 
 
 @contextmanager
-def running(dashboard: bool = False, **environment: str) -> Iterator[Head]:
-    """Runs a head node with 3 CPUs, and ends only its own processes. environment: of them."""
-    port, page = free_port(), free_port()
+def running(dashboard: bool = False, page: int | None = None, **environment: str) -> Iterator[Head]:
+    """Runs a head node with 3 CPUs, and ends only its own processes. page: the dashboard's port; None for a free one.
+    environment: of the processes."""
+    port, page = free_port(), page or free_port()
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: Ray keeps its sockets there
     here = Path(sys.executable).parent  # jobs of the cluster run `python`
     process = subprocess.Popen(

@@ -43,6 +43,17 @@ def test_a_signal_in_a_del_is_not_dropped_and_nothing_is_printed(capfd: pytest.C
     assert sys.unraisablehook is before and capfd.readouterr().err == ""
 
 
+def test_nor_where_no_search_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    before = sys.unraisablehook
+    with pytest.raises(StopRequested) as found, signals_raised():
+        Collected()
+        began = time.monotonic()
+        while time.monotonic() < began + 2:
+            time.sleep(0.01)
+    assert found.value.number == signal.SIGTERM and time.monotonic() < began + 1
+    assert sys.unraisablehook is before and capfd.readouterr().err == ""
+
+
 def test_other_exceptions_in_a_del_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_value))

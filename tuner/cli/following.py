@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import click
 
@@ -16,10 +15,7 @@ from tuner.cli.output import answer_json, cluster_place, labels_of_program, labe
 
 if TYPE_CHECKING:
     from tuner.cluster.jobs import Cluster, Job
-    from tuner.report.live import LiveView
-    from tuner.report.plain import PlainView
     from tuner.results.folder import RunFolder
-    from tuner.results.ledger import Event
 
 LOOK_EVERY_S = 0.25
 """Seconds between two looks at a ledger."""
@@ -28,7 +24,7 @@ PULL_EVERY_S = 2.0
 _LAST_LINES = 30
 """Lines that are shown of the log of a job that ended without a result."""
 _REFUSED = 2
-"""The exit code of a job whose search was refused. The log of a refused resume has the earlier sessions' events."""
+"""The exit code of a job whose search was refused. The events of a refused resume are those of the earlier sessions."""
 
 
 def attach(cluster: Cluster, name: str, plain: bool, as_json: bool) -> int:
@@ -45,34 +41,31 @@ def attach(cluster: Cluster, name: str, plain: bool, as_json: bool) -> int:
 
 def follow_job(cluster: Cluster, name: str, job: Job, plain: bool, as_json: bool) -> int:
     """Shows a submitted search from its beginning until its job ends or a signal comes; the search goes on after a
-    signal. plain: the job's log instead of the live view.
+    signal. plain: lines instead of the live view.
 
     Returns the exit code: the search's, 0 after Ctrl-C, 128 + signal after another one.
     """
+    from tuner.cluster.events import follow
     from tuner.report.machine import search_json
+    from tuner.report.plain import PlainView
     from tuner.report.summary import summary
     from tuner.results.records import SearchRecord
 
-    record, rest = SearchRecord(), deque[str](maxlen=_LAST_LINES)
-    labels = labels_of_program(job.program)
-    lines = plain or not sys.stderr.isatty()
+    record, labels = SearchRecord(), labels_of_program(job.program)
     try:
         with ExitStack() as stack:
-            listener: Callable[[Event], None] = record.apply
-            if not lines:
-                shown = view(labels, record=record)
+            shown = view(labels, "bounded" if plain else None, record)
+            if not isinstance(shown, PlainView):
                 stack.enter_context(shown)
-                listener = _waiting(shown)
-            for line in _others(cluster.follow(job.submission_id), listener):
-                if lines and not record.finished:
-                    click.echo(line, err=True)
-                else:
-                    rest.append(line)
+            shown.say("waiting for the cluster to start the job")
+            for event in follow(cluster, job.submission_id):
+                shown.say("")
+                shown(event)
     except KeyboardInterrupt as stop:
         return _detached(stop, name, cluster.address)
     job = cluster.job(job.submission_id)
     if not record.finished or job.exit_code == _REFUSED:
-        return _unfinished(job, name, cluster, rest)
+        return _unfinished(job, cluster)
     tell(summary(record, cluster_place(name, job, cluster), width(sys.stderr), labels=labels))
     if as_json:
         answer_json({**search_json(record, job.path), "address": cluster.address})
@@ -130,35 +123,9 @@ class _Runs:
         return self._written
 
 
-def _waiting(shown: LiveView | PlainView) -> Callable[[Event], None]:
-    """A listener that shows events, and until the first one that the job is waited for."""
-    shown.say("waiting for the cluster to start the job")
-
-    def listener(event: Event) -> None:
-        shown.say("")
-        shown(event)
-
-    return listener
-
-
-def _others(lines: Iterable[str], listener: Callable[[Event], None]) -> Iterable[str]:
-    """Calls `listener` with the events among the lines of a job's log, and yields the other lines."""
-    from tuner.cluster.searches import event_of
-
-    for line in lines:
-        event = event_of(line)
-        if event is None:
-            yield line
-        else:
-            listener(event)
-
-
 def _detached(stop: KeyboardInterrupt, name: str, address: str = "", storage: RunFolder | None = None) -> int:
     """Says how to come back to a search that goes on, and returns the exit code after the signal."""
     from tuner.results.command_line import command_line, run_command_line
-
-    # A second signal may interrupt the generator that closes the stream; Python would print that exception.
-    sys.unraisablehook = lambda unraisable: None
 
     def command(*words: str) -> str:
         return run_command_line(storage.path, *words) if storage else command_line(*words, address=address)
@@ -170,15 +137,13 @@ def _detached(stop: KeyboardInterrupt, name: str, address: str = "", storage: Ru
     return 0 if number == signal.SIGINT else 128 + number
 
 
-def _unfinished(job: Job, name: str, cluster: Cluster, rest: Iterable[str]) -> int:
+def _unfinished(job: Job, cluster: Cluster) -> int:
     """Shows the last lines of a job that ended without the search's own ending, and returns its exit code."""
-    from tuner.results.command_line import command_line
+    from tuner.report.lines import clean, line
 
-    for line in rest:
-        click.echo(line, err=True)
+    tell([line(text) for text in cluster.log(job.submission_id).splitlines()[-_LAST_LINES:]])
     click.echo(f"the job {job.submission_id} ended without a result: {job.status.lower()}", err=True)
     if job.message and job.exit_code is None:
-        click.echo(job.message.strip().splitlines()[0], err=True)
-    whole = command_line("submit", "--attach", name, "--plain", address=cluster.address)
-    click.echo(f"its log   {whole}", err=True)
+        click.echo(clean(job.message.strip().splitlines()[0]), err=True)
+    click.echo(f"its page  {cluster.address}/#/jobs/{quote(job.submission_id)}", err=True)
     return job.exit_code or 1

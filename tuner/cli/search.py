@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +30,7 @@ _WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @click.option("--verbose", is_flag=True, help="Lines instead of the live view, one for every event.")
 @click.option("--events", is_flag=True, help="Every event of the ledger as a line of JSON on standard output.")
+@click.option("--events-beside-log", is_flag=True, hidden=True, help="The same beside the log of the Ray job.")
 @json_option
 def command(
     file: Path | None,
@@ -40,6 +41,7 @@ def command(
     plain: bool,
     verbose: bool,
     events: bool,
+    events_beside_log: bool,
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -49,8 +51,9 @@ def command(
     on standard error. Exit codes: 0 done, 1 no usable trial, 2 wrong input, 3 done with failed trials.
     """
     lines: Lines = "all" if verbose else "bounded" if plain else None
+    written = event_lines(events, events_beside_log)
     if resume is not None:
-        return _resume(resume, file, overrides, accept_changes, lines, events, as_json, values)
+        return _resume(resume, file, overrides, accept_changes, lines, written, as_json, values)
     from tuner.cli.options import load, permitted, settings_given
     from tuner.cli.output import labels_of_program, view
     from tuner.importing import add_folders
@@ -63,26 +66,41 @@ def command(
         named = replace(permission, modules=(*permission.modules, *(own.module for own in experiment.code.values())))
         add_folders(str(own.folder) for own in experiment.code.values())
         return _go_on(
-            experiment.storage_path, run.name or "", None, run.address, accept_changes, lines, events, as_json, named
+            experiment.storage_path, run.name or "", None, run.address, accept_changes, lines, written, as_json, named
         )
     from tuner.driver.session import run_search  # before the view, which hides the cursor and must show it again
 
     with view(labels_of_program(experiment.run.program), lines) as listener:
         outcome = run_search(
-            experiment, [listener, *event_lines(events)], partial(conclude_without_return, listener, as_json),
+            experiment, [listener, *written], partial(conclude_without_return, listener, as_json),
             accept_changes=accept_changes,
         )  # fmt: skip
     return conclude(outcome, as_json)
 
 
-def event_lines(wanted: bool) -> list[EventLines]:
-    """The listener for --events, if it is wanted. It keeps today's standard output: Ray's session redirects that later
-    to a file."""
+def event_lines(on_output: bool, beside_log: bool) -> list[EventLines]:
+    """The listeners for --events and --events-beside-log, if they are wanted. The first keeps today's standard output:
+    Ray's session redirects that later to a file."""
     import sys
 
     from tuner.report.machine import EventLines
 
-    return [EventLines(sys.stdout)] if wanted else []
+    return [
+        *([EventLines(sys.stdout)] if on_output else []),
+        *([EventLines(_beside_log())] if beside_log else []),
+    ]
+
+
+def _beside_log() -> IO[str]:
+    """The file for the events beside the log of the Ray job that this process is."""
+    from tuner.cluster.job_log import events_of_this_job
+    from tuner.contract import InputError
+
+    place = events_of_this_job()
+    try:
+        return place.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write among Ray's logs ({error.strerror or error})", where=str(place)) from error
 
 
 def _resume(
@@ -91,7 +109,7 @@ def _resume(
     overrides: tuple[str, ...],
     accept_changes: bool,
     plain: Lines,
-    events: bool,
+    written: list[EventLines],
     as_json: bool,
     values: dict[str, Any],
 ) -> int:
@@ -110,7 +128,7 @@ def _resume(
         given.get("run.address"),
         accept_changes,
         plain,
-        events,
+        written,
         as_json,
         permitted(values, runs=False),
     )
@@ -123,7 +141,7 @@ def _go_on(
     address: str | None,
     accept_changes: bool,
     plain: Lines,
-    events: bool,
+    written: list[EventLines],
     as_json: bool,
     permission: Permission,
 ) -> int:
@@ -138,12 +156,11 @@ def _go_on(
     done = record.is_done and num_trials in (None, record.num_trials)
     shown = view(labels_of_run(folder), plain or ("bounded" if done else None), record)
     with nullcontext(shown) if done else shown as listener:  # nothing will be shown, unless `best/` is damaged
-        lines = event_lines(events)
-        for line in lines:  # the reader of --events has not seen the earlier sessions
+        for line in written:  # their reader has not seen the earlier sessions
             for event in read_ledger(folder.ledger):
                 line(event)
         outcome = resume_search(
-            storage, name, [listener, *lines], num_trials=num_trials, address=address, permission=permission,
+            storage, name, [listener, *written], num_trials=num_trials, address=address, permission=permission,
             show_outcome=partial(conclude_without_return, listener, as_json), accept_changes=accept_changes,
         )  # fmt: skip
     return conclude(outcome, as_json)

@@ -39,7 +39,7 @@ _WITH_ATTACH = ("attach", "run__address", "plain", "as_json")
 @click.option("--detach", is_flag=True, help="Submit, and do not follow.")
 @click.option("--dry-run", is_flag=True, help="Print the exact job; send nothing.")
 @manifest_options
-@click.option("--plain", is_flag=True, help="The job's log instead of the live view.")
+@click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @json_option
 @signals_raised()
 def command(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tuner.cluster.job_log import log_of_this_job
 from tuner.contract import InputError
 from tuner.results.folder import RunFolder, open_run
 
@@ -82,10 +83,8 @@ def lent(folder: RunFolder) -> Iterator[str]:
 
     Yields its place there. Raises InputError if it cannot be made.
     """
-    log = Path("/proc/self/fd/1").readlink()  # Ray writes a job's output into its folder of logs
+    log = log_of_this_job()
     link = log.with_name(f"tuner-{log.stem}")
-    if not log.name.startswith("job-driver-"):
-        raise InputError(f"{log} is no log of a Ray job", expected="to run as a job of the cluster")
     try:
         link.unlink(missing_ok=True)
         link.symlink_to(folder.path, target_is_directory=True)

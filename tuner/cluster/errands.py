@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tuner.cluster.events import told
 from tuner.cluster.jobs import Cluster, Job
 from tuner.cluster.parcel import pack_code
 from tuner.cluster.payload import make_errand
@@ -22,6 +23,7 @@ from tuner.cluster.searches import require_jobs, running
 from tuner.contract import InputError
 from tuner.disks import is_full
 from tuner.results.command_line import command_line
+from tuner.results.records import SearchRecord
 
 _LAST_LINES = 10
 """Lines that are shown of the log of an errand without an answer."""
@@ -41,7 +43,7 @@ def ask(cluster: Cluster, name: str, action: str, values: Mapping[str, Any]) -> 
             expected="a running search",
             remedy=f"go on with it: {command_line('submit', '--resume', name, address=cluster.address)}",
         )
-    if action == "stop" and values.get("trial") is None and not _has_trials(cluster, job):
+    if action == "stop" and values.get("trial") is None and not SearchRecord.fold(told(cluster, job)).trials:
         cluster.stop(job.submission_id)
         return f"{name} ends before its first trial: nothing is kept"
     with _errand(cluster, job, duty="ask", action=action, values=dict(values)) as (_, answer):
@@ -65,24 +67,17 @@ def fetch(cluster: Cluster, name: str, duty: str, to: Path) -> None:
                 cluster.download(errand.node, f"{answer['place']}/{file}", to / place, size)
             except OSError as error:
                 remedy = "make room, or give another folder" if is_full(error) else ""
-                told = f"cannot write here ({error.strerror or error})"
-                raise InputError(told, where=str(to / place), remedy=remedy) from error
-
-
-def _has_trials(cluster: Cluster, job: Job) -> bool:
-    from tuner.cluster.searches import events_in
-    from tuner.results.records import SearchRecord
-
-    return bool(SearchRecord.fold(events_in(cluster.log(job.submission_id).splitlines())).trials)
+                why = f"cannot write here ({error.strerror or error})"
+                raise InputError(why, where=str(to / place), remedy=remedy) from error
 
 
 @contextmanager
 def _errand(cluster: Cluster, job: Job, *, duty: str, **order: Any) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Runs an errand about the search of `job`. Yields the errand's own job and its answer; the errand ends with the
     block. Raises the InputError that it answers."""
-    told = {"duty": duty, "name": job.metadata["tuner_search"], "storage_path": job.metadata["storage_path"], **order}
+    wanted = {"duty": duty, "name": job.metadata["tuner_search"], "storage_path": job.metadata["storage_path"], **order}
     mark = f"{int(time.time())}-{secrets.token_hex(3)}"
-    payload = make_errand(order.get("action", "fetch"), [json.dumps(told)], mark, module="tuner.cluster.errand")
+    payload = make_errand(order.get("action", "fetch"), [json.dumps(wanted)], mark, module="tuner.cluster.errand")
     cluster.submit(payload, pack_code())
     try:
         answer, said = None, deque[str](maxlen=_LAST_LINES)

@@ -1,31 +1,34 @@
 """Submits jobs through Ray's Jobs API, follows them, and reads them back.
 
-What a job's log says of a search is read in `searches.py`.
+What a job tells of a search is read in `events.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import logging
 import socket
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tuner.addresses import go_past_proxies
 from tuner.cluster.parcel import Parcel
 from tuner.cluster.payload import Payload, submission_id, write_zip
+from tuner.cluster.streaming import lines_of
 from tuner.contract import InputError
 from tuner.error_text import first_line
 from tuner.surroundings import ray_token
+
+if TYPE_CHECKING:
+    import requests
 
 ANSWERS_WITHIN_S = 10
 """Seconds that the job server has to say its version."""
@@ -34,6 +37,8 @@ ENDS_WITHIN_S = 10
 DOWNLOAD_S = 3600
 """Seconds that the transfer of one file may take."""
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
+_NO_FILE = ("A file is not found at", "Agent for node id")
+"""Words with which Ray says that a node has no such file, or that there is no such node."""
 _LOST_S = 60
 """Seconds for which a broken connection is tried again before this command gives up; the job goes on."""
 
@@ -92,23 +97,24 @@ class Cluster:
 
     def jobs(self, name: str) -> list[Job]:
         """The jobs of the search `name`, oldest first."""
-        found = [d for d in self._client.list_jobs() if (d.metadata or {}).get("tuner_search") == name]
+        found = [d for d in self._jobs() if (d.metadata or {}).get("tuner_search") == name]
         return [_job(details) for details in sorted(found, key=lambda d: d.start_time or 0)]
 
     def free_id(self, name: str) -> int:
         """The number, from 1, of the next job of the search `name`: the first whose id no job has. Another search may
         be named as the second job of this one is ("first.2")."""
-        taken = {details.submission_id for details in self._client.list_jobs()}
+        taken = {details.submission_id for details in self._jobs()}
         return next(number for number in itertools.count(1) if submission_id(name, number) not in taken)
 
     def names(self) -> list[str]:
         """The names of the searches that were submitted to this cluster."""
-        found = {(details.metadata or {}).get("tuner_search") for details in self._client.list_jobs()}
+        found = {(details.metadata or {}).get("tuner_search") for details in self._jobs()}
         return sorted(name for name in found if name)
 
     def job(self, submission_id: str) -> Job:
         """The job with this id."""
-        return _job(self._client.get_job_info(submission_id))
+        with self._token_is_good():
+            return _job(self._client.get_job_info(submission_id))
 
     def submit(self, payload: Payload, parcel: Parcel) -> None:
         """Sends the parcel, then the job. Raises InputError if the cluster does not take them; there is no job then."""
@@ -152,7 +158,7 @@ class Cluster:
                     return
                 time.sleep(0.2)
             self._client.delete_job(submission_id)
-        except (RuntimeError, OSError):  # the cluster is gone, or somebody else was first
+        except (RuntimeError, OSError, InputError):  # the cluster is gone, or somebody else was first
             return
 
     def download(self, node: str, name: str, to: Path, size: int) -> None:
@@ -160,14 +166,9 @@ class Cluster:
         has fewer, and OSError if `to` cannot be written."""
         import requests
 
-        place, asked = f"{self.address}/api/v0/logs/file", {"node_id": node, "filename": name, "lines": "-1"}
-        asked["timeout"] = str(DOWNLOAD_S)
         left = size
         try:
-            with (
-                requests.get(place, params=asked, headers=_headers(), stream=True, timeout=ANSWERS_WITHIN_S) as answer,
-                to.open("wb") as file,
-            ):
+            with self._served(node, name, timeout=str(DOWNLOAD_S)) as answer, to.open("wb") as file:
                 for piece in answer.iter_content(2**20) if answer.ok else ():
                     left -= file.write(piece[:left])
                     if not left:
@@ -177,9 +178,53 @@ class Cluster:
         if left:
             raise _incomplete(self.address, name, size - left, size, f"HTTP {answer.status_code}")
 
+    def last_lines(self, node: str, name: str, lines: int = -1) -> list[str]:
+        """The last complete lines of the file `name` among Ray's logs on a node. lines: how many at most, -1 for all.
+
+        No lines where there is no such file, or no such node any more. Raises InputError if the cluster does not give
+        them.
+        """
+        import requests
+
+        try:
+            with self._served(node, name, lines=str(lines)) as answer:
+                if answer.status_code in (401, 403):
+                    raise _token_error(self.address, missing=answer.status_code == 401)
+                if answer.status_code == 500 and any(word in answer.text for word in _NO_FILE):
+                    return []
+                answer.raise_for_status()
+                whole = answer.content.rpartition(b"\n")[0]
+        except requests.RequestException as error:
+            told = f"the cluster does not give {name} ({first_line(error)})"
+            raise InputError(told, where=self.address, remedy="try again") from error
+        return whole.decode("utf-8", "replace").split("\n") if whole else []
+
+    def _served(self, node: str, name: str, **more: str) -> requests.Response:
+        """The answer to a request for a file among Ray's logs, whose body is not read yet."""
+        import requests
+
+        asked = {"node_id": node, "filename": name, "lines": "-1", **more}
+        place = f"{self.address}/api/v0/logs/file"
+        return requests.get(place, params=asked, headers=_headers(), stream=True, timeout=ANSWERS_WITHIN_S)
+
     def log(self, submission_id: str) -> str:
         """The log of a job so far."""
-        return str(self._client.get_job_logs(submission_id))
+        with self._token_is_good():
+            return str(self._client.get_job_logs(submission_id))
+
+    def _jobs(self) -> list[Any]:
+        with self._token_is_good():
+            return list(self._client.list_jobs())
+
+    @contextmanager
+    def _token_is_good(self) -> Iterator[None]:
+        """Raises InputError where the cluster refuses the token, which may have been good before."""
+        from ray.exceptions import AuthenticationError
+
+        try:
+            yield
+        except AuthenticationError as error:
+            raise _token_error(self.address, missing=not ray_token()) from error
 
     def follow(self, submission_id: str) -> Generator[str, None, None]:
         """Yields the lines of a job's log as they are written, until the job ends.
@@ -194,7 +239,7 @@ class Cluster:
         while True:
             received = 0
             try:
-                for line in _sync(lambda: self._client.tail_job_logs(submission_id)):
+                for line in lines_of(lambda: self._client.tail_job_logs(submission_id)):
                     received += 1
                     if received > seen:
                         seen, broken = received, 0.0
@@ -204,15 +249,21 @@ class Cluster:
                     yield from self.log(submission_id).removesuffix("\n").split("\n")[seen:]
                     return
             except (RuntimeError, OSError, ClientError) as error:
-                self._require_known(submission_id)
-                broken = broken or time.monotonic()
-                if time.monotonic() - broken > _LOST_S:
-                    raise InputError(
-                        f"the connection to the cluster was lost ({first_line(error)})",
-                        where=self.address,
-                        remedy="the search goes on without this terminal",
-                    ) from error
+                broken = self.bear(error, submission_id, broken)
             time.sleep(1)
+
+    def bear(self, error: Exception, submission_id: str, since: float) -> float:
+        """Lets an error of the connection pass, and returns the time at which the connection broke. since: that time;
+        0 if it has just broken. Raises InputError after 60 s, and at once if it is of no use to try again."""
+        self._require_known(submission_id)
+        now = time.monotonic()
+        if since and now - since > _LOST_S:
+            raise InputError(
+                f"the connection to the cluster was lost ({first_line(error)})",
+                where=self.address,
+                remedy="the search goes on without this terminal",
+            ) from error
+        return since or now
 
     def _require_known(self, submission_id: str) -> None:
         """Raises InputError if the cluster answers, and refuses the token or does not know the job."""
@@ -333,37 +384,3 @@ def _job(details: Any) -> Job:
         details.driver_exit_code,
         details.driver_node_id or "",
     )
-
-
-def _sync(chunks: Callable[[], AsyncGenerator[str, None]]) -> Iterator[str]:
-    """The complete lines of an asynchronous generator of pieces of text. Text after the last newline is dropped."""
-    loop = asyncio.new_event_loop()
-    held = ""
-    pieces = chunks()
-    try:
-        while True:
-            try:
-                held += loop.run_until_complete(pieces.__anext__())
-            except StopAsyncIteration:
-                break
-            *lines, held = held.split("\n")
-            yield from lines
-    finally:
-        loop.run_until_complete(_close(pieces))
-        loop.close()
-
-
-async def _close(pieces: AsyncGenerator[str, None]) -> None:
-    """Closes the generator and ends what is left in this loop: Ctrl-C leaves a task that waits for the connection, and
-    Python complains of a task or a generator that is dropped unfinished."""
-    await _cancel_others()  # a generator whose task still runs cannot be closed
-    await pieces.aclose()
-    await _cancel_others()
-
-
-async def _cancel_others() -> None:
-    """Cancels the other tasks of this loop, and waits for their end."""
-    waiting = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)

@@ -105,7 +105,7 @@ def _ray_job(
             "annotations": {"tuner/search": about["tuner_search"]},
         },
         "spec": {
-            "entrypoint": shlex.join([*entrypoint, "--or-resume", "--events"]),
+            "entrypoint": shlex.join([*entrypoint, "--or-resume", "--events-beside-log"]),
             "metadata": dict(about),
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": KEPT_S,

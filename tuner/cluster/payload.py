@@ -70,7 +70,7 @@ def make_payload(
     storage = require_shared(experiment.run.storage_path)
     modules = [own.module for own in experiment.code.values()]
     words = search_words(parcel, name=name, storage_path=storage, overrides=overrides, flags=flags, modules=modules)
-    return _payload(name, storage, [*words, "--address", "auto", "--events"], attempt, experiment.program)
+    return _payload(name, storage, [*words, "--address", "auto", "--events-beside-log"], attempt, experiment.program)
 
 
 def make_resume(
@@ -87,7 +87,7 @@ def make_resume(
     storage = require_shared(storage_path)
     words = ["--resume", name, "--storage-path", storage, *flag_words(flags), *module_words(modules)]
     words += ["--accept-changes"] if accept_changes else []
-    return _payload(name, storage, [*words, "--address", "auto", "--events"], attempt, program)
+    return _payload(name, storage, [*words, "--address", "auto", "--events-beside-log"], attempt, program)
 
 
 def make_errand(command: str, arguments: Sequence[str], mark: str, *, module: str = "tuner") -> Payload:

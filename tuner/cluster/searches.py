@@ -1,16 +1,14 @@
-"""Reads searches that were submitted to a cluster, from the logs of their jobs.
+"""Reads searches that were submitted to a cluster, from the events of their jobs (`events.py`).
 
-A submitted search writes every event of its ledger to the job's log as well (`search --events`), after it is on disk; a
-job that resumes a search writes the events of the earlier sessions first. So any machine that can ask the Jobs API can
-fold the record of a search, also after its end. A job without any event has begun nothing, such as one that was
-refused.
+A job without any event has begun nothing, such as one that was refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.cluster.events import told
 from tuner.cluster.jobs import Cluster, Job
 from tuner.contract import InputError
 from tuner.error_text import all_near
@@ -18,8 +16,6 @@ from tuner.results.command_line import command_line
 from tuner.results.ledger import Event
 from tuner.results.records import SearchRecord
 
-_EVENT = '{"event":"'
-"""A line of a job's log that begins with this may be an event."""
 _NEAR = 5
 """The most names of other searches that a message names."""
 
@@ -29,26 +25,11 @@ class Submitted:
     """A search that was submitted to a cluster, as its jobs show it."""
 
     record: SearchRecord
-    """Folded from the log of `job`."""
+    """Folded from the events of `job`."""
     job: Job
     """The last job that has events; the last of all where none has any."""
     running: Job | None
     """The job that has not ended; None without one."""
-
-
-def event_of(line: str) -> Event | None:
-    """The event on a line of a job's log; None for any other line."""
-    if not line.startswith(_EVENT):
-        return None
-    try:
-        return Event.from_json(line)
-    except (ValueError, TypeError):
-        return None
-
-
-def events_in(lines: Iterable[str]) -> list[Event]:
-    """The events among the lines of a job's log."""
-    return [event for line in lines if (event := event_of(line))]
 
 
 def require_jobs(cluster: Cluster, name: str) -> list[Job]:
@@ -69,8 +50,8 @@ def require_jobs(cluster: Cluster, name: str) -> list[Job]:
 def last_told(cluster: Cluster, jobs: Sequence[Job]) -> tuple[Job, list[Event]] | None:
     """The last of the jobs that has events, and these; None if none has any."""
     for job in reversed(jobs):
-        if told := events_in(cluster.log(job.submission_id).splitlines()):
-            return job, told
+        if events := told(cluster, job):
+            return job, events
     return None
 
 
@@ -91,8 +72,8 @@ def read_search(cluster: Cluster, name: str) -> Submitted:
             expected="\n  ".join(["what its job said last:", *cluster.log(jobs[-1].submission_id).splitlines()[-10:]]),
             remedy="submit it again",
         )
-    job, told = found or (jobs[-1], [])
-    record = SearchRecord.fold(told)
+    job, events = found or (jobs[-1], [])
+    record = SearchRecord.fold(events)
     record.name = record.name or name
     return Submitted(record, job, now)
 
