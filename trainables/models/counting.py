@@ -24,12 +24,17 @@ def count(model: Any) -> Count:
     """Counts the parameters of a model. A byte of a 4-bit tensor holds two; tied tensors count once."""
     trainable = total = 0
     for parameter in model.parameters():
-        size = parameter.numel()
-        if type(parameter).__name__ == "Params4bit" and getattr(parameter, "quant_state", None) is not None:
-            size *= 2 * parameter.element_size()
-        total += size
-        trainable += size if parameter.requires_grad else 0
+        total += size(parameter)
+        trainable += size(parameter) if parameter.requires_grad else 0
     return Count(trainable, total)
+
+
+def size(parameter: Any) -> int:
+    """The number of values of a parameter [...]."""
+    values: int = parameter.numel()
+    if type(parameter).__name__ == "Params4bit" and getattr(parameter, "quant_state", None) is not None:
+        values *= 2 * parameter.element_size()
+    return values
 
 
 def human(number: int) -> str:

@@ -5,17 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from trainables.models.parts import MLP_LEAVES, kind_of_name
 from tuner.contract import Fault, Reason
-
-_ATTENTION = ("attn", "attention")
-_MLP = ("mlp", "ffn", "feed_forward", "feedforward", "moe", "experts")
-_ATTENTION_LEAVES = frozenset(
-    ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "W_pack"]
-)
-_MLP_LEAVES = frozenset(
-    ["gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "fc_in", "fc_out", "c_fc", "w1", "w2", "w3"]
-)
-"""Names that tell the group of a layer which is in no module called attention or mlp (OPT's fc1)."""
 
 
 def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
@@ -29,7 +20,7 @@ def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
     if isinstance(wanted, str):
         found = _group(names, wanted)
         if wanted == "mlp":
-            found += [name for name in fused if name in _MLP_LEAVES and name not in found]
+            found += [name for name in fused if name in MLP_LEAVES and name not in found]
         if not found:
             raise Fault(Reason.CONFIG, f"target_modules {wanted} matches nothing: the base has {_leaves(names)}",
                         "give the names as a list, or use all-linear")  # fmt: skip
@@ -100,8 +91,8 @@ def _output_name(model: Any) -> str | None:
 
 def _group(names: list[str], wanted: str) -> list[str]:
     """Suffixes of a group's modules: the last name, or the last two where another group has the same last name."""
-    mine = [name for name in names if _kind(name) == wanted]
-    others = {name.rpartition(".")[2] for name in names if _kind(name) != wanted}
+    mine = [name for name in names if kind_of_name(name) == wanted]
+    others = {name.rpartition(".")[2] for name in names if kind_of_name(name) != wanted}
     suffixes = []
     for name in mine:
         parts = name.split(".")
@@ -109,20 +100,6 @@ def _group(names: list[str], wanted: str) -> list[str]:
         if suffix not in suffixes:
             suffixes.append(suffix)
     return suffixes
-
-
-def _kind(name: str) -> str:
-    """The group of a linear layer by its name: "attention", "mlp", or "" where it is in neither."""
-    *parents, leaf = name.lower().split(".")
-    for parent in reversed(parents):
-        if any(word in parent for word in _ATTENTION):
-            return "attention"
-        if any(word in parent for word in _MLP):
-            return "mlp"
-    leaf = name.rpartition(".")[2]
-    if leaf in _ATTENTION_LEAVES:
-        return "attention"
-    return "mlp" if leaf in _MLP_LEAVES else ""
 
 
 def _leaves(names: list[str]) -> str:
