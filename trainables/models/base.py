@@ -61,9 +61,10 @@ def load(model: ModelSettings, group: Group = ALONE) -> Model:
                     "set resources.gpus_per_trial to 1, or CUDA_VISIBLE_DEVICES")  # fmt: skip
     stays_on_host = group.shares_base and model.quantization.kind == "none"
     where, config = model.model_name_or_path, base_folder.config(model) or {}
+    made = loading.class_of(loading.config_of(model, place), model)
     with loading.input_errors(where):
         base, found = loading.reported(
-            transformers.AutoModelForCausalLM.from_pretrained,
+            made.from_pretrained,
             ", ".join(config.get("architectures") or ["causal language model"]),
             # not the hub id: the libraries would query the hub even if it is cached
             pretrained_model_name_or_path=str(place),

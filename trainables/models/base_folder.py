@@ -39,7 +39,9 @@ def check(model: ModelSettings) -> Path:
         raise InputError("the folder has no config.json", where=name, expected="a model saved by transformers")
     for file in files:
         checkpoint.header(file)
-    _check_quantization(model, _read(folder / "config.json"))
+    config = _read(folder / "config.json")
+    _check_head(config, name)
+    _check_quantization(model, config)
     return folder
 
 
@@ -52,6 +54,21 @@ def stored_quantized(found: Mapping[str, Any]) -> str:
     if said.get("load_in_4bit"):
         return str(said.get("bnb_4bit_quant_type", "fp4"))
     return "int8" if said.get("load_in_8bit") else str(said.get("quant_method") or "")
+
+
+_OTHER_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
+"""Ends of the names of classes whose outputs are no tokens. Their checkpoints have all of a language model's weights
+where its head is tied to its embeddings: only the name tells."""
+
+
+def _check_head(config: Mapping[str, Any], where: str) -> None:
+    """Raises InputError where the base has another head than a language model's."""
+    said = config.get("architectures")
+    named = str(said[0]) if isinstance(said, list) and said else ""
+    if named.endswith(_OTHER_HEADS):
+        raise InputError(f"the base is a {named}: its head gives classes or places in the text, and no next token",
+                         where=f"{where}: config.json", expected="a language model",
+                         remedy="take the language model that it was made from")  # fmt: skip
 
 
 def _check_quantization(model: ModelSettings, found: Mapping[str, Any]) -> None:

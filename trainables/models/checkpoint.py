@@ -38,7 +38,7 @@ def files(folder: Path) -> list[Path]:
 
     Raises InputError where there is none, or where a shard is missing.
     """
-    named = _read_json(folder / "config.json").get("transformers_weights")
+    named = config(folder).get("transformers_weights")
     single = folder / (named if isinstance(named, str) and named.endswith(".safetensors") else SINGLE)
     index = folder / (named if isinstance(named, str) and named.endswith(".json") else INDEX)
     if single.is_file():
@@ -59,6 +59,11 @@ def files(folder: Path) -> list[Path]:
             remedy="copy or download the missing files",
         )
     return [folder / name for name in shards]
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """The content of the folder's config.json; empty where it has none. Raises InputError."""
+    return _read_json(folder / "config.json")
 
 
 def header(file: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Loads a base by transformers and gives its report; and loads names and shapes without values."""
+"""Chooses the class of a base, loads it by transformers and gives its report; and loads names and shapes alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from trainables.models import checkpoint
 from trainables.models.completeness import Loading
@@ -35,6 +36,54 @@ _DTYPES = {
 
 _LINE = re.compile(r"^(\S[^|\n]*?)\s*\|[^|\n]*(MISSING|CONVERSION)", re.MULTILINE)
 """Matches a line of transformers' report on a load: a weight, and the kind of problem."""
+
+
+_AUTO = (
+    transformers.AutoModelForCausalLM,
+    transformers.AutoModelForImageTextToText,
+    transformers.AutoModelForMultimodalLM,
+)
+"""Where config.json names no class that can be taken: the first that has one for its model type."""
+
+
+def config_of(model: ModelSettings, folder: Path) -> Any:
+    """The config of the base in `folder`, as transformers reads it. Raises InputError."""
+    said = checkpoint.config(folder)
+    kind = said.get("model_type")
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING and "auto_map" not in said:
+        raise InputError(
+            f"transformers {transformers.__version__} knows no model type {kind!r}",
+            where=f"{model.model_name_or_path}: config.json",
+            expected="a base of a class that the installed transformers has",
+            remedy="upgrade transformers in every worker's environment, or take another base",
+        )
+    with input_errors(model.model_name_or_path):
+        return transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code)
+
+
+def class_of(config: Any, model: ModelSettings) -> Any:
+    """The class that the base is loaded as: the one that its config names, which gives weights the checkpoint's names.
+
+    TRL's loader takes it too. Where the config names none that generates text from this config, or one of the base's
+    own code, it is transformers' automatic class. Raises InputError where there is none.
+    """
+    own = getattr(config, "auto_map", None) or {}
+    if own and model.trust_remote_code:
+        found = [auto for auto in _AUTO[:2] if auto.__name__ in own]
+        return found[-1] if found else _AUTO[0]
+    named = (getattr(config, "architectures", None) or [""])[0]
+    made = getattr(transformers, str(named), None) if not getattr(config, "is_encoder_decoder", False) else None
+    generates = isinstance(made, type) and issubclass(made, transformers.GenerationMixin)
+    if generates and getattr(made, "config_class", None) is type(config):
+        return made
+    for auto in _AUTO:
+        if type(config) in auto._model_mapping:
+            return auto
+    raise InputError(
+        f"no language model: {named or config.model_type} is a class that gives no tokens one after another",
+        where=f"{model.model_name_or_path}: config.json",
+        expected="a base that predicts the next token of a text, by itself or with images",
+    )
 
 
 def reported(load: Callable[..., Any], name: str, **options: Any) -> tuple[Model, Loading]:
@@ -72,12 +121,14 @@ def of_headers(model: ModelSettings, folder: Path) -> Loading:
         for file in checkpoint.files(folder)
         for name, tensor in checkpoint.header(file).items()
     }
+    config = config_of(model, folder)
+    made = class_of(config, model)
     with _ONE_LOAD, input_errors(model.model_name_or_path):
-        config = transformers.AutoConfig.from_pretrained(str(folder))
-        with torch.device("meta"):
-            made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=model.attention)
+        if made in _AUTO:
+            with torch.device("meta"):
+                made = type(made.from_config(config, attn_implementation=model.attention))
         shape, loading = reported(
-            type(made).from_pretrained, type(made).__name__, pretrained_model_name_or_path=None, config=config,
+            made.from_pretrained, made.__name__, pretrained_model_name_or_path=None, config=config,
             state_dict=tensors, device_map={"": "meta"}, attn_implementation=model.attention,
         )  # fmt: skip
     require_trainable(shape, model.model_name_or_path)
