@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from trainables.models import targets
+from trainables.models import parts, targets
+from trainables.models.parts import Kind, Part, Tower
 from trainables.settings import Settings
+from tuner.contract import Fault, Reason
 
 
 def lora_config(settings: Settings, base: Any) -> Any:
-    """The `peft.LoraConfig` of a trial on `base`. Raises Fault for target modules that the base lacks."""
+    """The `peft.LoraConfig` of a trial on `base`.
+
+    Layers that no row reaches get no adapter: those of towers for images and sound, and of projectors. Nor do routers
+    of experts, unless a list of target modules names them. Raises Fault for target modules that the base lacks.
+    """
     from peft import LoraConfig
 
     train = settings.train
     alpha = train.alpha
+    wanted = targets.resolve(base, train.target_modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=train.lora_r,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         use_rslora=train.lora_alpha_mode == "rslora",
         lora_dropout=train.lora_dropout,
-        target_modules=targets.resolve(base, train.target_modules),
+        target_modules=wanted,
+        exclude_modules=_left_out(base, wanted, named=isinstance(train.target_modules, list)),
         use_dora=train.use_dora,
         init_lora_weights=True if train.init_lora_weights == "true" else train.init_lora_weights,
         revision=settings.model.model_revision,
     )
+
+
+def _left_out(base: Any, wanted: str | list[str], *, named: bool) -> str | None:
+    """A regular expression for those of the wanted modules that get no adapter; None where all get one.
+
+    wanted: as `targets.resolve` gives it. named: whether the user has named each of them. Raises Fault where none would
+    get one.
+    """
+    found = parts.of(base)
+    hit = [name for name in targets.linear_names(base) if isinstance(wanted, str) or _matches(name, wanted)]
+    idle = [name for name in hit if found[name].tower is not Tower.LANGUAGE]
+    fused = Part(Tower.LANGUAGE, Kind.EXPERTS) in found.values()  # PEFT matches them by names of no module
+    if idle and len(idle) == len(hit) and not fused:
+        towers = " and ".join(sorted({str(found[name].tower) for name in idle}))
+        raise Fault(Reason.CONFIG, f"target_modules {wanted} match layers of {towers} alone, which no row of text "
+                    "passes through", "name layers of the language part, or use all-linear")  # fmt: skip
+    routers = [name for name in hit if found[name] == Part(Tower.LANGUAGE, Kind.ROUTER)] if not named else []
+    roots = [*(parts.roots(found) if idle else []), *routers]
+    return "|".join(rf"{re.escape(name)}(\..*)?" for name in roots) or None
+
+
+def _matches(name: str, wanted: list[str]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in wanted)

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from trainables.models import targets
+from trainables.models import parts, targets
+from trainables.models.parts import Tower
 from trainables.packed.frozen_linear import frozen_linear
 from trainables.packed.layer_context import AdaptedLinear, BatchContext
 from trainables.packed.multi_lora import MultiLoRALinear
@@ -17,13 +18,16 @@ from tuner.contract import Fault, Reason
 
 
 def attach(model: Any, context: BatchContext) -> dict[str, AdaptedLinear]:
-    """Replaces `forward` of every linear layer but the output layer. Gives the adapted layers by module name.
+    """Replaces `forward` of every linear layer that text passes through, but the output layer. Gives the adapted layers
+    by module name.
 
     The module tree stays as it is, so that PEFT finds the base it knows. Raises Unpackable for a kind of layer that
     has no packed form.
     """
-    layers = {}
+    layers, found = {}, parts.of(model)
     for name in targets.linear_names(model):
+        if found[name].tower is not Tower.LANGUAGE:
+            continue
         module = model.get_submodule(name)
         layers[name] = layer = AdaptedLinear(name, frozen_linear(name, module), context)
         layer.base = module.forward
