@@ -33,17 +33,21 @@ Sample = dict[str, torch.Tensor]
 
 
 class LearningMonitor:
-    """Notices an adapter that does not learn, when it is called around every step and after every evaluation.
+    """Notices an adapter that does not learn, or a part of it, when it is called around every step and after every
+    evaluation.
 
     A weight that is NaN counts as changed: the driver judges such a trial by its loss.
     """
 
-    def __init__(self, start: Sample) -> None:
-        """start: the adapter before its first step."""
+    def __init__(self, start: Sample, parts: Mapping[str, str] | None = None) -> None:
+        """start: the adapter before its first step. parts: by name of a tensor, the part of the model that it is on;
+        None: each name of `start` is a part's."""
         self._start = self._last = start
+        self._parts = parts if parts is not None else {name: name for name in start}
         self._last_loss: float | None = None
         self._steps_with_rate = 0
         self._moved = False
+        """Whether weights of every part have changed."""
         self._rate = self._peak = 0.0
         self._rate_since = 0.0
         """The highest learning rate since the last evaluation."""
@@ -65,20 +69,29 @@ class LearningMonitor:
         self._peak = max(self._peak, rate)
 
     def after_step(self, now: Callable[[], Sample], last: bool) -> None:
-        """Raises Fault where no weight has changed in the first steps with a learning rate above zero.
+        """Raises Fault where no weight of a part has changed in the first steps with a learning rate above zero.
 
         now: samples the adapter. last: whether it was the trial's last step.
         """
         if self._moved or self._rate == 0.0:
             return
         self._steps_with_rate += 1
-        self._moved = differ(self._start, now())
-        if not self._moved and (self._steps_with_rate >= _PATIENCE or last):
-            raise Fault(
-                Reason.FROZEN,
-                f"no trainable weight moved in {self._steps_with_rate} optimizer steps at learning rate {self._rate:g}",
-                REMEDY,
-            )
+        still = self._still(now())
+        self._moved = not still
+        if self._moved or (self._steps_with_rate < _PATIENCE and not last):
+            return
+        spent = f"in {self._steps_with_rate} optimizer steps at learning rate {self._rate:g}"
+        if len(still) == len({*self._parts.values()}):
+            raise Fault(Reason.FROZEN, f"no trainable weight moved {spent}", REMEDY)
+        raise Fault(Reason.FROZEN, f"no trainable weight of {' and '.join(still)} moved {spent}: the rows do not reach "
+                    "these layers", "leave them out of train.target_modules")  # fmt: skip
+
+    def _still(self, now: Sample) -> list[str]:
+        """The parts of which no weight has changed."""
+        before = {part: {} for part in self._parts.values()}  # type: dict[str, Sample]
+        for name, tensor in self._start.items():
+            before[self._parts[name]][name] = tensor
+        return sorted(part for part, tensors in before.items() if not differ(tensors, now))
 
     def after_evaluation(
         self, loss: float | None, now: Sample, effect: Callable[[], float], grad_norm: Callable[[], float | None]

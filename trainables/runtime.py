@@ -85,13 +85,17 @@ def setup(
     lora_alpha: float,
     adapted_modules: int,
     memory_before: int | None,
+    parts: str,
+    base_class: str,
     resumed_step: int = 0,
     note: str = "",
     processes: int = 1,
 ) -> Setup:
     """What the driver is told of a trial before its first step.
 
-    rows: of the training set. memory_before: bytes of GPU memory in use before its set-up. processes: that train it.
+    rows: of the training set. memory_before: bytes of GPU memory in use before its set-up. parts: which
+    parts of the base have an adapter, in words. base_class: the class that the base is loaded as. processes: that train
+    the trial.
     """
     from trainables.models import base
 
@@ -110,6 +114,7 @@ def setup(
             "warmup_steps": steps.warmup_steps(train.warmup_ratio, max_steps),
             "lora_alpha": lora_alpha,
             "adapted_modules": adapted_modules,
+            "base_class": base_class,
             "dtype": str(base.dtype(settings.model)).removeprefix("torch."),
             "quantization": quantization.kind,
             "compute_dtype": computes and str(computes).removeprefix("torch."),
@@ -120,6 +125,7 @@ def setup(
         },
         resumed_step=resumed_step,
         note=note,
+        parts=parts,
     )
 
 

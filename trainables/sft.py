@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables import fitting, runtime
 from trainables.out_of_memory import out_of_memory_faults
-from trainables.settings import PARAMETERS, REFUSED, Settings, with_params
+from trainables.settings import PARAMETERS, REFUSED, ModelSettings, Settings, with_params
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import (
     ALONE,
@@ -48,6 +48,25 @@ fault."""
 
 _PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
 """By name in the details of a set-up: the setting whose `auto` chooses it by the device."""
+
+
+def _usage(model: ModelSettings, base_class: str) -> str:
+    """Python that loads base and adapter. base_class: that of the base, "" where it is not known.
+
+    A base that takes images too has weights of other names in transformers' class for text alone: an adapter would be
+    loaded onto none of them, without an error.
+    """
+    if not (base_class.isidentifier() and base_class.endswith("ForConditionalGeneration")):
+        return (
+            "from peft import AutoPeftModelForCausalLM\n\n"
+            'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")'
+        )
+    revision = f", revision={model.model_revision!r}" if model.model_revision else ""
+    return (
+        f"from peft import PeftModel\nfrom transformers import {base_class}\n\n"
+        f"base = {base_class}.from_pretrained({model.model_name_or_path!r}{revision})\n"
+        'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")'
+    )
 
 
 class SFT(Program):
@@ -211,18 +230,18 @@ class SFT(Program):
         revision = f" at `{model.model_revision}`" if model.model_revision else ""
         nf4 = " (NF4)" if model.quantization.kind == "nf4" else ""
         trained = Count(setup.get("trainable_parameters", 0), setup.get("total_parameters", 0))
+        parts = (f"adapted parts: {setup['parts']}",) if setup.get("parts") else ()
         own_code = "**the base runs code of its own** (`trust_remote_code`)"
         return Card(
             what=f"A LoRA adapter for `{model.model_name_or_path}`{revision}{nf4}",
             library="peft",
             base=model.model_name_or_path,
             tags=("lora",),
-            facts=(f"trainable parameters: {trained}", *((own_code,) if model.trust_remote_code else ())),
+            facts=(f"trainable parameters: {trained}", *parts, *((own_code,) if model.trust_remote_code else ())),
             measured="The validation loss is SFTTrainer's `eval_loss`: the mean over batches of "
             f"{found.train.per_device_eval_batch_size} rows, in file order, of the mean cross-entropy over the label "
             "tokens of each batch.",
-            usage="from peft import AutoPeftModelForCausalLM\n\n"
-            'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")',
+            usage=_usage(model, str(setup.get("base_class", ""))),
         )
 
     @classmethod
@@ -364,6 +383,8 @@ class SFT(Program):
             count=trial.count,
             lora_alpha=trial.config.lora_alpha,
             adapted_modules=trial.adapted_modules(),
+            parts=trial.parts,
+            base_class=trial.base_class,
             memory_before=trial.memory_before,
             resumed_step=trial.resumed_step,
             note=states.resume_note(trial.number, trial.resumed_step, trial.notes),

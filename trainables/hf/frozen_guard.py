@@ -6,7 +6,7 @@ It works on any SFTTrainer: `trainer.add_callback(FrozenGuard(trainer))`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from trainables.guards import REMEDY, SAMPLED, LearningMonitor, Sample, check_rows
 from trainables.hf.collectives import full_tensor
+from trainables.models import parts
 from tuner.contract import EVAL_LOSS, Fault, Reason
 
 
@@ -53,7 +54,8 @@ class FrozenGuard(TrainerCallback):
                 f"{len(missing)} of {len(trainable)} trainable tensors are not in the optimizer, e.g. {missing[0]}",
                 "let SFTTrainer create the optimizer",
             )
-        self._monitor = LearningMonitor(sample(trainable))
+        of_tensors = _parts(self._trainer.model, trainable)
+        self._monitor = LearningMonitor(sample(trainable), of_tensors)
         if self.saved_state is not None:
             self._monitor.restore(self.saved_state)
 
@@ -95,6 +97,14 @@ class FrozenGuard(TrainerCallback):
             trainer.model.train(was_training)
             trainer._metrics["eval"].clear()
         return with_adapter - without
+
+
+def _parts(model: Any, names: Iterable[str]) -> dict[str, str]:
+    """By name of a trainable tensor: the part of the model that its adapter is on; one for all without an adapter."""
+    if not hasattr(model, "peft_config"):
+        return dict.fromkeys(names, "the model")
+    found = parts.of(model)
+    return {name: str(found[name.rpartition(".")[0]]) for name in names}
 
 
 def _trainable(model: Any) -> dict[str, torch.nn.Parameter]:

@@ -18,7 +18,7 @@ from trainables.hf.frozen_guard import FrozenGuard
 from trainables.hf.reporter import Reporter
 from trainables.hf.resumable_trainer import ResumableTrainer
 from trainables.hf.stepper import CallbackStepper
-from trainables.models import base
+from trainables.models import base, parts
 from trainables.models.counting import Count, count
 from trainables.models.lora import lora_config
 from trainables.models.resident import Resident
@@ -86,6 +86,9 @@ class SoloTrial:
         self.trainer.add_callback(self.guard)
         self.trainer.add_callback(self.reporter)
         self.count: Count = count(self.trainer.model)
+        self.parts: str = parts.told(parts.trained(self.trainer.model))
+        """Which parts of the base have an adapter, in words."""
+        self.base_class = type(resident.model).__name__
         if group.size > 1 and settings.train.init_lora_weights not in CHANGES_BASE:
             # Every process has loaded the same base: DDP need not broadcast it at the start of every trial
             model = self.trainer.model

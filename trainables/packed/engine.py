@@ -134,7 +134,8 @@ class Engine:
         return runtime.setup(
             settings, max_steps=trial.max_steps, rows=len(self.rows), count=initial.count,
             lora_alpha=initial.config.lora_alpha, adapted_modules=len(initial.weights), memory_before=memory,
-            resumed_step=trial.step, note=states.resume_note(trial.number, trial.step, notes),
+            parts=initial.parts, base_class=type(self._model).__name__, resumed_step=trial.step,
+            note=states.resume_note(trial.number, trial.step, notes),
         )  # fmt: skip
 
     def refuses(self, params: Mapping[str, Any]) -> str | None:
@@ -365,8 +366,8 @@ class Engine:
         )
 
     def _sample(self, trial: PackedTrial) -> Sample:
-        # As one tensor: a monitor compares each tensor of a sample by itself, a kernel and a transfer each
-        return {"adapter": self.stack.sample(trial.slot, trial.initial.weights, SAMPLED)}
+        # A tensor for each part: a monitor compares each tensor of a sample by itself, a kernel and a transfer each
+        return {part: self.stack.sample(trial.slot, names, SAMPLED) for part, names in trial.initial.modules_of.items()}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from trainables.models import parts
 from trainables.models.adapter_files import replace_adapter
 from trainables.models.counting import Count, count
 from trainables.models.lora import lora_config
@@ -37,6 +38,10 @@ class InitialAdapter:
     """By module name: the factor of B A."""
     count: Count
     """Parameters of base and adapter."""
+    modules_of: dict[str, list[str]]
+    """By part of the model: the names of the modules in it that have an adapter."""
+    parts: str
+    """Which parts have an adapter, in words."""
 
 
 class AdapterInitializer:
@@ -99,20 +104,24 @@ def _size(initial: InitialAdapter) -> int:
 
 def _read(model: Any) -> InitialAdapter:
     """The adapter of a `PeftModel`, copied to the host. Raises Unpackable."""
-    adapter, scales = {}, {}
+    adapter, scales, found = {}, {}, parts.of(model)
+    modules_of: dict[str, list[str]] = {}
     for name, layer in model.named_modules():
         if not getattr(layer, "lora_A", None):
             continue
         if layer.lora_variant:
             raise _unpackable(f"the adapter on {name} is of a kind of its own")
-        name = name.removeprefix(_PREFIX)
+        part, name = str(found[name]), name.removeprefix(_PREFIX)
+        modules_of.setdefault(part, []).append(name)
         weights = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         adapter[name] = weights[0].detach().cpu(), weights[1].detach().cpu()
         scales[name] = float(layer.scaling["default"])
     more = sum(parameter.requires_grad for parameter in model.parameters()) - 2 * len(adapter)
     if more:
         raise _unpackable(f"{more} trainable tensors are no A or B of a linear layer")
-    return InitialAdapter(model.peft_config["default"], adapter, scales, count(model))
+    return InitialAdapter(
+        model.peft_config["default"], adapter, scales, count(model), modules_of, parts.told(parts.trained(model))
+    )
 
 
 def _unpackable(why: str) -> Unpackable:

@@ -252,6 +252,9 @@ class Setup:
     """The optimizer step that the trial goes on from; 0 for a trial from the start."""
     note: str = ""
     """A sentence for the user where a saved state could not be read; else ""."""
+    parts: str = ""
+    """In words: which parts of the model are trained, and which not ("language: attention 4.2M, mlp 8.0M; vision:
+    none"); "" where the program does not say."""
 
 
 @dataclass(frozen=True, init=False)

@@ -95,7 +95,7 @@ def _kind(objective: Objective) -> str:
 
 
 def _details(trial: TrialRecord) -> str:
-    told = ("max_steps", "trainable_parameters", "total_parameters", "pid")
+    told = ("max_steps", "trainable_parameters", "total_parameters", "parts", "pid")
     rest = {k: v for k, v in trial.setup.items() if k not in told and v is not None and not isinstance(v, Mapping)}
     return ", ".join(f"{k.replace('_', ' ')} {clean(words.value(v))}" for k, v in rest.items())
 

@@ -168,7 +168,7 @@ DETAILS: Mapping[str, Mapping[str, Check]] = {
     "note": {"text": text},
     "started": {"distributions": text_by_name, "by": text, "addition": text},
     "setup": {"max_steps": integer, "trainable_parameters": integer, "total_parameters": integer}
-    | {"resumed_step": integer, "node": text},
+    | {"resumed_step": integer, "node": text, "parts": text},
     "evaluation": {"resource": integer, "train_loss": number, "seconds": number, "memory": integer, "adapter": text},
     "ended": {"message": text, "remedy": text, "traceback": text},
     "paused": {"why": text},

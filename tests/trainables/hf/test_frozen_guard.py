@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import completion_rows
+from tests.trainables.models import composites
 from trainables.models import base
 from trainables.settings import ModelSettings
 from tuner.contract import Fault, Reason
@@ -130,6 +131,21 @@ def test_an_optimizer_over_copies_moves_nothing(load: Build, build: Build) -> No
     trainer.create_optimizer = broken
     fault = fault_of(trainer)
     assert fault.reason is Reason.FROZEN and "no trainable weight moved in 3 optimizer steps" in fault.message
+
+
+def test_a_part_that_no_row_reaches_is_named(build: Build) -> None:
+    """The adapter on the language part learns, so the loss falls; that on the tower for images never moves."""
+    fault = fault_of(build(composites.build("gemma3"), lora()))
+    assert fault.reason is Reason.FROZEN and "train.target_modules" in fault.remedy
+    assert fault.message.startswith("no trainable weight of vision: attention and vision: mlp moved")
+
+
+def test_a_part_whose_gradient_is_zero_is_named(load: Build, build: Build) -> None:
+    trainer = build(load(), lora())
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad and ".self_attn." in name:
+            parameter.register_hook(lambda gradient: gradient * 0)
+    assert fault_of(trainer).message.startswith("no trainable weight of language: attention moved in 3 optimizer steps")
 
 
 def test_frozen_after_the_first_evaluation(load: Build, build: Build) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.tuner.report import searches
 from tuner.report.plain import LONG, PlainView
+from tuner.report.trial import trial_report
 
 
 def told(tape: searches.Tape, verbose: bool = False) -> list[str]:
@@ -29,6 +30,16 @@ def slow(num_trials: int) -> searches.Tape:
         tape.end(number, searches.BUDGET)
     tape.finish()
     return tape
+
+
+def test_a_set_up_says_which_parts_are_trained() -> None:
+    parts = "language: attention 4.2M, experts 61.0M; vision: none"
+    tape = searches.Tape()
+    tape.start(0, {})
+    tape.setup(0, parts=f"{parts}\x1b[31m")
+    assert any(line.endswith(f"trial 0: trainable 161.5M of 8.4B, 1.9% ({parts} [31m)") for line in told(tape))
+    shown = "\n".join("".join(text for text, _ in row) for row in trial_report(tape.record, 0, 300))
+    assert f"1.9% ({parts} [31m), accumulation 2" in shown
 
 
 @pytest.mark.parametrize(("num_trials", "most"), [(4, 10), (LONG + 1, 6)])

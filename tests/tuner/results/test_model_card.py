@@ -32,6 +32,18 @@ def test_sft_says_what_was_adapted_and_how_its_loss_was_measured() -> None:
     assert "- **the base runs code of its own** (`trust_remote_code`)\n" in card_text(trusting, SETUP)
 
 
+def test_sft_says_which_parts_are_adapted_and_loads_a_base_that_takes_images_as_its_own_class() -> None:
+    given = {"model": {"model_name_or_path": "org/name", "model_revision": "abc"}, "data": {"train": "rows.jsonl"}}
+    parts = "language: attention 4.2M, experts 61.0M; vision: none"
+    setup = {**SETUP, "parts": parts, "base_class": "Qwen3_5ForConditionalGeneration"}
+    text = card_text(SFT.card(SFT.Settings.model_validate(given), setup), setup)
+    assert f"- adapted parts: {parts}\n" in text
+    assert "from transformers import Qwen3_5ForConditionalGeneration\n\nbase = Qwen3_5For" in text
+    assert "from_pretrained('org/name', revision='abc')\nmodel = PeftModel.from_pretrained(base, " in text
+    strange = {**SETUP, "base_class": "os; ForConditionalGeneration"}
+    assert "os;" not in card_text(SFT.card(SFT.Settings.model_validate(given), strange), strange)
+
+
 def test_a_program_that_says_nothing_is_called_by_no_other_programs_words() -> None:
     text = card_text(Card(), SETUP)
     assert text.startswith("---\ntags: [tuner]\n---\n") and "An adapter, the best of 1 trials." in text
