@@ -12,7 +12,7 @@ from trainables import fingerprints
 from trainables.data import contents, formats, reading, splitting, store, tokenizers, tokenizing
 from trainables.data.reading import Rows
 from trainables.data.tokenizing import Tokens
-from trainables.models import base_folder
+from trainables.models import base_folder, reach
 from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
 from tuner.contract import Fault, InputError, Preparation, Reason
@@ -34,7 +34,9 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         preparation = _rows(settings, Path(cache))
         facts = dict(preparation.facts)
         facts[fingerprints.MADE_OF] = {**made_of, **fingerprints.of_ids(settings, facts.pop(_ROW_IDS))}
-        return replace(preparation, facts=facts, notes=(*inspection.result(), *preparation.notes))
+        inspected = inspection.result()
+        facts[reach.FACT] = inspected.reach
+        return replace(preparation, facts=facts, notes=(*inspected.notes, *preparation.notes))
     finally:
         inspection.close()
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -147,6 +146,17 @@ class SFT(Program):
         return prepare(runtime.validated(settings), Path(cache))
 
     @classmethod
+    def check_values(
+        cls, settings: Any, values: Mapping[str, Sequence[Any]], preparation: Preparation
+    ) -> tuple[str, ...]:
+        """Notes on the layers that a value of `target_modules` leaves out. Raises InputError for a value that the base
+        has no layers for."""
+        from trainables.models import reach
+
+        recipe = runtime.validated(settings).train.target_modules
+        return reach.check_values(preparation.facts.get(reach.FACT), recipe, values.get("target_modules", ()))
+
+    @classmethod
     def packs(cls, settings: Any, params: Mapping[str, Any]) -> str | None:
         """Why a trial with these parameters cannot be packed with others; None where it can."""
         from trainables.packed.packing_rules import packs
@@ -179,26 +189,9 @@ class SFT(Program):
         For one trial with these parameters, or `slots` of them packed, and rows of `data.max_length` tokens. group: the
         processes that train it, with a GPU each.
         """
-        from trainables.models import base_folder, memory, stored
-        from trainables.settings import steps
+        from trainables.models import memory
 
-        found = with_params(runtime.validated(settings), params)
-        config = base_folder.config(found.model)
-        if config is None:
-            return None
-        shape = memory.shape_of(config)
-        if shape is None:
-            return "config.json does not have the sizes of a decoder in the terms that the estimate knows"
-        tensors = base_folder.tensors(found.model)
-        micro = steps.split_of(found.train, group.size).micro
-        need = memory.need(
-            shape, slots=slots, tokens=micro * found.data.max_length, rank=found.train.lora_r,
-            bf16=found.model.dtype != "float32", nf4=found.model.quantization.kind == "nf4", packed=slots > 1,
-            dropout=found.train.lora_dropout > 0,
-            shares=group.size if group.shares_base else 1,
-            stored=stored.stored_in(tensors, shape.vocabulary) if tensors else None,
-        )  # fmt: skip
-        return {**asdict(need), "total": need.total}
+        return memory.of_trial(with_params(runtime.validated(settings), params), slots, group)
 
     @classmethod
     def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False) -> Engine:

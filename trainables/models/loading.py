@@ -110,8 +110,8 @@ def reported(load: Callable[..., Any], name: str, **options: Any) -> tuple[Model
     )
 
 
-def of_headers(model: ModelSettings, folder: Path) -> Loading:
-    """What a load of the base in `folder` would report, found out with tensors without values: 70 GB take as long as 1.
+def of_headers(model: ModelSettings, folder: Path) -> tuple[Model, Loading]:
+    """The base in `folder` without values, and what its load would report: 70 GB take as long as 1.
 
     Transformers' own conversions (fused experts, renamed and tied weights) are applied. Weights that are stored
     quantized are made from the values of several tensors, and are left out of the report. Raises InputError.
@@ -133,8 +133,8 @@ def of_headers(model: ModelSettings, folder: Path) -> Loading:
         )  # fmt: skip
     require_trainable(shape, model.model_name_or_path)
     if getattr(config, "quantization_config", None) is None:
-        return loading
-    return replace(loading, missing=set(loading.missing) - set(loading.unconverted), unconverted=())
+        return shape, loading
+    return shape, replace(loading, missing=set(loading.missing) - set(loading.unconverted), unconverted=())
 
 
 def require_trainable(base: Model, where: str) -> None:

@@ -12,28 +12,33 @@ from tuner.contract import Fault, Reason
 
 
 def lora_config(settings: Settings, base: Any) -> Any:
-    """The `peft.LoraConfig` of a trial on `base`.
-
-    Layers that no row reaches get no adapter: those of towers for images and sound, and of projectors. Nor do routers
-    of experts, unless a list of target modules names them. Raises Fault for target modules that the base lacks.
-    """
+    """The `peft.LoraConfig` of a trial on `base`. Raises Fault for target modules that the base lacks."""
     from peft import LoraConfig
 
     train = settings.train
     alpha = train.alpha
-    wanted = targets.resolve(base, train.target_modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=train.lora_r,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         use_rslora=train.lora_alpha_mode == "rslora",
         lora_dropout=train.lora_dropout,
-        target_modules=wanted,
-        exclude_modules=_left_out(base, wanted, named=isinstance(train.target_modules, list)),
+        **targeted(base, train.target_modules),
         use_dora=train.use_dora,
         init_lora_weights=True if train.init_lora_weights == "true" else train.init_lora_weights,
         revision=settings.model.model_revision,
     )
+
+
+def targeted(base: Any, target_modules: str | list[str]) -> dict[str, Any]:
+    """The arguments of `peft.LoraConfig` that say which layers of `base` get an adapter.
+
+    Layers that no row reaches get none: those of towers for images and sound, and of projectors. Nor do routers of
+    experts, unless a list of target modules names them. Raises Fault for target modules that the base lacks.
+    """
+    wanted = targets.resolve(base, target_modules)
+    named = isinstance(target_modules, list)
+    return {"target_modules": wanted, "exclude_modules": _left_out(base, wanted, named=named)}
 
 
 def _left_out(base: Any, wanted: str | list[str], *, named: bool) -> str | None:

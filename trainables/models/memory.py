@@ -9,11 +9,14 @@ Mixtures of experts are computed in the same way and were not measured.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from trainables.models import base_folder
 from trainables.models.experts import Experts, experts_of
-from trainables.models.stored import Stored
+from trainables.models.stored import Stored, stored_in
+from trainables.settings import Settings, steps
+from tuner.contract import Group
 
 _WORKSPACE = 64 << 20
 """Bytes that cuBLAS allocates on an H200 at its first matrix product, and keeps."""
@@ -182,3 +185,25 @@ def need(
     # Logits and their gradients take less than the layers above have freed by then. NF4 dequantizes a layer at a time
     passing = _WORKSPACE + (2 * shape.hidden * shape.widest if nf4 else 0)
     return Need(base, adapters, kept * all_tokens, passing)
+
+
+def of_trial(settings: Settings, slots: int, group: Group) -> dict[str, int] | str | None:
+    """Bytes at the peak on a GPU by what they are for, and `total`, for rows of `data.max_length` tokens.
+
+    None where the base's config is not at hand, and why it is not known where its sizes are not in there. slots: trials
+    that are packed, 1 for one alone. group: the processes that train it, with a GPU each.
+    """
+    config = base_folder.config(settings.model)
+    if config is None:
+        return None
+    shape = shape_of(config)
+    if shape is None:
+        return "config.json does not have the sizes of a decoder in the terms that the estimate knows"
+    tensors, train = base_folder.tensors(settings.model), settings.train
+    found = need(
+        shape, slots=slots, tokens=steps.split_of(train, group.size).micro * settings.data.max_length,
+        rank=train.lora_r, bf16=settings.model.dtype != "float32", nf4=settings.model.quantization.kind == "nf4",
+        packed=slots > 1, dropout=train.lora_dropout > 0, shares=group.size if group.shares_base else 1,
+        stored=stored_in(tensors, shape.vocabulary) if tensors else None,
+    )  # fmt: skip
+    return {**asdict(found), "total": found.total}

@@ -3,39 +3,93 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from typing import Any
 
 from trainables.models.parts import MLP_LEAVES, kind_of_name
 from tuner.contract import Fault, Reason
 
+KEYWORDS = ("all-linear", "attention", "mlp")
+"""Values of `target_modules` that stand for names of layers."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names that a list of target modules may have on a base."""
+
+    modules: list[str]
+    """Of all modules, and of layers of experts that are parts of one tensor."""
+    linear: list[str]
+    """Last names of all linear layers."""
+    head: str | None
+    """The output layer's."""
+    refused: list[str]
+    """Last names of layers that PEFT refuses."""
+    together: list[list[str]]
+    """Names of expert layers that are parts of one tensor, so that PEFT takes all of them or none."""
+
+    @classmethod
+    def of(cls, model: Any) -> Names:
+        """Those of a base, with or without values."""
+        fused, linear = _fused(model), linear_names(model)
+        return cls(
+            modules=[*(name for name, _ in model.named_modules()), *fused],
+            linear=sorted({_leaf(name) for name in linear}),
+            head=_output_name(model),
+            refused=sorted(_refused(model, [name for name, _ in model.named_modules()])),
+            together=[[old for old in fused if fused[old] == new] for new in sorted(set(fused.values()))],
+        )
+
+    def require(self, wanted: list[str]) -> None:
+        """Raises Fault for a name that matches nothing, with the nearest one, for the output layer, and for what PEFT
+        refuses."""
+        for target in wanted:
+            if not any(_matches(name, target) for name in self.modules):
+                near = difflib.get_close_matches(target, self.linear, n=1, cutoff=0.4)
+                raise Fault(Reason.CONFIG, f"target_modules {target!r} matches nothing: the base has {self.told}",
+                            f"did you mean {near[0]!r}?" if near else "use all-linear, attention or mlp")  # fmt: skip
+            if _leaf(target) in self.refused:
+                raise Fault(Reason.CONFIG, f"target_modules has {target!r}, which PEFT refuses on this base: a kernel "
+                            "reads the weight itself and would bypass the adapter",
+                            f"take {target!r} out of the list, or use all-linear, which leaves it out")  # fmt: skip
+        head = self.head
+        if head is not None and any(_matches(head, target) for target in wanted):
+            raise Fault(Reason.CONFIG, f"target_modules contains the output layer {head!r}, whose adapter the loss of "
+                        "SFTTrainer would bypass and never train", f"remove {head!r} from target_modules")  # fmt: skip
+        for names in self.together:
+            have = [name for name in names if any(_leaf(target) == name for target in wanted)]
+            if have and len(have) < len(names):
+                lack = ", ".join(name for name in names if name not in have)
+                raise Fault(Reason.CONFIG, f"target_modules has {', '.join(have)} and not {lack}: the base has both in "
+                            "one tensor for all experts", f"name {lack} too, or neither")  # fmt: skip
+
+    @property
+    def told(self) -> str:
+        """The last names of linear layers, for a message."""
+        return ", ".join(self.linear) or "no linear layers"
+
 
 def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
     """The value of PEFT's `target_modules` for what is `wanted`.
 
-    Raises Fault for a name that matches nothing, with the nearest one, and for the output layer.
+    Raises Fault for a name that matches nothing, with the nearest one, for the output layer, and for what PEFT refuses.
     """
+    if not isinstance(wanted, str):
+        Names.of(model).require(wanted)
+        return list(wanted)
+    every, fused = linear_names(model), _fused(model)
+    refused = _refused(model, every)
+    names = [name for name in every if _leaf(name) not in refused]
     if wanted == "all-linear":
-        return _all_linear(model)
-    names, fused = linear_names(model), _fused(model)
-    if isinstance(wanted, str):
-        found = _group(names, wanted)
-        if wanted == "mlp":
-            found += [name for name in fused if name in MLP_LEAVES and name not in found]
-        if not found:
-            raise Fault(Reason.CONFIG, f"target_modules {wanted} matches nothing: the base has {_leaves(names)}",
-                        "give the names as a list, or use all-linear")  # fmt: skip
-        return found
-    every = [*(name for name, _ in model.named_modules()), *fused]
-    for target in wanted:
-        if not any(name == target or name.endswith(f".{target}") for name in every):
-            near = difflib.get_close_matches(target, {name.rpartition(".")[2] for name in names}, n=1, cutoff=0.4)
-            raise Fault(Reason.CONFIG, f"target_modules {target!r} matches nothing: the base has {_leaves(names)}",
-                        f"did you mean {near[0]!r}?" if near else "use all-linear, attention or mlp")  # fmt: skip
-    head = _output_name(model)
-    if any(head is not None and (head == target or head.endswith(f".{target}")) for target in wanted):
-        raise Fault(Reason.CONFIG, f"target_modules contains the output layer {head!r}, whose adapter the loss of "
-                    "SFTTrainer would bypass and never train", f"remove {head!r} from target_modules")  # fmt: skip
-    return list(wanted)
+        # PEFT's own all-linear would fail, or put an adapter on the routers too
+        return [*_suffixes(names, every), *fused] if refused or _has_routers(model) else "all-linear"
+    found = _suffixes([name for name in names if kind_of_name(name) == wanted], names)
+    if wanted == "mlp":
+        found += [name for name in fused if name in MLP_LEAVES and name not in found]
+    if not found:
+        raise Fault(Reason.CONFIG, f"target_modules {wanted} matches nothing: the base has {Names.of(model).told}",
+                    "give the names as a list, or use all-linear")  # fmt: skip
+    return found
 
 
 def linear_names(model: Any) -> list[str]:
@@ -50,37 +104,42 @@ def linear_names(model: Any) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, Linear | Conv1D) and name != head]
 
 
-def _all_linear(model: Any) -> str | list[str]:
-    """ "all-linear", or a list of names where PEFT refuses some layers (`out_proj` of a Mamba, whose kernel reads the
-    weight and would bypass the adapter)."""
-    names = linear_names(model)
-    refused = {name for name in names if _refused(model, name.rpartition(".")[2])}
-    return [name for name in names if name not in refused] if refused else "all-linear"
-
-
-def _refused(model: Any, leaf: str) -> bool:
-    """Whether PEFT refuses layers whose last name is `leaf`, on this model."""
+def _refused(model: Any, names: list[str]) -> set[str]:
+    """Last names of those layers that PEFT refuses on this model (`out_proj` of a Mamba, whose kernel reads the weight
+    and would bypass the adapter)."""
     from peft import LoraConfig
     from peft.tuners import tuners_utils
 
     check = getattr(tuners_utils, "_check_lora_target_modules_mamba", lambda *_: None)
-    try:
-        check(LoraConfig(), model, leaf)
-    except ValueError:
-        return True
-    return False
+    config, refused = LoraConfig(), set()
+    for leaf in {_leaf(name) for name in names}:
+        try:
+            check(config, model, leaf)
+        except ValueError:
+            refused.add(leaf)
+    return refused
 
 
-def _fused(model: Any) -> list[str]:
-    """Names of expert layers that PEFT takes for parts of one tensor: this base has all experts in that tensor, and no
-    layers of these names."""
+def _fused(model: Any) -> dict[str, str]:
+    """By name of an expert layer that PEFT takes for a part of one tensor: the name of the tensor. This base has all
+    experts of a layer in that tensor, and no layers of these names."""
+    held = {_leaf(name) for name, _ in model.named_parameters()}
+    return {old: new for old, new in sorted(_mapped(model).items()) if new in held}
+
+
+def _has_routers(model: Any) -> bool:
+    """Whether PEFT's all-linear would put adapters on routers, which are tensors of their own here."""
+    routers = tuple(f".{new}" for new in _mapped(model).values() if "." in new)
+    return any(name.endswith(routers) for name, _ in model.named_parameters()) if routers else False
+
+
+def _mapped(model: Any) -> dict[str, str]:
+    """By old name of a layer: the tensor that PEFT takes it for, in the family of this model."""
     from peft.utils import transformers_weight_conversion as conversion
 
     kinds = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {})
     names = getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {})
-    mapped = names.get(kinds.get(getattr(getattr(model, "config", None), "model_type", None))) or {}
-    held = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
-    return sorted(old for old, new in mapped.items() if new in held)
+    return names.get(kinds.get(getattr(getattr(model, "config", None), "model_type", None))) or {}
 
 
 def _output_name(model: Any) -> str | None:
@@ -89,19 +148,23 @@ def _output_name(model: Any) -> str | None:
     return next((name for name, module in model.named_modules() if module is head), None)
 
 
-def _group(names: list[str], wanted: str) -> list[str]:
-    """Suffixes of a group's modules: the last name, or the last two where another group has the same last name."""
-    mine = [name for name in names if kind_of_name(name) == wanted]
-    others = {name.rpartition(".")[2] for name in names if kind_of_name(name) != wanted}
-    suffixes = []
-    for name in mine:
-        parts = name.split(".")
-        suffix = parts[-1] if parts[-1] not in others else ".".join(parts[-2:])
-        if suffix not in suffixes:
-            suffixes.append(suffix)
-    return suffixes
+def _suffixes(mine: list[str], every: list[str]) -> list[str]:
+    """Suffixes of the names in `mine`: the last name, or the last two where a name of `every` that is not in there has
+    the same last name."""
+    own = set(mine)
+    others = {_leaf(name) for name in every if name not in own}
+    return list(dict.fromkeys(_suffix(name, others) for name in mine))
 
 
-def _leaves(names: list[str]) -> str:
-    """The last names of layers, for a message."""
-    return ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "no linear layers"
+def _suffix(name: str, others: set[str]) -> str:
+    return _leaf(name) if _leaf(name) not in others else ".".join(name.split(".")[-2:])
+
+
+def _leaf(name: str) -> str:
+    """The last name of a layer."""
+    return name.rpartition(".")[2]
+
+
+def _matches(name: str, target: str) -> bool:
+    """Whether PEFT takes a module for one that `target` names."""
+    return name == target or name.endswith(f".{target}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trainables.models import kernels
 from trainables.packed import attention
 from tuner.contract import Reason, Unpackable
 
@@ -28,7 +29,11 @@ def row_attention(model: Any) -> attention.RowAttention:
     """Replaces the base's attention. Raises Unpackable where it cannot be replaced."""
     found = attention.attach(model)
     if found is None:
-        raise unpackable(model, "its attention cannot be replaced")
+        if not kernels.attends(model):
+            raise unpackable(model, "it has no attention, and its layers carry a state from each token to the next")
+        chosen = model.config.get_text_config()._attn_implementation
+        own = ": it runs as eager, which is code of its own" if chosen == "eager" else ""
+        raise unpackable(model, f"its attention cannot be replaced{own}")
     return found
 
 

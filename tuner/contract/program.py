@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -122,6 +122,17 @@ class Program(ABC):
         `"made_of": {"base": {"source": path, "files": {name: fingerprint}}}`.
         Raises InputError for what the user wrote, and Fault for data that cannot work.
         """
+
+    @classmethod
+    def check_values(
+        cls, settings: Any, values: Mapping[str, Sequence[Any]], preparation: Preparation
+    ) -> tuple[str, ...]:
+        """Checks what a space may draw against what was prepared, before the first trial. values: by name of each
+        parameter that is a choice, all its values. Gives sentences for the user.
+
+        Raises InputError for a value with which no trial can train, the recipe's own included.
+        """
+        return ()
 
     @classmethod  # noqa: B027  by default there is nothing to import
     def warm(cls) -> None:

@@ -11,6 +11,7 @@ from tuner.contract import EVAL_LOSS, Budget, Group, InputError, Objective, Prog
 from tuner.scheduling.algorithms import registered
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_values
+from tuner.space.parameters import Choice
 from tuner.watch.trackers import require
 
 UNKNOWN_TOKENS = 1_000_000
@@ -64,6 +65,15 @@ class Plan:
     def base(self) -> str:
         """What the trials start from, in a sentence; "" where the program cannot tell."""
         return self.program.describe_base(self.experiment.settings)
+
+    @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """By name of each parameter that is a choice: all its values."""
+        return {
+            name: parameter.options
+            for name, parameter in self.space.parameters.items()
+            if isinstance(parameter, Choice)
+        }
 
     @property
     def group(self) -> Group:

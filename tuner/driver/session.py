@@ -281,9 +281,11 @@ class _Search:
         for note in (*notes, token):
             self._note(note)
         preparation = _preparation(preparing.result())
+        checked = self._plan.program.check_values(self._experiment.settings, self._plan.choices, preparation)
         facts, same = self._compared(preparation.facts)
         self._mirror.data()
-        self._ledger.append(Kind.PREPARED, details={"facts": facts, "notes": [*preparation.notes, *same]})
+        notes = [*preparation.notes, *checked, *same]
+        self._ledger.append(Kind.PREPARED, details={"facts": facts, "notes": notes})
         with self._signals.uninterrupted():
             from tuner.driver.ray_tune import run_trials  # imports ray.tune: only once there is something to run
 

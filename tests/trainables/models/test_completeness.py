@@ -111,7 +111,7 @@ def test_more_layers_in_the_config_than_in_the_checkpoint(llama: Path, tmp_path:
 
 def test_fewer_layers_in_the_config_are_a_note(llama: Path, tmp_path: Path) -> None:
     place = edit(llama, tmp_path / "base", dict, {"num_hidden_layers": 1})
-    (note,) = inspecting.inspect(ModelSettings(model_name_or_path=str(place)), place)
+    (note,) = inspecting.inspect(ModelSettings(model_name_or_path=str(place)), place).notes
     assert "9 tensors" in note and "model.layers.1." in note and "left out" in note
 
 

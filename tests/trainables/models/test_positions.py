@@ -50,6 +50,33 @@ def test_rows_beyond_a_table_of_positions_are_refused(kind: str) -> None:
     assert caught.value.remedy.startswith("set data.max_length to 48")
 
 
+TABLES: dict[str, dict[str, Any]] = {
+    "gpt_bigcode": SMALL["gpt2"],
+    "openai-gpt": SMALL["gpt2"],
+    "gptj": {**SMALL["gpt2"], "rotary_dim": 8},
+    "codegen": {**SMALL["gpt2"], "n_head": 4, "n_ctx": 48, "rotary_dim": 8},
+    "ctrl": {**SMALL["gpt2"], "dff": 32},
+    "biogpt": {**SMALL["llama"], "hidden_act": "gelu"},
+}
+
+
+@pytest.mark.parametrize("kind", positions._TABLES)
+def test_known_tables_are_refused_before_anything_runs(kind: str) -> None:
+    """Each of them fails beyond the end that its config.json names, and not before."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.for_model(kind, vocab_size=64, **{**SMALL, **TABLES}[kind])
+    base = transformers.AutoModelForCausalLM.from_config(config).eval()
+    base(input_ids=torch.zeros((1, 48), dtype=torch.long))
+    with pytest.raises((IndexError, RuntimeError)):
+        base(input_ids=torch.zeros((1, 49), dtype=torch.long))
+    assert positions.check_length(config.to_dict(), 48) == ""
+    with pytest.raises(InputError, match=r"data.max_length is 49, and the base has a table of 48 positions") as caught:
+        positions.check_length(config.to_dict(), 49)
+    assert caught.value.remedy.startswith("set data.max_length to 48")
+
+
 def test_computed_positions_are_a_note() -> None:
     config = {"model_type": "llama", "max_position_embeddings": 48}
     assert positions.check_length(config, 48) == "" and positions.check_length({"model_type": "bloom"}, 1024) == ""
