@@ -12,10 +12,10 @@ from trainables import fingerprints
 from trainables.data import contents, formats, reading, splitting, store, tokenizers, tokenizing
 from trainables.data.reading import Rows
 from trainables.data.tokenizing import Tokens
-from trainables.models import base_folder, reach
+from trainables.models import base_folder, companions, reach
 from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
-from tuner.contract import Fault, InputError, Preparation, Reason
+from tuner.contract import COMPANIONS, Fault, InputError, Preparation, Reason
 
 _ROW_IDS = "ids"
 
@@ -31,7 +31,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     files = made_of[fingerprints.BASE]["files"]
     inspection = Inspection(settings.model, folder, Path(cache) / "base.json", files)
     try:
-        preparation = _rows(settings, Path(cache))
+        preparation = _rows(settings, Path(cache), folder)
         facts = dict(preparation.facts)
         facts[fingerprints.MADE_OF] = {**made_of, **fingerprints.of_ids(settings, facts.pop(_ROW_IDS))}
         inspected = inspection.result()
@@ -41,11 +41,13 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         inspection.close()
 
 
-def _rows(settings: Settings, cache: Path) -> Preparation:
-    """The tokenized rows: found in `cache`, or made."""
+def _rows(settings: Settings, cache: Path, base: Path) -> Preparation:
+    """The tokenized rows: found in `cache`, or made. base: the folder of the base's files."""
     folder = cache / store.fingerprint(settings)
     found = store.find(folder)
     if found is not None:
+        if not (cache / COMPANIONS).is_dir():
+            _keep_companions(tokenizers.load(settings.model, settings.data)[0], base, cache)
         return found
     damaged = store.drop(folder)
 
@@ -58,6 +60,7 @@ def _rows(settings: Settings, cache: Path) -> Preparation:
         train_rows, data
     )  # before the tokenizer, which is slow to load: misnamed columns are an error at once
     tokenizer, notes = tokenizers.load(settings.model, data)
+    _keep_companions(tokenizer, base, cache)
     train_rows, validation_rows = splitting.split(train_rows, given, data)
 
     sets: dict[str, Tokens] = {}
@@ -90,6 +93,15 @@ def _rows(settings: Settings, cache: Path) -> Preparation:
     preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
     store.save(folder, sets, preparation)
     return preparation
+
+
+def _keep_companions(tokenizer: Any, base: Path, cache: Path) -> None:
+    """Writes what belongs beside every adapter into `cache`. Raises InputError."""
+    try:
+        companions.keep(tokenizer, base, cache / COMPANIONS)
+    except OSError as error:
+        raise InputError(f"the tokenizer cannot be written ({error.strerror or error})", where=str(cache),
+                         remedy="free some space, or set run.storage_path to another disk") from None  # fmt: skip
 
 
 def _fingerprint(tokens: Tokens) -> str:

@@ -32,6 +32,7 @@ from tuner.contract import (
     Preparation,
     Program,
     Reason,
+    Served,
     Setup,
 )
 
@@ -261,6 +262,24 @@ class SFT(Program):
         with imports.heavy():
             from trainables.models.merging import merge
         merge(runtime.validated(settings), Path(adapter_folder), Path(to))
+
+    @classmethod
+    def serve(
+        cls,
+        settings: Mapping[str, Any],
+        adapter_folder: str | Path,
+        to: str | Path,
+        server: str,
+        name: str,
+        merge: bool,
+        compare: bool,
+    ) -> Served:
+        """Writes what a server needs of an adapter, or of the base with the adapter merged. Raises InputError."""
+        from trainables.serving.exporting import serve
+
+        return serve(
+            runtime.validated(settings), Path(adapter_folder), Path(to), server, name, merge=merge, compare=compare
+        )
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group = ALONE) -> None:
         """Loads the base. group: the processes that train together, of which this is one; all get the same calls.

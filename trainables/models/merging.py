@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data import tokenizers
-from trainables.models import base, base_folder, checkpoint
+from trainables.models import base, base_folder, checkpoint, companions
 from trainables.settings import ModelSettings, Settings, Unquantized
 from tuner.contract import InputError
 
@@ -14,7 +14,8 @@ _WEIGHTS = "adapter_model.safetensors"
 
 
 def merge(settings: Settings, adapter: Path, to: Path) -> None:
-    """Merges `adapter` into the unquantized base and saves the result with its tokenizer. Raises InputError.
+    """Merges `adapter` into the unquantized base and saves the result with its tokenizer, or processor. Raises
+    InputError.
 
     An adapter trained over NF4 is merged into the full-precision weights: 4-bit weights cannot take the sum without
     being rounded again. A base that is stored quantized is expanded first.
@@ -23,14 +24,14 @@ def merge(settings: Settings, adapter: Path, to: Path) -> None:
 
     if not (adapter / _WEIGHTS).is_file():  # PEFT would unpickle an adapter_model.bin
         raise InputError(f"has no {_WEIGHTS}", where=str(adapter), expected="an adapter in safetensors")
-    adapted = PeftModel.from_pretrained(_plain(settings.model), str(adapter))
-    _require_all(checkpoint.header(adapter / _WEIGHTS), get_peft_model_state_dict(adapted), adapter)
+    adapted = PeftModel.from_pretrained(unrounded(settings.model), str(adapter))
+    require_all(adapter, get_peft_model_state_dict(adapted))
     adapted.merge_and_unload().save_pretrained(str(to))
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
-    tokenizer.save_pretrained(str(to))
+    companions.write(tokenizer, base_folder.check(settings.model), to)
 
 
-def _plain(model: ModelSettings) -> Any:
+def unrounded(model: ModelSettings) -> Any:
     """Loads the base with weights that are not rounded to 4 or 8 bits when the adapter is added. Raises InputError."""
     stored = base_folder.stored_quantized(base_folder.config(model) or {})
     if not stored:
@@ -61,12 +62,12 @@ def _is_reversible(conversion: Any) -> bool:
     return True
 
 
-def _require_all(saved: dict[str, Any], taken: dict[str, Any], adapter: Path) -> None:
+def require_all(adapter: Path, taken: dict[str, Any]) -> None:
     """Raises InputError for an adapter of another base: PEFT only warns, and leaves out what it cannot place.
 
-    saved: tensors of the adapter's file by name. taken: those that PEFT has loaded.
+    adapter: its folder. taken: the tensors that PEFT has loaded, by name.
     """
-    lost = sorted(set(saved) ^ set(taken))
+    lost = sorted(set(checkpoint.header(adapter / _WEIGHTS)) ^ set(taken))
     if lost:
         raise InputError(
             f"{len(lost)} of its weights do not belong to this base: {checkpoint.listed(lost)}",

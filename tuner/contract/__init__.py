@@ -5,6 +5,7 @@ errors.py     how a program refuses
 objective.py  the numbers that a search makes better
 card.py       what a program says of its adapters
 look.py       what a program shows of its rows
+serving.py    what it says of one that it has written for a server
 engine.py     what trains packed trials
 program.py    the base class of a program
 loading.py    finds a program by its name, and adapts one of version 0.1
@@ -20,6 +21,7 @@ from tuner.contract.facts import (
     ALIVE,
     ALONE,
     CHECKPOINT_REQUEST,
+    COMPANIONS,
     LEAVE,
     STATE,
     Assignment,
@@ -38,11 +40,13 @@ from tuner.contract.loading import PROGRAMS, as_engine, as_program, load_program
 from tuner.contract.look import AtLength, Bin, Finding, Look, LookRequest, Piece, RowSet, ShownRow
 from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
 from tuner.contract.program import Parameter, Program, Runner, laid
+from tuner.contract.serving import Served
 
 __all__ = [
     "ALIVE",
     "ALONE",
     "CHECKPOINT_REQUEST",
+    "COMPANIONS",
     "EVAL_LOSS",
     "LEAVE",
     "PROGRAMS",
@@ -71,6 +75,7 @@ __all__ = [
     "Resume",
     "RowSet",
     "Runner",
+    "Served",
     "Setup",
     "ShownRow",
     "Status",

@@ -142,6 +142,10 @@ CHECKPOINT_REQUEST = "leave"
 """A file in the folder `STATE` that the driver creates when the trial's node is about to go. A program that finds it
 saves a state with its next evaluation, however recent the last state is."""
 
+COMPANIONS = "companions"
+"""The folder, inside the cache that `prepare` gets, in which a program may leave files that belong beside every adapter
+(a tokenizer); `best/` gets a copy of them."""
+
 LEAVE = CHECKPOINT_REQUEST
 """The name of CHECKPOINT_REQUEST in version 0.1."""
 

@@ -14,6 +14,7 @@ from tuner.contract.errors import InputError
 from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, Preparation, Setup
 from tuner.contract.look import Look, LookRequest
 from tuner.contract.objective import EVAL_LOSS, Objective
+from tuner.contract.serving import Served
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,30 @@ class Program(ABC):
             where="--merge",
             expected="a program with `merge`",
             remedy="export without --merge",
+        )
+
+    @classmethod
+    def serve(
+        cls,
+        settings: Mapping[str, Any],
+        adapter_folder: str,
+        to: str,
+        server: str,
+        name: str,
+        merge: bool,
+        compare: bool,
+    ) -> Served:
+        """Writes into the folder `to` what `server` needs to serve an adapter under the name `name`; with merge, a
+        model with the adapter merged into it. In a process of its own.
+
+        compare: whether to compare what was written with the trained model. Raises InputError where the server cannot
+        load it, or where it computes something else than was trained.
+        """
+        raise InputError(
+            f"the program {_named(cls)} writes for no server",
+            where="--for",
+            expected="a program with `serve`",
+            remedy="export without --for",
         )
 
     # --- a trial ---

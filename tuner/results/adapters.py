@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tuner.contract import STATE, Card, InputError
+from tuner.contract import COMPANIONS, STATE, Card, InputError
 from tuner.results import earlier_keys
 from tuner.results.command_line import command_line
 from tuner.results.folder import RunFolder
@@ -60,7 +60,8 @@ def write_best(
     resolved: Mapping[str, Any],
     card: Card | None = None,
 ) -> Path | None:
-    """Writes `best/`: the winner's PEFT adapter, `train.yaml`, `README.md` and, last, `manifest.json`.
+    """Writes `best/`: the winner's PEFT adapter with its companions, `train.yaml`, `README.md` and, last,
+    `manifest.json`.
 
     train: the experiment that trains the winner again. resolved: the search's settings. card: what its program says of
     the adapter; None: nothing. The folder is written as `best.new` and renamed. Returns it, or None if there is no
@@ -73,7 +74,10 @@ def write_best(
     fresh = folder.path / "best.new"
     _remove(fresh)
     try:
-        shutil.copytree(adapter, fresh, ignore=_not_plain)
+        companions = inside(folder.path, folder.data / COMPANIONS)
+        if companions is not None and companions.is_dir():
+            shutil.copytree(companions, fresh, ignore=_not_plain)
+        shutil.copytree(adapter, fresh, ignore=_not_plain, dirs_exist_ok=True)
         again = command_line("train", f"{folder.best}/train.yaml")
         header = f"# Trains trial {winner.number} of {folder.name} again: {again}\n"
         (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.runs import finished_run, write_ledger
 from trainables.sft import SFT
 from tuner.contract import InputError
-from tuner.results.export import _require_same_model
+from tuner.results.export import _Doing, _require_same_model
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Event, Kind, read_ledger
 
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def asked(run: RunFolder, accept: bool = False) -> tuple[str, ...]:
     resolved: dict[str, Any] = json.loads(run.resolved.read_text())
-    return _require_same_model(run, resolved, run.path.parent / "merged", accept=accept)
+    return _require_same_model(run, resolved, run.path.parent / "merged", _Doing("a merge", "--merge"), accept=accept)
 
 
 def test_a_merge_into_another_base_is_refused(run: RunFolder) -> None:
