@@ -65,7 +65,8 @@ def test_every_test_that_a_document_names_is_in_the_tree() -> None:
     assert seen > 100
 
 
-EXAMPLES = {"parabola.py", "target.py", "my_space.py", "contextlib.py", "median.py"}
+EXAMPLES = {"parabola.py", "target.py", "my_space.py", "contextlib.py", "median.py", "convert_lora_to_gguf.py"}
+EXAMPLES |= {"convert_hf_to_gguf.py"}
 """Files that a reader makes, or that are not part of this project."""
 
 

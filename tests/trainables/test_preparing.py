@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import chat_completion_rows, completion_rows, make_model, message_rows, text_rows, write_jsonl
 from trainables.data import store
 from trainables.sft import SFT
-from tuner.contract import Fault, InputError, Preparation, Reason
+from tuner.contract import COMPANIONS, Fault, InputError, Preparation, Reason
 
 Make = Callable[..., dict[str, Any]]
 
@@ -38,6 +38,27 @@ def test_a_second_call_finds_the_first_ones_result(sft_settings: Make, tmp_path:
     written = (Path(first.folder) / "preparation.json").stat().st_mtime_ns
     assert SFT.prepare(sft_settings(), tmp_path) == first
     assert (Path(first.folder) / "preparation.json").stat().st_mtime_ns == written
+
+
+def test_what_belongs_beside_an_adapter_is_kept(sft_settings: Make, tmp_path: Path, tiny_model: Path) -> None:
+    """Written again where it is missing, and where the tokenizer is another one."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "preprocessor_config.json").write_text('{"size": 1}')
+    template = tmp_path / "own.jinja"
+    template.write_text("own {{ messages[0].content }}")
+    settings = sft_settings(model={"model_name_or_path": str(model)}, data={"chat_template": str(template)})
+    SFT.prepare(settings, tmp_path / "cache")
+    kept = tmp_path / "cache" / COMPANIONS
+    names = {file.name for file in kept.iterdir()}
+    assert {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "preprocessor_config.json"} <= names
+    assert (kept / "chat_template.jinja").read_text() == "own {{ messages[0].content }}" and "config.json" not in names
+    shutil.rmtree(kept)
+    SFT.prepare(settings, tmp_path / "cache")
+    assert {file.name for file in kept.iterdir()} == names
+    template.write_text("another {{ messages[0].content }}")
+    SFT.prepare(settings, tmp_path / "cache")
+    assert (kept / "chat_template.jinja").read_text() == "another {{ messages[0].content }}"
+    assert [file.name for file in (tmp_path / "cache").iterdir() if file.name.startswith(".")] == []
 
 
 def test_the_recipe_does_not_matter_and_the_rows_do(sft_settings: Make, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ kernels.py       which attention kernel transformers takes for a base
 parts.py         which part of a model each module is: language, vision, audio; attention, mlp, experts, router
 lora.py          LoraConfig from the settings
 adapter_files.py an adapter on disk, replaced in one rename
+companions.py    what belongs beside an adapter: tokenizer, chat template, processor, generation config
 counting.py      trainable and total parameters, right for 4-bit weights too
 memory.py        how much memory training needs, from a config and the headers of files
 experts.py       how many experts a config names, and in which layers

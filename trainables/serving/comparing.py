@@ -88,8 +88,8 @@ def compare(settings: Settings, known: Reference, written: Path, folder: Path, t
         said, found = _elsewhere(_request(settings, known, written, folder, merged=merged), Path(place))
     ids = [list(one)[:_LONGEST] for one in said["ids"]]
     if ids != known.ids or said["template"] != tokenizer.chat_template:
-        what = "token ids" if ids != known.ids else "a chat template"
-        raise _refused(written, f"its tokenizer gives other {what} than the one that the rows were made with")
+        what = "other token ids" if ids != known.ids else "another chat template"
+        raise _refused(written, f"its tokenizer gives {what} than the one that the rows were made with")
     if [one.shape for one in found] != [one.shape for one in known.logits]:
         raise _refused(written, f"its logits have the shape {tuple(found[0].shape)}, those of the trained model "
                                 f"{tuple(known.logits[0].shape)}")  # fmt: skip

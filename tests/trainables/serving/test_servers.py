@@ -113,9 +113,7 @@ def test_ollama_takes_adapters_of_some_families(base: Base) -> None:
 
 def test_llama_cpp_converts_the_base_and_the_adapter(base: Base) -> None:
     whole, half, serve = servers.commands("llama.cpp", "first", Path("/to"), base, 8)
-    assert whole == (
-        f"python llama.cpp/convert_hf_to_gguf.py {base.folder} --outtype f16 --outfile /to/model-f16.gguf"
-    )
+    assert whole == (f"python llama.cpp/convert_hf_to_gguf.py {base.folder} --outtype f16 --outfile /to/model-f16.gguf")
     assert half == (
         f"python llama.cpp/convert_lora_to_gguf.py /to --base {base.folder} --outtype f16 "
         "--outfile /to/adapter-f16.gguf"
@@ -137,5 +135,5 @@ def test_an_adapter_that_cannot_be_read(tmp_path: Path) -> None:
     write_header(tmp_path / servers.WEIGHTS, [f"{PREFIX}{Q}.lora_A.weight"])
     for text in ("{", "[]"):
         (tmp_path / servers.CONFIG).write_text(text)
-        with pytest.raises(InputError, match="cannot be read|no JSON object"):
+        with pytest.raises(InputError, match=r"cannot be read|no JSON object"):
             servers.read(tmp_path)
