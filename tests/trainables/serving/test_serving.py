@@ -82,10 +82,10 @@ def make_adapter(base: Path, to: Path, **more: Any) -> Path:
     return to
 
 
-def served(base: Path, adapter: Path, to: Path, server: str, *, merge: bool = False, **data: Any) -> Served:
+def served(base: Path, adapter: Path, to: Path, server: str, *, merge: bool = False, compare: bool = True) -> Served:
     to.mkdir()
-    settings = {"model": {"model_name_or_path": str(base)}, "data": {"train": "rows.jsonl", **data}}
-    return SFT.serve(settings, adapter, to, server, "first", merge, True)
+    settings = {"model": {"model_name_or_path": str(base)}, "data": {"train": "rows.jsonl"}}
+    return SFT.serve(settings, adapter, to, server, "first", merge, compare)
 
 
 def by_a_stranger(folder: Path, base: Path, *, merged: bool) -> dict[str, Any]:
@@ -122,17 +122,42 @@ def test_a_stranger_gets_the_trained_model(
     found = by_a_stranger(tmp_path / "to", base, merged=merge)
     known = by_the_program(base, adapter)
     torch.testing.assert_close(torch.tensor(found["logits"]), known, atol=2e-5, rtol=1e-4)
-    assert found["end"] == END and found["chat"] == "<|user|>the cat"
+    assert found["end"] == END and found["chat"] == "<|user|>the cat<|end|>"
     assert "differ from those of the trained model by up to" in said.compared and not said.notes
     generation = json.loads((tmp_path / "to" / "generation_config.json").read_text())
     assert generation["temperature"] == 0.7
     assert (tmp_path / "to" / servers.WEIGHTS).exists() == (not merge)
 
 
-def test_what_computes_something_else_is_refused(make_base: Callable[[str], Path], tmp_path: Path) -> None:
-    """Half the scale, no effect at all, another tokenizer's end: each is found in what was written."""
+def half_the_scale(folder: Path) -> None:
+    config = folder / servers.CONFIG
+    config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 4'))
+
+
+def names_of_no_module(folder: Path) -> None:
+    """What a server would load as no modules at all, without a word."""
     import safetensors.torch
 
+    pairs = safetensors.torch.load_file(folder / servers.WEIGHTS)
+    renamed = {name.replace("model.layers", "model.language_model.layers"): pair for name, pair in pairs.items()}
+    safetensors.torch.save_file(renamed, folder / servers.WEIGHTS)
+
+
+def another_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (half_the_scale, r"logits of .* differ from those of the trained model by up to .*; allowed"),
+        pytest.param(names_of_no_module, "logits of .* differ", marks=pytest.mark.slow),
+        pytest.param(another_template, "its tokenizer gives another chat template", marks=pytest.mark.slow),
+    ],
+)
+def test_what_computes_something_else_is_refused(
+    spoil: Callable[[Path], None], told: str, make_base: Callable[[str], Path], tmp_path: Path
+) -> None:
     from trainables.data import tokenizers
     from trainables.serving import comparing
     from trainables.settings import Settings
@@ -143,27 +168,13 @@ def test_what_computes_something_else_is_refused(make_base: Callable[[str], Path
     settings = Settings.model_validate(given)
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     known = comparing.reference(settings, adapter, tokenizer, merge=False)
-    served(base, adapter, tmp_path / "to", "peft")
-    config, weights = tmp_path / "to" / servers.CONFIG, tmp_path / "to" / servers.WEIGHTS
-    whole = config.read_text()
-
-    config.write_text(whole.replace('"lora_alpha": 8', '"lora_alpha": 4'))
-    with pytest.raises(InputError, match=r"it is not the trained model: logits .* allowed"):
-        comparing.compare(settings, known, tmp_path / "to", base, tokenizer, merged=False)
-    config.write_text(whole)
-    pairs = safetensors.torch.load_file(weights)
-    renamed = {name.replace("model.layers", "model.language_model.layers"): pair for name, pair in pairs.items()}
-    safetensors.torch.save_file(renamed, weights)  # what a server would load as no modules at all
-    with pytest.raises(InputError, match="it is not the trained model: logits"):
-        comparing.compare(settings, known, tmp_path / "to", base, tokenizer, merged=False)
-    safetensors.torch.save_file(pairs, weights)
-    assert comparing.compare(settings, known, tmp_path / "to", base, tokenizer, merged=False)
-    (tmp_path / "to" / "chat_template.jinja").write_text("{{ messages }}")
-    with pytest.raises(InputError, match="its tokenizer gives another chat template"):
+    served(base, adapter, tmp_path / "to", "peft", compare=False)
+    spoil(tmp_path / "to")
+    with pytest.raises(InputError, match=rf"it is not the trained model: {told}"):
         comparing.compare(settings, known, tmp_path / "to", base, tokenizer, merged=False)
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("quantization", [pytest.param("none", marks=pytest.mark.slow), "nf4"])
 def test_rslora_for_llama_cpp_is_the_same_adapter(
     quantization: str, make_base: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -181,10 +192,10 @@ def test_rslora_for_llama_cpp_is_the_same_adapter(
 def test_ollamas_modelfile(make_base: Callable[[str], Path], tmp_path: Path) -> None:
     base = make_base("llama")
     adapter = make_adapter(base, tmp_path / "adapter")
-    said = served(base, adapter, tmp_path / "to", "ollama")
+    said = served(base, adapter, tmp_path / "to", "ollama", compare=False)
     text = (tmp_path / "to" / "Modelfile").read_text()
     assert text.startswith(f'FROM {base}\nADAPTER .\nTEMPLATE """')
-    assert "{{ if .System }}<|system|>{{ .System }}{{ end }}<|user|>{{ .Prompt }}<|assistant|>{{ .Response }}" in text
+    assert "{{ if .System }}<|system|>{{ .System }}<|end|>{{ end }}<|user|>{{ .Prompt }}<|end|><|assistant|>" in text
     assert 'PARAMETER temperature 0.7\nPARAMETER stop "<|end|>"\n' in text
     assert said.commands == (f"ollama create first --file {tmp_path}/to/Modelfile", "ollama run first")
     assert "from version 0.34.1 on" in said.notes[0]
@@ -196,5 +207,5 @@ def test_a_refused_export_leaves_nothing(make_base: Callable[[str], Path], tmp_p
     with pytest.raises(InputError, match="vLLM cannot load this adapter: it is a DoRA adapter") as caught:
         served(base, adapter, tmp_path / "to", "vllm")
     assert caught.value.remedy == "--for vllm --merge" and not list((tmp_path / "to").iterdir())
-    merged = served(base, adapter, tmp_path / "merged", "vllm", merge=True)
+    merged = served(base, adapter, tmp_path / "merged", "vllm", merge=True, compare=False)
     assert merged.commands == (f"vllm serve {tmp_path}/merged --served-model-name first",)
