@@ -5,7 +5,7 @@ errors.py     how a program refuses
 objective.py  the numbers that a search makes better
 card.py       what a program says of its adapters
 look.py       what a program shows of its rows
-serving.py    what it says of one that it has written for a server
+serving.py    what a program says of an adapter that it has written for a server
 engine.py     what trains packed trials
 program.py    the base class of a program
 loading.py    finds a program by its name, and adapts one of version 0.1
