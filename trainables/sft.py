@@ -21,6 +21,7 @@ from trainables.settings.train import CHANGES_BASE
 from tuner.contract import (
     ALONE,
     Assignment,
+    BaseLook,
     Budget,
     Card,
     Evaluation,
@@ -114,6 +115,17 @@ class SFT(Program):
         from trainables.models import summary
 
         return summary.short(runtime.validated(settings).model)
+
+    @classmethod
+    def look_at_base(cls, settings: Mapping[str, Any]) -> BaseLook:
+        """The base without its weights: parts, targets, memory, packing, chat template. Raises InputError."""
+        from trainables import imports
+        from trainables.models.looking import look
+
+        found = runtime.validated(settings)
+        with imports.heavy():
+            from trainables.packed import bases
+        return look(found, cls.packs(found, {}), bases.foreseen)
 
     @classmethod
     def unpinned(cls, settings: Any) -> bool:

@@ -123,6 +123,8 @@ def _call(program: type[Program], method: str, arguments: Sequence[Any]) -> Any:
             return program.foreign_code(settings)
         case "merge", (settings, adapter_folder, to):
             return program.merge(settings, adapter_folder, to)
+        case "look_at_base", (settings,):
+            return program.look_at_base(settings)
         case "serve", (settings, adapter_folder, to, server, name, merge, compare):
             return program.serve(settings, adapter_folder, to, server, name, merge, compare)
     raise ValueError(f"{method} is not called in a process of its own")

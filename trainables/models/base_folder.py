@@ -29,11 +29,7 @@ def check(model: ModelSettings) -> Path:
     for source in sources.bases(model):
         fetched = client.fetch(source)
         folder = fetched if source.name == name else folder
-    if (folder / "adapter_config.json").is_file():
-        base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
-        raise InputError("this is an adapter, not a base model", where=name, expected="the base model's folder",
-                         remedy=f"set model.model_name_or_path to its base {base!r}, or merge the adapter first",
-                         )  # fmt: skip
+    require_no_adapter(name, folder)
     files = checkpoint.files(folder)
     if not (folder / "config.json").is_file():
         raise InputError("the folder has no config.json", where=name, expected="a model saved by transformers")
@@ -43,6 +39,15 @@ def check(model: ModelSettings) -> Path:
     _check_head(config, name)
     _check_quantization(model, config)
     return folder
+
+
+def require_no_adapter(name: str, folder: Path) -> None:
+    """Raises InputError where the folder of the base `name` holds an adapter."""
+    if (folder / "adapter_config.json").is_file():
+        base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise InputError("this is an adapter, not a base model", where=name, expected="the base model's folder",
+                         remedy=f"set model.model_name_or_path to its base {base!r}, or merge the adapter first",
+                         )  # fmt: skip
 
 
 def stored_quantized(found: Mapping[str, Any]) -> str:

@@ -46,6 +46,14 @@ def check_length(config: Mapping[str, Any], max_length: int) -> str:
             f"are longer than what the base was trained for; data.max_length={most} cuts them")  # fmt: skip
 
 
+def table_in(config: Mapping[str, Any]) -> int | None:
+    """Rows of a base's table of positions, by the content of its config.json; None where the family has none that is
+    known here."""
+    text = config.get("text_config") or config
+    most = text.get(_TABLES.get(str(text.get("model_type")), ""))
+    return most if isinstance(most, int) else None
+
+
 def check(base: Any, preparation: Preparation) -> None:
     """Raises InputError where a row is longer than the base's table of positions."""
     sets = [preparation.facts.get(name) or {} for name in ("train", "validation")]

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from trainables.models import kernels
+from trainables.models import kernels, targets
 from trainables.packed import attention
+from trainables.packed.frozen_linear import frozen_linear
 from tuner.contract import Reason, Unpackable
 
 
@@ -41,6 +42,19 @@ def unpackable(model: Any, why: str) -> Unpackable:
     """The fault of a base that trials cannot be packed on."""
     what = f"trials on {type(model).__name__} cannot be packed: {why}"
     return Unpackable(Reason.CONFIG, what, "set resources.trials_per_gpu to 1")
+
+
+def foreseen(model: Any) -> str | None:
+    """Why trials cannot be packed on a base, as far as it can be seen without weights; None where nothing is seen.
+    Replaces the base's attention."""
+    try:
+        check(model)
+        row_attention(model)
+        for name in targets.linear_names(model):
+            frozen_linear(name, model.get_submodule(name))
+    except Unpackable as fault:
+        return fault.message
+    return None
 
 
 def _takes_any_keyword(model: Any) -> bool:

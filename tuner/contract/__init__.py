@@ -6,6 +6,7 @@ objective.py  the numbers that a search makes better
 card.py       what a program says of its adapters
 look.py       what a program shows of its rows
 serving.py    what a program says of an adapter that it has written for a server
+base_look.py  what a program shows of a base
 engine.py     what trains packed trials
 program.py    the base class of a program
 loading.py    finds a program by its name, and adapts one of version 0.1
@@ -14,6 +15,7 @@ The driver samples, schedules and judges; a program trains and measures. They sh
 It imports the standard library alone, so importing it costs neither side anything.
 """
 
+from tuner.contract.base_look import BaseLook, Table
 from tuner.contract.card import Card
 from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import Elsewhere, Fault, InputError, Unpackable
@@ -53,6 +55,7 @@ __all__ = [
     "STATE",
     "Assignment",
     "AtLength",
+    "BaseLook",
     "Bin",
     "Budget",
     "Card",
@@ -79,6 +82,7 @@ __all__ = [
     "Setup",
     "ShownRow",
     "Status",
+    "Table",
     "Unpackable",
     "Verdict",
     "as_engine",

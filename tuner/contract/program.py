@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from tuner.contract.base_look import BaseLook
 from tuner.contract.card import Card
 from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import InputError
@@ -83,6 +84,13 @@ class Program(ABC):
         """In a sentence, what the trials start from: the kind and the size of a model; "" where that cannot be told
         without reading much."""
         return ""
+
+    @classmethod
+    def look_at_base(cls, settings: Mapping[str, Any]) -> BaseLook:
+        """What the trials start from, what of it can be trained, and what that takes. In a process of its own. Reads no
+        weights. Raises InputError."""
+        raise InputError(f"the program {_named(cls)} shows no base", where="run.program",
+                         expected="a program with a method `look_at_base`, such as sft")  # fmt: skip
 
     @classmethod
     def with_params(cls, settings: Any, params: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ redraw    rich's display, in a window that gets narrower
 live      the live view                    plain    one line an event, where there is no terminal
 summary   the end of a search              trial    all that is known of one trial
 plan      what would run                   spaces   the search spaces
+base      a base before anything trains on it
 data      rows as the model sees them      data_page the same as one page of HTML
 machine   the same facts as strict JSON
 """

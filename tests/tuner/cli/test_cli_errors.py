@@ -22,7 +22,7 @@ def test_flags_are_the_ones_that_error_messages_name() -> None:
     ("arguments", "told"),
     [
         (["serch"], "no command 'serch'; did you mean search?"),
-        (["frobnicate"], "the commands are search, plan, data, status"),
+        (["frobnicate"], "the commands are search, plan, data, model, status"),
         (["search", "--modle", "x"], "'--model'"),
         (["search", "--num-trials", "many"], "'many' is not a valid integer"),
         (["search", "nowhere.yaml"], "no file or folder"),
