@@ -6,6 +6,7 @@ packed/          several trials on one base, in one forward and backward
 preparing.py     the rows of a search, from the settings to the tokenized files
 runtime.py       what every process that trains begins with: settings, rows, base, the facts of a trial's set-up
 serving/         an adapter handed to a server, and compared with the trained model
+model_card.py    what the card of an adapter says
 fingerprints.py  what a trial is made of, by content; compared on a resume
 models/          the base model and its LoRA adapters: loading, quantization, targets, counting, restoring
 data/            rows to token ids and labels: read, checked, split and tokenized

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables import fitting, runtime
 from trainables.out_of_memory import out_of_memory_faults
-from trainables.settings import PARAMETERS, REFUSED, ModelSettings, Settings, with_params
+from trainables.settings import PARAMETERS, REFUSED, Settings, with_params
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import (
     ALONE,
@@ -49,25 +49,6 @@ fault."""
 
 _PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
 """By name in the details of a set-up: the setting whose `auto` chooses it by the device."""
-
-
-def _usage(model: ModelSettings, base_class: str) -> str:
-    """Python that loads base and adapter. base_class: that of the base, "" where it is not known.
-
-    A base that takes images too has weights of other names in transformers' class for text alone: an adapter would be
-    loaded onto none of them, without an error.
-    """
-    if not (base_class.isidentifier() and base_class.endswith("ForConditionalGeneration")):
-        return (
-            "from peft import AutoPeftModelForCausalLM\n\n"
-            'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")'
-        )
-    revision = f", revision={model.model_revision!r}" if model.model_revision else ""
-    return (
-        f"from peft import PeftModel\nfrom transformers import {base_class}\n\n"
-        f"base = {base_class}.from_pretrained({model.model_name_or_path!r}{revision})\n"
-        'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")'
-    )
 
 
 class SFT(Program):
@@ -229,26 +210,9 @@ class SFT(Program):
     @classmethod
     def card(cls, settings: Any, setup: Mapping[str, Any]) -> Card:
         """What the model card says of the base, and of how its loss was measured."""
-        from trainables.models.counting import Count
+        from trainables.model_card import card
 
-        found = runtime.validated(settings)
-        model = found.model
-        revision = f" at `{model.model_revision}`" if model.model_revision else ""
-        nf4 = " (NF4)" if model.quantization.kind == "nf4" else ""
-        trained = Count(setup.get("trainable_parameters", 0), setup.get("total_parameters", 0))
-        parts = (f"adapted parts: {setup['parts']}",) if setup.get("parts") else ()
-        own_code = "**the base runs code of its own** (`trust_remote_code`)"
-        return Card(
-            what=f"A LoRA adapter for `{model.model_name_or_path}`{revision}{nf4}",
-            library="peft",
-            base=model.model_name_or_path,
-            tags=("lora",),
-            facts=(f"trainable parameters: {trained}", *parts, *((own_code,) if model.trust_remote_code else ())),
-            measured="The validation loss is SFTTrainer's `eval_loss`: the mean over batches of "
-            f"{found.train.per_device_eval_batch_size} rows, in file order, of the mean cross-entropy over the label "
-            "tokens of each batch.",
-            usage=_usage(model, str(setup.get("base_class", ""))),
-        )
+        return card(runtime.validated(settings), setup)
 
     @classmethod
     def foreign_code(cls, settings: Mapping[str, Any]) -> str:
