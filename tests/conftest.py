@@ -102,11 +102,10 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def make_model(folder: Path, *, pad: bool = True, template: bool = True, seed: int = 0) -> Path:
-    """Saves a random Llama of 2 layers and width 64, and a byte-level BPE tokenizer trained on the sentences."""
-    import torch
+def make_tokenizer(folder: Path, *, pad: bool = True, template: bool = True) -> Any:
+    """Saves a byte-level BPE tokenizer trained on the sentences; without torch."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -121,6 +120,15 @@ def make_model(folder: Path, *, pad: bool = True, template: bool = True, seed: i
     if template:
         tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def make_model(folder: Path, *, pad: bool = True, template: bool = True, seed: int = 0) -> Path:
+    """Saves a random Llama of 2 layers and width 64, and a byte-level BPE tokenizer trained on the sentences."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer(folder, pad=pad, template=template)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -144,6 +152,15 @@ def _one_thread() -> Iterator[None]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny model."""
     return make_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model's tokenizer and a config.json: no weights, so that no test needs torch for it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    size = len(make_tokenizer(folder))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": size}))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,15 @@ def of_model(settings: Settings) -> dict[str, Part]:
 def of_rows(settings: Settings) -> dict[str, Part]:
     """Fingerprints of the files with rows. A dataset on the hub has no files here: its `source` has the commit."""
     data = settings.data
-    found = {"training rows": _part(data.train, data.revision, contents.of_path(Path(data.train)))}
+    found = {"training rows": _part(_said(data.train), data.revision, contents.of_rows(data.train))}
     if data.validation is not None:
-        files = contents.of_path(Path(data.validation))
-        found["validation rows"] = _part(data.validation, data.validation_revision or data.revision, files)
+        files, revision = contents.of_rows(data.validation), data.validation_revision or data.revision
+        found["validation rows"] = _part(_said(data.validation), revision, files)
     return found
+
+
+def _said(given: str | tuple[str, ...]) -> str:
+    return ", ".join(sources.names(given))
 
 
 def of_ids(settings: Settings, files: Mapping[str, str]) -> dict[str, Part]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from trainables import fingerprints
-from trainables.data import contents, formats, reading, splitting, store, tokenizers, tokenizing
-from trainables.data.reading import Rows
+from trainables.data import contents, formats, reading, review, splitting, store, templates, tokenizers, tokenizing
+from trainables.data.findings import Finding
+from trainables.data.review import Review
+from trainables.data.rows import Rows
 from trainables.data.tokenizing import Tokens
 from trainables.models import base_folder, companions, reach
 from trainables.models.inspecting import Inspection
@@ -31,7 +33,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     files = made_of[fingerprints.BASE]["files"]
     inspection = Inspection(settings.model, folder, Path(cache) / "base.json", files)
     try:
-        preparation = _rows(settings, Path(cache), folder)
+        preparation = prepare_rows(settings, Path(cache), folder)
         facts = dict(preparation.facts)
         facts[fingerprints.MADE_OF] = {**made_of, **fingerprints.of_ids(settings, facts.pop(_ROW_IDS))}
         inspected = inspection.result()
@@ -41,51 +43,65 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         inspection.close()
 
 
-def _rows(settings: Settings, cache: Path, base: Path) -> Preparation:
-    """The tokenized rows: found in `cache`, or made. base: the folder of the base's files."""
+def prepare_rows(settings: Settings, cache: Path, base: Path | None = None) -> Preparation:
+    """The tokenized rows: found in `cache`, or made.
+
+    base: the folder of the base's files, whose companions are kept beside the rows; None: nothing of them is looked at.
+    Raises InputError for rows that cannot be used, and Fault where a set has nothing to learn.
+    """
     folder = cache / store.fingerprint(settings)
     found = store.find(folder)
     if found is not None:
-        if not (cache / COMPANIONS).is_dir():
+        if base is not None and not (cache / COMPANIONS).is_dir():
             _keep_companions(tokenizers.load(settings.model, settings.data)[0], base, cache)
         return found
     damaged = store.drop(folder)
 
     data = settings.data
-    train_rows = reading.read(data.train, data)
-    given = None
-    if data.validation is not None:
-        given = reading.read(data.validation, data, "data.validation_revision")
-    train_format = formats.detect(
-        train_rows, data
-    )  # before the tokenizer, which is slow to load: misnamed columns are an error at once
+    given = reading.read_sets(data)
+    fmt = formats.detect(given.train, data)
+    # before the tokenizer, which is slow to load: misnamed columns and bad rows are an error at once
+    reviewed = {"train": review.review(given.train, fmt, data, "train")}
+    if given.validation is not None:
+        other = formats.detect(given.validation, data)
+        _same_format(fmt, other, given.validation)
+        reviewed["validation"] = review.review(given.validation, other, data, "validation")
     tokenizer, notes = tokenizers.load(settings.model, data)
-    _keep_companions(tokenizer, base, cache)
-    train_rows, validation_rows = splitting.split(train_rows, given, data)
+    if base is not None:
+        _keep_companions(tokenizer, base, cache)
+    kept = reviewed.get("validation")
+    train_rows, validation_rows = splitting.split(reviewed["train"].rows, kept.rows if kept else None, data)
+    findings = [*given.findings, *(finding for part in reviewed.values() for finding in part.findings)]
+    shared = review.shared(reviewed["train"], train_rows, kept or reviewed["train"], validation_rows,
+                           of_one_source=kept is None)  # fmt: skip
+    findings += [shared] if shared else []
+    place = data.chat_template or settings.model.tokenizer
+    for part in reviewed.values():
+        findings += _of_template(part, tokenizer, data, place)
 
     sets: dict[str, Tokens] = {}
     for name, rows in (("train", train_rows), ("validation", validation_rows)):
-        fmt = formats.detect(rows, data)
-        _same_format(train_format, fmt, rows)
-        clean = formats.normalize(rows, fmt, data)
-        place = data.chat_template or settings.model.tokenizer
-        template = tokenizing.check_template(tokenizer, fmt, data, place, clean[0], rows.where(0))
-        sets[name] = tokenizing.tokenize(clean, fmt, tokenizer, data, template, rows.where)
+        part = reviewed.get(name, reviewed["train"])
+        first = next(review.shaped(rows, part.format, data))
+        template = templates.check(tokenizer, part.format, data, place, first, rows.where(0))
+        shaped = review.shaped(rows, part.format, data)
+        sets[name] = tokenizing.tokenize(shaped, part.format, tokenizer, data, template, rows.where)
         _require_targets(name, rows, sets[name], data)
     _require_known_tokens(settings, sets, tokenizer)
 
     facts = {
-        "format": str(train_format),
+        "format": str(fmt),
         "train": _facts(sets["train"]),
         "validation": _facts(sets["validation"]),
         "max_length": data.max_length,
         "pad_token": tokenizer.pad_token,
         "eos_token": tokenizer.eos_token,
-        "chat_template": train_format.conversational,
+        "chat_template": fmt.conversational,
         "max_token_id": max(max(tokens.input_ids) for tokens in sets.values()),
         "data_fingerprint": folder.name,
         _ROW_IDS: {name: _fingerprint(tokens) for name, tokens in sets.items()},
     }
+    notes += tuple(dict.fromkeys(map(str, findings)))
     notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
     notes += _beyond_positions(settings, max(_facts(tokens)["max_length"] for tokens in sets.values()))
     if damaged:
@@ -102,6 +118,19 @@ def _keep_companions(tokenizer: Any, base: Path, cache: Path) -> None:
     except OSError as error:
         raise InputError(f"the tokenizer cannot be written ({error.strerror or error})", where=str(cache),
                          remedy="free some space, or set run.storage_path to another disk") from None  # fmt: skip
+
+
+def _of_template(part: Review, tokenizer: Any, data: DataSettings, place: str) -> list[Finding]:
+    """What the chat template leaves out of the rows. Raises InputError."""
+    if not part.format.conversational:
+        return []
+    rows = part.rows
+
+    def row_of(index: int) -> dict[str, Any]:
+        return next(review.shaped(rows.select([index]), part.format, data))
+
+    templates.check(tokenizer, part.format, data, place, row_of(0), rows.where(0))
+    return templates.unwritten(tokenizer, part.shapes, row_of, rows.where, place)
 
 
 def _fingerprint(tokens: Tokens) -> str:

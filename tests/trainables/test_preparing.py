@@ -218,10 +218,10 @@ def test_a_validation_set_that_filtering_empties(sft_settings: Make, tmp_path: P
     assert "the validation set is empty" in fault.message
 
 
-def test_rows_of_one_token_teach_nothing(sft_settings: Make, tmp_path: Path) -> None:
+def test_rows_that_are_all_empty(sft_settings: Make, tmp_path: Path) -> None:
     file = str(write_jsonl(tmp_path / "rows.jsonl", [{"text": ""} for _ in range(4)]))
-    fault = faulted({**sft_settings(), "data": {"train": file, "format": "text"}}, tmp_path)
-    assert "has nothing to learn" in fault.message
+    error = refused({**sft_settings(), "data": {"train": file, "format": "text"}}, tmp_path)
+    assert error.what == "'text' is empty (and 3 more of 4 rows cannot be used)"
 
 
 def test_conversations_without_an_assistant(sft_settings: Make, tmp_path: Path) -> None:
@@ -241,9 +241,8 @@ def test_validation_has_the_format_of_training(
     sft_settings: Make, tmp_path: Path, tiny_data: Path, rows: list[dict[str, Any]]
 ) -> None:
     file = str(write_jsonl(tmp_path / "rows.jsonl", rows))
-    assert (
-        SFT.prepare(sft_settings(data={"train": file, "validation": file}), tmp_path).facts["validation"]["rows"] == 9
-    )
+    own = str(write_jsonl(tmp_path / "own.jsonl", rows))
+    assert SFT.prepare(sft_settings(data={"train": file, "validation": own}), tmp_path).facts["validation"]["rows"] == 9
     for other in tiny_data.glob("*.jsonl"):
         settings = sft_settings(data={"train": file, "validation": str(other)})
         if set(json.loads(other.read_text().splitlines()[0])) != set(rows[0]):
@@ -284,7 +283,8 @@ def test_a_row_that_a_template_does_not_take_is_named(sft_settings: Make, tmp_pa
     template.write_text("{% for m in messages %}{{ m.content + '<|end|>' }}{% endfor %}")
     rows = [*message_rows(5), {"messages": [{"role": "user", "content": 7}]}]
     file = str(write_jsonl(tmp_path / "rows.jsonl", rows))
-    data = {"train": file, "validation": file, "chat_template": str(template)}
+    other = str(write_jsonl(tmp_path / "other.jsonl", rows[:5]))
+    data = {"train": file, "validation": other, "chat_template": str(template)}
     assert refused(sft_settings(data=data), tmp_path).where == f"{file}:6"
 
 

@@ -1,11 +1,21 @@
 """Turns rows into token ids and labels: reads, checks, splits and tokenizes them once a search.
 
-reading.py     reads rows from files, folders and hub ids; names malformed input by file and line
-formats.py     finds out which of TRL's formats the rows have, and checks that every row has it
+reading.py     reads rows from files, patterns, folders and hub ids, and chooses the split
+files.py       the rows of one file; names malformed input by file and line
+text_files.py  the bytes of a file, decompressed, as UTF-8
+rows.py        rows that are decoded when they are asked for, and their places
+formats.py     finds out which of TRL's formats the rows have, and which column holds what
+advice.py      refuses unknown columns, with the settings that read this very file
+messages.py    the turns of chat files, with the roles that a chat template knows
+shaping.py     a row in TRL's format
+review.py      looks at every row: what is left out, what is there twice, what is not read
+findings.py    what was found out, as facts and as sentences
+templates.py   writes conversations with a chat template, and finds out what it leaves out
 splitting.py   splits validation rows off the training rows, from a seed
 tokenizers.py  loads the tokenizer with its pad and end tokens and its chat template
 tokenizing.py  turns rows into `input_ids` and `labels`, exactly as SFTTrainer prepares them
 look.py        the rows as the model sees them, before a search
+look_rows.py   the rows that a look is at: those that the preparation would learn from
 sampling.py    a sample of a large file, for the look
 measuring.py   lengths in tokens, and what another max_length would cost
 showing.py     a row decoded, with its learned tokens marked

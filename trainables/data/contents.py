@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from pathlib import Path
 
@@ -30,6 +31,28 @@ def of_path(path: Path) -> dict[str, str]:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return {file.relative_to(path).as_posix(): of_file(file) for file in files}
     return {path.suffix: of_file(path)} if path.is_file() else {}
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files that match a pattern, `data/**/*.jsonl`, in the order of their names."""
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
+    return [path for path in map(Path, sorted(found)) if path.is_file()]
+
+
+def of_rows(given: str | tuple[str, ...] | None) -> dict[str, str]:
+    """Fingerprints of all files that a setting for rows names: files, folders and patterns; none of what is on the
+    hub.
+
+    Raises InputError.
+    """
+    names = (given,) if isinstance(given, str) else given or ()
+    found: dict[str, str] = {}
+    for place, name in enumerate(names):
+        of_name = of_path(Path(name))
+        if not of_name and glob.has_magic(name):
+            of_name = {str(file): of_file(file) for file in matching(name)}
+        found |= {f"{place}: {inner}": value for inner, value in of_name.items()} if len(names) > 1 else of_name
+    return found
 
 
 def of_files(folder: Path, names: tuple[str, ...]) -> dict[str, str]:

@@ -1,24 +1,30 @@
-"""Finds out which of TRL's formats the rows have, and checks that every row has it."""
+"""Finds out which of TRL's formats the rows have, and which of their columns hold what."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
-from trainables.data.reading import Row, Rows
+from trainables.data import advice
+from trainables.data.messages import is_null
+from trainables.data.rows import Row, Rows
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
-Name = Literal["messages", "prompt-completion", "text"]
+Name = Literal["messages", "prompt-completion", "text", "tokens"]
 
-_ALIASES = {
-    "prompt": ("instruction", "input", "question", "query", "source", "context", "user", "problem"),
-    "completion": ("output", "response", "answer", "target", "assistant", "solution", "chosen", "label"),
-    "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "turns"),
-    "text": ("content", "document", "body", "passage", "code"),
-}
+ALPACA = ("instruction", "output")
+"""The columns of Alpaca's format; `input` is the third, and may be empty or missing."""
+TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
+"""Columns that are read as messages where they hold a list of turns."""
+KEEP = ("tools", "chat_template_kwargs")
+"""Columns beside messages that a chat template gets."""
+_LOOKED_AT = 1000
+"""Rows that are searched for one with a value in a column."""
+_ORDER: tuple[Name, ...] = ("prompt-completion", "messages", "text")
 
 
 @dataclass(frozen=True)
@@ -26,150 +32,138 @@ class Format:
     """The format of rows. A chat template turns lists of messages into text."""
 
     name: Name
-    """TRL's name."""
+    """TRL's name; `tokens`: rows that are tokenized already."""
     conversational: bool
     """Whether texts are lists of messages."""
+    layout: str = field(default="", compare=False)
+    """The name that other tools have for it: "Alpaca", "ShareGPT"; "" for TRL's own."""
+    columns: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What is read, `prompt` and so on, and the column that holds it."""
+    template: tuple[str, ...] = field(default=(), compare=False)
+    """The columns that the prompt, or the text, is written with; empty where one column holds it."""
 
     def __str__(self) -> str:
         return f"conversational {self.name}" if self.conversational and self.name != "messages" else self.name
+
+    def used(self) -> set[str]:
+        """The columns that are read."""
+        return {*self.columns.values(), *self.template}
 
 
 def detect(rows: Rows, data: DataSettings) -> Format:
     """The format of the rows: by the columns of the first row, or the one that the user named. Raises InputError."""
     first = rows.rows[0]
-    columns = {"messages": ("messages",), "prompt-completion": ("prompt", "completion"), "text": (data.text_field,)}
-    given = set(first) | ({"messages"} if "conversations" in first else set())
-    order: tuple[Name, ...] = ("prompt-completion", "messages", "text")
-    possible = [name for name in order if given >= set(columns[name])]
-    wanted = data.format
-    if wanted != "auto":
-        possible = [name for name in possible if name == wanted]
-    if not possible:
-        raise _misnamed(rows, data, wanted)
-    name = possible[0]
-    value = first["prompt"] if name == "prompt-completion" else None
-    return Format(name, name == "messages" or isinstance(value, list))
+    found = _template(first, data) or _mapped(first, data) or _known(rows, first, data)
+    if found is None:
+        raise advice.unknown(rows, data)
+    name, columns, template, layout = found
+    _require(columns.values(), template, first, rows, data)
+    more = {key: column for key in ("system", *KEEP) if (column := _beside(key, first, data))}
+    turns = [columns[key] for key in ("messages", "prompt", "completion") if key in columns]
+    conversational = name == "messages" or (name == "prompt-completion" and any(_holds_turns(rows, c) for c in turns))
+    conversational = conversational or (name == "prompt-completion" and data.as_chat)
+    if name in ("text", "tokens"):
+        more = {}
+    elif not conversational:
+        more = {key: column for key, column in more.items() if key == "system"}
+    return Format(name, conversational, layout, {**columns, **more}, template)
 
 
-def normalize(rows: Rows, fmt: Format, data: DataSettings) -> list[Row]:
-    """The rows with the format's columns only; `from` and `value` of a message become `role` and `content`.
-
-    Raises InputError for a row that is not of the format.
-    """
-    keep = ("tools", "chat_template_kwargs")
-    result = []
-    for index, row in enumerate(rows.rows):
-        extra = {key: row[key] for key in keep if row.get(key) is not None} if fmt.conversational else {}
-        _writable(extra, rows, index)
-        if fmt.name == "messages":
-            key = "messages" if "messages" in row else "conversations"
-            result.append({"messages": _messages(row, key, rows, index), **extra})
-        elif fmt.name == "text":
-            result.append({"text": _text(row, data.text_field, rows, index)})
-        elif fmt.conversational:
-            both = {key: _messages(row, key, rows, index) for key in ("prompt", "completion")}
-            result.append({**both, **extra})
-        else:
-            result.append({key: _text(row, key, rows, index) for key in ("prompt", "completion")})
-    return result
+def fields(template: str) -> list[str]:
+    """The columns that a prompt template names, each once. Raises ValueError where braces do not match."""
+    named = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    if "" in named:
+        raise ValueError("empty braces; a column's name stands in them")
+    return list(dict.fromkeys(named))
 
 
-def _text(row: Row, key: str, rows: Rows, index: int) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise InputError(_got(row, key), where=rows.where(index), expected=f"{key!r}: a text, as in the first row")
-    _writable(value, rows, index)
-    return value
+def first_value(rows: Rows, column: str) -> Any:
+    """The first value of a column that is not null; None where the first thousand rows have none."""
+    return next((v for v in _values(rows, column) if not is_null(v)), None)
 
 
-def _messages(row: Row, key: str, rows: Rows, index: int) -> list[dict[str, Any]]:
-    expected = f'{key!r}: a list of {{"role": ..., "content": ...}}'
-    turns = row.get(key)
-    if not isinstance(turns, list) or not turns:
-        raise InputError(_got(row, key), where=rows.where(index), expected=expected)
-    result = []
-    for turn in turns:
-        if not isinstance(turn, dict):
-            raise InputError(f"a message that is {_shown(turn)}", where=rows.where(index), expected=expected)
-        # Arrow tables give every message the columns of all others, filled with None; templates test for presence
-        message = {name: value for name, value in turn.items() if value is not None}
-        if "from" in message:
-            message["role"] = message.pop("from")
-        if "value" in message:
-            message["content"] = message.pop("value")
-        if "role" not in message or not ("content" in message or "tool_calls" in message):
-            raise InputError(
-                f"a message with {', '.join(map(repr, turn)) or 'nothing'}", where=rows.where(index), expected=expected
-            )
-        _writable(message, rows, index)
-        result.append(message)
-    return result
+def _values(rows: Rows, column: str) -> Iterator[Any]:
+    return (row.get(column) for row in islice(iter(rows.rows), _LOOKED_AT))
 
 
-def _writable(value: Any, rows: Rows, index: int) -> None:
-    """Raises InputError for text with half a surrogate pair: JSON may have one as an escape, and no tokenizer takes
-    it."""
-    pending = [value]  # and not by recursion: a row may be nested as deeply as JSON is read
-    while pending:
-        found = pending.pop()
-        if isinstance(found, str):
-            if not found.isascii() and any("\ud800" <= c <= "\udfff" for c in found):
-                broken = next(c for c in found if "\ud800" <= c <= "\udfff")
-                raise InputError(f"half a character: \\u{ord(broken):04x} stands alone", where=rows.where(index),
-                                 expected="text in Unicode; characters beyond \\uffff take two escapes")  # fmt: skip
-        elif isinstance(found, dict):
-            pending += [*found, *found.values()]
-        elif isinstance(found, list):
-            pending += found
+def _holds_turns(rows: Rows, column: str) -> bool:
+    value = first_value(rows, column)
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _got(row: Row, key: str) -> str:
-    if key not in row:
-        return f"no {key!r}: the row has {', '.join(map(repr, row)) or 'nothing'}"
-    value = row[key]
-    return f"{key!r} is empty" if value in (None, [], "") else f"{key!r} is {_shown(value)}"
+_Found = tuple[Name, dict[str, str], tuple[str, ...], str]
 
 
-def _shown(value: Any) -> str:
+def _template(first: Row, data: DataSettings) -> _Found | None:
+    """The format with a prompt template."""
+    if data.prompt_template is None:
+        return None
     try:
-        return f"{value!r:.60}"
-    except RecursionError:
-        return "nested too deeply"
+        named = tuple(fields(data.prompt_template))
+    except ValueError as error:
+        raise InputError(f"the template cannot be read ({error})", where="data.prompt_template",
+                         expected="columns in braces: '### Question: {question}'; {{ and }} for "
+                         "braces") from None  # fmt: skip
+    if data.format == "text":
+        return "text", {}, named, ""
+    known = next((name for name in ("completion", "output") if name in first), "completion")
+    return "prompt-completion", {"completion": data.columns.get("completion") or known}, named, ""
 
 
-def _misnamed(rows: Rows, data: DataSettings, wanted: str) -> InputError:
-    formats = {
-        "messages": "'messages'",
-        "prompt-completion": "'prompt' and 'completion'",
-        "text": repr(data.text_field),
-    }
-    expected = " or ".join(formats.values()) if wanted == "auto" else formats[wanted]
-    got = list(rows.rows[0])
-    remedy = "; ".join(f"rename {old!r} to {new!r}" for old, new in _renames(got, wanted))
-    if not remedy and wanted in ("auto", "text") and len(got) == 1:
-        remedy = f"set data.text_field to {got[0]!r} if it holds the text"
-    return InputError(
-        f"the columns are {', '.join(map(repr, got)) or 'none'}",
-        where=rows.where(0),
-        expected=f"{expected} (TRL's formats messages, prompt-completion, text)",
-        remedy=remedy,
-    )
+def _mapped(first: Row, data: DataSettings) -> _Found | None:
+    """The format that `data.columns` names."""
+    given = {key: column for key, column in data.columns.items() if column is not None}
+    if data.format in ("auto", "messages") and "messages" in given:
+        return "messages", {"messages": given["messages"]}, (), ""
+    if data.format in ("auto", "prompt-completion") and {"prompt", "completion"} & given.keys():
+        columns = {key: given.get(key, key) for key in ("prompt", "completion")}
+        return "prompt-completion", columns, (), ""
+    if data.format in ("auto", "text") and "text" in given:
+        return "text", {"text": given["text"]}, (), ""
+    return None
 
 
-def _renames(columns: Iterable[str], wanted: str) -> list[tuple[str, str]]:
-    """Pairs of a misnamed column and the right name that is nearest; a name that is taken is not given twice."""
-    targets = {"messages": ["messages"], "prompt-completion": ["prompt", "completion"], "text": ["text"]}
-    names = targets.get(wanted, list(_ALIASES))
-    taken = set(columns) & set(names)
-    result = []
-    for column in columns:
-        if column in taken:
-            continue
-        low = column.lower()
-        near = difflib.get_close_matches(low, names, n=1, cutoff=0.7)
-        aliased = [name for name in names if low in _ALIASES[name]]
-        for name in (near or aliased)[:1]:
-            if name not in taken:
-                taken.add(name)
-                result.append((column, name))
-    return result
+def _known(rows: Rows, first: Row, data: DataSettings) -> _Found | None:
+    """The format by the names of the columns."""
+    wanted = _ORDER if data.format == "auto" else (data.format,)
+    if data.format == "auto" and "input_ids" in first:
+        columns = [name for name in ("input_ids", "labels", "completion_mask", "assistant_masks") if name in first]
+        return "tokens", {name: name for name in columns}, (), "tokenized"
+    if data.format == "auto":
+        advice.refuse_preferences(rows, data)
+    for name in wanted:
+        if name == "prompt-completion" and {"prompt", "completion"} <= first.keys():
+            return name, {"prompt": "prompt", "completion": "completion"}, (), ""
+        if name == "messages" and "messages" in first:
+            return name, {"messages": "messages"}, (), ""
+        if name == "text" and data.text_field in first:
+            return name, {"text": data.text_field}, (), ""
+    if "prompt-completion" in wanted and set(ALPACA) <= first.keys():
+        template = ("instruction", "input") if "input" in first else ("instruction",)
+        return "prompt-completion", {"completion": "output"}, template, "Alpaca"
+    turns = next((name for name in TURNS if name in first and _holds_turns(rows, name)), None)
+    if "messages" in wanted and turns:
+        value = first_value(rows, turns)
+        return "messages", {"messages": turns}, (), "ShareGPT" if "from" in value[0] else ""
+    return None
+
+
+def _beside(key: str, first: Row, data: DataSettings) -> str | None:
+    """The column with something beside the texts, a system text or tools; None where there is none."""
+    column = data.columns.get(key, key) if key != "chat_template_kwargs" else key  # type: ignore[call-overload]
+    return column if column is not None and (column in first or key in data.columns) else None
+
+
+def _require(columns: Any, template: Sequence[str], first: Row, rows: Rows, data: DataSettings) -> None:
+    """Raises InputError for a column that the settings name and the rows do not have."""
+    named = [column for column in data.columns.values() if column is not None]
+    beside = {data.columns.get("role"), data.columns.get("content")}
+    if not first:
+        raise advice.unknown(rows, data)
+    for column in dict.fromkeys([*columns, *template, *named]):
+        if (
+            column not in first
+            and column not in beside
+            and not any(column in row for row in islice(iter(rows.rows), _LOOKED_AT))
+        ):
+            raise advice.no_column(column, rows, data)

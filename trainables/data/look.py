@@ -12,17 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from trainables import imports, quiet
-from trainables.data import formats, sampling, showing, splitting, tokenizers, tokenizing
+from trainables.data import (
+    contents,
+    formats,
+    look_rows,
+    sampling,
+    showing,
+    splitting,
+    templates,
+    tokenizers,
+    tokenizing,
+)
 from trainables.data.formats import Format
+from trainables.data.look_rows import EXAMPLES
 from trainables.data.measuring import Measures
-from trainables.data.reading import Row, Rows
+from trainables.data.messages import BadRow
+from trainables.data.rows import Row, Rows
+from trainables.data.shaping import Shaper
 from trainables.data.tokenizing import IGNORED, Tokens
 from trainables.hub import local_cache, sources
 from trainables.settings import DataSettings, Settings
 from tuner.contract import Finding, InputError, Look, LookRequest, RowSet, ShownRow
 
-EXAMPLES = 3
-"""Rows that are named for a finding."""
 _WHOLE = 2**31 - 1
 _BATCH = 64
 _BRIEF, _FULL = 240, 20_000
@@ -44,10 +55,7 @@ class _Set:
 
     def place(self, index: int) -> str:
         """Where a row is in its file, without the file."""
-        where, source = self.rows.where(index), self.rows.source
-        if where.startswith(f"{source}:"):
-            return f"line {where[len(source) + 1 :]}"
-        return where[len(source) :].lstrip(", ") if where.startswith(source) else where
+        return look_rows.place(self.rows, index)
 
     def add(self, kind: Any, what: str, indices: Sequence[int], said: Callable[[int], str] | None = None) -> None:
         """Adds a finding about these rows, if there are any. said: what is told of one, behind its place."""
@@ -82,23 +90,30 @@ def _look(settings: Settings, request: LookRequest) -> Look:
     if model.trust_remote_code and not request.foreign_code:
         model = model.model_copy(update={"trust_remote_code": False})
     train, total, sampled = sampling.read(data.train, data, "data.revision", request)
+    given, given_total, given_sampled = look_rows.validation(train, bool(sampled), data, request)
     fmt = formats.detect(train, data)
     tokenizer, notes = tokenizers.load(model, data, alone=True)
-    sets = _sets(train, total, sampled, data, request)
+    train, left_out = look_rows.kept(train, fmt, data, "train")
+    if given is not None:
+        given, more = look_rows.kept(given, fmt, data, "validation")
+        left_out += more
+    sets = _sets(train, total, sampled, data, (given, given_total, given_sampled))
+    sets[0].findings += left_out
     place = data.chat_template or model.tokenizer
     shown = []
     for found in sets:
         _shape(found, fmt, data)
         if found.shaped:
             first = next(iter(found.shaped))
-            template = tokenizing.check_template(
-                tokenizer, fmt, data, place, found.shaped[first], found.rows.where(first)
-            )
+            template = templates.check(tokenizer, fmt, data, place, found.shaped[first], found.rows.where(first))
+            lost, error = look_rows.unwritten(found.shaped, found.rows, fmt, tokenizer, place)
+            found.findings += lost
+            found.refused = found.refused or error
             shown.append(_looked_at(found, _Reader(fmt, tokenizer, data, template), request))
         else:
             shown.append(_unlooked(found))
     if request.row is not None and not any(one.shown for one in shown):
-        raise InputError(f"no row {request.row}", where=data.train, expected=_numbers(train))
+        raise InputError(f"no row {request.row}", where=train.source, expected=_numbers(train))
     facts = {"format": str(fmt), "learns": _learned(fmt, data)}
     facts |= {"note": notes[0]} if notes else {}
     refused = next((found.refused for found in sets if found.refused), None)
@@ -110,9 +125,9 @@ def _held(settings: Settings) -> Settings | None:
     """The settings with the tokenizer's folder on this machine, in the hub's cache too; None where it or rows are
     elsewhere."""
     model, data = settings.model, settings.data
-    rows = (data.train, *([data.validation] if data.validation else []))
+    rows = (*sources.names(data.train), *sources.names(data.validation))
     source = sources.tokenizer_alone(model)
-    if not all(Path(name).exists() for name in rows):
+    if not all(Path(name).exists() or contents.matching(name) for name in rows):
         return None
     if source is None:
         return settings if Path(model.tokenizer).is_dir() else None
@@ -141,25 +156,24 @@ def _numbers(rows: Rows) -> str:
 # --- the sets
 
 
-def _sets(train: Rows, total: int, sampled: str, data: DataSettings, request: LookRequest) -> list[_Set]:
+def _sets(
+    train: Rows, total: int, sampled: str, data: DataSettings, validation: tuple[Rows | None, int, str]
+) -> list[_Set]:
     """The sets as the preparation splits them. Of a sampled file nothing is split off: the sample has the rows of
     both."""
-    given: Rows | None = None
-    given_total, given_sampled = 0, ""
-    if data.validation is not None:
-        given, given_total, given_sampled = sampling.read(data.validation, data, "data.validation_revision", request)
+    given, given_total, given_sampled = validation
     if sampled and given is None:
         return [_Set("train", train, total, sampled=f"{sampled}, the rows for validation among them")]
     read = len(train.rows)
-    train, validation = splitting.split(train, given, data)
+    train, held_out = splitting.split(train, given, data)
     if given is None:
-        sets = [_Set("train", train, len(train.rows)), _Set("validation", validation, len(validation.rows))]
-        left = read - len(train.rows) - len(validation.rows)
+        sets = [_Set("train", train, len(train.rows)), _Set("validation", held_out, len(held_out.rows))]
+        left = read - len(train.rows) - len(held_out.rows)
     else:
         sets = [_Set("train", train, total if sampled else len(train.rows), sampled=sampled)]
-        rows = given_total if given_sampled else len(validation.rows)
-        sets.append(_Set("validation", validation, rows, sampled=given_sampled))
-        left = read - len(train.rows) + len(given.rows) - len(validation.rows)
+        rows = given_total if given_sampled else len(held_out.rows)
+        sets.append(_Set("validation", held_out, rows, sampled=given_sampled))
+        left = read - len(train.rows) + len(given.rows) - len(held_out.rows)
     if left:
         what = "not drawn (data.max_train_rows, data.max_validation_rows)"
         sets[0].findings.append(Finding("left out", what, left))
@@ -179,29 +193,24 @@ def _shape(found: _Set, fmt: Format, data: DataSettings) -> None:
                                     expected=f"{fmt} rows: the loss must mean the same in both")})  # fmt: skip
         return
     errors: dict[int, InputError] = {}
-    try:
-        found.shaped = dict(enumerate(formats.normalize(rows, fmt, data)))
-    except InputError:
-        for index in range(len(rows.rows)):
-            try:
-                found.shaped[index] = formats.normalize(rows.select([index]), fmt, data)[0]
-            except InputError as error:
-                errors[index] = error
+    shaper = Shaper(fmt, data)
+    for index, row in enumerate(rows.rows):
+        try:
+            found.shaped[index] = shaper.shape(row, rows.is_arrow(index))
+        except BadRow as bad:
+            errors[index] = InputError(bad.what, where=rows.where(index), expected=bad.expected)
     found.refuse(errors)
-    _unused(found, fmt, data)
+    _unused(found, fmt)
     empty = [index for index, row in found.shaped.items() if _is_empty(row)]
     found.add("told", "with an empty text to learn", empty)
     _equal(found)
 
 
-def _unused(found: _Set, fmt: Format, data: DataSettings) -> None:
-    used = {"messages": {"messages", "conversations"}, "text": {data.text_field}}.get(
-        fmt.name, {"prompt", "completion"}
-    )
-    used |= {"tools", "chat_template_kwargs"} if fmt.conversational else set()
+def _unused(found: _Set, fmt: Format) -> None:
+    used = fmt.used()
     counts = Counter(name for row in found.rows.rows for name in row.keys() - used)
     if counts:
-        some = found.rows.rows.index(next(row for row in found.rows.rows if row.keys() - used))
+        some = next(index for index, row in enumerate(found.rows.rows) if row.keys() - used)
         most = [f"{name!r} in {number:,}" for name, number in counts.most_common(8)]
         more = len(counts) - len(most)
         told = (*most, *([f"{more:,} more columns"] if more > 0 else []))

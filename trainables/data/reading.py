@@ -1,214 +1,348 @@
-"""Reads rows from files, folders and hub ids. Malformed input is named by file and line."""
+"""Reads rows from files, patterns, folders and hub ids, and chooses the split."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
+import glob
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainables.data import contents
+from trainables.data.files import first_line, is_readable, read_file
+from trainables.data.findings import Finding, listed
+from trainables.data.rows import ArrowRows, Part, Row, Rows, joined
 from trainables.hub import client, local_cache, refusals, sources
 from trainables.hub.sources import SUFFIXES, HubSource
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
-Row = dict[str, Any]
-_EXPECTED = "a .jsonl, .json, .parquet or .csv file, a folder written by `datasets`, or a hub id"
+__all__ = ["Row", "Rows", "read"]
+_EXPECTED = (
+    "a .jsonl, .json, .parquet, .csv, .tsv or .txt file, also with .gz or .zst, a pattern, a folder of such files or "
+    "one written by `datasets`, or a hub id"
+)
+_VALIDATIONS = ("validation", "valid", "val", "dev", "eval")
+"""Names of a split for validation, the likeliest first."""
+_IN_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
+             "test": ("test", "testing")}  # fmt: skip
+"""Words in the names of files and folders that say their split, as `datasets` reads them."""
+_SPLIT = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<begin>-?\d+%?)?:(?P<end>-?\d+%?)?\])?")
+
+
+Splits = Mapping[str, Callable[[], Rows]]
+"""How each split of a source is read; one without a name where it has none."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows as they were read, with their places in the source, which stay the same when rows are split off or drawn."""
+class Sets:
+    """The rows of a search as they are in their sources."""
 
-    source: str
-    """The path or the hub id, as the settings have it."""
-    rows: list[Row]
-    """Each row by column."""
-    places: Sequence[int] = ()
-    """The place of each row in the source, counted from 1; empty where all rows are here in their order."""
-    by_line: bool = False
-    """Whether `places` are lines of a text file, where a row may take several lines and others are blank."""
-    split: str = ""
-    """The split in which rows are counted; "" where the source has no splits."""
-
-    def where(self, index: int) -> str:
-        """The place of a row, for an error message."""
-        place = self.places[index] if self.places else index + 1
-        if self.by_line:
-            return f"{self.source}:{place}"
-        return f"{self.source}{f' ({self.split})' if self.split else ''}, row {place}"
-
-    def select(self, indices: Sequence[int]) -> Rows:
-        """Some of the rows, in the order of `indices`."""
-        places = self.places or range(1, len(self.rows) + 1)
-        return replace(self, rows=[self.rows[i] for i in indices], places=[places[i] for i in indices])
+    train: Rows
+    """Training rows."""
+    validation: Rows | None
+    """Validation rows; None where they are to be split off."""
+    findings: tuple[Finding, ...] = ()
+    """What is to be told of how they were read."""
 
 
-def read(source: str, data: DataSettings, setting: str = "data.revision") -> Rows:
-    """Reads all rows of a file, a `datasets` folder or a hub dataset. Raises InputError.
+def read(source: str | Sequence[str], data: DataSettings, setting: str = "data.revision") -> Rows:
+    """Reads the training rows of a file, a pattern, a folder or a hub dataset, or its validation rows. Raises
+    InputError.
 
-    setting: the name of the setting that has the dataset's revision.
+    setting: the name of the setting that has the dataset's revision, of training or validation rows.
     """
+    for_training = setting == "data.revision"
+    names = [source] if isinstance(source, str) else list(source)
+    found = [_chosen(name, _open(name, data, setting), data, for_training) for name in names]
+    return _require_rows(joined(", ".join(names), found))
+
+
+def read_sets(data: DataSettings) -> Sets:
+    """Reads the training rows, and the validation rows where the settings or the training rows' source have some.
+
+    Raises InputError.
+    """
+    require_others(data)
+    if not isinstance(data.train, str):
+        if data.validation_split is not None and data.validation is None:
+            raise InputError("several files have no splits", where="data.validation_split",
+                             expected="one set with splits",
+                             remedy="set data.validation to the validation rows")  # fmt: skip
+        splits: Splits = {}
+        train = read(data.train, data)
+    else:
+        splits = _open(data.train, data, "data.revision")
+        train = _require_rows(_chosen(data.train, splits, data, for_training=True))
+    others = [name for name in splits if name and name not in _split_names(data.split)]
+    findings = [Finding("source", remark) for remark in train.remarks]
+    validation: Rows | None
+    if data.validation is not None:
+        validation = read(data.validation, data, "data.validation_revision")
+        findings += [Finding("source", remark) for remark in validation.remarks if remark not in train.remarks]
+        used = []
+    else:
+        name = data.validation_split or next((name for name in _VALIDATIONS if name in others), None)
+        validation = None if name is None else _own(str(data.train), splits, name)
+        used = _split_names(name or "")
+        if name is not None and data.validation_split is None:
+            findings.append(Finding("split", f"the validation rows are the split {name!r} that the set has; "
+                                    "data.validation_split names another", where=str(data.train)))  # fmt: skip
+    if unused := [name for name in others if name not in used]:
+        why = ", as data.validation names the validation rows" if data.validation is not None else ""
+        findings.append(Finding("split", f"splits that are not used{why}: {listed(unused)}", where=str(data.train)))
+    return Sets(train, validation, tuple(findings))
+
+
+def _split_names(split: str) -> list[str]:
+    """The splits that a setting names, without their slices."""
+    return [name.split("[")[0].strip() for name in split.split("+")]
+
+
+def _own(source: str, splits: Splits, split: str) -> Rows:
+    """The validation rows that are in a split, or a slice, of the training rows' source."""
+    if set(splits) == {""} and "[" not in split:
+        raise InputError("the training rows have no splits", where="data.validation_split",
+                         expected="a set with splits, or a slice: train[90%:]",
+                         remedy="set data.split to train[:90%]; set data.validation_split to train[90%:]")  # fmt: skip
+    return _require_rows(_of_split(source, splits, split, "data.validation_split"))
+
+
+def require_others(data: DataSettings) -> None:
+    """Raises InputError where training and validation rows are the same ones: the trial that memorizes them best would
+    win."""
+    if data.validation is None:
+        same = data.validation_split is not None and data.validation_split.strip() == data.split.strip()
+    else:
+        both = [[str(Path(name).resolve()) for name in sources.names(given)] for given in (data.train, data.validation)]
+        same = set(both[0]) == set(both[1]) and (data.validation_split or data.split) == data.split
+        same = same and (data.validation_revision or data.revision) == data.revision
+        file = all(Path(name).is_file() for name in both[0])
+        remedy = "set data.validation to null" if file else "set data.validation_split to its split for validation"
+    if same:
+        split = "" if data.validation is not None else f" of the split {data.split!r}"
+        raise InputError(f"the validation rows are the training rows{split}",
+                         where="data.validation" if data.validation is not None else "data.validation_split",
+                         expected="rows that are not learned: the trial that memorizes them best would win",
+                         remedy=f"{remedy}; then {data.validation_fraction:.0%} of the rows are split off"
+                         if data.validation is not None and file else
+                         (remedy if data.validation is not None else "set data.validation_split to another"),
+                         )  # fmt: skip
+
+
+def _require_rows(rows: Rows) -> Rows:
+    if not len(rows):
+        raise InputError("no rows: it is empty", where=rows.source, expected="at least one row")
+    return rows
+
+
+def _chosen(source: str, found: Splits, data: DataSettings, for_training: bool) -> Rows:
+    named = None if for_training else data.validation_split
+    wanted, setting = (data.split, "data.split") if named is None else (named, "data.validation_split")
+    if not for_training and named is None and len(found) == 1:
+        wanted = next(iter(found)) or wanted
+    return _of_split(source, found, wanted, setting)
+
+
+def _of_split(source: str, found: Splits, wanted: str, setting: str) -> Rows:
+    """The rows of a split, of a slice of it, or of several with `+` between them."""
+    parts = []
+    for one in wanted.split("+"):
+        spec = _SPLIT.fullmatch(one.strip())
+        if spec is None:
+            raise InputError(f"{one!r} names no split", where=setting, expected="train, train[:50%] or train[100:200]")
+        name = spec["name"].strip() if set(found) != {""} else ""
+        if name not in found:
+            raise InputError(f"no split {name!r}", where=source, expected=f"one of {', '.join(found)}",
+                             remedy=f"set {setting} to {next(iter(found))}")  # fmt: skip
+        rows = found[name]()
+        if "[" in one:
+            begin, end = (_bound(spec[key], len(rows), default) for key, default in (("begin", 0), ("end", len(rows))))
+            rows = rows.select(range(begin, max(begin, end)))
+        parts.append(rows)
+    if len(parts) > 1:
+        if any(rows.indices for rows in parts):
+            raise InputError(
+                f"{wanted!r} joins slices", where=setting, expected="one slice, or whole splits joined by +"
+            )
+        return joined(source, parts)
+    return parts[0]
+
+
+def _bound(text: str | None, total: int, default: int) -> int:
+    """The row at which a slice begins or ends."""
+    if text is None:
+        return default
+    number = int(text.rstrip("%"))
+    place = round(total * number / 100) if text.endswith("%") else number
+    return min(total, max(0, place + total if number < 0 else place))
+
+
+def _open(source: str, data: DataSettings, setting: str) -> Splits:
+    """A source with its splits. Raises InputError where there is none of the name."""
     path = Path(source)
     if path.is_dir():
-        found = _folder(path, data)
-    elif path.is_file():
-        found = _file(path)
-    elif sources.is_dataset_id(source):
-        found = _hub(next(named for named in sources.rows(data) if named.setting == setting), data)
-    else:
-        raise InputError("no such file or folder", where=source, expected=_EXPECTED)
-    if not found.rows:
-        raise InputError("no rows: it is empty", where=source, expected="at least one row")
+        return _folder(path, data)
+    if path.is_file():
+        return _read(read_file(path, data))
+    if glob.has_magic(source):
+        return {"": lambda: _together(source, _matching(source), data)}
+    if sources.is_dataset_id(source):
+        named = next(named for named in sources.rows(data) if named.setting == setting and named.name == source)
+        return _hub(named, data)
+    raise InputError("no such file or folder", where=source, expected=_EXPECTED, remedy=_nearby(path))
+
+
+def _read(found: Mapping[str, Rows]) -> Splits:
+    return {name: lambda rows=rows: rows for name, rows in found.items()}  # type: ignore[misc]
+
+
+def _nearby(path: Path) -> str:
+    """The file beside a missing one that has nearly its name."""
+    import difflib
+
+    folder = path.parent
+    if not folder.is_dir():
+        return ""
+    names = [
+        file.name for file, _ in zip(folder.iterdir(), range(2000), strict=False) if file.is_dir() or is_readable(file)
+    ]
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"set data.train to {folder / near[0]}" if near and path.suffix else ""
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The files that match a pattern, in the order of their names."""
+    found = contents.matching(pattern)
+    if not found:
+        folder = Path(pattern).parent
+        there = [p.name for p in sorted(folder.iterdir()) if is_readable(p)] if folder.is_dir() else []
+        more = f": the folder has {listed(there, 4)}" if there else ""
+        kinds = sorted({Path(name).suffix for name in there})
+        raise InputError(f"no file matches{more}", where=pattern, expected="a pattern of files with rows",
+                         remedy=f"set data.train to {folder / f'*{kinds[0]}'}" if kinds else "")  # fmt: skip
     return found
 
 
-def _file(path: Path) -> Rows:
-    readers = {".json": _json, ".parquet": _parquet, ".csv": _csv, ".tsv": _csv}
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(f"cannot tell the format from {suffix or 'a name without suffix'!r}", where=str(path),
-                         expected=f"one of {', '.join(SUFFIXES)}")  # fmt: skip
-    try:
-        return readers.get(suffix, _jsonl)(path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text ({error.reason} at byte {error.start})", where=str(path)) from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from None
+def _together(source: str, files: Sequence[Path], data: DataSettings) -> Rows:
+    """The rows of several files, one after the other."""
+    found = []
+    for file in files:
+        splits = read_file(file, data)
+        if set(splits) != {""}:
+            raise InputError(f"has splits: {listed(splits)}", where=str(file), expected="files with rows and no splits")
+        found.append(splits[""])
+    remarks = (f"{source}: {len(files)} files are read",) if len(files) > 1 else ()
+    rows = joined(source, found)
+    return replace(rows, remarks=(*remarks, *rows.remarks))
 
 
-def _jsonl(path: Path) -> Rows:
-    rows: list[Row] = []
-    lines: list[int] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=where,
-                                 expected="one JSON object a line",
-                                 remedy="rename it to .json if it is one JSON array" if number == 1 else "",
-                                 ) from None  # fmt: skip
-            except (ValueError, RecursionError) as error:
-                raise _unreadable(error, where, "one JSON object a line") from None
-            if not isinstance(row, dict):
-                raise InputError(f"a JSON {_kind(row)}", where=where, expected="one JSON object a line")
-            rows.append(row)
-            lines.append(number)
-    return Rows(str(path), rows, lines, by_line=True)
+def _folder(path: Path, data: DataSettings) -> Splits:
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
+        return _saved(path)
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_part(file.relative_to(path))]
+    if not files:
+        there = [file.name for file in sorted(path.iterdir())]
+        more = f": it has {listed(there, 6)}" if there else ", it is empty"
+        raise InputError(f"a folder without files of rows{more}", where=str(path),
+                         expected=f"files that end in {', '.join(SUFFIXES)}, or a folder that `datasets` "
+                         "wrote")  # fmt: skip
+    kinds = sorted({next(s for s in file.suffixes[::-1] if s.lower() in SUFFIXES).lower() for file in files})
+    if len(kinds) > 1:
+        raise InputError(f"a folder with files of several kinds: {', '.join(kinds)}", where=str(path),
+                         expected="files of one kind", remedy=f"set data.train to {path}/**/*{kinds[0]}")  # fmt: skip
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(_split_in(file.relative_to(path)), []).append(file)
+    if set(by_split) == {""}:
+        return {"": lambda: _together(str(path), files, data)}
+    # As `datasets` has it: where some names say their split, the files whose names say none are no part of the set
+    return {
+        split: lambda split=split, own=own: _named(_together(str(path), own, data), split)  # type: ignore[misc]
+        for split, own in by_split.items() if split
+    }  # fmt: skip
 
 
-def _json(path: Path) -> Rows:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig") or "[]")
-    except json.JSONDecodeError as error:
-        lines = "one object a line: rename it to .jsonl" if error.msg == "Extra data" else ""
-        raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}",
-                         expected="an array of objects", remedy=lines) from None  # fmt: skip
-    except UnicodeDecodeError:
-        raise  # `_file` says it in words, as for every text file
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(error, str(path), "an array of objects") from None
-    if isinstance(document, dict):  # {"data": [...]}
-        arrays = [value for value in document.values() if isinstance(value, list)]
-        document = arrays[0] if len(arrays) == 1 else document
-    if not isinstance(document, list):
-        raise InputError(f"a JSON {_kind(document)}", where=str(path), expected="an array of objects")
-    for number, row in enumerate(document, start=1):
-        if not isinstance(row, dict):
-            raise InputError(f"a JSON {_kind(row)}", where=f"{path}, row {number}", expected="an object")
-    return Rows(str(path), document)
+_DESCRIBE = ("dataset_info", "readme", "license", "requirements", "config", "tokenizer", "special_tokens", "vocab",
+             "generation_config", "merges", "adapter_config", "model.", "state.", "metadata.", "package.")  # fmt: skip
+"""Beginnings of the names of files that describe a set or a model, and have no rows."""
 
 
-def _parquet(path: Path) -> Rows:
-    import pyarrow.parquet
-
-    try:
-        return Rows(str(path), pyarrow.parquet.read_table(path).to_pylist())
-    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
-        raise InputError(f"not a Parquet file ({_first_line(error)})", where=str(path)) from None
+def _is_part(file: Path) -> bool:
+    """Whether a file in a folder has rows: not hidden, and not one that describes the set."""
+    hidden = any(part.startswith((".", "_")) for part in file.parts)
+    return is_readable(file) and not hidden and not file.name.lower().startswith(_DESCRIBE)
 
 
-def _csv(path: Path) -> Rows:
-    rows: list[Row] = []
-    lines: list[int] = []
-    csv.field_size_limit(1 << 30)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        header: list[str] = []
-        begins = 1  # the first line of a record, which may have several
-        try:
-            for values in reader:
-                begins, line = reader.line_num + 1, begins
-                if not values:
-                    continue
-                if not header:
-                    header = values
-                    continue
-                if len(values) != len(header):
-                    raise InputError(f"{len(values)} values", where=f"{path}:{line}",
-                                     expected=f"{len(header)}, as in the header")  # fmt: skip
-                rows.append(dict(zip(header, values, strict=True)))
-                lines.append(line)
-        except csv.Error as error:
-            raise InputError(f"malformed CSV: {error}", where=f"{path}:{begins}") from None
-    return Rows(str(path), rows, lines, by_line=True)
+def _split_in(file: Path) -> str:
+    """The split that the name of a file, or of a folder that it lies in, says; "" where it says none."""
+    words = [set(re.split(r"[^a-z]+", part.lower())) for part in (file.name, *reversed(file.parent.parts))]
+    for some in words:
+        for split, names in _IN_NAMES.items():
+            if some & set(names):
+                return split
+    return ""
 
 
-def _folder(path: Path, data: DataSettings) -> Rows:
-    if not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
-        raise InputError("a folder that `datasets` did not write", where=str(path), expected=_EXPECTED)
+def _named(rows: Rows, split: str) -> Rows:
+    return rows if len(rows.parts) > 1 or rows.parts[0].lines else replace(
+        rows, parts=tuple(replace(part, split=split) for part in rows.parts)
+    )  # fmt: skip
+
+
+def _saved(path: Path) -> Splits:
+    """A folder that `datasets` wrote."""
     import datasets
 
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder: pyarrow, json and datasets each raise their own
-        raise InputError(f"cannot be loaded ({_first_line(error)})", where=str(path)) from None
-    if isinstance(found, datasets.DatasetDict):
-        if data.split not in found:
-            raise InputError(f"no split {data.split!r}", where=str(path), expected=f"one of {', '.join(found)}",
-                             remedy="set data.split")  # fmt: skip
-        return Rows(str(path), found[data.split].to_list(), split=data.split)
-    return Rows(str(path), found.to_list())
+        raise InputError(f"cannot be loaded ({first_line(error)})", where=str(path)) from None
+    if not isinstance(found, datasets.DatasetDict):
+        return {"": lambda: _table(str(path), found, "")}
+    return {name: lambda name=name: _table(str(path), found[name], name) for name in found}  # type: ignore[misc]
 
 
-def _hub(source: HubSource, data: DataSettings) -> Rows:
+def _table(source: str, dataset: Any, split: str) -> Rows:
+    rows = ArrowRows(dataset.with_format("arrow"), source)
+    return Rows(source, rows, (Part(source, len(rows), split=split, is_arrow=True),))
+
+
+def _hub(source: HubSource, data: DataSettings) -> Splits:
+    """A dataset on the hub: the split of the training rows is read, and names the others."""
+    first = re.split(r"[+\[]", data.split)[0]
+    try:
+        found = _load(source, data, first)
+    except InputError:
+        if data.validation_split is None or source.setting == "data.revision":
+            raise
+        first = re.split(r"[+\[]", data.validation_split)[0]
+        found = _load(source, data, first)
+    names = [first, *(name for name in (found.info.splits or {}) if name != first)]
+    return {
+        name: lambda name=name: _table(source.name, found if name == first else _load(source, data, name), name)  # type: ignore[misc]
+        for name in names
+    }  # fmt: skip
+
+
+def _load(source: HubSource, data: DataSettings, split: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
     why = ""
     try:
-        found = local_cache.rows(source, data.name, data.split)
+        found = local_cache.rows(source, data.name, split)
         if found is None:
             why = client.offline_if_unreachable()
             if why and source.is_pinned:  # offline, `datasets` would take whatever commit it read last
                 raise refusals.out_of_reach(source, why)
-            found = datasets.load_dataset(source.name, data.name, split=data.split, revision=source.revision)
+            found = datasets.load_dataset(source.name, data.name, split=split, revision=source.revision)
     except InputError:
         raise
     except Exception as error:  # every loader on the hub raises its own
         if told := refusals.out_of_reach(source, why) if why else refusals.in_words(error, source):
             raise told from None
-        raise InputError(f"the hub dataset cannot be loaded: {_first_line(error)}", where=source.name,
+        raise InputError(f"the hub dataset cannot be loaded: {first_line(error)}", where=source.name,
                          expected=_EXPECTED) from None  # fmt: skip
-    return Rows(source.name, found.to_list(), split=data.split)
-
-
-def _unreadable(error: Exception, where: str, expected: str) -> InputError:
-    """The error for JSON that Python's parser refuses: lists a thousand deep, numbers of more than 4,300 digits."""
-    what = "nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
-    return InputError(what, where=where, expected=expected)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _kind(value: Any) -> str:
-    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data import reading
-from trainables.data.reading import Rows
+from trainables.data.rows import Rows
 from trainables.settings import DataSettings
 from tuner.contract import InputError, LookRequest
 
@@ -24,11 +24,16 @@ SHORT = 8
 """How much smaller all three are for `plan`."""
 
 
-def read(source: str, data: DataSettings, setting: str, request: LookRequest) -> tuple[Rows, int, str]:
+def read(
+    source: str | tuple[str, ...], data: DataSettings, setting: str, request: LookRequest
+) -> tuple[Rows, int, str]:
     """The rows of a source, how many it has, and which of them were read, in words; "" for all. Raises InputError.
 
     setting: of the dataset's revision, as in `reading.read`.
     """
+    if not isinstance(source, str):
+        rows = reading.read(source, data, setting)
+        return rows, len(rows.rows), ""
     path = Path(source)
     lines = (
         path.suffix.lower() in (".jsonl", ".ndjson") and path.is_file() and path.stat().st_size >= LARGE // _by(request)
@@ -44,7 +49,8 @@ def read(source: str, data: DataSettings, setting: str, request: LookRequest) ->
         except InputError as error:
             raise InputError(error.what, where=error.where.replace(sample.name, source), expected=error.expected,
                              remedy=error.remedy) from None  # fmt: skip
-    return replace(rows, source=source), total, f"{taken:,} of {total:,} rows, drawn from the whole file"
+    part = replace(rows.parts[0], source=source)
+    return replace(rows, source=source, parts=(part,)), total, f"{taken:,} of {total:,} rows, drawn from the whole file"
 
 
 def draw(sizes: Mapping[int, int], request: LookRequest) -> list[int]:

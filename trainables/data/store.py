@@ -36,7 +36,7 @@ def fingerprint(settings: Settings) -> str:
     """
     data, model = settings.data, settings.model
     sources = {"train": data.train, "validation": data.validation, "chat_template": data.chat_template}
-    found = {name: contents.of_path(Path(source)) for name, source in sources.items() if source is not None}
+    found = {name: contents.of_rows(source) for name, source in sources.items() if source is not None}
     folder = Path(model.tokenizer)
     tokenizer = contents.of_files(folder, TOKENIZER_FILES) if folder.is_dir() else model.tokenizer
     facts = {

@@ -7,21 +7,25 @@ dropped.
 
 from __future__ import annotations
 
-import json
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 from trainables.data.formats import Format
-from trainables.data.reading import Row
+from trainables.data.review import turns_of
+from trainables.data.rows import Row
+from trainables.data.shaping import LEARNED
+from trainables.data.templates import common, rendering, turns_without
 from trainables.settings import DataSettings
-from tuner.contract import InputError
 
 IGNORED = -100
 """The label of a token that is no target, as torch's cross-entropy has it."""
+
+
+_BATCH = 1000
+"""Rows that are tokenized at a time."""
 
 
 @dataclass
@@ -67,98 +71,53 @@ class Tokens:
         self.label_tokens += sum(label != IGNORED for label in labels[1:])
 
 
-def check_template(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Row, row: str) -> str | None:
-    """Raises InputError for masks, formats and templates that cannot work together; gives the template that marks the
-    assistant's turns, or None where none is needed.
-
-    where: the tokenizer, or the template's file, for the message. first: a row as `normalize` makes it; row: its place.
-    """
-    if data.assistant_only_loss and not fmt.conversational:
-        raise InputError(f"assistant_only_loss with {fmt} rows", where="data.assistant_only_loss",
-                         expected="conversational rows")  # fmt: skip
-    if data.completion_only_loss and fmt.name != "prompt-completion":
-        raise InputError(f"completion_only_loss with {fmt} rows", where="data.completion_only_loss",
-                         expected="prompt and completion rows", remedy="leave it null")  # fmt: skip
-    if not fmt.conversational:
-        if tokenizer.eos_token is None:
-            raise InputError("the tokenizer has no end-of-sequence token", where=where,
-                             expected="an eos_token, which ends every row")  # fmt: skip
-        return None
-    if tokenizer.chat_template is None:
-        raise InputError(f"{fmt} rows, and the tokenizer has no chat template", where=where,
-                         expected="a chat_template in the tokenizer", remedy="set data.chat_template to a .jinja file, "
-                         "or use prompt and completion texts")  # fmt: skip
-    _sees_messages(tokenizer, first, where, row)
-    if not data.assistant_only_loss:
-        return None
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-
-    if has_generation_markers(tokenizer.chat_template):
-        return None
-    try:
-        return get_training_chat_template(tokenizer)
-    except ValueError:
-        raise InputError("the chat template does not mark the assistant's turns", where="data.assistant_only_loss",
-                         expected="{% generation %} ... {% endgeneration %} around them",
-                         remedy="set data.chat_template to a template that has them") from None  # fmt: skip
-
-
-def _sees_messages(tokenizer: Any, first: Row, where: str, row: str) -> None:
-    """Raises InputError for a template that ignores the messages: all rows would be the same text."""
-    turns = _turns(first)
-    changed = [
-        {**turn, "content": f"something else {i}"} if "content" in turn else turn for i, turn in enumerate(turns)
-    ]
-    with _rendering(row, where):
-        text = tokenizer.apply_chat_template(turns, tokenize=False, **_common(first, None))
-    try:
-        other = tokenizer.apply_chat_template(changed, tokenize=False, **_common(first, None))
-    except Exception:
-        return  # it reads the content, and requires something of it that the changed one has not
-    if turns != changed and text == other:
-        raise InputError(f"the chat template ignores the messages: it writes {text!r:.60} whatever they say",
-                         where=where, expected="a template that writes each message's content",
-                         remedy="set data.chat_template to a .jinja file, or leave it null for the tokenizer's own",
-                         )  # fmt: skip
-
-
-@contextmanager
-def _rendering(row: str, template: str = "") -> Iterator[None]:
-    """Within it, errors of a chat template, which is a program, are raised as InputError with the row."""
-    from jinja2 import TemplateSyntaxError
-
-    try:
-        yield
-    except TemplateSyntaxError as error:
-        raise InputError(f"the chat template is malformed: {error.message}, in its line {error.lineno}",
-                         where=template or row, expected="a Jinja template",
-                         remedy="mend it, or set data.chat_template to another") from None  # fmt: skip
-    except Exception as error:
-        told = (str(error).strip().splitlines() or [""])[0][:200]
-        raise InputError(f"the chat template does not take this row ({type(error).__name__}: {told})", where=row,
-                         expected="messages, tools and chat_template_kwargs as the template wants them",
-                         remedy="mend the row, or set data.chat_template to another template") from None  # fmt: skip
-
-
 def tokenize(
-    rows: list[Row],
+    rows: Iterable[Row],
     fmt: Format,
     tokenizer: Any,
     data: DataSettings,
     template: str | None = None,
     where: Callable[[int], str] = "row {}".format,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> Tokens:
     """Token ids and labels of all rows. Raises InputError where a chat template fails.
 
-    template: replaces the tokenizer's chat template. where: from a row's index to its place, for a message.
+    template: replaces the tokenizer's chat template. where: from a row's index to its place, for a message. tell: gets
+    the number of rows that are done, now and then.
     """
-    if fmt.conversational:
-        return _conversations(rows, fmt, tokenizer, data, template, where)
-    return _texts(rows, fmt, tokenizer, data)
+    result, done = Tokens(), 0
+    for some in _batches(rows):
+        if fmt.name == "tokens":
+            _ids(result, some, data)
+        elif fmt.conversational:
+            _conversations(result, some, fmt, tokenizer, data, template, lambda index, begin=done: where(begin + index))  # type: ignore[misc]
+        else:
+            _texts(result, some, fmt, tokenizer, data)
+        done += len(some)
+        tell(done)
+    return result
 
 
-def _texts(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings) -> Tokens:
-    result = Tokens()
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in lists of bounded size: what a tokenizer returns for a text is 30 times as large."""
+    iterator = iter(rows)
+    while some := list(islice(iterator, _BATCH)):
+        yield some
+
+
+def _ids(result: Tokens, rows: list[Row], data: DataSettings) -> None:
+    """Adds rows that are tokenized already."""
+    for row in rows:
+        ids = row["input_ids"]
+        labels: list[int] = list(row.get("labels") or ids)
+        if "labels" not in row:
+            masks = ["assistant_masks"] + ([] if data.completion_only_loss is False else ["completion_mask"])
+            for mask in (row[name] for name in masks if name in row):
+                labels = [label if bit else IGNORED for label, bit in zip(labels, mask, strict=True)]
+        result.add(ids, labels, data.max_length)
+
+
+def _texts(result: Tokens, rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings) -> None:
     end = tokenizer.eos_token
     last = "text" if fmt.name == "text" else "completion"
     texts = [row.get("prompt", "") + _ended(row[last], end) for row in rows]
@@ -166,50 +125,75 @@ def _texts(rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings) -> 
     if fmt.name == "text" or data.completion_only_loss is False:
         for row_ids in ids:
             result.add(row_ids, row_ids, data.max_length)
-        return result
+        return
     prompts = tokenizer(text=[row["prompt"] for row in rows])["input_ids"]
     for row_ids, prompt_ids in zip(ids, prompts, strict=True):
         _add_completion(result, row_ids, prompt_ids, data)
-    return result
 
 
 def _conversations(
-    rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings, template: str | None, where: Callable[[int], str]
-) -> Tokens:
-    result = Tokens()
+    result: Tokens, rows: list[Row], fmt: Format, tokenizer: Any, data: DataSettings, template: str | None,
+    where: Callable[[int], str],
+) -> None:  # fmt: skip
     for index, row in enumerate(rows):
-        with _rendering(where(index)):
+        with rendering(where(index)):
             _add_conversation(result, row, fmt, tokenizer, data, template)
-    return result
 
 
 def _add_conversation(
     result: Tokens, row: Row, fmt: Format, tokenizer: Any, data: DataSettings, template: str | None
 ) -> None:
-    common = _common(row, template)
+    more = common(row, template)
     masks = {"return_assistant_tokens_mask": True} if data.assistant_only_loss else {}
-    encoded = tokenizer.apply_chat_template(_turns(row), tokenize=True, return_dict=True, **masks, **common)
+    encoded = tokenizer.apply_chat_template(turns_of(row), tokenize=True, return_dict=True, **masks, **more)
     ids, labels = list(encoded["input_ids"]), list(encoded["input_ids"])
     if data.assistant_only_loss:
         labels = [token if bit else IGNORED for token, bit in zip(ids, encoded["assistant_masks"], strict=True)]
+    if LEARNED in row:
+        masked = _not_learned(row, tokenizer, ids, more)
+        labels = [IGNORED if place in masked else label for place, label in enumerate(labels)]
     if fmt.name == "messages" or data.completion_only_loss is False:
         result.add(ids, labels, data.max_length)
         return
     prompt = tokenizer.apply_chat_template(
-        row["prompt"], tokenize=True, return_dict=True, add_generation_prompt=True, **common
+        row["prompt"], tokenize=True, return_dict=True, add_generation_prompt=True, **more
     )
     _add_completion(result, ids, list(prompt["input_ids"]), data, labels)
 
 
-def _turns(row: Row) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = row["messages"] if "messages" in row else row["prompt"] + row["completion"]
-    return turns
+def _not_learned(row: Row, tokenizer: Any, ids: list[int], more: dict[str, Any]) -> set[int]:
+    """The places of the tokens of turns that are read and not learned: all that the template writes for them."""
+    turns = turns_of(row)
+    text = tokenizer.apply_chat_template(turns, tokenize=False, **more)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    if list(encoded["input_ids"]) != ids:
+        raise ValueError("the tokens of turns with weight 0 cannot be told from others")
+    spans = [_span(row, i, text, tokenizer, more) for i, learned in enumerate(row[LEARNED]) if not learned]
+    return {
+        place
+        for place, (begin, end) in enumerate(encoded["offset_mapping"])
+        if any(begin < last and first < end for first, last in spans)
+    }
 
 
-def _common(row: Row, template: str | None) -> dict[str, Any]:
-    """Arguments of the chat template besides the messages: the template, the row's tools and its own arguments."""
-    tools = json.loads(row["tools"]) if isinstance(row.get("tools"), str) else row.get("tools")
-    return {"chat_template": template, "tools": tools, **row.get("chat_template_kwargs", {})}
+def _span(row: Row, index: int, text: str, tokenizer: Any, more: dict[str, Any]) -> tuple[int, int]:
+    """Where a turn begins and ends in the text of a conversation."""
+    turns = turns_of(row)
+    try:
+        before, through = (tokenizer.apply_chat_template(turns[:n], tokenize=False, **more) for n in (index, index + 1))
+    except Exception:  # templates require an order of roles, and a first turn
+        before, through = text, ""
+    if text.startswith(before) and text.startswith(through):
+        return len(before), len(through)
+    # The template writes a turn with what follows it in mind: what its content alone changes
+    other = tokenizer.apply_chat_template(turns_without(row, index, "\0"), tokenize=False, **more)
+    first = _alike(text, other)
+    return first, len(text) - _alike(text[first:][::-1], other[first:][::-1])
+
+
+def _alike(one: Iterable[Any], other: Iterable[Any]) -> int:
+    """How many items are equal from the beginning on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _add_completion(
@@ -217,7 +201,7 @@ def _add_completion(
 ) -> None:
     """Adds a row. Its completion begins at the first token that differs from the prompt's, not behind as many tokens as
     the prompt has: the last ones may merge with the completion."""
-    begin = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, ids, strict=False)))
+    begin = _alike(prompt, ids)
     result.longest_prompt = max(result.longest_prompt, begin)
     result.add(ids, [IGNORED] * begin + (labels or ids)[begin:], data.max_length)
 

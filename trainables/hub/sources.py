@@ -17,8 +17,10 @@ _FILES = (_WEIGHTS, "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 LEFT_OUT = ("original/*", "onnx/*", "consolidated*")
 """Copies of the weights in the formats of other libraries."""
 _TOKENIZER = "model.tokenizer_revision"
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
 """Endings of files with rows: a name with such an ending is no hub id."""
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+"""Endings of such files that are compressed."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def is_hub_id(name: str) -> bool:
 
 def is_dataset_id(name: str) -> bool:
     """Whether rows of this name are a dataset on the hub, and not a file that is missing."""
-    return is_hub_id(name) and Path(name).suffix.lower() not in SUFFIXES
+    return is_hub_id(name) and Path(name).suffix.lower() not in (*SUFFIXES, *COMPRESSIONS)
 
 
 def base_of(model: ModelSettings) -> HubSource | None:
@@ -86,12 +88,16 @@ def bases(model: ModelSettings) -> list[HubSource]:
     return list(dict.fromkeys(source for source in found if source is not None))
 
 
+def names(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Each name of rows in a setting that may have several."""
+    return (given,) if isinstance(given, str) else given or ()
+
+
 def rows(data: DataSettings) -> list[HubSource]:
     """Those of the training and validation rows that are datasets on the hub."""
-    found = [HubSource(data.train, "dataset", "data.revision", data.revision)]
-    if data.validation is not None:
-        revision = data.validation_revision or data.revision
-        found.append(HubSource(data.validation, "dataset", "data.validation_revision", revision))
+    found = [HubSource(name, "dataset", "data.revision", data.revision) for name in names(data.train)]
+    revision = data.validation_revision or data.revision
+    found += [HubSource(name, "dataset", "data.validation_revision", revision) for name in names(data.validation)]
     return [source for source in found if is_dataset_id(source.name)]
 
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainables.settings.section import PATH, Section
+
+Column = Literal["prompt", "completion", "messages", "text", "system", "tools", "role", "content"]
+"""What is read of a row; `role` and `content`, of a turn."""
 
 
 class DataSettings(Section):
     """Which rows, and how they become tokens. Fixed for a whole search, because it defines what the loss means."""
 
-    train: str = Field(min_length=1, json_schema_extra=PATH)
-    """Training rows: a file (.jsonl, .json, .parquet, .csv), a folder written by `datasets`, or a hub id."""
+    train: str | tuple[str, ...] = Field(min_length=1, json_schema_extra=PATH)
+    """Training rows: a file (.jsonl, .json, .parquet, .csv, .tsv, .txt, also with .gz, .zst, .bz2, .xz), a pattern
+    (`data/*.jsonl`), a folder of such files or one written by `datasets`, a hub id, or a list of these."""
 
-    validation: str | None = Field(default=None, json_schema_extra=PATH)
+    validation: str | tuple[str, ...] | None = Field(default=None, json_schema_extra=PATH)
     """Validation rows, in a form as for `train`; null: split from the training rows, once."""
 
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training rows split off for validation when `validation` is null."""
 
     split: str = "train"
-    """Which split of a hub dataset, or of a folder that has several."""
+    """Which split of a hub dataset, or of a folder that has several; also a slice of it: `train[:50%]`."""
+
+    validation_split: str | None = None
+    """The split with the validation rows: of `validation`, or of `train` where that is null. null: the set's own split
+    for validation if it has one."""
 
     name: str | None = None
     """Configuration name of a hub dataset."""
@@ -38,6 +46,26 @@ class DataSettings(Section):
 
     text_field: str = "text"
     """The column that holds the text, in format `text`."""
+
+    columns: dict[Column, str | None] = Field(default={})
+    """The rows' own names for what is read: `{prompt: question, completion: answer}`. Of `prompt`, `completion`,
+    `messages`, `text`, `system`, `tools`, and `role` and `content` within a turn; null: not read."""
+
+    prompt_template: str | None = Field(default=None, min_length=1)
+    """The prompt with columns in braces, `"### Question: {question}\\n"`; in format `text`, the whole text."""
+
+    as_chat: bool = False
+    """Makes texts of prompt and completion a user's and an assistant's turn, which the chat template writes."""
+
+    encoding: str = "utf-8"
+    """Encoding of text files: `latin-1`, `utf-16` and others that Python knows."""
+
+    on_bad_row: Literal["drop_empty", "drop", "refuse"] = "drop_empty"
+    """What becomes of rows that cannot be learned. drop_empty: empty ones are left out, with a note, and malformed ones
+    refused; drop: both are left out; refuse: both are refused."""
+
+    on_duplicate: Literal["keep", "drop", "refuse"] = "keep"
+    """What becomes of rows that are there more than once; they are counted in any case."""
 
     max_length: int = Field(default=1024, ge=2)
     """Longest row in tokens; longer rows are cut there."""
@@ -59,6 +87,15 @@ class DataSettings(Section):
 
     seed: int = Field(default=0, ge=0)
     """Seed of the validation split and of the choice of rows."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            "a".encode(encoding)
+        except LookupError:
+            raise ValueError(f"no encoding {encoding!r}: latin-1, cp1252 and utf-16 are some") from None
+        return encoding
 
     @model_validator(mode="after")
     def _one_mask(self) -> DataSettings:

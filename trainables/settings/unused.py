@@ -64,7 +64,14 @@ def _model_revision(settings: Settings, varied: Collection[str]) -> str:
 
 
 def _of_a_dataset(settings: Settings, varied: Collection[str]) -> str:
-    named = filter(None, (settings.data.train, settings.data.validation))
+    data = settings.data
+    if "[" in data.split:
+        return ""
+    named = [
+        name
+        for given in (data.train, data.validation)
+        for name in ((given,) if isinstance(given, str) else given or ())
+    ]
     return "the rows come from a file, which has one version and one split" if all(map(_is_file, named)) else ""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from tuner.config.document import KeyPath
-from tuner.config.layers import Layers
+from tuner.config.layers import Layers, Origin
 from tuner.config.words import dotted
 from tuner.contract import InputError
 from tuner.error_text import nearest
@@ -34,6 +36,11 @@ def resolve_paths(
     errors: list[InputError] = []
     for key in keys:
         value = layers.get(key)
+        if isinstance(value, list) or (isinstance(value, str) and glob.has_magic(value)):
+            found = _several(value if isinstance(value, list) else [value], layers.origin(key), dotted(key), elsewhere)
+            errors += found[1]
+            layers.replace(key, found[0] if isinstance(value, list) else found[0][0])
+            continue
         if not isinstance(value, str) or not value:
             continue
         if elsewhere and value.startswith("/"):
@@ -48,6 +55,30 @@ def resolve_paths(
             layers.replace(key, str(path))
             errors.append(missing(path, dotted(key), origin.where))
     return relative, errors
+
+
+def _several(values: list[Any], origin: Origin, key: str, elsewhere: bool) -> tuple[list[Any], list[InputError]]:
+    """Paths and patterns of one setting, made absolute, and an error for each that is missing."""
+    found: list[Any] = []
+    errors = []
+    for value in values:
+        path = absolute(value, origin.base) if isinstance(value, str) else Path()
+        is_path = isinstance(value, str) and (glob.has_magic(value) or path.exists() or is_pathlike(value))
+        found.append(str(path) if is_path else value)
+        if not is_path or (elsewhere and value.startswith("/")):
+            continue
+        if elsewhere:
+            errors.append(
+                InputError(
+                    f"{key}: patterns and lists of files are not sent to a cluster",
+                    where=origin.where,
+                    expected="one file or folder",
+                    remedy="put them into a folder and name it",
+                )
+            )
+        elif not glob.has_magic(value) and not path.exists():
+            errors.append(missing(path, key, origin.where))
+    return found, errors
 
 
 def absolute(path: str | Path, base: Path | None = None) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import completion_rows, write_jsonl
-from trainables.data import formats, reading, splitting
+from trainables.data import formats, reading, shaping, splitting
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
@@ -49,8 +49,9 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
         ("a.jsonl", "", "a.jsonl", "empty"),
         ("a.jsonl", '{"text": "x"}\n{"text": "y"\n', "a.jsonl:2", "malformed JSON"),
         ("a.jsonl", '{"text": "x"}\n["y"]\n', "a.jsonl:2", "a JSON array"),
-        ("a.jsonl", '[\n{"text": "x"}]', "a.jsonl:1", "malformed JSON"),
-        ("a.json", '{"text": "x"}\n{"text": "y"}', "a.json:2", "Extra data"),
+        ("a.jsonl", '[\n{"text": "x"}', "a.jsonl:2", "malformed JSON"),
+        ("a.json", '{"text": "x"}\n{"text": "y"', "a.json:2", "malformed JSON"),
+        ("a.json", '{"text": "x"}', "a.json", "a JSON object with 'text'"),
         ("a.json", '[{"text": "x"}, 3]', "a.json, row 2", "a JSON number"),
         ("a.json", "3", "a.json", "a JSON number"),
         ("a.jsonl", '{"text": "x"}\n' + "[" * 100_000 + "\n", "a.jsonl:2", "nested too deeply"),
@@ -59,7 +60,8 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
         ("a.csv", "text,b\nx,1\ny\n", "a.csv:3", "1 values"),
         ("a.csv", "text,b\n", "a.csv", "empty"),
         ("a.parquet", "no", "a.parquet", "not a Parquet file"),
-        ("a.txt", "x", "a.txt", "cannot tell the format"),
+        ("a.md", "x", "a.md", "cannot tell the format"),
+        ("a.csv", "a,a\nx,1\n", "a.csv:1", "two columns are called 'a'"),
     ],
 )
 def test_malformed_files_are_named_by_line(tmp_path: Path, name: str, text: str, where: str, what: str) -> None:
@@ -83,7 +85,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_dataset(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="did not write"):
+    with pytest.raises(InputError, match="without files of rows"):
         read(tmp_path)
 
 
@@ -144,7 +146,8 @@ def test_a_row_is_counted_in_its_file_whatever_became_of_the_rows(
         assert len(sets) >= 5
     for part_of_it in sets:
         with pytest.raises(InputError) as caught:
-            formats.normalize(part_of_it, formats.Format("prompt-completion", False), DataSettings(train="x"))
+            data = DataSettings(train="x")
+            shaping.normalize(part_of_it, formats.detect(part_of_it, data), data)
         assert caught.value.where == str(tmp_path / place)
 
 

@@ -29,6 +29,8 @@ CASES: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
     ("messages, cut", message_rows(20), {"max_length": 16}),
     ("messages, assistant", message_rows(20), {"assistant_only_loss": True}),
     ("messages, tools", [{**row, "tools": TOOLS} for row in message_rows(5)], {}),
+    ("tokenized", [{"input_ids": [70, 71, 72 + i], "labels": [-100, 71, 72 + i]} for i in range(5)], {}),
+    ("tokenized, cut", [{"input_ids": list(range(60 + i))} for i in range(5)], {}),
     ("conversations", [{"conversations": [{"from": m["role"], "value": m["content"]} for m in row["messages"]]}
                        for row in message_rows(20)], {}),
 ]  # fmt: skip
@@ -37,10 +39,11 @@ CASES: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
 @pytest.mark.parametrize(("rows", "data"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_equal_to_the_id(tiny_model: Path, tmp_path: Path, rows: list[dict[str, Any]], data: dict[str, Any]) -> None:
     file = str(write_jsonl(tmp_path / "rows.jsonl", rows))
+    other = str(write_jsonl(tmp_path / "other.jsonl", rows))
     settings = Settings.model_validate(
         {
             "model": {"model_name_or_path": str(tiny_model)},
-            "data": {"train": file, "validation": file, "max_length": 48, **data},
+            "data": {"train": file, "validation": other, "max_length": 48, **data},
         }
     )
     ours = store.open_set(preparing.prepare(settings, tmp_path / "cache"), "train")

@@ -79,7 +79,7 @@ def test_what_is_learned_is_what_the_preparation_makes_a_label(
     given = {"train": str(place / "completions.jsonl"), "max_length": 40}
     model = {"model_name_or_path": str(place / "base")}
     settings = Settings.model_validate({"model": model, "data": given})
-    facts = preparing._rows(settings, tmp_path).facts
+    facts = preparing.prepare_rows(settings, tmp_path).facts
     told = data("completions.jsonl", "--set", "data.max_length=40", capsys=capsys)
     for found in told["sets"]:
         ours = facts[found["name"]]
@@ -100,7 +100,7 @@ def test_what_is_learned_is_what_the_preparation_makes_a_label(
         (["completions.jsonl", "--html", "page.txt"], ["--html page.txt", "a name that ends in .html"]),
         (["completions.jsonl", "--html", "no/page.html"], ["there is no folder no"]),
         (["completions.jsonl", "--rows", "-1"], ["--rows"]),
-        (["base"], ["a folder that `datasets` did not write"]),
+        (["base"], ["a folder without files of rows"]),
         (["empty.jsonl"], ["no rows: it is empty"]),
         (["broken.jsonl"], ["broken.jsonl:2: malformed JSON", "expected: one JSON object a line"]),
         (["completions.jsonl", "--set", "data.split=1", "--set", "x.y=1"], ["x"]),

@@ -1,0 +1,176 @@
+"""Refuses rows whose columns do not say what they are, with the settings that read this very file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from trainables.data.findings import listed
+from trainables.data.messages import is_null, written
+from trainables.data.rows import Rows
+from trainables.settings import DataSettings
+from tuner.contract import InputError
+
+_ANSWERS = ("completion", "output", "outputs", "response", "answer", "answers", "target", "assistant", "solution",
+            "reply", "summary", "completions", "label", "chosen", "gpt", "result", "highlights",
+            "translation")  # fmt: skip
+_PROMPTS = ("prompt", "system_prompt", "context", "instruction", "instructions", "input", "inputs", "question",
+            "query", "user", "human", "problem", "source", "document", "article", "passage", "title", "text",
+            "code")  # fmt: skip
+"""In the order in which a prompt of several is written."""
+_TEXTS = ("text", "content", "document", "body", "passage", "code", "article")
+_SPEAKERS = ("role", "from", "speaker", "author", "sender", "name", "who", "user", "type")
+_SAID = ("content", "value", "text", "message", "utterance", "body", "said", "msg")
+_LOOKED_AT = 200
+_MOST = 1000
+"""Columns that are looked at: a file may have 100,000."""
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*")
+_YAML = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "none"}
+FORMATS = {"messages": "'messages'", "prompt-completion": "'prompt' and 'completion'"}
+
+
+def unknown(rows: Rows, data: DataSettings) -> InputError:
+    """The refusal of rows that have no known format."""
+    formats = {**FORMATS, "text": repr(data.text_field)}
+    expected = " or ".join(formats.values()) if data.format == "auto" else formats[data.format]
+    return InputError(
+        f"the columns are {listed(rows.rows[0]) or 'none'}",
+        where=rows.where(0),
+        expected=f"{expected} (TRL's formats messages, prompt-completion, text), or Alpaca's or ShareGPT's columns",
+        remedy=_suggested(rows, data),
+    )
+
+
+def no_column(column: str, rows: Rows, data: DataSettings) -> InputError:
+    """The refusal of settings that name a column which the rows do not have."""
+    names = list(islice(rows.rows[0], _MOST))
+    near = _nearest(column, names, [*data.columns.values()])
+    remedy = ""
+    if data.prompt_template and f"{{{column}}}" in data.prompt_template:
+        if near:
+            template = data.prompt_template.replace(f"{{{column}}}", f"{{{near}}}")
+            remedy = f"set data.prompt_template to {json.dumps(template, ensure_ascii=False)}"
+    else:
+        wrong: list[str] = [key for key, named in data.columns.items() if named == column] or [column]
+        answer = "" if near else next(iter(_named(names, _ANSWERS if wrong[0] == "completion" else _PROMPTS)), "")
+        if found := near or answer:
+            given: dict[str, str | None] = {k: named for k, named in data.columns.items() if k not in wrong}
+            remedy = _set({**given, wrong[0]: found})
+    where = "data.prompt_template" if data.prompt_template and column in data.prompt_template else "data.columns"
+    return InputError(f"the rows have no column {column!r}", where=f"{rows.where(0)}, {where}",
+                      expected=f"one of {listed(names)}", remedy=remedy or _suggested(rows, data))  # fmt: skip
+
+
+def refuse_preferences(rows: Rows, data: DataSettings) -> None:
+    """Raises InputError for rows that compare answers, or judge one."""
+    first = rows.rows[0]
+    if data.columns or data.prompt_template:
+        return
+    if {"chosen", "rejected"} <= first.keys() and not ("messages" in first or "completion" in first):
+        chosen = _value(rows, "chosen")
+        prompt = next((name for name in _named(first, _PROMPTS) if name not in ("chosen", "rejected")), "")
+        if isinstance(chosen, list) and chosen and isinstance(chosen[0], dict):
+            begins = str(chosen[0].get("role", chosen[0].get("from", ""))).lower()
+            whole = not prompt or begins in ("system", "user", "human")
+        else:
+            whole = not prompt
+        key = "messages" if isinstance(chosen, list) else "text"
+        columns = {key: "chosen"} if whole else {"prompt": prompt, "completion": "chosen"}
+        raise InputError("these are preference rows, a chosen and a rejected answer each", where=rows.where(0),
+                         expected="one answer to learn: fine-tuning does not compare answers",
+                         remedy=f"{_set(columns)} to learn the chosen answers alone")  # fmt: skip
+    if {"prompt", "completion", "label"} <= first.keys() and isinstance(_value(rows, "label"), bool):
+        raise InputError("these are preference rows, each an answer with a label true or false", where=rows.where(0),
+                         expected="answers to learn: fine-tuning would learn those with false too",
+                         remedy=f"{_set({'prompt': 'prompt', 'completion': 'completion'})} to learn all of them, or "
+                         "leave out those with false before")  # fmt: skip
+
+
+def _suggested(rows: Rows, data: DataSettings) -> str:
+    """Settings with which these rows are read; "" where no column has a text."""
+    first = rows.rows[0]
+    samples = {name: _value(rows, name) for name in islice(first, _MOST)}
+    if data.format in ("auto", "messages"):
+        for name, value in samples.items():
+            if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+                continue
+            if (keys := _turn_keys(value[0])) is not None:
+                return _set({"messages": name, **keys})
+    texts = [name for name, value in samples.items() if written(value) is not None and not is_null(value)]
+    if data.format in ("auto", "prompt-completion") and (found := _asked_and_answered(texts, samples)):
+        return found
+    if data.format == "messages" and texts and _asked_and_answered(texts, samples):
+        return "set data.format to auto and data.as_chat to true; " + _asked_and_answered(texts, samples)
+    strings = [name for name in texts if isinstance(samples[name], str)]
+    if data.format in ("auto", "text") and strings:
+        near = _named(strings, _TEXTS) or sorted(strings, key=lambda n: -len(samples[n]))
+        return f"set data.text_field to {_yaml(near[0])} if it holds the text"
+    return ""
+
+
+def _asked_and_answered(texts: list[str], samples: Mapping[str, Any]) -> str:
+    """A mapping of columns of text to prompt and completion; "" where none is an answer and another a prompt."""
+    answer = next(iter(_named(texts, _ANSWERS)), "")
+    asks = [name for name in _named(texts, _PROMPTS) if name != answer]
+    if not answer and len(texts) == 2 and all(isinstance(samples[name], str) for name in texts) and asks:
+        answer = next(name for name in texts if name != asks[0])
+    if not asks and answer:
+        others = [name for name in texts if name != answer and isinstance(samples[name], str)]
+        asks = others if len(others) == 1 else []
+    if not answer or not asks:
+        return ""
+    more = [name for name in texts if name not in (*asks, answer)]
+    unread = f" ({listed(more, 6)} {'is' if len(more) == 1 else 'are'} then not read)" if more else ""
+    if len(asks) == 1:
+        return _set({"prompt": asks[0], "completion": answer}) + unread
+    if any(set("{}:!") & set(name) for name in asks):
+        return ""
+    template = "\n\n".join(f"{{{name}}}" for name in asks) + "\n\n"
+    written_with = f"set data.prompt_template to {json.dumps(template, ensure_ascii=False)}"
+    return f"{written_with}; {_set({'completion': answer})}{unread}"
+
+
+def _turn_keys(turn: Mapping[str, Any]) -> dict[str, str] | None:
+    """The keys of a turn that hold role and content, where they are not called so; None where there are none."""
+    role = next(iter(_named(turn, _SPEAKERS)), "")
+    content = next((name for name in _named(turn, _SAID) if name != role), "")
+    if not role or not content:
+        return None
+    usual = (role, content) in (("role", "content"), ("from", "value"))
+    return {} if usual else {"role": role, "content": content}
+
+
+def _named(names: Iterable[str], known: tuple[str, ...]) -> list[str]:
+    """Those of `names` that are one of `known`, in the order of `known`; then those that are nearly one."""
+    low = {re.sub(r"[\W_]+", "_", name.lower()).strip("_"): name for name in names}
+    exact = [low[name] for name in known if name in low]
+    if exact:
+        return exact
+    near = ((difflib.get_close_matches(name, known, n=1, cutoff=0.8), low[name]) for name in low)
+    return [name for found, name in near if found]
+
+
+def _nearest(wanted: str, names: list[str], taken: list[str | None]) -> str:
+    free = {name.lower(): name for name in names if name not in taken}
+    found = difflib.get_close_matches(wanted.lower(), free, n=1, cutoff=0.7)
+    return free[found[0]] if found else ""
+
+
+def _value(rows: Rows, column: str) -> Any:
+    values = (row.get(column) for row in islice(iter(rows.rows), _LOOKED_AT))
+    return next((value for value in values if not is_null(value)), None)
+
+
+def _set(columns: Mapping[str, str | None]) -> str:
+    return f"set data.columns to {{{', '.join(f'{key}: {_yaml(name)}' for key, name in columns.items())}}}"
+
+
+def _yaml(name: str | None) -> str:
+    if name is None:
+        return "null"
+    plain = _PLAIN.fullmatch(name) and name.lower() not in _YAML
+    return name if plain else json.dumps(name, ensure_ascii=False)

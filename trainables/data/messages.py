@@ -1,0 +1,120 @@
+"""Makes a list of turns, as chat files of many tools have it, the list of messages that a chat template takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from trainables.data.findings import listed, shown
+
+ROLES: Mapping[str, str] = {
+    "human": "user", "user": "user", "prompter": "user",
+    "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant", "assistant": "assistant",
+    "observation": "tool", "tool": "tool", "system": "system",
+}  # fmt: skip
+"""The role of a chat template for the names that other tools give it, in lower case."""
+_SHAREGPT: Mapping[str, str] = {**ROLES, "function": "tool", "function_call": "assistant", "tool_response": "tool"}
+"""Of turns with `from` and `value`. With `role` and `content`, a function is what a template makes of it."""
+_LEARNED = ("weight", "train")
+"""Keys of a turn that say whether it is learned."""
+
+
+class BadRow(Exception):
+    """A row that cannot be learned from."""
+
+    def __init__(self, kind: Literal["empty", "malformed"], what: str, expected: str = "") -> None:
+        super().__init__(what)
+        self.kind, self.what, self.expected = kind, what, expected
+
+
+def is_null(value: Any) -> bool:
+    """Whether a value stands for none: null, or NaN, which pandas writes for it."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def messages(turns: Any, key: str, names: tuple[str, str], is_arrow: bool) -> tuple[list[dict[str, Any]], list[bool]]:
+    """The messages of a row, and whether each is learned. Raises BadRow.
+
+    key: the column, for the message. names: of the keys that hold a turn's role and content.
+    is_arrow: whether a schema has filled calls and arguments with the keys of all other rows.
+    """
+    expected = f'{key!r}: a list of {{"role": ..., "content": ...}}'
+    if is_null(turns) or turns == [] or turns == "":
+        raise BadRow("empty", f"{key!r} is empty", expected)
+    if not isinstance(turns, list):
+        raise BadRow("malformed", f"{key!r} is {shown(turns)}", expected)
+    found, learned = [], []
+    for turn in turns:
+        if not isinstance(turn, dict):
+            raise BadRow("malformed", f"a message that is {shown(turn)}", expected)
+        found.append(_message(turn, names, is_arrow, expected))
+        learned.append(_is_learned(found[-1]))
+    return found, learned
+
+
+def role_of(name: str, is_sharegpt: bool) -> str:
+    """The role that a chat template has for the name of one; the name itself where none is known."""
+    return (_SHAREGPT if is_sharegpt else ROLES).get(name.strip().lower(), name)
+
+
+def written(value: Any) -> str | None:
+    """A text, a number or a truth value as text; None for anything else."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without the keys that are None, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _message(turn: dict[str, Any], names: tuple[str, str], is_arrow: bool, expected: str) -> dict[str, Any]:
+    # Arrow tables give every message the keys of all others, filled with None; templates test for presence
+    message = {name: value for name, value in turn.items() if value is not None}
+    role_key, content_key = names
+    is_sharegpt = "from" in message and "role" not in message
+    for theirs, ours in ((role_key, "role"), (content_key, "content"), ("from", "role"), ("value", "content")):
+        if theirs in message and ours not in message:
+            message[ours] = message.pop(theirs)
+    content = next((key for key in (content_key, "content", "value") if key in turn), "")
+    if content and "content" not in message and not message.get("tool_calls"):
+        message["content"] = ""  # a null
+    if "role" not in message or not ("content" in message or message.get("tool_calls")):
+        raise BadRow("malformed", f"a message with {listed(turn) or 'nothing'}", expected)
+    role = message["role"]
+    if isinstance(role, str):
+        message["role"] = role_of(role, is_sharegpt)
+    if isinstance(message.get("content"), list):
+        message["content"] = "".join(_part(part, expected) for part in message["content"])
+    if is_arrow and "tool_calls" in message:
+        message["tool_calls"] = without_nulls(message["tool_calls"])
+    if not message.get("tool_calls", True):
+        del message["tool_calls"]
+    return message
+
+
+def _part(part: Any, expected: str) -> str:
+    """The text of one part of a content that comes in parts."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+        text: str = part["text"]
+        return text
+    kind = part.get("type") if isinstance(part, dict) else part
+    raise BadRow("malformed", f"a message with a part of type {shown(kind)}, which is no text", expected)
+
+
+def _is_learned(message: dict[str, Any]) -> bool:
+    """Whether a turn is learned; takes the key that says so out of it."""
+    learned = True
+    for key in _LEARNED:
+        if key not in message:
+            continue
+        value = message.pop(key)
+        if value not in (0, 1):
+            raise BadRow("malformed", f"a message with {key!r} {shown(value)}", f"{key!r}: 0 or 1")
+        learned = learned and bool(value)
+    return learned

@@ -1,0 +1,258 @@
+"""Looks at every row once before any is tokenized: what is left out, what is there twice, what is not read."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from trainables.data.findings import Finding, listed, shown
+from trainables.data.formats import Format
+from trainables.data.messages import BadRow, role_of
+from trainables.data.rows import Row, Rows
+from trainables.data.shaping import Shaper, key_of
+from trainables.settings import DataSettings
+from tuner.contract import InputError
+
+Tell = Callable[[int], None]
+"""Told how many rows are done."""
+_SHAPES = 1000
+"""Orders of turns that are remembered."""
+_EVERY = 1000
+
+Shape = tuple[tuple[str, bool], ...]
+"""The turns of a row: each one's role, and whether it has tool calls."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """What was found out about the rows of a source."""
+
+    rows: Rows
+    """Those that are learned from."""
+    format: Format
+    """Their format."""
+    findings: tuple[Finding, ...]
+    """What is to be told."""
+    keys: array[int]
+    """Of each row of the source, by its number in it, a number that equal rows share; 0 for a row that is left out."""
+    seen: int
+    """How many rows were looked at."""
+    shapes: dict[Shape, tuple[int, int]] = field(default_factory=dict)
+    """Of conversational rows: how many have these turns, and the index of the first."""
+
+
+@dataclass
+class _Bad:
+    """Rows that cannot be learned from for one reason."""
+
+    what: str
+    expected: str
+    kind: str
+    where: str
+    count: int = 0
+
+
+def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Tell | None = None) -> Review:
+    """Looks at every row. Raises InputError for rows that `data.on_bad_row` and `data.on_duplicate` refuse.
+
+    name: "train" or "validation", for what is told.
+    """
+    shaper = Shaper(fmt, data)
+    good, keys = array("q"), array("q", bytes(8 * (max(rows.indices) + 1 if rows.indices else len(rows))))
+    bad: dict[tuple[str, str], _Bad] = {}
+    first_of: dict[int, int] = {}
+    twice: list[tuple[int, int]] = []
+    twice_count = 0
+    seen = _Seen(fmt, data)
+    for index, row in enumerate(rows.rows):
+        if tell is not None and index % _EVERY == 0:
+            tell(index)
+        try:
+            shaped = shaper.shape(row, rows.is_arrow(index) if fmt.conversational else False)
+        except BadRow as found:
+            group = bad.setdefault(
+                (found.kind, found.what), _Bad(found.what, found.expected, found.kind, rows.where(index))
+            )
+            group.count += 1
+            continue
+        key = key_of(shaped)
+        before = first_of.setdefault(key, index)
+        if before != index:
+            twice_count += 1
+            twice = twice or [(before, index)]
+            if data.on_duplicate == "drop":
+                continue
+        seen.add(row, shaped, len(good))
+        keys[rows.indices[index] if rows.indices else index] = key or 1
+        good.append(index)
+    findings = [*_of_bad(list(bad.values()), rows, data, len(good))]
+    if twice:
+        findings.append(_of_duplicates(twice[0], twice_count, rows, data))
+    left = rows if len(good) == len(rows) else rows.select(good)
+    findings += seen.findings(left)
+    return Review(left, fmt, tuple(replace(f, rows=name) for f in findings), keys, len(rows), seen.shapes)
+
+
+def shaped(rows: Rows, fmt: Format, data: DataSettings) -> Iterator[Row]:
+    """The rows of a review, or a part of them, in TRL's format."""
+    shaper = Shaper(fmt, data)
+    return (shaper.shape(row, rows.is_arrow(index)) for index, row in enumerate(rows.rows))
+
+
+def shared(
+    train: Review, train_rows: Rows, validation: Review, validation_rows: Rows, of_one_source: bool
+) -> Finding | None:
+    """Validation rows that are training rows too; None where there are none.
+
+    of_one_source: whether the validation rows were split off.
+    """
+    known = {train.keys[number] for number in _numbers(train_rows)}
+    same = [i for i, number in enumerate(_numbers(validation_rows)) if validation.keys[number] in known]
+    if not same:
+        return None
+    total = len(validation_rows)
+    which = "all" if len(same) == total else f"{len(same):,} of"
+    remedy = "; data.on_duplicate drop leaves them out" if of_one_source else ""
+    told = f"{which} {total:,} validation rows are training rows too: a trial that memorizes them looks good{remedy}"
+    return Finding("shared_rows", told, len(same), total, validation_rows.where(same[0]))
+
+
+def _numbers(rows: Rows) -> Any:
+    return rows.indices or range(len(rows))
+
+
+def _of_bad(groups: list[_Bad], rows: Rows, data: DataSettings, good: int) -> Iterator[Finding]:
+    """A finding for each kind of row that is left out. Raises InputError for one that is refused."""
+    groups.sort(key=lambda group: -group.count)
+    total = len(rows)
+    for kind, refused in (("malformed", data.on_bad_row != "drop"), ("empty", data.on_bad_row == "refuse")):
+        of_kind = [group for group in groups if group.kind == kind]
+        count = sum(group.count for group in of_kind)
+        if not count:
+            continue
+        if refused or not good:
+            first = of_kind[0]
+            raise InputError(first.what + _and_more(count, total), where=first.where, expected=first.expected,
+                             remedy=_to_leave_out(kind, good))  # fmt: skip
+        reasons = "; ".join(f"{g.what}{f' in {g.count:,}' if len(of_kind) > 1 else ''}" for g in of_kind[:3])
+        told = f"{count:,} of {total:,} rows are {kind} and are left out: {reasons}"
+        yield Finding(kind, told, count, total, of_kind[0].where)  # type: ignore[arg-type]
+
+
+def _and_more(count: int, total: int) -> str:
+    return "" if count == 1 else f" (and {count - 1:,} more of {total:,} rows cannot be used)"
+
+
+def _to_leave_out(kind: str, good: int) -> str:
+    if not good:
+        return ""
+    return (
+        f"set data.on_bad_row to {'drop' if kind == 'malformed' else 'drop_empty'} to leave such rows out, or mend them"
+    )
+
+
+def _of_duplicates(first: tuple[int, int], count: int, rows: Rows, data: DataSettings) -> Finding:
+    total, (one, other) = len(rows), first
+    place = f"{rows.where(other)} is {rows.where(one)} again"
+    if data.on_duplicate == "refuse":
+        raise InputError(f"{count:,} of {total:,} rows are there more than once: {place}", where=rows.where(other),
+                         expected="every row once, as data.on_duplicate says",
+                         remedy="set data.on_duplicate to drop to learn each once")  # fmt: skip
+    done = (
+        "and are left out"
+        if data.on_duplicate == "drop"
+        else "and are learned as often; data.on_duplicate drop leaves them out"
+    )
+    return Finding("duplicate", f"{count:,} of {total:,} rows repeat another {done}", count, total, place)
+
+
+class _Seen:
+    """What is counted over all rows that are learned from."""
+
+    def __init__(self, fmt: Format, data: DataSettings) -> None:
+        self._fmt, self._data = fmt, data
+        self._used = fmt.used() | {"attention_mask"}
+        self._unused: dict[str, int] = {}
+        self._roles: dict[str, str] = {}
+        self._count: Counter[str] = Counter()
+        self._first: dict[str, int] = {}
+        self.shapes: dict[Shape, tuple[int, int]] = {}
+
+    def add(self, row: Row, shaped: Row, index: int) -> None:
+        for name in row.keys() - self._used:
+            if name not in self._unused and row[name] not in (None, "", []):
+                self._unused[name] = index
+        if not self._fmt.conversational:
+            return
+        for column in (self._fmt.columns.get(key, "") for key in ("messages", "prompt", "completion")):
+            for turn in row.get(column, ()) if isinstance(row.get(column), list) else ():
+                self._turn(turn, index)
+        shape = shape_of(shaped)
+        count, first = self.shapes.get(shape, (0, index))
+        if count or len(self.shapes) < _SHAPES:
+            self.shapes[shape] = (count + 1, first)
+        if not any(role == "assistant" for role, _ in shape):
+            self._tally("silent", index)
+        if "learned" in shaped:
+            self._tally("unlearned", index)
+
+    def _turn(self, turn: Any, index: int) -> None:
+        role = turn.get("role", turn.get("from", turn.get(self._data.columns.get("role") or "role")))
+        if isinstance(role, str) and role not in self._roles and len(self._roles) < _SHAPES:
+            self._roles[role] = role_of(role, "from" in turn and "role" not in turn)
+        if isinstance(turn.get("content", turn.get("value")), list):
+            self._tally("parts", index)
+
+    def _tally(self, what: str, index: int) -> None:
+        self._count[what] += 1
+        self._first.setdefault(what, index)
+
+    def findings(self, rows: Rows) -> Iterator[Finding]:
+        """What is to be told. rows: those that are learned from."""
+        total, fmt = len(rows), self._fmt
+        if fmt.layout == "Alpaca" and not self._data.prompt_template:
+            how = "instruction and input are the user's turn"
+            if not self._data.as_chat:
+                how = ("instruction and input stand in Alpaca's own prompt; data.prompt_template writes another, "
+                       "data.as_chat uses the chat template")  # fmt: skip
+            yield Finding("read_as", f"read as Alpaca's format: {how}")
+        if renamed := [f"{theirs} → {ours}" for theirs, ours in self._roles.items() if theirs != ours]:
+            yield Finding("read_as", f"roles are read as the chat template has them: {', '.join(renamed[:8])}")
+        if system := fmt.columns.get("system"):
+            where = "a turn of its own" if fmt.conversational else "the beginning of the prompt"
+            yield Finding(
+                "read_as", f"the column {system!r} is read as {where}; data.columns {{system: null}} leaves it out"
+            )
+        if fmt.layout == "tokenized":
+            yield Finding(
+                "read_as", "the rows are tokenized already: neither the tokenizer nor the chat template is used"
+            )
+        if self._unused:
+            name, index = next(iter(self._unused.items()))
+            value = shown(rows.rows[index].get(name), 40)
+            yield Finding("unused_columns", f"columns that are not used: {listed(self._unused)}", len(self._unused), 0,
+                          rows.where(index), f"{name!r} is {value}")  # fmt: skip
+        told = {
+            "silent": "have no turn of the assistant",
+            "unlearned": "have turns with weight 0, which are read and not learned",
+            "parts": "content in parts, whose texts are joined",
+        }
+        for what, words in told.items():
+            if count := self._count[what]:
+                subject = f"{count:,} messages have" if what == "parts" else f"{count:,} of {total:,} rows"
+                kind = "unlearned_turns" if what != "parts" else "read_as"
+                yield Finding(kind, f"{subject} {words}", count, total, rows.where(self._first[what]))  # type: ignore[arg-type]
+
+
+def shape_of(row: Row) -> Shape:
+    """The turns of a row in TRL's format: each one's role, and whether it has tool calls."""
+    return tuple((str(turn["role"]), bool(turn.get("tool_calls"))) for turn in turns_of(row))
+
+
+def turns_of(row: Row) -> list[dict[str, Any]]:
+    """The messages of a row in TRL's format."""
+    turns: list[dict[str, Any]] = row["messages"] if "messages" in row else row["prompt"] + row["completion"]
+    return turns
