@@ -152,7 +152,7 @@ def test_what_was_found_of_a_base_is_kept_for_a_resume(
     settings = copied(sft_settings, tmp_path, tiny_model)
     first = SFT.prepare(settings, tmp_path / "cache")
     looked: list[int] = []
-    monkeypatch.setattr(inspecting, "inspect", lambda *_: looked.append(1) or ("looked",))
+    monkeypatch.setattr(inspecting, "inspect", lambda *_: looked.append(1) or inspecting.Inspected(("looked",)))
     assert SFT.prepare(settings, tmp_path / "cache") == first and not looked
     poke(tmp_path / "base" / "model.safetensors", -3, b"\x3f")
     assert SFT.prepare(settings, tmp_path / "cache").notes == ("looked",)
