@@ -178,10 +178,10 @@ _LATER: set[psutil.Process] = set()
 def check_processes(family: Iterable[psutil.Process], within: float = 60) -> None:
     """Checks 11. family: the processes of the search while it ran. within: seconds.
 
-    Ray's two agents outlive a killed raylet by up to a minute, trying to report its death: `check_processes_later`
-    checks them.
+    Ray's two agents outlive a killed raylet by up to a minute, trying to report its death, and a Ray that goes on keeps
+    workers that have nothing to do: `check_processes_later` checks them.
     """
-    agents = {process for process in family if "Agent" in name_of(process)}
+    agents = {process for process in family if any(word in name_of(process) for word in ("Agent", "ray::IDLE"))}
     _LATER.update(agents)
     _require_gone(set(family) - agents, within)
 

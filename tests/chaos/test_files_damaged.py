@@ -229,8 +229,8 @@ def test_tokenized_rows_are_made_again(tiny_model: Path, tmp_path: Path, fault: 
             assert place.read_bytes() != damaged or damaged == whole or again.notes == first.notes
             fault(DAMAGED)
     left = {p.name for p in (tmp_path / "cache").iterdir()}
-    assert left == {Path(first.folder).name, "base.json"}, (
-        "nothing is left beside the rows and what is known of the base"
+    assert left == {Path(first.folder).name, "base.json", "companions"}, (
+        "nothing is left beside the rows, what is known of the base and what belongs beside an adapter"
     )
 
 

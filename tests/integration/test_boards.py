@@ -20,7 +20,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
 from tests.chaos.runs import finished_run, signed_settings, write_ledger
-from tests.integration.test_watching import CHROMEDRIVER, CHROMIUM, FLAGS, ROOT, until
+from tests.integration.test_watching import ROOT
+from tests.programs.browser import CHROMEDRIVER, FLAGS, needs_browser, until
 from tests.tuner.report import searches
 from tests.tuner.watch.test_trackers import track
 from tuner.config import Tpe, load_experiment
@@ -34,10 +35,6 @@ from tuner.watch.study_page import READ_ONLY
 from tuner.watch.trackers import load_tracker
 
 pytestmark = pytest.mark.slow  # what a browser shows comes in its own time
-
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason="no chromium and chromedriver on this machine"
-)
 
 
 @dataclass(frozen=True)

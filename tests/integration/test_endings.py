@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -225,21 +226,26 @@ def test_a_resume_adds_trials_and_repeats_none_wherever_the_run_lies(toy: Toy, t
 
 def test_every_running_trial_has_a_row_in_the_dashboard(toy: Toy) -> None:
     import ray
-    from ray.util.state import list_actors
+    from ray.util.state import list_tasks
 
     seen: set[str] = set()
     address = ray.get_runtime_context().gcs_address  # other Rays may run on this machine
+    row = "toy · trial 0 lr=1.0e-3"
+
+    def state() -> list[str]:
+        return [task.state for task in list_tasks(address, filters=[("name", "=", row)], limit=100)]
 
     def look(event: Event) -> None:
-        if event.event is Kind.EVALUATION and not seen:  # an actor takes its time to start on a busy machine
-            rows = list_actors(address, detail=True, filters=[("class_name", "=", "Trial")])
-            seen.update(row.repr_name for row in rows if row.state == "ALIVE")
+        if event.event is Kind.EVALUATION and "RUNNING" not in seen:  # a process takes its time on a busy machine
+            seen.update(state())
 
     outcome = toy([look], train__pace=0.7, search__num_trials=1)
     assert outcome.exit_code == 0
-    assert seen == {"trial 0 lr=1.0e-3"}
-    alive = list_actors(address, detail=True, filters=[("class_name", "=", "Trial"), ("state", "=", "ALIVE")])
-    assert not alive, "the row goes when its trial ends"
+    assert "RUNNING" in seen
+    deadline = time.monotonic() + 30  # Ray hears of it within a second
+    while "RUNNING" in state() and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert "RUNNING" not in state(), "the row ends when its trial does"
 
 
 def broken_space(trial: optuna.Trial) -> dict[str, Any]:

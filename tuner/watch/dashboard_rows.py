@@ -12,6 +12,7 @@ step 40: rung 1 (3.000, needed 2.000)". The rows read the ledger, so a report co
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -65,6 +66,8 @@ class DashboardRows:
         objective: str,
         about: Sequence[str] = (),
     ) -> None:
+        # A row that raises is what it is for; without this Ray logs each whose result nobody asked for as an error
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         self._folder, self._ledger, self._title = folder, ledger, title
         self._objective, self._about = objective, tuple(about)
         self._waiting: dict[int, _Waiting] = {}
