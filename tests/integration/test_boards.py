@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, dis
 
 from tests.chaos.runs import finished_run, signed_settings, write_ledger
 from tests.integration.test_watching import ROOT
-from tests.programs.browser import CHROMEDRIVER, FLAGS, needs_browser, until
+from tests.programs.browser import browser as chromium
+from tests.programs.browser import needs_browser, until
 from tests.tuner.report import searches
 from tests.tuner.watch.test_trackers import track
 from tuner.config import Tpe, load_experiment
@@ -116,15 +116,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    yield browser
-    browser.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as page:
+        yield page.driver
 
 
 def text_of(browser: Any) -> str:

@@ -25,10 +25,7 @@ SCREENSHOT = ROOT / "docs" / "data-page.png"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
-    looked.make_tokenizer(folder / "base")
-    looked.write(folder)
-    return folder
+    return looked.folder_of_files(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,13 @@ KINDS = {
 }
 
 
+def folder_of_files(folder: Path) -> Path:
+    """Writes the five files and a tokenizer, `base`, into a folder; gives the folder."""
+    make_tokenizer(folder / "base")
+    write(folder)
+    return folder
+
+
 def write(folder: Path) -> dict[str, Path]:
     """Writes the five files, a JSON object a line."""
     made = {}

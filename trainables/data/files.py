@@ -13,6 +13,7 @@ from typing import Any
 from trainables.data.findings import listed
 from trainables.data.rows import ArrowRows, JsonRows, Part, Records, Row, Rows
 from trainables.data.text_files import kind_of, not_utf8, read_bytes, read_utf8
+from trainables.hub.refusals import first_line
 from trainables.hub.sources import COMPRESSIONS, SUFFIXES
 from trainables.settings import DataSettings
 from tuner.contract import InputError
@@ -238,11 +239,6 @@ def _unreadable(error: Exception, where: str, expected: str) -> InputError:
     """The error for JSON that Python's parser refuses: lists a thousand deep, numbers of more than 4,300 digits."""
     what = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
     return InputError(what, where=where, expected=expected)
-
-
-def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _kind(value: Any) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data import contents
-from trainables.data.files import first_line, is_readable, read_file
+from trainables.data.files import is_readable, read_file
 from trainables.data.findings import Finding, listed
 from trainables.data.rows import ArrowRows, Part, Row, Rows, joined
 from trainables.hub import client, local_cache, refusals, sources
+from trainables.hub.refusals import first_line
 from trainables.hub.sources import SUFFIXES, HubSource
 from trainables.settings import DataSettings
 from tuner.contract import InputError

@@ -133,7 +133,7 @@ def _broken_off(error: BaseException, source: HubSource) -> InputError | None:
     from huggingface_hub import errors
 
     if isinstance(error, json.JSONDecodeError | errors.FileMetadataError | httpx2.TooManyRedirects):
-        return InputError(f"what answers at {endpoint()} is no hub ({_line(error)})", where=source.name,
+        return InputError(f"what answers at {endpoint()} is no hub ({first_line(error)})", where=source.name,
                           expected="the hub, or a mirror of it",
                           remedy="look at HF_ENDPOINT, and whether a proxy or a login page answers in the hub's place",
                           )  # fmt: skip
@@ -142,7 +142,7 @@ def _broken_off(error: BaseException, source: HubSource) -> InputError | None:
                           remedy="try again; for a slow one set HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT to 60",
                           )  # fmt: skip
     if isinstance(error, httpx2.TransportError):
-        return InputError(f"the hub broke off ({type(error).__name__}: {_line(error)})", where=source.name,
+        return InputError(f"the hub broke off ({type(error).__name__}: {first_line(error)})", where=source.name,
                           remedy="try again: what has arrived whole is not fetched again")  # fmt: skip
     return None
 
@@ -173,6 +173,6 @@ def _gone(error: BaseException, source: HubSource) -> InputError | None:
     return out_of_reach(source, f"the hub does not answer at {endpoint()}") if isinstance(error, gone) else None
 
 
-def _line(error: BaseException) -> str:
-    """The first line of what an error says."""
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of a library says, at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

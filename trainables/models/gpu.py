@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from trainables.hub.refusals import first_line
 from tuner.contract import Fault, Reason
 
 _NONE = ("", "-1")
@@ -34,5 +35,5 @@ def _why() -> str:
     try:
         torch.cuda.init()
     except Exception as error:  # AssertionError of a build for the CPU, RuntimeError of the driver
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return first_line(error)
     return "it sees none"

@@ -19,10 +19,7 @@ from tuner.contract import Look, LookRequest
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("looked")
-    looked.make_tokenizer(folder / "base")
-    looked.write(folder)
-    return folder
+    return looked.folder_of_files(tmp_path_factory.mktemp("looked"))
 
 
 def at(place: Path, file: str, request: LookRequest | None = None, **data: Any) -> Look:

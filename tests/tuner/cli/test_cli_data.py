@@ -21,10 +21,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the five files and a tokenizer, `base`."""
-    folder = tmp_path_factory.mktemp("looked")
-    looked.make_tokenizer(folder / "base")
-    looked.write(folder)
-    return folder
+    return looked.folder_of_files(tmp_path_factory.mktemp("looked"))
 
 
 @pytest.fixture(autouse=True)
