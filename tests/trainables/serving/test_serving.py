@@ -107,7 +107,7 @@ def by_the_program(base: Path, adapter: Path) -> Any:
         return model.eval()(input_ids=torch.tensor([IDS])).logits[0]
 
 
-@pytest.mark.parametrize("merge", [False, True], ids=["adapter", "merged"])
+@pytest.mark.parametrize("merge", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["adapter", "merged"])
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=[] if name == "llama" else [pytest.mark.slow]) for name in FAMILIES]
 )
