@@ -114,6 +114,22 @@ def labels_of_run(folder: RunFolder) -> dict[str, str]:
     return labels_of_program(program) if isinstance(program, str) and program in PROGRAMS else {}
 
 
+def keys_of_run(path: Path) -> dict[str, str]:
+    """The dotted names of the settings of a run's program, by their last part, as far as one stands for one."""
+    from tuner.config.sections import Sections
+    from tuner.contract import InputError
+    from tuner.results.untrusted_read import read_object
+
+    try:
+        resolved = read_object(path / "resolved.json")
+    except InputError:
+        return {}
+    ours = {*Sections.model_fields, "about"}
+    own = {name: part for name, part in resolved.items() if isinstance(part, dict) and name not in ours}
+    told = [(key, f"{name}.{key}") for name, part in own.items() for key in part if f"{name}{key}".isidentifier()]
+    return {key: dotted for key, dotted in told if sum(other == key for other, _ in told) == 1}
+
+
 def place_of(path: Path) -> Place:
     """A run folder's name and paths as the user would type them from here."""
     from tuner.error_text import shown_path
@@ -126,6 +142,7 @@ def place_of(path: Path) -> Place:
         storage_path=shown_storage(path.parent),
         log=shown_path(log) if log.exists() else "",
         kept=kept_in(path / "best"),
+        keys=keys_of_run(path),
     )
 
 

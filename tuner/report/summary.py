@@ -11,6 +11,7 @@ from pathlib import Path
 from tuner.contract import Reason, Status
 from tuner.report import formatting as words
 from tuner.report import standing
+from tuner.report.found import Found, found
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, title
 from tuner.report.table import leaderboard
 from tuner.results.command_line import DEFAULT_STORAGE, command_line
@@ -34,6 +35,8 @@ class Place:
     """What `best/` holds, in words: ("adapter (1.2 MB)", "train.yaml", "README.md"); empty where there is none."""
     address: str = ""
     """The cluster that the search was submitted to and the run folder is on; "" for a run on this machine."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """By short name of a setting its dotted name: "train.learning_rate"; empty where the settings are not known."""
 
     @property
     def folder(self) -> str:
@@ -103,6 +106,9 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
         out += labelled(
             "best", f"none: no trial ended with {_a(record.objective.title)} that can be compared", width, "bad"
         )
+    known = found(record) if best and record.finished and not is_interrupted(record) else None
+    for at, text in enumerate(known.sentences if known else ()):
+        out += labelled("" if at else "found", text, width)
     out += labelled("spent", _spent(record), width) if record.tokens or record.worker_s else []
     if best and place.kept:
         out += labelled("kept", f"{place.folder}/best: {', '.join(place.kept)}", width)
@@ -110,12 +116,12 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
     if is_interrupted(record):
         left = max(0, record.num_trials - record.num_ended)
         out += labelled("left", f"{words.plural(left, 'trial')} not ended; to go on with them:", width, "warn")
-        verb = "submit" if place.address else "search"
-        out.append(_command("", place.command(verb, "--resume", place.name)))
+        out.append(_command("", resume_command(place)))
     if best and place.address:
         out += labelled("kept", f"{place.folder}/best, on the cluster", width)
     if best:
-        out += _next(record, place)
+        commands = next_commands(record, place, known)
+        out += [_command("next" if i == 0 else "", command) for i, command in enumerate(commands)]
         out += [] if place.address else [_command("watch", place.command("dashboard", place.name))]
     elif is_halted(record) and (culprit := _culprit(record)):
         out.append(_command("next", place.command("show", place.name, str(culprit.number))))
@@ -168,14 +174,30 @@ def _failed(record: SearchRecord, place: Place, width: int) -> list[Line]:
     return out
 
 
-def _next(record: SearchRecord, place: Place) -> list[Line]:
-    assert record.best is not None
-    commands = [place.command("show", place.name, str(record.best.number))]
+def resume_command(place: Place) -> str:
+    """The command that goes on with a search."""
+    return place.command("submit" if place.address else "search", "--resume", place.name)
+
+
+def next_commands(record: SearchRecord, place: Place, known: Found | None) -> list[str]:
+    """What to run after a search with a winner. known: what it found, where that was looked for."""
+    best = record.best
+    if best is None:
+        return []
+    train = f"{place.folder}/best/train.yaml"
+    commands = []
+    for edge in (known.edges if known and place.kept else ())[:1]:
+        key = place.keys.get(edge.name)
+        if key is not None and edge.beyond is not None:
+            way = "higher" if edge.side == "upper" else "lower"
+            value = f"{key}={words.exact(edge.beyond)}"
+            commands += [place.command("train", train, "--set", value, "--name", f"{place.name}-{way}")]
+    commands += [place.command("show", place.name, str(best.number))]
     if place.kept or place.address:
         commands += [place.command("export", place.name, "--to", "DIR")]
     if place.kept:
-        commands += [command_line("train", f"{place.folder}/best/train.yaml")]
-    return [_command("next" if i == 0 else "", command) for i, command in enumerate(commands)]
+        commands += [command_line("train", train)]
+    return commands
 
 
 def _command(label: str, command: str) -> Line:

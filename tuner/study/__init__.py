@@ -6,4 +6,5 @@ journal.py  the storage: Optuna's journal file, which others may write to as wel
 distinct.py draws each point of a finite space once
 study.py    the durable study in the run folder: ask, report, tell, rebuild from the ledger
 searcher.py the Ray Tune Searcher over it
+importance.py   which parameters mattered, and how far chance goes
 """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,9 +54,10 @@ class Tape:
         }
         self.say(Kind.PREPARED, after=4, details={"facts": facts, "notes": list(notes)})
 
-    def start(self, number: int, values: dict[str, Any]) -> None:
+    def start(self, number: int, values: dict[str, Any], drawn_from: Mapping[str, str] | None = None) -> None:
         self.attempts[number] = self.attempts.get(number, 0) + 1
-        self._of(Kind.STARTED, number, params=values)
+        details = {"distributions": {name: drawn_from[name] for name in values}} if drawn_from else {}
+        self._of(Kind.STARTED, number, params=values, details=details)
 
     def setup(self, number: int, **more: Any) -> None:
         details = {
@@ -84,10 +87,15 @@ class Tape:
         self._of(Kind.INTERRUPTED, number)
 
     def trial(
-        self, number: int, values: dict[str, Any], losses: Sequence[float | None], verdict: Verdict | None
+        self,
+        number: int,
+        values: dict[str, Any],
+        losses: Sequence[float | None],
+        verdict: Verdict | None,
+        drawn_from: Mapping[str, str] | None = None,
     ) -> None:
-        """Adds all events of a trial: started, set up, evaluated, ended."""
-        self.start(number, values)
+        """Adds all events of a trial: started, set up, evaluated, ended. drawn_from: its distributions, as JSON."""
+        self.start(number, values, drawn_from)
         self.setup(number)
         for step, loss in zip(PLACES, losses, strict=False):
             self.evaluate(number, step, loss)
@@ -175,6 +183,48 @@ def recorded() -> Tape:
         tape.end(number, verdict)
     tape.finish()
     return tape
+
+
+def choices(*values: Any) -> str:
+    """The distribution of a choice, as Optuna's JSON."""
+    return json.dumps({"name": "CategoricalDistribution", "attributes": {"choices": values}})
+
+
+_RATES = {"step": None, "low": 1e-5, "high": 3e-3, "log": True}
+DRAWN_FROM = {
+    "learning_rate": json.dumps({"name": "FloatDistribution", "attributes": _RATES}),
+    "lora_r": choices(4, 8, 16, 32, 64),
+    "lora_alpha_mode": choices("fixed", "2r", "rslora"),
+    "effective_batch_size": choices(8, 16, 32),
+}
+
+
+def drawn(trials: int, value: Callable[[dict[str, Any]], float], seed: int = 0, name: str = "drawn") -> Tape:
+    """Trials with points drawn at random from DRAWN_FROM, whose ledger says so; the better two thirds run to their end,
+    the others are stopped at a rung. value: the loss that a point comes to."""
+    chance = random.Random(seed)
+    tape = Tape(name=name, num_trials=trials)
+    ladder = {"evaluate_at": [p / STEPS for p in PLACES], "rungs": [0.11, 0.33], "reduction_factor": 3.0}
+    tape.events[0] = replace(tape.events[0], details={**tape.events[0].details, "ladder": ladder})
+    tape.prepared()
+    points = []
+    for _ in range(trials):
+        rate = 1e-5 * 300 ** chance.random()
+        points.append(params(rate, 2 ** chance.randint(2, 6), chance.choice(("fixed", "2r", "rslora")),
+                             chance.choice((8, 16, 32))))  # fmt: skip
+    losses = [value(point) for point in points]
+    for number, (point, loss) in enumerate(zip(points, losses, strict=True)):
+        ends = number == 0 or sorted(losses).index(loss) < trials * 2 // 3
+        curve = [loss + 2 * (1 - at / STEPS) for at in PLACES]
+        verdict = BUDGET if ends else rung(1, curve[1], min(losses) + 1.7)
+        tape.trial(number, point, curve if ends else curve[:2], verdict, DRAWN_FROM)
+    tape.finish()
+    return tape
+
+
+def found() -> Tape:
+    """Sixteen trials in which the learning rate decides, and the best one lies at the end of its range."""
+    return drawn(16, lambda point: 4.0 - 0.4 * math.log10(point["learning_rate"]), name="found")
 
 
 def recipe_wins() -> Tape:

@@ -20,6 +20,7 @@ def _summary(tape: searches.Tape, width: int, place: Place | None = None) -> str
 
 def test_summary() -> None:
     elsewhere = Place("first", storage_path="/data/my runs")
+    narrow = Place("found", kept=KEPT, keys={"learning_rate": "train.learning_rate"})
     golden.check(
         "report_summary.txt",
         {
@@ -37,6 +38,7 @@ def test_summary() -> None:
             "the recipe was stopped at a rung": _summary(searches.recipe_stopped(), 100),
             "one trial": _summary(searches.one_trial(), 100),
             "forty trials, 110 columns": _summary(searches.many(), 110),
+            "a range was too narrow": _summary(searches.found(), 100, narrow),
         },
     )
 
