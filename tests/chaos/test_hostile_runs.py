@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.faults import Count
-from tests.chaos.runs import finished_run, look, tuner, write_ledger
+from tests.chaos.runs import COMMANDS, finished_run, look, tuner, write_ledger
 from tests.tuner.report import searches
 from tuner.cli import run
 from tuner.results.adapters import checked_manifest, write_manifest
@@ -58,8 +58,8 @@ def test_pickles_are_never_read(path: Path, tmp_path: Path, capsys: pytest.Captu
                  "resolved.pkl", "data/train.pkl", "adapters/0001/adapter/adapter_model.bin"):  # fmt: skip
         (path / name).write_bytes(mine)
     codes = look(path, tmp_path / "out", within=(0,))
-    assert len(codes) == 6 and not (tmp_path / "executed").exists()
-    exported = {p.name for p in (tmp_path / "out" / "4").iterdir()}
+    assert len(codes) == len(COMMANDS) and not (tmp_path / "executed").exists()
+    exported = {p.name for p in (tmp_path / "out" / "5").iterdir()}
     assert "adapter_model.bin" not in exported and "adapter_model.safetensors" in exported
     assert capsys.readouterr().err.count("Traceback") == 0
 

@@ -11,16 +11,20 @@ from tuner.cli.options import Command, address_option, json_option, storage_opti
 
 if TYPE_CHECKING:
     from tuner.results.folder import RunFolder
+    from tuner.results.records import SearchRecord
 
 
 @click.command("show", cls=Command, prints=True, short_help="One trial in full: parameters, curve, ending.")
 @click.argument("name")
-@click.argument("number", type=int)
+@click.argument("number", type=int, required=False)
 @storage_option
 @address_option
 @json_option
-def command(name: str, number: int, storage_path: Path, address: str | None, as_json: bool) -> int:
-    """Trial NUMBER of the search NAME: its parameters, curve, set-up, ending, traceback, and where its adapter is."""
+def command(name: str, number: int | None, storage_path: Path, address: str | None, as_json: bool) -> int:
+    """Trial NUMBER of the search NAME: its parameters, curve, set-up, ending, traceback, and where its adapter is.
+
+    Without NUMBER, the best trial.
+    """
     import sys
 
     from tuner.cli.output import answer, answer_json, width
@@ -39,6 +43,8 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
     else:
         folder = open_run(storage_path, name)
         name, record = folder.name, folder.record()
+    if number is None:
+        number = _winner(record, name)
     trial = record.trials.get(number)
     if trial is None:
         last = max(record.trials, default=None)
@@ -56,6 +62,21 @@ def command(name: str, number: int, storage_path: Path, address: str | None, as_
     log_shown = shown_path(log) if log and log.exists() else ""
     answer(trial_report(record, number, width(sys.stdout), adapter=shown, log=log_shown))
     return 0
+
+
+def _winner(record: SearchRecord, name: str) -> int:
+    """The number of the best trial. Raises InputError where there is none yet."""
+    from tuner.contract import InputError
+    from tuner.report.standing import leader
+
+    best = leader(record)
+    if best is None:
+        raise InputError(
+            f"no trial of {name} has a {record.objective.title} that can be compared",
+            where="NUMBER",
+            expected="the number of a trial" if record.trials else "a search that has begun a trial",
+        )
+    return best.number
 
 
 def _adapter(folder: RunFolder, is_winner: bool, own: str | None) -> str | None:

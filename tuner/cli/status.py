@@ -11,22 +11,59 @@ from tuner.signals import signals_raised
 
 
 @click.command("status", cls=Command, prints=True, short_help="How a search stands or ended.")
-@click.argument("name")
+@click.argument("name", required=False)
 @storage_option
 @address_option
 @click.option("--follow", is_flag=True, help="Show the search until it ends; Ctrl-C leaves it running.")
 @click.option("--plain", is_flag=True, help="With --follow: lines instead of the live view.")
 @json_option
-def command(name: str, storage_path: Path, address: str | None, follow: bool, plain: bool, as_json: bool) -> int:
-    """How the search NAME stands, or how it ended: every trial, the best so far, what to do next.
+def command(name: str | None, storage_path: Path, address: str | None, follow: bool, plain: bool, as_json: bool) -> int:
+    """How the search NAME stands, or how it ended: every trial, the best so far, what was found, what to do next.
+    Without NAME, the runs of --storage-path.
 
     Reads the ledger and nothing else, so it is safe while the search runs. With --address, reads a search that was
     submitted to a cluster. With --follow, shows the live view of `search` until the search ends, from any terminal.
     """
+    if name is None:
+        return _listed(storage_path, [flag for flag, given in (("--address", address), ("--follow", follow)) if given],
+                       as_json)  # fmt: skip
     if follow:
         with signals_raised():
             return _followed(name, storage_path, address, plain, as_json)
     return _told(name, storage_path, address, as_json)
+
+
+def _listed(storage_path: Path, beside: list[str], as_json: bool) -> int:
+    """Lists the runs of a folder. beside: the flags that only a named search has."""
+    import sys
+
+    from tuner.cli.output import answer, answer_json, width
+    from tuner.contract import InputError
+    from tuner.report.runs import RunRow, runs_report
+    from tuner.results.folder import RunFolder, names_of_runs
+    from tuner.results.lock import is_held
+    from tuner.results.storage import is_written
+
+    if beside:
+        raise InputError(f"{beside[0]} is about one search", where="NAME", expected="the name of a search")
+    rows = []
+    for name in names_of_runs(storage_path):
+        folder = RunFolder(storage_path.resolve() / name)
+        try:
+            record = folder.record()
+        except InputError as error:
+            rows.append(RunRow(name, trouble=str(error).partition("\n")[0]))
+            continue
+        rows.append(RunRow(name, record, not record.finished and (is_held(folder.path) or is_written(folder.path))))
+    if as_json:
+        answer_json({"path": str(storage_path.resolve()), "runs": [row.to_dict() for row in rows]})
+    elif rows:
+        answer(runs_report(rows, width(sys.stdout)))
+    else:
+        from tuner.error_text import shown_path
+
+        click.echo(f"no run is in {shown_path(storage_path.resolve())}; --storage-path names another folder")
+    return 0
 
 
 def _followed(name: str, storage_path: Path, address: str | None, plain: bool, as_json: bool) -> int:

@@ -10,5 +10,6 @@ summary   the end of a search              trial    all that is known of one tri
 plan      what would run                   spaces   the search spaces
 base      a base before anything trains on it
 data      rows as the model sees them      data_page the same as one page of HTML
+runs      the runs of a folder             compare  two searches beside each other
 found     what a search found, in words    machine  the same facts as strict JSON
 """

@@ -44,7 +44,7 @@ def _before_second(record: SearchRecord, best: TrialRecord) -> str:
         return ""
     if second.status is not best.status or second.best_value == best.best_value:
         return ""  # one that was stopped early was not measured at the same place
-    side = _side(record.objective, best.best_value, second.best_value)
+    side = gap(record.objective, best.best_value, second.best_value)
     return f", {side} trial {second.number}'s {words.measured(second.best_value)}"
 
 
@@ -63,7 +63,7 @@ def against_recipe(record: SearchRecord, best: TrialRecord, second: str = "") ->
         )
     if recipe.has_ended and not recipe.is_usable:
         return f"{head}{second}; the recipe itself {recipe.ending}"
-    sentence = f"{head}, {_side(record.objective, best.best_value, recipe.best_value)} the recipe's "
+    sentence = f"{head}, {gap(record.objective, best.best_value, recipe.best_value)} the recipe's "
     sentence += words.measured(recipe.best_value)
     if not recipe.has_ended:
         return f"{sentence} so far"
@@ -72,7 +72,7 @@ def against_recipe(record: SearchRecord, best: TrialRecord, second: str = "") ->
     return sentence + second
 
 
-def _side(objective: Objective, value: float, recipe: float) -> str:
+def gap(objective: Objective, value: float, recipe: float) -> str:
     """ "11.5% below": a value compared with the recipe's. An equal value counts as on the better side."""
     side = "below" if value < recipe or (value == recipe and objective.falls) else "above"
     gain = objective.gain(value, recipe)

@@ -267,7 +267,7 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
     folder = _named(storage_path, name)
     storage.pull_run(folder.path)
     if not folder.ledger.is_file():
-        runs = _names_of_runs(storage_path)
+        runs = names_of_runs(storage_path)
         near = all_near(name, runs, most=3, cutoff=0.5) or runs[-3:]
         raise InputError(
             f"there is no run {name!r}",
@@ -278,7 +278,7 @@ def open_run(storage_path: Path, name: str) -> RunFolder:
     return folder
 
 
-def _names_of_runs(storage_path: Path) -> list[str]:
+def names_of_runs(storage_path: Path) -> list[str]:
     """The names of the runs in a folder; anybody may write there, so other entries are left out."""
     try:
         names = sorted(name for name in os.listdir(storage_path) if RUN_NAME.fullmatch(name))  # noqa: PTH208
