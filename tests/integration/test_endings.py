@@ -173,7 +173,7 @@ def test_without_a_scheduler_every_trial_runs_its_budget(toy: Toy) -> None:
     assert {t.reason for t in outcome.record.ended} == {Reason.BUDGET}
 
 
-@pytest.mark.parametrize("sampler", ["grid", "gp", slow("cmaes"), slow("qmc")])  # random: test_packed.py
+@pytest.mark.parametrize("sampler", ["grid", "rungs", slow("gp"), slow("cmaes"), slow("qmc")])  # random: test_packed.py
 def test_every_sampler_runs(toy: Toy, sampler: str) -> None:
     space: dict[str, Any] = {
         "parameters": {

@@ -66,7 +66,7 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"help": "What is searched: a name, YAML, module:function.", "metavar": "SPACE"},
     ),
     ("--num-trials", "search.num_trials", {"help": "Trials in all, the recipe included.", "type": int}),
-    ("--sampler", "search.sampler", {"help": "tpe, random, grid, gp, cmaes or qmc.", "metavar": "KIND"}),
+    ("--sampler", "search.sampler", {"help": "tpe, rungs, random, grid, gp, cmaes or qmc.", "metavar": "KIND"}),
     ("--seed", "search.seed", {"help": "Seed of the sampler and the trials.", "type": int}),
     ("--scheduler", "scheduler.kind", {"help": "asha, or none: every trial runs its whole budget.", "metavar": "KIND"}),
     (

@@ -272,7 +272,7 @@ def _notes(program: type[Program], settings: BaseModel, sections: Sections) -> t
         if kind in ("gp", "cmaes"):
             notes.append(
                 f"sampler {kind} learns from completed trials alone, and the scheduler stops most trials early: "
-                "use tpe, or scheduler.kind=none"
+                "use rungs or tpe, or scheduler.kind=none"
             )
         steps = program.budget(settings).steps
         if steps is not None and scheduler.grace_period == steps:

@@ -51,6 +51,15 @@ class Tpe(Section):
     )
 
 
+class Rungs(Section):
+    """A Gaussian process over parameters and resource: it learns from every loss at a rung, stopped trials included."""
+
+    kind: Literal["rungs"] = "rungs"
+    n_startup_trials: int | None = Field(
+        default=None, ge=1, description="Quasi-random trials before the model is used. null: scaled to `num_trials`."
+    )
+
+
 class Random(Section):
     """Independent draws."""
 
@@ -81,14 +90,15 @@ class Qmc(Section):
     kind: Literal["qmc"] = "qmc"
 
 
-SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes", "qmc")
+SAMPLERS = ("tpe", "rungs", "random", "grid", "gp", "cmaes", "qmc")
 
 Sampler = Annotated[
-    Annotated[Tpe | Random | Grid | Gp | Cmaes | Qmc, Field(discriminator="kind")],
+    Annotated[Tpe | Rungs | Random | Grid | Gp | Cmaes | Qmc, Field(discriminator="kind")],
     BeforeValidator(
         _default_kind("tpe"),
-        json_schema_input_type=Literal["tpe", "random", "grid", "gp", "cmaes", "qmc"]
+        json_schema_input_type=Literal["tpe", "rungs", "random", "grid", "gp", "cmaes", "qmc"]
         | Tpe
+        | Rungs
         | Random
         | Grid
         | Gp

@@ -223,7 +223,9 @@ def test_grace_period_against_the_budget(here: Path) -> None:
     load_experiment(path, ["train.max_steps=null", "train.num_train_epochs=2"])
 
 
-@pytest.mark.parametrize(("sampler", "notes"), [("gp", 1), ("cmaes", 1), ("tpe", 0), ("random", 0), ("qmc", 0)])
+@pytest.mark.parametrize(
+    ("sampler", "notes"), [("gp", 1), ("cmaes", 1), ("tpe", 0), ("rungs", 0), ("random", 0), ("qmc", 0)]
+)
 def test_samplers_that_cannot_learn_from_pruned_trials(here: Path, sampler: str, notes: int) -> None:
     path = write(here, MINIMAL)
     assert len(load_experiment(path, [f"search.sampler={sampler}"]).notes) == notes

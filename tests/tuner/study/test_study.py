@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from tests.programs.toy import Toy
-from tuner.config import Grid, Random, Tpe
+from tuner.config import Grid, Random, Rungs, Tpe
 from tuner.contract import Objective, Reason, Verdict
 from tuner.results.records import Point, TrialRecord
 from tuner.space import load_space
@@ -119,10 +119,11 @@ def record(number: int, study: Study, suggestion: Any, reason: Reason | None, lo
     )  # fmt: skip
 
 
-def test_a_study_built_from_the_ledger_suggests_what_the_first_would_have(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", [Tpe(), Rungs(n_startup_trials=3)], ids=lambda settings: settings.kind)
+def test_a_study_built_from_the_ledger_suggests_what_the_first_would_have(tmp_path: Path, sampler: Any) -> None:
     path = tmp_path / "study.journal"
     reasons = [Reason.BUDGET, Reason.RUNG, Reason.DIVERGED, Reason.ERROR, Reason.FLATLINE, Reason.RUNG, Reason.BUDGET]
-    study, records = make(path), []
+    study, records = make(path, sampler=sampler), []
     for i, reason in enumerate(reasons):
         suggestion = study.ask()
         losses = [5.0 - 0.3 * i, 4.0 - 0.3 * i]
@@ -132,7 +133,7 @@ def test_a_study_built_from_the_ledger_suggests_what_the_first_would_have(tmp_pa
         study.tell(suggestion.number, Verdict(reason), records[-1].best_value)
     undisturbed = study.ask()
     path.write_text("damaged")
-    again = make(path, records)
+    again = make(path, records, sampler=sampler)
     assert again.ask() == undisturbed
     first, second = study.optuna.trials[:7], again.optuna.trials[:7]
     for a, b in zip(first, second, strict=True):
