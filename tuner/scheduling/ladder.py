@@ -13,7 +13,13 @@ from dataclasses import dataclass
 GRACE_SHARE = 1 / 27
 """The first rung's share of the budget where none is set: three reductions by 3 below the budget. In simulation with 64
 trials this spends 19% of the full budget and keeps the best trial with probability 0.94 where the loss at the first
-rung correlates with the final loss at 0.8."""
+rung correlates with the final loss at 0.8. How well it does differs by task. Over 600 points of the embedded base the
+rank correlation at 4, 6, 18 and 54% of the budget is 0.42, 0.60, 0.90 and 0.97 for one task, 0.57, 0.74, 0.88 and 0.96
+for another, and -0.22, -0.04, 0.42 and 0.92 where 120 rows are read again and again."""
+
+HIGHEST = 0.7
+"""The share of the budget above which no rung lies but the first. One at 96%, say, saves 4% of a trial, and most trials
+that came so far would be told to the sampler as stopped."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,9 @@ def make_ladder(
     if reduction_factor is None:
         return Ladder(max_t, max_t, 3, (), _evaluations((), eval_every))
     grace = grace_period or max(1, math.ceil(max(2 * warmup, GRACE_SHARE) * max_t - 1e-9))
-    rungs, milestone = [], float(grace)
-    while milestone < max_t:
+    rungs: list[float] = []
+    milestone = float(grace)
+    while milestone < max_t and (not rungs or milestone <= HIGHEST * max_t):
         rungs.append(milestone)
         milestone *= reduction_factor
     shares = tuple(rung / max_t for rung in rungs)

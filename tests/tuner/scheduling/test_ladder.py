@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from tuner.contract import Assignment
-from tuner.scheduling.ladder import make_ladder
+from tuner.scheduling.ladder import HIGHEST, make_ladder
 
 
 def test_the_grace_period_is_a_27th_or_twice_the_warm_up() -> None:
@@ -23,6 +23,15 @@ def test_the_grace_period_is_a_27th_or_twice_the_warm_up() -> None:
 def test_evaluations_hold_every_rung_and_no_neighbours() -> None:
     ladder = make_ladder(100, grace_period=None, reduction_factor=3, warmup=0.01, eval_every=0.1)
     assert ladder.evaluate_at == (0.04, 0.12, 0.2, 0.3, 0.36, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("grace", "factor", "rungs"),
+    [(3, 2, (3, 6, 12, 24, 48)), (6, 4, (6, 24)), (6, 3, (6, 18, 54)), (35, 2, (35, 70)), (80, 3, (80,))],
+)
+def test_no_rung_but_the_first_lies_near_the_end(grace: int, factor: float, rungs: tuple[float, ...]) -> None:
+    ladder = make_ladder(100, grace_period=grace, reduction_factor=factor, warmup=0.0, eval_every=0.1)
+    assert ladder.rungs == rungs
 
 
 def test_without_asha_there_are_no_rungs() -> None:
@@ -60,4 +69,4 @@ def test_the_rungs_are_those_of_rays_asha(max_t: int) -> None:
         time_attr="t", metric="loss", mode="min", max_t=max_t, grace_period=ladder.grace_period, reduction_factor=3
     )
     milestones = sorted(m for m, _ in stock._brackets[0]._rungs)
-    assert [m for m in milestones if m < max_t] == list(ladder.rungs)
+    assert [m for m in milestones if m <= HIGHEST * max_t] == list(ladder.rungs)

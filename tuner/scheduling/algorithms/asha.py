@@ -2,7 +2,8 @@
 
 At each rung a trial is compared at once with those that were there before it. It goes on if it is among the best
 1/reduction_factor of them, and is stopped otherwise; no trial waits for others, and none is resumed. Rungs, cut-offs
-and decisions are those of Ray's AsyncHyperBandScheduler with one bracket, to the last bit.
+and decisions are those of Ray's AsyncHyperBandScheduler with one bracket, to the last bit, except that no rung but the
+first lies above `ladder.HIGHEST` of the budget.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tuner.scheduling.algorithms.base import (
     Registered,
     stop,
 )
-from tuner.scheduling.ladder import Ladder, Spacing
+from tuner.scheduling.ladder import HIGHEST, Ladder, Spacing
 from tuner.scheduling.peers import Peers
 from tuner.scheduling.rules.rung import behind
 
@@ -35,7 +36,8 @@ class Asha(Algorithm):
         count = 0
         if grace_period < context.max_t:
             count = int(math.log(context.max_t / grace_period) / math.log(reduction_factor) + 1)
-        self._milestones = tuple(grace_period * reduction_factor**k for k in range(count))
+        milestones = (grace_period * reduction_factor**k for k in range(count))
+        self._milestones = tuple(m for k, m in enumerate(milestones) if not k or m <= HIGHEST * context.max_t)
 
     @property
     def milestones(self) -> tuple[float, ...]:
