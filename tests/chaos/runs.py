@@ -54,6 +54,7 @@ COMMANDS = (
     "status {run} --json",
     "show {run} 0",
     "show {run} 1 --json",
+    "report {run} --format md",
     "compare {run} {run}",
     "export {run} --to {to}",
     "plan {run}/experiment.yaml --json",

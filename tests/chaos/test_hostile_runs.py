@@ -59,7 +59,7 @@ def test_pickles_are_never_read(path: Path, tmp_path: Path, capsys: pytest.Captu
         (path / name).write_bytes(mine)
     codes = look(path, tmp_path / "out", within=(0,))
     assert len(codes) == len(COMMANDS) and not (tmp_path / "executed").exists()
-    exported = {p.name for p in (tmp_path / "out" / "5").iterdir()}
+    exported = {p.name for p in (tmp_path / "out" / "6").iterdir()}
     assert "adapter_model.bin" not in exported and "adapter_model.safetensors" in exported
     assert capsys.readouterr().err.count("Traceback") == 0
 

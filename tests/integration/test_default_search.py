@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from tests.programs.browser import browser, needs_browser, until
+from tuner.cli import run
 from tuner.contract import Reason
+from tuner.report.table import parameters
 from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 
@@ -124,6 +128,42 @@ def test_the_driver_imports_no_torch(default: tuple[dict[str, Any], SearchRecord
     answer, _ = default
     modules = set((Path(answer["path"]).parent / "modules").read_text().split())
     assert "ray.tune" in modules and not modules & {"torch", "transformers", "trl", "peft", "tensorboardX"}
+
+
+def test_its_report_says_what_it_did_and_what_to_run(
+    default: tuple[dict[str, Any], SearchRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer, _ = default
+    assert run(["report", answer["path"], "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["said"]["best"].startswith(f"trial {answer['best']['trial']}: ")
+    spent = sum(one["set_up_s"] + one["trained_s"] for one in told["spending"])
+    assert math.isclose(spent, answer["timing"]["worker_s"], rel_tol=0.05)
+    assert sum(rung["stopped"] for rung in told["rungs"]) == answer["counts"]["reason"]["rung"]
+    assert math.isclose(sum(one["share"] for one in told["importances"]), 1, abs_tol=1e-6)
+    words = told["next"][0].split()
+    assert words[:4] == ["python", "-m", "tuner", "train"]
+    assert run(["plan", *words[4:]]) == 0, capsys.readouterr().err
+    again = shlex.split(told["reproduce"]["the search"])
+    assert again[:4] == ["python", "-m", "tuner", "search"] and "--name" in again
+
+
+@needs_browser
+@pytest.mark.slow  # a browser starts in 2 to 20 s
+def test_its_report_in_a_browser(default: tuple[dict[str, Any], SearchRecord], tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    answer, record = default
+    page = tmp_path / "report.html"
+    assert run(["report", answer["path"], "--out", str(page)]) == 0
+    assert page.stat().st_size < 5_000_000
+    with browser(tmp_path / "profile") as reader:
+        reader.open(page.as_uri())
+        until(lambda: reader.driver.execute_script("return document.documentElement.dataset.drawn"))
+        asked = [url for url in reader.requests() if not url.startswith(("data:", "about:", "chrome"))]
+        assert asked == [page.as_uri()] and reader.complaints() == []
+        plots = reader.driver.find_elements("css selector", ".plot")
+        assert len(plots) == 6 + len(parameters(record))
+        assert all(plot.find_elements("css selector", ".main-svg .trace, .main-svg .bars") for plot in plots)
 
 
 @pytest.mark.slow  # over NF4 in the default run: packed/test_equal_to_solo.py and test_sft.py

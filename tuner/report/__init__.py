@@ -11,5 +11,8 @@ plan      what would run                   spaces   the search spaces
 base      a base before anything trains on it
 data      rows as the model sees them      data_page the same as one page of HTML
 runs      the runs of a folder             compare  two searches beside each other
-found     what a search found, in words    machine  the same facts as strict JSON
+found     what a search found, in words    facts    what its report says, in every format
+exports   the report as Markdown, CSV and JSON
+figures/  its plots, one file each         page/    its page of HTML
+machine   the same facts as strict JSON
 """

@@ -4,47 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from string import Template
 
 from tuner.contract import Finding, Look, Piece, RowSet, ShownRow
 from tuner.error_text import shown_path
 from tuner.report import formatting as words
 from tuner.report.data import bin_label, counted, lengths_text, visible
+from tuner.report.page.document import definitions, document, escaped
 
-_PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-:root { --text: #1f2328; --soft: #59636e; --ground: #ffffff; --card: #f6f8fa; --rule: #d1d9e0;
-  --learned: #d2f4d9; --learned-text: #0a3d1c; --bar: #2f81c9; --warn: #9a5b00; --bad: #c0262d; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9aa4af; --ground: #0d1117; --card: #161b22;
-  --rule: #30363d; --learned: #12452a; --learned-text: #c5f5d3; --bar: #4493d8; --warn: #e0a44a; --bad: #ff7b72; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; background: var(--ground); color: var(--text);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.4rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere; }
-h2 small, .soft { color: var(--soft); font-weight: normal; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin: 0; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; }
+_STYLE = """\
 .figures { display: flex; flex-wrap: wrap; gap: 2rem; align-items: start; margin: .75rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); }
-th, td { padding: .1rem .6rem; text-align: right; font-weight: normal; }
-th { color: var(--soft); }
 tr.ours td { font-weight: bold; }
 .bar { display: inline-block; height: .8rem; background: var(--bar); min-width: 1px; vertical-align: middle; }
 td.bars { text-align: left; width: 16rem; }
-ul { margin: .5rem 0; padding-left: 1.2rem; }
-li { overflow-wrap: anywhere; }
 li.warn b { color: var(--warn); }
 li.bad b { color: var(--bad); }
 article { border: 1px solid var(--rule); border-radius: 6px; margin: .75rem 0; overflow: hidden; }
@@ -55,13 +26,7 @@ pre { margin: 0; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere
 mark { background: var(--learned); color: var(--learned-text); border-radius: 2px; }
 del { color: var(--soft); text-decoration: line-through; }
 i { color: var(--soft); }
-</style>
-</head>
-<body>
-$body
-</body>
-</html>
-""")
+"""
 _STYLES = {"refused": "bad", "left out": "warn", "cut": "warn", "told": "warn"}
 _LABELS = {"refused": "Wrong", "left out": "Left out", "cut": "Cut", "told": "Note"}
 
@@ -70,7 +35,7 @@ def page(look: Look, note: str = "") -> str:
     """The page. note: a sentence for the user. Everything in it that others wrote is escaped."""
     sources = ", ".join(dict.fromkeys(shown_path(found.source) for found in look.sets))
     facts = {**look.facts, "tokenizer": shown_path(look.tokenizer), **({"note": note} if note else {})}
-    body = [f"<h1>{_text(sources)}</h1>", _facts(facts)]
+    body = [f"<h1>{escaped(sources)}</h1>", definitions(facts)]
     if look.findings:
         body.append(_findings(look.findings))
     body += [_set(found, look) for found in look.sets]
@@ -78,32 +43,24 @@ def page(look: Look, note: str = "") -> str:
     if rows:
         legend = "<mark>learned</mark>, not learned, <del>cut off</del>"
         body += [f"<h2>Rows <small>{legend}</small></h2>", *(_row(row, look) for row in rows)]
-    return _PAGE.substitute(title=_text(f"Rows of {sources}"), body="\n".join(body))
-
-
-def _text(text: str) -> str:
-    return escape(visible(text).replace("\n", " "))
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return f"<dl>{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in facts.items())}</dl>"
+    return document(f"Rows of {sources}", body, _STYLE)
 
 
 def _findings(findings: Sequence[Finding]) -> str:
     items = []
     for one in findings:
         more = ["…"] if 0 < len(one.examples) < one.count and one.kind != "told" else []
-        told = "; ".join(_text(text[:400]) for text in [*one.examples, *more])
+        told = "; ".join(escaped(text[:400]) for text in [*one.examples, *more])
         rows = f"{one.count:,} row{'' if one.count == 1 else 's'}"
         examples = f' <span class="soft">({told})</span>' if told else ""
-        remedy = f"<br>{_text(one.remedy)}" if one.remedy else ""
+        remedy = f"<br>{escaped(one.remedy)}" if one.remedy else ""
         label = f"<b>{_LABELS[one.kind]}:</b>"
-        items.append(f'<li class="{_STYLES[one.kind]}">{label} {rows} {_text(one.what)}{examples}{remedy}</li>')
+        items.append(f'<li class="{_STYLES[one.kind]}">{label} {rows} {escaped(one.what)}{examples}{remedy}</li>')
     return f"<ul>{''.join(items)}</ul>"
 
 
 def _set(found: RowSet, look: Look) -> str:
-    out = [f"<h2>{_text(found.name)} <small>{_text(shown_path(found.source))}</small></h2>"]
+    out = [f"<h2>{escaped(found.name)} <small>{escaped(shown_path(found.source))}</small></h2>"]
     facts = {"rows": counted(found)}
     if found.tokens:
         share = words.whole_percent(found.learned / found.tokens)
@@ -111,7 +68,7 @@ def _set(found: RowSet, look: Look) -> str:
         facts["length"] = lengths_text(found)
         if found.unknown is not None:
             facts["unknown"] = f"{found.unknown:,} tokens ({words.percent(found.unknown / found.tokens)})"
-    out.append(_facts(facts))
+    out.append(definitions(facts))
     if found.lengths:
         out.append(f'<div class="figures">{_histogram(found) if found.histogram else ""}{_at(found, look)}</div>')
     if found.findings:
@@ -137,13 +94,13 @@ def _at(found: RowSet, look: Look) -> str:
         totals = ((one.cut, found.looked), (one.left_out, found.looked), (one.lost, found.learned))
         cells = (f"{n:,} ({words.whole_percent(n / total)})" if n and total else "–" for n, total in totals)
         rows.append(f"<tr{ours}><td>{one.length:,}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    caption = f"With another {_text(look.limit_name)} (now {look.limit:,})"
+    caption = f"With another {escaped(look.limit_name)} (now {look.limit:,})"
     return f"<table><caption>{caption}</caption><tr>{head}</tr>{''.join(rows)}</table>"
 
 
 def _row(row: ShownRow, look: Look) -> str:
-    fate = f" · <em>{_text(row.fate)}</em>" if row.fate else ""
-    head = f"{_text(row.place)} · {row.tokens:,} tokens, {row.learned:,} learned{fate}"
+    fate = f" · <em>{escaped(row.fate)}</em>" if row.fate else ""
+    head = f"{escaped(row.place)} · {row.tokens:,} tokens, {row.learned:,} learned{fate}"
     text = "".join(_piece(piece) for piece in row.pieces)
     return f"<article><header>{head}</header><pre>{text}</pre></article>"
 

@@ -192,7 +192,8 @@ def next_commands(record: SearchRecord, place: Place, known: Found | None) -> li
             way = "higher" if edge.side == "upper" else "lower"
             value = f"{key}={words.exact(edge.beyond)}"
             commands += [place.command("train", train, "--set", value, "--name", f"{place.name}-{way}")]
-    commands += [place.command("show", place.name, str(best.number))]
+    pictured = len(record.trials) > 1 and not place.address
+    commands += [place.command(*(("report", place.name) if pictured else ("show", place.name, str(best.number))))]
     if place.kept or place.address:
         commands += [place.command("export", place.name, "--to", "DIR")]
     if place.kept:

@@ -8,4 +8,5 @@ distinct.py draws each point of a finite space once
 study.py    the durable study in the run folder: ask, report, tell, rebuild from the ledger
 searcher.py the Ray Tune Searcher over it
 importance.py   which parameters mattered, and how far chance goes
+from_records.py a study in memory of some trials of a ledger, for Optuna's plots
 """

@@ -1,0 +1,127 @@
+"""`tuner report`: what a search found, as a page of HTML, Markdown, JSON or CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli.options import Command, storage_option
+
+if TYPE_CHECKING:
+    from tuner.report.facts import Facts
+    from tuner.results.folder import RunFolder
+
+PAGE = "report.html"
+"""The page's name in the run folder."""
+
+
+@click.command("report", cls=Command, prints=True, short_help="What a search found, as one page.")
+@click.argument("name")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["html", "md", "json", "csv"]),
+    default="html",
+    show_default=True,
+    help="A page with plots; text; facts for programs; a row a trial.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Where to write it.  [default: {PAGE} in the run folder; standard output for the others]",
+)
+@storage_option
+def command(name: str, kind: str, out: Path | None, storage_path: Path) -> int:
+    """What the search NAME found: the best trial, which parameters mattered, every trial, where the time went, and what
+    to run next.
+
+    The page is one file that asks for nothing: mail it, or open it where there is no network. Reads the run folder
+    alone, also while the search runs.
+    """
+    import sys
+
+    from tuner.results.folder import open_run
+
+    _require_place(out)
+    if kind == "html":
+        _require_plotly()
+    folder = open_run(storage_path, name)
+    facts = _facts(folder)
+    if kind == "html":
+        from tuner.report.page.search import page
+
+        written = page(facts)
+    else:
+        from tuner.report import exports
+
+        made = {"md": exports.as_markdown, "csv": exports.as_csv}
+        written = made[kind](facts) if kind in made else exports.as_json(facts, folder.path)
+    if out is None and kind != "html":
+        from tuner.streams import takes_utf8
+
+        click.echo(written if takes_utf8(sys.stdout) else written.encode("ascii", "replace").decode(), nl=False)
+        return 0
+    _write(out if out is not None else folder.path / PAGE, written)
+    return 0
+
+
+def _facts(folder: RunFolder) -> Facts:
+    from tuner.cli.output import labels_of_run, place_of
+    from tuner.contract import InputError
+    from tuner.report.facts import Facts
+    from tuner.results.lock import is_held
+    from tuner.results.storage import is_written
+    from tuner.results.untrusted_read import read_object
+
+    record = folder.record()
+    if record.finished or not (is_held(folder.path) or is_written(folder.path)):
+        for trial in record.trials.values():  # no driver runs them any more
+            trial.interrupted = not trial.has_ended and not trial.parked
+    try:
+        resolved = read_object(folder.resolved)
+    except InputError:
+        resolved = {}
+    return Facts(record, place_of(folder.path), labels_of_run(folder), resolved)
+
+
+def _require_plotly() -> None:
+    from importlib.util import find_spec
+
+    from tuner.contract import InputError
+
+    if find_spec("plotly") is None:
+        raise InputError(
+            "plotly, which draws the plots, is not installed",
+            where="--format html",
+            expected="plotly, or --format md, json or csv",
+            remedy="python -m pip install plotly",
+        )
+
+
+def _require_place(out: Path | None) -> None:
+    """Raises InputError for a place where no file can be written, before anything is read."""
+    from tuner.contract import InputError
+
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise InputError(what, where=f"--out {out}", expected="a file in a folder that is there")
+
+
+def _write(place: Path, text: str) -> None:
+    from tuner.contract import InputError
+    from tuner.disks import replace_file
+    from tuner.error_text import shown_path
+
+    try:
+        replace_file(place.absolute(), text)
+    except OSError as error:
+        raise InputError(
+            f"cannot be written ({error.strerror or error})",
+            where=shown_path(place),
+            expected="a place for the report",
+            remedy="give another place: --out report.html",
+        ) from error
+    click.echo(f"wrote {shown_path(place)}", err=True)
