@@ -34,7 +34,7 @@ def prepare(base: Path, length: int, rows: int = 512) -> Any:
     from array import array
 
     from trainables.data import store
-    from trainables.data.tokenizing import Tokens
+    from trainables.data.tokens import Tokens
     from tuner.contract import Preparation
 
     draw = random.Random(0)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from trainables import fingerprints
-from trainables.data import contents, formats, reading, review, splitting, store, templates, tokenizers, tokenizing
+from trainables.data import formats, reading, review, splitting, store, templates, tokenizers, tokenizing
 from trainables.data.findings import Finding
 from trainables.data.review import Review
 from trainables.data.rows import Rows
-from trainables.data.tokenizing import Tokens
+from trainables.data.tokens import Tokens
 from trainables.models import base_folder, companions, reach
 from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
@@ -79,35 +77,38 @@ def prepare_rows(settings: Settings, cache: Path, base: Path | None = None) -> P
     for part in reviewed.values():
         findings += _of_template(part, tokenizer, data, place)
 
-    sets: dict[str, Tokens] = {}
-    for name, rows in (("train", train_rows), ("validation", validation_rows)):
-        part = reviewed.get(name, reviewed["train"])
-        first = next(review.shaped(rows, part.format, data))
-        template = templates.check(tokenizer, part.format, data, place, first, rows.where(0))
-        shaped = review.shaped(rows, part.format, data)
-        sets[name] = tokenizing.tokenize(shaped, part.format, tokenizer, data, template, rows.where)
-        _require_targets(name, rows, sets[name], data)
-    _require_known_tokens(settings, sets, tokenizer)
+    with store.Draft(folder) as draft:
+        sets: dict[str, Tokens] = {}
+        for name, rows in (("train", train_rows), ("validation", validation_rows)):
+            part = reviewed.get(name, reviewed["train"])
+            first = next(review.shaped(rows, part.format, data))
+            template = templates.check(tokenizer, part.format, data, place, first, rows.where(0))
+            shaped = review.shaped(rows, part.format, data)
+            sets[name] = tokenizing.tokenize(
+                shaped, part.format, tokenizer, data, template, rows.where, full=draft.writer(name)
+            )
+            _require_targets(name, rows, sets[name], data)
+        _require_known_tokens(settings, sets, tokenizer)
 
-    facts = {
-        "format": str(fmt),
-        "train": _facts(sets["train"]),
-        "validation": _facts(sets["validation"]),
-        "max_length": data.max_length,
-        "pad_token": tokenizer.pad_token,
-        "eos_token": tokenizer.eos_token,
-        "chat_template": fmt.conversational,
-        "max_token_id": max(max(tokens.input_ids) for tokens in sets.values()),
-        "data_fingerprint": folder.name,
-        _ROW_IDS: {name: _fingerprint(tokens) for name, tokens in sets.items()},
-    }
-    notes += tuple(dict.fromkeys(map(str, findings)))
-    notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
-    notes += _beyond_positions(settings, max(_facts(tokens)["max_length"] for tokens in sets.values()))
-    if damaged:
-        notes += ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
-    preparation = Preparation(str(folder), len(sets["train"].input_ids), facts, notes)
-    store.save(folder, sets, preparation)
+        facts = {
+            "format": str(fmt),
+            "train": _facts(sets["train"]),
+            "validation": _facts(sets["validation"]),
+            "max_length": data.max_length,
+            "pad_token": tokenizer.pad_token,
+            "eos_token": tokenizer.eos_token,
+            "chat_template": fmt.conversational,
+            "max_token_id": max(tokens.highest for tokens in sets.values()),
+            "data_fingerprint": folder.name,
+            _ROW_IDS: {name: draft.fingerprint(name) for name in sets},
+        }
+        notes += tuple(dict.fromkeys(map(str, findings)))
+        notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
+        notes += _beyond_positions(settings, max(tokens.longest_kept for tokens in sets.values()))
+        if damaged:
+            notes += ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
+        preparation = Preparation(str(folder), sets["train"].tokens, facts, notes)
+        draft.finish(preparation)
     return preparation
 
 
@@ -133,14 +134,6 @@ def _of_template(part: Review, tokenizer: Any, data: DataSettings, place: str) -
     return templates.unwritten(tokenizer, part.shapes, row_of, rows.where, place)
 
 
-def _fingerprint(tokens: Tokens) -> str:
-    """The fingerprint of what trials learn from: equal where another version of a library gives the same token ids."""
-    digest = hashlib.sha256()
-    for values in (tokens.input_ids, tokens.labels, tokens.ends):
-        digest.update(values)
-    return digest.hexdigest()[: contents.DIGITS]
-
-
 def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> None:
     """Raises InputError where the sets differ in format.
 
@@ -155,20 +148,19 @@ def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> No
 
 def _facts(tokens: Tokens) -> dict[str, Any]:
     """What the plan tells of a set; lengths are in tokens."""
-    lengths = [end - begin for begin, end in pairwise([0, *tokens.ends])]
     return {
-        "rows": len(tokens),
-        "tokens": len(tokens.input_ids),
+        "rows": tokens.rows,
+        "tokens": tokens.tokens,
         "label_tokens": tokens.label_tokens,
-        "mean_length": round(sum(lengths) / len(lengths), 1),
-        "max_length": max(lengths),
+        "mean_length": round(tokens.tokens / tokens.rows, 1),
+        "max_length": tokens.longest_kept,
         "dropped_rows": tokens.dropped,
         "truncated_rows": tokens.truncated,
     }
 
 
 def _notes(name: str, tokens: Tokens, data: DataSettings) -> list[str]:
-    total = len(tokens) + tokens.dropped
+    total = tokens.rows + tokens.dropped
     notes = []
     if tokens.dropped:
         notes.append(f"{tokens.dropped} of {total} {name} rows have nothing to learn within max_length="
@@ -195,10 +187,10 @@ def _beyond_positions(settings: Settings, longest: int) -> tuple[str, ...]:
 
 def _require_targets(name: str, rows: Rows, tokens: Tokens, data: DataSettings) -> None:
     """Raises Fault where a set has no target, with the likely cause."""
-    if len(tokens) and tokens.label_tokens:
+    if tokens.rows and tokens.label_tokens:
         return
     which = "validation set" if name == "validation" else "training set"
-    total = len(tokens) + tokens.dropped
+    total = tokens.rows + tokens.dropped
     if tokens.masked_prompts:
         cause = (f"every completion lies beyond max_length={data.max_length}: the longest prompt has "
                  f"{tokens.longest_prompt} tokens" if tokens.longest_prompt
@@ -210,7 +202,7 @@ def _require_targets(name: str, rows: Rows, tokens: Tokens, data: DataSettings) 
     else:
         cause = "every row is empty or a single token"
         remedy = "check the rows' texts"
-    state = "is empty" if not len(tokens) else "has nothing to learn"
+    state = "is empty" if not tokens.rows else "has nothing to learn"
     raise Fault(Reason.DATA, f"the {which} {state}: of {total} rows in {rows.source} none has a label token; {cause}",
                 remedy)  # fmt: skip
 
@@ -218,7 +210,7 @@ def _require_targets(name: str, rows: Rows, tokens: Tokens, data: DataSettings) 
 def _require_known_tokens(settings: Settings, sets: dict[str, Tokens], tokenizer: Any) -> None:
     """Raises InputError where a token id is beyond the base's vocabulary."""
     size = base_folder.vocabulary(settings.model)
-    highest = max(max(tokens.input_ids) for tokens in sets.values())
+    highest = max(tokens.highest for tokens in sets.values())
     if size is not None and highest >= size:
         raise InputError(
             f"the tokenizer gives token id {highest} ({tokenizer.decode([highest])!r}), the model has {size} tokens",

@@ -20,7 +20,7 @@ from tests.chaos.runs import ROOT, finished_run, tuner
 from tests.integration.conftest import SPACE, TOY
 from tests.tuner.report import searches
 from trainables.data import store
-from trainables.data.tokenizing import Tokens
+from trainables.data.tokens import Tokens
 from tuner.config import load_experiment
 from tuner.contract import InputError, Preparation, Reason, Status
 from tuner.disks import trouble_of

@@ -14,6 +14,7 @@ templates.py   writes conversations with a chat template, and finds out what it 
 splitting.py   splits validation rows off the training rows, from a seed
 tokenizers.py  loads the tokenizer with its pad and end tokens and its chat template
 tokenizing.py  turns rows into `input_ids` and `labels`, exactly as SFTTrainer prepares them
+tokens.py      tokenized rows as flat arrays, and what was counted
 look.py        the rows as the model sees them, before a search
 look_rows.py   the rows that a look is at: those that the preparation would learn from
 sampling.py    a sample of a large file, for the look

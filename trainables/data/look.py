@@ -29,7 +29,7 @@ from trainables.data.measuring import Measures
 from trainables.data.messages import BadRow
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import Shaper
-from trainables.data.tokenizing import IGNORED, Tokens
+from trainables.data.tokens import IGNORED, Tokens
 from trainables.hub import local_cache, sources
 from trainables.settings import DataSettings, Settings
 from tuner.contract import Finding, InputError, Look, LookRequest, RowSet, ShownRow
@@ -283,7 +283,7 @@ class _Reader:
             else:
                 yield from (one for index in indices for one in self._batch(found, [index]))
             return
-        if len(made) == len(indices):
+        if made.rows == len(indices):
             for index, (begin, end) in zip(indices, pairwise([0, *made.ends]), strict=True):
                 yield _Tokenized(index, made.input_ids[begin:end].tolist(), made.labels[begin:end].tolist())
         elif len(indices) == 1:  # it has no label; with another mask it has its ids

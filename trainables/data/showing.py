@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from trainables.data.tokenizing import IGNORED
+from trainables.data.tokens import IGNORED
 from tuner.contract import Piece
 
 _CONTEXT = 8

@@ -11,14 +11,15 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from trainables.data import contents
-from trainables.data.tokenizing import Tokens
+from trainables.data.tokens import Tokens
 from trainables.settings import Settings
 from tuner.contract import InputError, Preparation
 
@@ -27,6 +28,8 @@ _LAYOUT = 2
 TOKENIZER_FILES = ("token", "vocab", "merges", "special_tokens", "chat_template", "added_tokens", "spiece", "config")
 """Beginnings of the names of a tokenizer's files."""
 PREPARATION = "preparation.json"
+_BATCH = 1000
+"""Rows of a batch in a file, as `datasets` has it."""
 
 
 def fingerprint(settings: Settings) -> str:
@@ -76,26 +79,130 @@ def drop(folder: Path) -> bool:
 
 
 def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> None:
-    """Writes the sets and the preparation beside `folder`, then renames that to `folder`. Raises InputError."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    try:
+    """Writes sets and a preparation into `folder`. Raises InputError."""
+    with Draft(folder) as draft:
         for name, tokens in sets.items():
-            _save_set(beside / name, tokens)
-        said = {**asdict(preparation), "folder": folder.name, "files": _sums(beside)}
-        said = json.loads(json.dumps(said))
-        text = json.dumps({**said, "sha256": _sum_of(said)}, indent=1)
-        (beside / PREPARATION).write_text(text, encoding="utf-8")
+            draft.writer(name)(tokens)
+        draft.finish(preparation)
+
+
+class Draft:
+    """Sets that are written beside `folder`, batch by batch; `finish` renames them to it. A context manager that
+    deletes what was not finished. Its methods raise InputError where the disk takes no more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+        self._streams: dict[str, _Stream] = {}
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._streams.values():
+            stream.abandon()
+        shutil.rmtree(self._beside, ignore_errors=True)
+
+    def writer(self, name: str) -> Callable[[Tokens], None]:
+        """Begins a set; gives what writes the rows of a `Tokens` behind those that are there."""
+        with self._disk():
+            self._streams[name] = stream = _Stream(self._beside / name)
+
+        def write(tokens: Tokens) -> None:
+            with self._disk():
+                stream.write(tokens)
+
+        return write
+
+    def fingerprint(self, name: str) -> str:
+        """The fingerprint of what trials learn from: equal where another version of a library gives the same token
+        ids."""
+        with self._disk():
+            return self._streams[name].fingerprint()
+
+    def finish(self, preparation: Preparation) -> None:
+        """Completes the sets and puts them into their place, unless another process has."""
+        with self._disk():
+            for stream in self._streams.values():
+                stream.close()
+            said = {**asdict(preparation), "folder": self._folder.name, "files": _sums(self._beside)}
+            said = json.loads(json.dumps(said))
+            text = json.dumps({**said, "sha256": _sum_of(said)}, indent=1)
+            (self._beside / PREPARATION).write_text(text, encoding="utf-8")
+            try:
+                self._beside.rename(self._folder)
+            except OSError:
+                if find(self._folder) is None:
+                    raise
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
         try:
-            beside.rename(folder)
-        except OSError:
-            if find(folder) is None:
-                raise
-    except OSError as error:
-        raise InputError(f"the tokenized rows cannot be written ({error.strerror or error})", where=str(folder.parent),
-                         remedy="free some space, or set run.storage_path to another disk") from None  # fmt: skip
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            yield
+        except OSError as error:
+            raise InputError(f"the tokenized rows cannot be written ({error.strerror or error})",
+                             where=str(self._folder.parent),
+                             remedy="free some space, or set run.storage_path to another disk") from None  # fmt: skip
+
+
+class _Stream:
+    """A set as `datasets` stores one, in a file of Arrow batches to which rows are appended."""
+
+    def __init__(self, folder: Path) -> None:
+        import datasets
+        import pyarrow
+
+        datasets.disable_progress_bars()
+        kind = pyarrow.large_list(pyarrow.int32())
+        self._schema = pyarrow.schema([("input_ids", kind), ("labels", kind)])
+        # `datasets` writes its own files for a row, whose file of rows is then written anew
+        some = pyarrow.table({"input_ids": [[0]], "labels": [[0]]}, schema=self._schema)
+        datasets.Dataset(datasets.table.InMemoryTable(some)).save_to_disk(str(folder))
+        self._file = next(folder.glob("*.arrow"))
+        self._stream = self._file.open("wb")
+        self._writer = pyarrow.ipc.new_stream(self._stream, self._schema)
+
+    def write(self, tokens: Tokens) -> None:
+        import numpy
+        import pyarrow
+
+        offsets = pyarrow.array(numpy.concatenate([[0], numpy.frombuffer(tokens.ends, dtype=numpy.int64)]))
+        columns = [
+            pyarrow.LargeListArray.from_arrays(offsets, pyarrow.array(numpy.frombuffer(values, dtype=numpy.int32)))
+            for values in (tokens.input_ids, tokens.labels)
+        ]
+        self._writer.write_table(pyarrow.table(columns, schema=self._schema), max_chunksize=_BATCH)
+
+    def fingerprint(self) -> str:
+        """Of the ids of all rows, then of all labels, then of where each row ends."""
+        self.close()
+        digest, end = hashlib.sha256(), 0
+        for column in ("input_ids", "labels"):
+            for batch in self._batches():
+                digest.update(batch.column(column).flatten().to_numpy())
+        for batch in self._batches():
+            ends = batch.column("input_ids").value_lengths().to_numpy().cumsum() + end
+            digest.update(ends)
+            end = int(ends[-1])
+        return digest.hexdigest()[: contents.DIGITS]
+
+    def _batches(self) -> Iterator[Any]:
+        import pyarrow
+
+        with self._file.open("rb") as file, pyarrow.ipc.open_stream(file) as reader:
+            yield from (batch for batch in reader if batch.num_rows)
+
+    def close(self) -> None:
+        if not self._stream.closed:
+            self._writer.close()
+            self._stream.close()
+
+    def abandon(self) -> None:
+        """Closes the file, whatever the disk says."""
+        with suppress(OSError):
+            self.close()
+        with suppress(OSError):
+            self._stream.close()
 
 
 def open_set(preparation: Preparation, name: str) -> Any:
@@ -118,18 +225,3 @@ def _sum(file: Path) -> str:
 
 def _sum_of(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _save_set(folder: Path, tokens: Tokens) -> None:
-    import datasets
-    import numpy
-    import pyarrow
-
-    datasets.disable_progress_bars()
-    offsets = pyarrow.array(numpy.concatenate([[0], numpy.frombuffer(tokens.ends, dtype=numpy.int64)]))
-    columns = {
-        name: pyarrow.LargeListArray.from_arrays(offsets, pyarrow.array(numpy.frombuffer(values, dtype=numpy.int32)))
-        for name, values in (("input_ids", tokens.input_ids), ("labels", tokens.labels))
-    }
-    table = datasets.table.InMemoryTable(pyarrow.table(columns))
-    datasets.Dataset(table).save_to_disk(str(folder))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-from trainables.data.tokenizing import IGNORED
+from trainables.data.tokens import IGNORED
 from trainables.packed.rows import FlatRows, Indices
 
 _MAX_PADDING = 1.25

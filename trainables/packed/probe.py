@@ -25,7 +25,7 @@ from typing import Any
 import numpy
 import torch
 
-from trainables.data.tokenizing import IGNORED
+from trainables.data.tokens import IGNORED
 from trainables.models import base
 from trainables.out_of_memory import is_out_of_memory
 from trainables.packed import adapted_layers, bases, packed_model

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-from trainables.data.tokenizing import IGNORED
+from trainables.data.tokens import IGNORED
 
 Indices = numpy.ndarray[Any, numpy.dtype[numpy.int64]]
 """Indices of rows, [rows] int64."""
