@@ -8,21 +8,21 @@ from typing import Any
 
 from trainables import fingerprints
 from trainables.data import formats, reading, review, splitting, store, templates, tokenizers, tokenizing
-from trainables.data.findings import Finding
+from trainables.data.findings import Finding, counting
 from trainables.data.review import Review
 from trainables.data.rows import Rows
 from trainables.data.tokens import Tokens
 from trainables.models import base_folder, companions, reach
 from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
-from tuner.contract import COMPANIONS, Fault, InputError, Preparation, Reason
+from tuner.contract import COMPANIONS, Fault, InputError, Preparation, Reason, Tell, silent
 
 _ROW_IDS = "ids"
 
 
-def prepare(settings: Settings, cache: Path) -> Preparation:
+def prepare(settings: Settings, cache: Path, tell: Tell = silent) -> Preparation:
     """Reads, checks and tokenizes the rows; a second call with the same inputs finds the result of the first in
-    `cache`.
+    `cache`. tell: gets how far it is.
 
     Raises InputError for rows or a base that cannot be used, and Fault where a set has nothing to learn.
     """
@@ -31,7 +31,7 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
     files = made_of[fingerprints.BASE]["files"]
     inspection = Inspection(settings.model, folder, Path(cache) / "base.json", files)
     try:
-        preparation = prepare_rows(settings, Path(cache), folder)
+        preparation = prepare_rows(settings, Path(cache), folder, tell)
         facts = dict(preparation.facts)
         facts[fingerprints.MADE_OF] = {**made_of, **fingerprints.of_ids(settings, facts.pop(_ROW_IDS))}
         inspected = inspection.result()
@@ -41,7 +41,9 @@ def prepare(settings: Settings, cache: Path) -> Preparation:
         inspection.close()
 
 
-def prepare_rows(settings: Settings, cache: Path, base: Path | None = None) -> Preparation:
+def prepare_rows(
+    settings: Settings, cache: Path, base: Path | None = None, tell: Tell = silent
+) -> Preparation:  # fmt: skip
     """The tokenized rows: found in `cache`, or made.
 
     base: the folder of the base's files, whose companions are kept beside the rows; None: nothing of them is looked at.
@@ -56,14 +58,15 @@ def prepare_rows(settings: Settings, cache: Path, base: Path | None = None) -> P
     damaged = store.drop(folder)
 
     data = settings.data
+    tell("reading the rows")
     given = reading.read_sets(data)
     fmt = formats.detect(given.train, data)
     # before the tokenizer, which is slow to load: misnamed columns and bad rows are an error at once
-    reviewed = {"train": review.review(given.train, fmt, data, "train")}
+    reviewed = {"train": review.review(given.train, fmt, data, "train", tell)}
     if given.validation is not None:
         other = formats.detect(given.validation, data)
         _same_format(fmt, other, given.validation)
-        reviewed["validation"] = review.review(given.validation, other, data, "validation")
+        reviewed["validation"] = review.review(given.validation, other, data, "validation", tell)
     tokenizer, notes = tokenizers.load(settings.model, data)
     if base is not None:
         _keep_companions(tokenizer, base, cache)
@@ -85,8 +88,9 @@ def prepare_rows(settings: Settings, cache: Path, base: Path | None = None) -> P
             template = templates.check(tokenizer, part.format, data, place, first, rows.where(0))
             shaped = review.shaped(rows, part.format, data)
             sets[name] = tokenizing.tokenize(
-                shaped, part.format, tokenizer, data, template, rows.where, full=draft.writer(name)
-            )
+                shaped, part.format, tokenizer, data, template, rows.where, draft.writer(name),
+                counting(tell, f"tokenizing the {name} rows", len(rows)),
+            )  # fmt: skip
             _require_targets(name, rows, sets[name], data)
         _require_known_tokens(settings, sets, tokenizer)
 

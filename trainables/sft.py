@@ -35,6 +35,8 @@ from tuner.contract import (
     Reason,
     Served,
     Setup,
+    Tell,
+    silent,
 )
 
 if TYPE_CHECKING:
@@ -131,13 +133,13 @@ class SFT(Program):
         return look(runtime.validated(settings), request)
 
     @classmethod
-    def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
+    def prepare(cls, settings: Mapping[str, Any], cache: Path, tell: Tell = silent) -> Preparation:
         """Reads, checks and tokenizes the rows, once for all trials. Raises InputError and Fault."""
         from trainables import quiet
         from trainables.preparing import prepare
 
         quiet.before_imports()
-        return prepare(runtime.validated(settings), Path(cache))
+        return prepare(runtime.validated(settings), Path(cache), tell)
 
     @classmethod
     def check_values(

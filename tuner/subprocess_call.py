@@ -5,6 +5,7 @@ Run as `python -m tuner.subprocess_call REQUEST ANSWER`; both are JSON files.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -12,17 +13,21 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.contract import Fault, InputError, Program, Reason, load_program
+from tuner.contract import Fault, InputError, Program, Reason, Tell, load_program, silent
 from tuner.disks import replace_file
 from tuner.failures import Failure, capture
 from tuner.importing import add_folders, added_folders
 from tuner.redaction import RedactedStream, open_log
+
+_LOOK_S = 0.2
+"""Seconds between two looks at how far the call is, and between two times that it says so."""
 
 
 class SubprocessProgram:
@@ -34,7 +39,9 @@ class SubprocessProgram:
         # In the run's folder, so that a driver that is killed leaves no files in the machine's temporary folder
         self._folder = tempfile.TemporaryDirectory(prefix=".call-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
+        self._told = Path(self._folder.name, "told")
         asked = {"program": program, "method": method, "arguments": arguments, "folders": added_folders()}
+        asked["told"] = str(self._told)
         request.write_text(json.dumps(asked))
         with open_log(log) as output:
             self._process = subprocess.Popen(
@@ -45,19 +52,33 @@ class SubprocessProgram:
                 start_new_session=True,  # a signal to the driver's process group is for the driver alone
             )
 
-    def result(self) -> Any:
-        """Waits, and returns what the method returned, a dataclass as a dict.
+    def result(self, tell: Tell = silent) -> Any:
+        """Waits, and returns what the method returned, a dataclass as a dict. tell: gets how far the method is, and ""
+        at its end.
 
         Raises InputError where the method did, and for any other error the Fault of its verdict (failures.py). A Fault
         without a remedy gets the log as one.
         """
-        self._process.wait()
+        self._wait(tell)
         if not self._answer.exists():
             died = f"the process that was to {self._method} ended with code {self._process.returncode}"
             raise Fault(Reason.INFRASTRUCTURE, died, f"see {self._log}")
         answer = self._answer.read_text()
         self.close()
         return read(answer, self._log)
+
+    def _wait(self, tell: Tell) -> None:
+        last = ""
+        while True:
+            try:
+                self._process.wait(_LOOK_S)
+                break
+            except subprocess.TimeoutExpired:
+                with suppress(OSError):  # nothing is told yet
+                    if (text := self._told.read_text(encoding="utf-8")) != last:
+                        tell(last := text)
+        if last:
+            tell("")
 
     def close(self) -> None:
         """Kills the process and what it has started, if they still run, and removes their files. May be called
@@ -104,17 +125,36 @@ def read(answer: str, log: Path) -> Any:
 def _answer(request: Mapping[str, Any]) -> str:
     """What the method returned, or its InputError, as JSON. Other errors become a Fault in `carry_out`."""
     try:
-        value = _call(load_program(request["program"]), request["method"], request["arguments"])
+        tell = _Teller(Path(request["told"])) if "told" in request else silent
+        value = _call(load_program(request["program"]), request["method"], request["arguments"], tell)
     except InputError as error:
         return json.dumps({"kind": "input_error", "value": error.to_dict()})
     return json.dumps({"kind": "value", "value": asdict(value) if is_dataclass(value) else value})  # type: ignore[arg-type]
 
 
-def _call(program: type[Program], method: str, arguments: Sequence[Any]) -> Any:
+class _Teller:
+    """Writes how far a call is into a file, where the driver reads it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._next = file, float("-inf")
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _LOOK_S
+        beside = self._file.with_suffix(".new")
+        with suppress(OSError):  # a full disk ends the call by what it has to write
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(self._file)
+
+
+def _call(program: type[Program], method: str, arguments: Sequence[Any], tell: Tell) -> Any:
     """Calls one of the class methods that may import anything. Raises ValueError for any other."""
     match method, arguments:
         case "prepare", (settings, cache):
-            return program.prepare(settings, Path(cache))
+            told: dict[str, Any] = {"tell": tell} if "tell" in inspect.signature(program.prepare).parameters else {}
+            return program.prepare(settings, Path(cache), **told)
         case "pin", (settings,):
             return program.pin(settings)
         case "made_of", (settings,):

@@ -17,6 +17,7 @@ tokenizing.py  turns rows into `input_ids` and `labels`, exactly as SFTTrainer p
 tokens.py      tokenized rows as flat arrays, and what was counted
 look.py        the rows as the model sees them, before a search
 look_rows.py   the rows that a look is at: those that the preparation would learn from
+look_sets.py   each of them once: what is refused, empty, equal, unused
 sampling.py    a sample of a large file, for the look
 measuring.py   lengths in tokens, and what another max_length would cost
 showing.py     a row decoded, with its learned tokens marked

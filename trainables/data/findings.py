@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from tuner.contract import Tell
 
 Kind = Literal["read_as", "empty", "malformed", "duplicate", "unused_columns", "unwritten_turns", "unlearned_turns",
                "shared_rows", "split", "source"]  # fmt: skip
@@ -53,3 +57,19 @@ def listed(names: object, most: int = 12) -> str:
 def shown_name(name: str, width: int = 60) -> str:
     """A column's name, cut."""
     return name if len(name) <= width else name[: width - 1] + "…"
+
+
+_EVERY_S = 0.1
+
+
+def counting(tell: Tell, what: str, total: int) -> Callable[[int], None]:
+    """Gives what tells "what: 12,000 of 318,000" ten times a second, for a number of rows that is done."""
+    due = 0.0
+
+    def count(done: int) -> None:
+        nonlocal due
+        if (now := time.monotonic()) >= due:
+            due = now + _EVERY_S
+            tell(f"{what}: {done:,} of {total:,}")
+
+    return count

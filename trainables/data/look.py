@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,58 +13,27 @@ from trainables.data import (
     contents,
     formats,
     look_rows,
+    look_sets,
     sampling,
     showing,
-    splitting,
     templates,
     tokenizers,
     tokenizing,
 )
+from trainables.data.findings import counting
 from trainables.data.formats import Format
-from trainables.data.look_rows import EXAMPLES
+from trainables.data.look_sets import LookedSet
 from trainables.data.measuring import Measures
-from trainables.data.messages import BadRow
-from trainables.data.rows import Row, Rows
-from trainables.data.shaping import Shaper
+from trainables.data.rows import Rows
 from trainables.data.tokens import IGNORED, Tokens
 from trainables.hub import local_cache, sources
 from trainables.settings import DataSettings, Settings
-from tuner.contract import Finding, InputError, Look, LookRequest, RowSet, ShownRow
+from tuner.contract import InputError, Look, LookRequest, RowSet, ShownRow
 
 _WHOLE = 2**31 - 1
 _BATCH = 64
 _BRIEF, _FULL = 240, 20_000
 """Tokens of a piece that are shown, of several rows and of one."""
-
-
-@dataclass
-class _Set:
-    """The rows of one set, with what is found out about them."""
-
-    name: str
-    rows: Rows
-    total: int
-    findings: list[Finding] = field(default_factory=list)
-    shaped: dict[int, Row] = field(default_factory=dict)
-    """By index: the rows with the format's columns."""
-    sampled: str = ""
-    refused: InputError | None = None
-
-    def place(self, index: int) -> str:
-        """Where a row is in its file, without the file."""
-        return look_rows.place(self.rows, index)
-
-    def add(self, kind: Any, what: str, indices: Sequence[int], said: Callable[[int], str] | None = None) -> None:
-        """Adds a finding about these rows, if there are any. said: what is told of one, behind its place."""
-        if indices:
-            told = [f"{self.place(i)}{f': {said(i)}' if said else ''}" for i in indices[:EXAMPLES]]
-            self.findings.append(Finding(kind, what, len(indices), tuple(told)))
-
-    def refuse(self, errors: dict[int, InputError]) -> None:
-        """Adds a finding about rows that a search refuses."""
-        for error in [next(iter(errors.values()))] if errors else []:
-            self.add("refused", "that a search refuses", list(errors), lambda i: errors[i].what)
-            self.refused = self.refused or error
 
 
 def look(settings: Settings, request: LookRequest) -> Look | None:
@@ -89,24 +55,23 @@ def _look(settings: Settings, request: LookRequest) -> Look:
     model, data = settings.model, settings.data
     if model.trust_remote_code and not request.foreign_code:
         model = model.model_copy(update={"trust_remote_code": False})
-    train, total, sampled = sampling.read(data.train, data, "data.revision", request)
-    given, given_total, given_sampled = look_rows.validation(train, bool(sampled), data, request)
+    (train, total, sampled), (given, given_total, given_sampled) = look_rows.read(data, request)
     fmt = formats.detect(train, data)
     tokenizer, notes = tokenizers.load(model, data, alone=True)
-    train, left_out = look_rows.kept(train, fmt, data, "train")
+    train, left_out = look_rows.kept(train, fmt, data, "train", request.tell)
     if given is not None:
-        given, more = look_rows.kept(given, fmt, data, "validation")
+        given, more = look_rows.kept(given, fmt, data, "validation", request.tell)
         left_out += more
-    sets = _sets(train, total, sampled, data, (given, given_total, given_sampled))
+    sets = look_sets.sets(train, total, sampled, data, (given, given_total, given_sampled))
     sets[0].findings += left_out
     place = data.chat_template or model.tokenizer
     shown = []
     for found in sets:
-        _shape(found, fmt, data)
+        look_sets.examine(found, fmt, data, request.tell)
         if found.shaped:
             first = next(iter(found.shaped))
             template = templates.check(tokenizer, fmt, data, place, found.shaped[first], found.rows.where(first))
-            lost, error = look_rows.unwritten(found.shaped, found.rows, fmt, tokenizer, place)
+            lost, error = look_rows.unwritten(found.shaped, found.shapes, found.rows, tokenizer, place)
             found.findings += lost
             found.refused = found.refused or error
             shown.append(_looked_at(found, _Reader(fmt, tokenizer, data, template), request))
@@ -117,7 +82,7 @@ def _look(settings: Settings, request: LookRequest) -> Look:
     facts = {"format": str(fmt), "learns": _learned(fmt, data)}
     facts |= {"note": notes[0]} if notes else {}
     refused = next((found.refused for found in sets if found.refused), None)
-    return Look(facts, model.tokenizer, data.max_length, "data.max_length", tuple(shown), tuple(_shared(sets)),
+    return Look(facts, model.tokenizer, data.max_length, "data.max_length", tuple(shown), tuple(look_sets.shared(sets)),
                 refused.to_dict() if refused else None)  # fmt: skip
 
 
@@ -149,112 +114,8 @@ def _learned(fmt: Format, data: DataSettings) -> str:
 
 
 def _numbers(rows: Rows) -> str:
-    whole = _Set("", rows, len(rows.rows))
+    whole = LookedSet("", rows, len(rows.rows))
     return f"{whole.place(0)} to {whole.place(len(rows.rows) - 1)}"
-
-
-# --- the sets
-
-
-def _sets(
-    train: Rows, total: int, sampled: str, data: DataSettings, validation: tuple[Rows | None, int, str]
-) -> list[_Set]:
-    """The sets as the preparation splits them. Of a sampled file nothing is split off: the sample has the rows of
-    both."""
-    given, given_total, given_sampled = validation
-    if sampled and given is None:
-        return [_Set("train", train, total, sampled=f"{sampled}, the rows for validation among them")]
-    read = len(train.rows)
-    train, held_out = splitting.split(train, given, data)
-    if given is None:
-        sets = [_Set("train", train, len(train.rows)), _Set("validation", held_out, len(held_out.rows))]
-        left = read - len(train.rows) - len(held_out.rows)
-    else:
-        sets = [_Set("train", train, total if sampled else len(train.rows), sampled=sampled)]
-        rows = given_total if given_sampled else len(held_out.rows)
-        sets.append(_Set("validation", held_out, rows, sampled=given_sampled))
-        left = read - len(train.rows) + len(given.rows) - len(held_out.rows)
-    if left:
-        what = "not drawn (data.max_train_rows, data.max_validation_rows)"
-        sets[0].findings.append(Finding("left out", what, left))
-    return sets
-
-
-# --- shape and content, without a tokenizer
-
-
-def _shape(found: _Set, fmt: Format, data: DataSettings) -> None:
-    """Brings the rows into the format, one by one where one is refused; finds equal and empty rows and unused
-    columns."""
-    rows = found.rows
-    own = formats.detect(rows, data)
-    if own != fmt:
-        found.refuse({0: InputError(f"the {found.name} rows are {own}, the training rows {fmt}", where=rows.source,
-                                    expected=f"{fmt} rows: the loss must mean the same in both")})  # fmt: skip
-        return
-    errors: dict[int, InputError] = {}
-    shaper = Shaper(fmt, data)
-    for index, row in enumerate(rows.rows):
-        try:
-            found.shaped[index] = shaper.shape(row, rows.is_arrow(index))
-        except BadRow as bad:
-            errors[index] = InputError(bad.what, where=rows.where(index), expected=bad.expected)
-    found.refuse(errors)
-    _unused(found, fmt)
-    empty = [index for index, row in found.shaped.items() if _is_empty(row)]
-    found.add("told", "with an empty text to learn", empty)
-    _equal(found)
-
-
-def _unused(found: _Set, fmt: Format) -> None:
-    used = fmt.used()
-    counts = Counter(name for row in found.rows.rows for name in row.keys() - used)
-    if counts:
-        some = next(index for index, row in enumerate(found.rows.rows) if row.keys() - used)
-        most = [f"{name!r} in {number:,}" for name, number in counts.most_common(8)]
-        more = len(counts) - len(most)
-        told = (*most, *([f"{more:,} more columns"] if more > 0 else []))
-        what = "with columns that are not used"
-        rows = sum(1 for row in found.rows.rows if row.keys() - used)
-        found.findings.append(Finding("told", what, rows, (f"first in {found.place(some)}: {', '.join(told)}",)))
-
-
-def _is_empty(row: Row) -> bool:
-    """Whether what is learned of a row is empty: its text, its completion, or the last turn."""
-    text = row.get("text", row.get("completion", row.get("messages")))
-    if isinstance(text, list):
-        last = text[-1] if text else {}
-        return not last.get("tool_calls") and not str(last.get("content") or "").strip()
-    return isinstance(text, str) and not text.strip()
-
-
-def _equal(found: _Set) -> None:
-    seen: dict[bytes, int] = {}
-    again: dict[int, int] = {}
-    for index, key in _keys(found):
-        if (first := seen.setdefault(key, index)) != index:
-            again[index] = first
-    found.add("told", "equal to an earlier row", list(again), lambda i: f"as {found.place(again[i])}")
-
-
-def _keys(found: _Set) -> Iterator[tuple[int, bytes]]:
-    for index, row in found.shaped.items():
-        text = json.dumps(row, sort_keys=True, default=str).encode()
-        yield index, hashlib.blake2b(text, digest_size=16).digest()
-
-
-def _shared(sets: Sequence[_Set]) -> Iterator[Finding]:
-    """A finding about rows that training and validation share: their loss is that of rows that were learned."""
-    if len(sets) < 2:
-        return
-    train, validation = sets
-    known = {key: index for index, key in reversed(list(_keys(train)))}
-    shared = [(index, known[key]) for index, key in _keys(validation) if key in known]
-    if shared:
-        told = tuple(f"{validation.place(i)}: as {train.place(j)} of train" for i, j in shared[:EXAMPLES])
-        what = f"of {len(validation.shaped):,} validation rows also among the training rows"
-        remedy = "take them out of one of the sets: the loss on them says what was learned by heart"
-        yield Finding("told", what, len(shared), told, remedy)
 
 
 # --- tokens
@@ -269,12 +130,12 @@ class _Reader:
     data: DataSettings
     template: str | None
 
-    def read(self, found: _Set, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
+    def read(self, found: LookedSet, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
         """Yields the rows in order; for a row that the chat template does not take, its index and the error."""
         for begin in range(0, len(indices), _BATCH):
             yield from self._batch(found, indices[begin : begin + _BATCH])
 
-    def _batch(self, found: _Set, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
+    def _batch(self, found: LookedSet, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
         try:
             made = self._tokens(found, indices, self.data)
         except InputError as error:
@@ -293,7 +154,7 @@ class _Reader:
         else:
             yield from (one for index in indices for one in self._batch(found, [index]))
 
-    def _tokens(self, found: _Set, indices: Sequence[int], data: DataSettings) -> Tokens:
+    def _tokens(self, found: LookedSet, indices: Sequence[int], data: DataSettings) -> Tokens:
         rows = [found.shaped[index] for index in indices]
         whole = data.model_copy(update={"max_length": _WHOLE})
         where = [found.rows.where(index) for index in indices]
@@ -309,13 +170,14 @@ class _Tokenized:
     labels: list[int]
 
 
-def _looked_at(found: _Set, reader: _Reader, request: LookRequest) -> RowSet:
+def _looked_at(found: LookedSet, reader: _Reader, request: LookRequest) -> RowSet:
     """The set in tokens."""
     data, tokenizer = reader.data, reader.tokenizer
-    sizes = {index: len(str(row)) for index, row in found.shaped.items()}
-    indices = list(sizes) if request.whole else sampling.draw(sizes, request)
+    indices: Sequence[int] = list(found.shaped)
+    if not request.whole:
+        indices = sampling.draw(dict(zip(indices, found.sizes, strict=True)), request)
     sampled = found.sampled
-    if len(indices) < len(sizes):
+    if len(indices) < len(found.shaped):
         sampled = f"{len(indices):,} of {found.total:,} rows, drawn from all of them"
     wanted = _wanted(found, indices, request)
     measures = Measures(data.max_length)
@@ -323,7 +185,10 @@ def _looked_at(found: _Set, reader: _Reader, request: LookRequest) -> RowSet:
     unknown, unknown_in, shown = 0, list[int](), list[ShownRow]()
     unlearned, beyond, cut = list[int](), list[int](), list[int]()
     errors: dict[int, InputError] = {}
-    for one in reader.read(found, sorted({*indices, *wanted})):
+    read = sorted({*indices, *wanted})
+    count = counting(request.tell, f"tokenizing the {found.name} rows", len(read))
+    for done, one in enumerate(reader.read(found, read)):
+        count(done)
         if not isinstance(one, _Tokenized):
             errors[one[0]] = one[1]
             continue
@@ -347,7 +212,7 @@ def _looked_at(found: _Set, reader: _Reader, request: LookRequest) -> RowSet:
             parts = showing.pieces(one.ids, one.labels, tokenizer, data.max_length, most)
             learned = len(targets) - (targets[:1] == [0])
             shown.append(ShownRow(found.place(one.index), len(one.ids), learned, parts, fate))
-    found.refuse(errors)
+    found.refuse(list(errors), errors.__getitem__)
     limit = f"max_length={data.max_length}"
     found.add("left out", "with no token to learn", unlearned)
     found.add("left out", f"with nothing to learn within {limit}", beyond)
@@ -365,12 +230,12 @@ def _looked_at(found: _Set, reader: _Reader, request: LookRequest) -> RowSet:
     )  # fmt: skip
 
 
-def _unlooked(found: _Set) -> RowSet:
+def _unlooked(found: LookedSet) -> RowSet:
     """A set of which no row can be tokenized."""
     return RowSet(found.name, found.rows.source, found.total, 0, 0, 0, None, findings=tuple(found.findings))
 
 
-def _wanted(found: _Set, indices: Sequence[int], request: LookRequest) -> set[int]:
+def _wanted(found: LookedSet, indices: Sequence[int], request: LookRequest) -> set[int]:
     """The indices of the rows to show: the one of a number, or some that are spread over the training rows."""
     if request.row is not None:
         ends = (f" {request.row}", f":{request.row}")

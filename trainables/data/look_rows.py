@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from trainables.data import reading, sampling, templates
+from trainables.data.findings import counting
 from trainables.data.formats import Format
 from trainables.data.messages import BadRow
-from trainables.data.review import Shape, shape_of
+from trainables.data.review import Shape
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import Shaper, key_of
 from trainables.settings import DataSettings
-from tuner.contract import Finding, InputError, LookRequest
+from tuner.contract import Finding, InputError, LookRequest, Tell
 
 EXAMPLES = 3
 """Rows that are named for a finding."""
 
 
-def validation(train: Rows, is_sampled: bool, data: DataSettings, request: LookRequest) -> tuple[Rows | None, int, str]:
-    """The validation rows, how many there are, and which of them were read: those that the settings name, or those that
-    the training rows' source has in a split of their own."""
+Read = tuple[Rows | None, int, str]
+"""Rows, how many there are, and which of them were read, in words; "" for all."""
+
+
+def read(data: DataSettings, request: LookRequest) -> tuple[tuple[Rows, int, str], Read]:
+    """The training rows, and the validation rows that the settings name, or that the training rows' source has in a
+    split of their own. Raises InputError."""
+    request.tell("reading the rows")
     if data.validation is not None:
+        train = sampling.read(data.train, data, "data.revision", request)
         reading.require_others(data)
-        return sampling.read(data.validation, data, "data.validation_revision", request)
-    given = None if is_sampled else reading.read_sets(data).validation
-    return given, len(given.rows) if given is not None else 0, ""
+        return train, sampling.read(data.validation, data, "data.validation_revision", request)
+    if sampling.is_drawn_from(data.train, request):
+        return sampling.read(data.train, data, "data.revision", request), (None, 0, "")
+    sets = reading.read_sets(data)
+    given = sets.validation
+    return (sets.train, len(sets.train.rows), ""), (given, len(given.rows) if given is not None else 0, "")
 
 
 def place(rows: Rows, index: int) -> str:
@@ -36,11 +48,14 @@ def place(rows: Rows, index: int) -> str:
     return where[len(source) :].lstrip(", ") if where.startswith(source) else where
 
 
-def kept(rows: Rows, fmt: Format, data: DataSettings, name: str) -> tuple[Rows, list[Finding]]:
+def kept(rows: Rows, fmt: Format, data: DataSettings, name: str, tell: Tell) -> tuple[Rows, list[Finding]]:
     """The rows without those that the preparation leaves out, and a finding about these."""
-    shaper, good, seen = Shaper(fmt, data), list[int](), set[int]()
+    shaper, good, seen = Shaper(fmt, data), array("q"), set[int]()
     reasons: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
+    count = counting(tell, f"reading the {name} rows", len(rows))
     for index, row in enumerate(rows.rows):
+        count(index)
         reason = ""
         try:
             key = key_of(shaper.shape(row, rows.is_arrow(index)))
@@ -51,28 +66,22 @@ def kept(rows: Rows, fmt: Format, data: DataSettings, name: str) -> tuple[Rows, 
             if data.on_bad_row == "drop" or (data.on_bad_row == "drop_empty" and bad.kind == "empty"):
                 reason = f"that cannot be learned: {bad.what}"
         if reason:
-            reasons.setdefault(reason, []).append(place(rows, index))
+            counts[reason] += 1
+            if len(places := reasons.setdefault(reason, [])) < EXAMPLES:
+                places.append(place(rows, index))
         else:
             good.append(index)
     found = [
-        Finding("left out", f"{reason} ({name})", len(places), tuple(places[:EXAMPLES]))
-        for reason, places in reasons.items()
+        Finding("left out", f"{reason} ({name})", counts[reason], tuple(places)) for reason, places in reasons.items()
     ]
     return (rows.select(good) if found and good else rows), found if good else []
 
 
 def unwritten(
-    shaped: Mapping[int, Row], rows: Rows, fmt: Format, tokenizer: Any, place: str
+    shaped: Mapping[int, Row], shapes: dict[Shape, tuple[int, int]], rows: Rows, tokenizer: Any, place: str
 ) -> tuple[list[Finding], InputError | None]:
     """What the chat template does not write of the rows, and the refusal where that is the user's or the assistant's
-    turns. shaped: the rows in TRL's format, by index."""
-    if not fmt.conversational:
-        return [], None
-    shapes: dict[Shape, tuple[int, int]] = {}
-    for index, row in shaped.items():
-        shape = shape_of(row)
-        count, first = shapes.get(shape, (0, index))
-        shapes[shape] = (count + 1, first)
+    turns. shaped: the rows in TRL's format, by index. shapes: their turns; none where they are no conversations."""
     try:
         lost = templates.unwritten(tokenizer, shapes, shaped.__getitem__, rows.where, place)
     except InputError as error:

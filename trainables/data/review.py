@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trainables.data.findings import Finding, listed, shown
+from trainables.data.findings import Finding, counting, listed, shown
 from trainables.data.formats import Format
 from trainables.data.messages import BadRow, role_of
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import Shaper, key_of
 from trainables.settings import DataSettings
-from tuner.contract import InputError
+from tuner.contract import InputError, Tell, silent
 
-Tell = Callable[[int], None]
-"""Told how many rows are done."""
 _SHAPES = 1000
 """Orders of turns that are remembered."""
-_EVERY = 1000
 
 Shape = tuple[tuple[str, bool], ...]
 """The turns of a row: each one's role, and whether it has tool calls."""
@@ -55,10 +52,10 @@ class _Bad:
     count: int = 0
 
 
-def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Tell | None = None) -> Review:
+def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Tell = silent) -> Review:
     """Looks at every row. Raises InputError for rows that `data.on_bad_row` and `data.on_duplicate` refuse.
 
-    name: "train" or "validation", for what is told.
+    name: "train" or "validation", for what is told. tell: gets how far it is.
     """
     shaper = Shaper(fmt, data)
     good, keys = array("q"), array("q", bytes(8 * (max(rows.indices) + 1 if rows.indices else len(rows))))
@@ -67,9 +64,9 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
     twice: list[tuple[int, int]] = []
     twice_count = 0
     seen = _Seen(fmt, data)
+    count = counting(tell, f"looking at the {name} rows", len(rows))
     for index, row in enumerate(rows.rows):
-        if tell is not None and index % _EVERY == 0:
-            tell(index)
+        count(index)
         try:
             shaped = shaper.shape(row, rows.is_arrow(index) if fmt.conversational else False)
         except BadRow as found:

@@ -24,6 +24,16 @@ SHORT = 8
 """How much smaller all three are for `plan`."""
 
 
+def is_drawn_from(source: str | tuple[str, ...], request: LookRequest) -> bool:
+    """Whether a share of the lines of a source is read, and not all of them."""
+    if request.whole or not isinstance(source, str):
+        return False
+    path = Path(source)
+    return (
+        path.suffix.lower() in (".jsonl", ".ndjson") and path.is_file() and path.stat().st_size >= LARGE // _by(request)
+    )
+
+
 def read(
     source: str | tuple[str, ...], data: DataSettings, setting: str, request: LookRequest
 ) -> tuple[Rows, int, str]:
@@ -31,26 +41,24 @@ def read(
 
     setting: of the dataset's revision, as in `reading.read`.
     """
-    if not isinstance(source, str):
+    if not is_drawn_from(source, request):
         rows = reading.read(source, data, setting)
         return rows, len(rows.rows), ""
-    path = Path(source)
-    lines = (
-        path.suffix.lower() in (".jsonl", ".ndjson") and path.is_file() and path.stat().st_size >= LARGE // _by(request)
-    )
-    if request.whole or not lines:
-        rows = reading.read(source, data, setting)
-        return rows, len(rows.rows), ""
+    path = Path(str(source))
     with tempfile.NamedTemporaryFile("wb", suffix=path.suffix) as sample:
         total, taken = _sample_lines(path, sample, request)
         sample.flush()
         try:
             rows = reading.read(sample.name, data, setting)
         except InputError as error:
-            raise InputError(error.what, where=error.where.replace(sample.name, source), expected=error.expected,
+            raise InputError(error.what, where=error.where.replace(sample.name, str(path)), expected=error.expected,
                              remedy=error.remedy) from None  # fmt: skip
-    part = replace(rows.parts[0], source=source)
-    return replace(rows, source=source, parts=(part,)), total, f"{taken:,} of {total:,} rows, drawn from the whole file"
+    part = replace(rows.parts[0], source=str(path))
+    return (
+        replace(rows, source=str(path), parts=(part,)),
+        total,
+        f"{taken:,} of {total:,} rows, drawn from the whole file",
+    )
 
 
 def draw(sizes: Mapping[int, int], request: LookRequest) -> list[int]:

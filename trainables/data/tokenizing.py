@@ -34,13 +34,13 @@ def tokenize(
     data: DataSettings,
     template: str | None = None,
     where: Callable[[int], str] = "row {}".format,
-    tell: Callable[[int], None] = lambda done: None,
     full: Callable[[Tokens], None] | None = None,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> Tokens:
     """Token ids and labels of all rows. Raises InputError where a chat template fails.
 
-    template: replaces the tokenizer's chat template. where: from a row's index to its place, for a message. tell: gets
-    the number of rows that are done, now and then. full: see `Tokens`.
+    template: replaces the tokenizer's chat template. where: from a row's index to its place, for a message. full: see
+    `Tokens`. tell: gets the number of rows that are done.
     """
     result, done = Tokens(full=full), 0
     for some in _batches(rows):

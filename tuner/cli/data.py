@@ -49,13 +49,15 @@ def command(
 
     from tuner.cli.output import answer, answer_json, width
     from tuner.contract import InputError, LookRequest
+    from tuner.report.counter import Counter
 
     _require_page(html)
     experiment, note = _experiment(target, overrides, storage_path, values)
     shown = num_rows if num_rows is not None else _ROWS_OF_A_PAGE if html else _ROWS
     trusts = bool(values.get("model__trust_remote_code"))
-    request = LookRequest(show=shown, row=row, whole=whole, foreign_code=trusts)
-    look = experiment.program_class.look(experiment.settings, request)
+    with Counter() as tell:
+        request = LookRequest(show=shown, row=row, whole=whole, foreign_code=trusts, tell=tell)
+        look = experiment.program_class.look(experiment.settings, request)
     if look is None:
         raise InputError(f"the program {experiment.program} shows no rows", where="run.program",
                          expected="a program with a method `look`, such as sft")  # fmt: skip

@@ -7,6 +7,7 @@ card.py       what a program says of its adapters
 look.py       what a program shows of its rows
 serving.py    what a program says of an adapter that it has written for a server
 base_look.py  what a program shows of a base
+telling.py    how far a call of a program is that takes long
 engine.py     what trains packed trials
 program.py    the base class of a program
 loading.py    finds a program by its name, and adapts one of version 0.1
@@ -43,6 +44,7 @@ from tuner.contract.look import AtLength, Bin, Finding, Look, LookRequest, Piece
 from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
 from tuner.contract.program import Parameter, Program, Runner, laid
 from tuner.contract.serving import Served
+from tuner.contract.telling import Tell, silent
 
 __all__ = [
     "ALIVE",
@@ -83,6 +85,7 @@ __all__ = [
     "ShownRow",
     "Status",
     "Table",
+    "Tell",
     "Unpackable",
     "Verdict",
     "as_engine",
@@ -90,4 +93,5 @@ __all__ = [
     "checked_objectives",
     "laid",
     "load_program",
+    "silent",
 ]

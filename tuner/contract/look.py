@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tuner.contract.telling import Tell, silent
+
 Kind = Literal["refused", "left out", "cut", "told"]
 """What becomes of the rows of a finding: a search refuses them, leaves them out, cuts them, or takes them as they
 are."""
@@ -25,6 +27,8 @@ class LookRequest:
     """Whether to look only where all files are on this machine."""
     foreign_code: bool = False
     """Whether code may run that comes with a tokenizer."""
+    tell: Tell = silent
+    """Gets how far the look is."""
 
 
 @dataclass(frozen=True)

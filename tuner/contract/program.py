@@ -125,7 +125,8 @@ class Program(ABC):
     @classmethod
     @abstractmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path) -> Preparation:
-        """Reads, checks and tokenizes the data once a search, in a process of its own. Idempotent, safe to race.
+        """Reads, checks and tokenizes the data once a search, in a process of its own. Idempotent, safe to race. If it
+        has a parameter `tell`, it gets a function that shows how far it is (see `Tell`).
 
         Its facts name what trials are made of besides the program's own code, and a resume refuses a change of that:
         `"made_of": {"base": {"source": path, "files": {name: fingerprint}}}`.

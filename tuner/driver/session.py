@@ -280,7 +280,7 @@ class _Search:
             notes.append(f"the trials in the Ray dashboard: {url} (its token: {ray_command_line('get-auth-token')})")
         for note in (*notes, token):
             self._note(note)
-        preparation = _preparation(preparing.result())
+        preparation = _preparation(preparing.result(self._listeners.tell))
         checked = self._plan.program.check_values(self._experiment.settings, self._plan.choices, preparation)
         facts, same = self._compared(preparation.facts)
         self._mirror.data()

@@ -14,5 +14,5 @@ runs      the runs of a folder             compare  two searches beside each oth
 found     what a search found, in words    facts    what its report says, in every format
 exports   the report as Markdown, CSV and JSON
 figures/  its plots, one file each         page/    its page of HTML
-machine   the same facts as strict JSON
+counter   how far something is             machine   the same facts as strict JSON
 """

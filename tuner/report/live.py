@@ -189,6 +189,9 @@ class LiveView(View):
         with self._lock:
             self._doing = doing
 
+    count = say
+    """Shows how far something is that takes long."""
+
     def __enter__(self) -> LiveView:
         from rich.console import Console
 

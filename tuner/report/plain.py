@@ -6,11 +6,13 @@ since the line before, and one for its ending; in a short search also two for it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import IO
 
 from tuner.report import formatting as words
 from tuner.report import standing
+from tuner.report.counter import Paced
 from tuner.report.lines import clean, for_stream, line, plain
 from tuner.report.machine import dump, timing
 from tuner.report.table import label_of, mark_of
@@ -41,6 +43,7 @@ class PlainView(View):
     ) -> None:
         super().__init__(labels, stream, record)
         self._verbose = verbose
+        self._paced = Paced()
         self._told: dict[int, tuple[float, int]] = {}
         """Time and step of each trial's last evaluation line."""
 
@@ -57,6 +60,11 @@ class PlainView(View):
         with self._lock:
             self._stream.write(f"{doing}\n")
             self._stream.flush()
+
+    def count(self, doing: str) -> None:
+        """Shows how far something is that takes long, in a few lines."""
+        if doing and self._paced.is_due(time.monotonic()):
+            self.say(clean(doing))
 
     def __enter__(self) -> PlainView:
         self.say("starting Ray, preparing the base and the data")

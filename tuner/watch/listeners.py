@@ -39,15 +39,18 @@ class Listeners:
     def __init__(self, listeners: Iterable[Callable[[Event], None]] = ()) -> None:
         self._tells: list[Dropped] = []
         self._says: list[Dropped] = []
+        self._counts: list[Dropped] = []
         for listener in listeners:
             self.add(listener)
 
     def add(self, listener: Callable[[Event], None]) -> None:
-        """Adds a listener; its method `say`, if it has one, gets the texts of `say`."""
+        """Adds a listener; its methods `say` and `count`, if it has them, get the texts of `say` and `tell`."""
         name = type(listener).__name__
         self._tells.append(Dropped(f"the listener {name}", listener))
         if (say := getattr(listener, "say", None)) is not None:
             self._says.append(Dropped(f"what {name} says", say))
+        if (count := getattr(listener, "count", None)) is not None:
+            self._counts.append(Dropped(f"what {name} counts", count))
 
     def __call__(self, event: Event) -> None:
         for tell in self._tells:
@@ -57,3 +60,8 @@ class Listeners:
         """Shows a text that is in no event, as when the ledger cannot be written."""
         for say in self._says:
             say(text)
+
+    def tell(self, text: str) -> None:
+        """Shows how far something is that takes long; "" when it is done."""
+        for count in self._counts:
+            count(text)

@@ -182,7 +182,7 @@ def test_rows_that_training_and_validation_share(place: Path, capsys: pytest.Cap
     )
     told = data("completions.jsonl", "--validation", "held.jsonl", capsys=capsys)
     (shared,) = told["findings"]
-    assert shared["count"] == 2 and shared["what"] == "of 3 validation rows also among the training rows"
+    assert shared["count"] == 2 and shared["what"] == "that validation shares with training"
     assert shared["examples"] == ["line 2: as line 8 of train", "line 3: as line 10 of train"]
 
 

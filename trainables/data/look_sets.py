@@ -1,0 +1,198 @@
+"""A set of rows that is looked at: each row once, and its content forgotten again."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainables.data import formats, look_rows, splitting
+from trainables.data.findings import counting
+from trainables.data.formats import Format
+from trainables.data.look_rows import EXAMPLES
+from trainables.data.messages import BadRow
+from trainables.data.review import Shape, shape_of
+from trainables.data.rows import Row, Rows
+from trainables.data.shaping import Shaper, key_of
+from trainables.settings import DataSettings
+from tuner.contract import Finding, InputError, Tell
+
+
+class Shaped(Mapping[int, Row]):
+    """Rows in TRL's format by index, each made when it is asked for."""
+
+    def __init__(self, rows: Rows, fmt: Format, data: DataSettings) -> None:
+        self._rows, self._shaper = rows, Shaper(fmt, data)
+        self.indices = array("q")
+        """Those of the rows that are in the format, ascending."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __getitem__(self, index: int) -> Row:
+        """The row with an index of `rows`. Raises BadRow."""
+        return self.made(index, self._rows.rows[index])
+
+    def made(self, index: int, row: Row) -> Row:
+        """A row that is at hand in the format. Raises BadRow."""
+        return self._shaper.shape(row, self._rows.is_arrow(index))
+
+
+@dataclass
+class LookedSet:
+    """The rows of one set, with what is found out about them."""
+
+    name: str
+    rows: Rows
+    total: int
+    findings: list[Finding] = field(default_factory=list)
+    shaped: Mapping[int, Row] = field(default_factory=dict)
+    """By index: the rows with the format's columns."""
+    keys: array[int] = field(default_factory=lambda: array("q"))
+    """Of each of them, a number that equal rows share."""
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    """Of each of them, its characters."""
+    shapes: dict[Shape, tuple[int, int]] = field(default_factory=dict)
+    """Of conversational rows: how many have these turns, and the index of the first."""
+    sampled: str = ""
+    refused: InputError | None = None
+
+    def place(self, index: int) -> str:
+        """Where a row is in its file, without the file."""
+        return look_rows.place(self.rows, index)
+
+    def add(self, kind: Any, what: str, indices: Sequence[int], said: Callable[[int], str] | None = None) -> None:
+        """Adds a finding about these rows, if there are any. said: what is told of one, behind its place."""
+        if indices:
+            told = [f"{self.place(i)}{f': {said(i)}' if said else ''}" for i in indices[:EXAMPLES]]
+            self.findings.append(Finding(kind, what, len(indices), tuple(told)))
+
+    def refuse(self, indices: Sequence[int], error_of: Callable[[int], InputError]) -> None:
+        """Adds a finding about rows that a search refuses. error_of: the refusal of one of the first three."""
+        if indices:
+            self.add("refused", "that a search refuses", indices, lambda i: error_of(i).what)
+            self.refused = self.refused or error_of(indices[0])
+
+
+def sets(
+    train: Rows, total: int, sampled: str, data: DataSettings, validation: tuple[Rows | None, int, str]
+) -> list[LookedSet]:
+    """The sets as the preparation splits them. Of a sampled file nothing is split off: the sample has the rows of
+    both."""
+    given, given_total, given_sampled = validation
+    if sampled and given is None:
+        return [LookedSet("train", train, total, sampled=f"{sampled}, the rows for validation among them")]
+    read = len(train.rows)
+    train, held_out = splitting.split(train, given, data)
+    if given is None:
+        made = [LookedSet("train", train, len(train.rows)), LookedSet("validation", held_out, len(held_out.rows))]
+        left = read - len(train.rows) - len(held_out.rows)
+    else:
+        made = [LookedSet("train", train, total if sampled else len(train.rows), sampled=sampled)]
+        rows = given_total if given_sampled else len(held_out.rows)
+        made.append(LookedSet("validation", held_out, rows, sampled=given_sampled))
+        left = read - len(train.rows) + len(given.rows) - len(held_out.rows)
+    if left:
+        what = "not drawn (data.max_train_rows, data.max_validation_rows)"
+        made[0].findings.append(Finding("left out", what, left))
+    return made
+
+
+def examine(found: LookedSet, fmt: Format, data: DataSettings, tell: Tell) -> None:
+    """Brings the rows into the format, one by one where one is refused; finds equal and empty rows and unused
+    columns."""
+    rows = found.rows
+    own = formats.detect(rows, data)
+    if own != fmt:
+        other = InputError(f"the {found.name} rows are {own}, the training rows {fmt}", where=rows.source,
+                           expected=f"{fmt} rows: the loss must mean the same in both")  # fmt: skip
+        found.refuse([0], lambda _: other)
+        return
+    found.shaped = shaped = Shaped(rows, fmt, data)
+    unused, refused, empty, again = _Unused(fmt), array("q"), array("q"), array("q")
+    errors: dict[int, InputError] = {}
+    first_of: dict[int, int] = {}
+    count = counting(tell, f"looking at the {found.name} rows", len(rows))
+    for index, row in enumerate(rows.rows):
+        count(index)
+        unused.add(row, index)
+        try:
+            made = shaped.made(index, row)
+        except BadRow as bad:
+            refused.append(index)
+            if len(errors) < EXAMPLES:
+                errors[index] = InputError(bad.what, where=rows.where(index), expected=bad.expected)
+            continue
+        shaped.indices.append(index)
+        key = key_of(made)
+        found.keys.append(key)
+        found.sizes.append(len(str(made)))
+        if fmt.conversational:
+            shape = shape_of(made)
+            seen, first = found.shapes.get(shape, (0, index))
+            found.shapes[shape] = (seen + 1, first)
+        if _is_empty(made):
+            empty.append(index)
+        if first_of.setdefault(key, index) != index:
+            again.append(index)
+    found.refuse(refused, errors.__getitem__)
+    unused.tell(found)
+    found.add("told", "with an empty text to learn", empty)
+    found.add("told", "equal to an earlier row", again, lambda i: f"as {found.place(first_of[_key_at(found, i)])}")
+
+
+def _key_at(found: LookedSet, index: int) -> int:
+    return key_of(found.shaped[index])
+
+
+class _Unused:
+    """Counts the columns that are not read."""
+
+    def __init__(self, fmt: Format) -> None:
+        self._used = fmt.used()
+        self._counts: Counter[str] = Counter()
+        self._rows, self._first = 0, 0
+
+    def add(self, row: Row, index: int) -> None:
+        if names := row.keys() - self._used:
+            self._first = index if not self._rows else self._first
+            self._rows += 1
+            self._counts.update(names)
+
+    def tell(self, found: LookedSet) -> None:
+        """Adds what was counted to the findings."""
+        if not self._rows:
+            return
+        most = [f"{name!r} in {number:,}" for name, number in self._counts.most_common(8)]
+        more = len(self._counts) - len(most)
+        told = (*most, *([f"{more:,} more columns"] if more > 0 else []))
+        what = "with columns that are not used"
+        examples = (f"first in {found.place(self._first)}: {', '.join(told)}",)
+        found.findings.append(Finding("told", what, self._rows, examples))
+
+
+def _is_empty(row: Row) -> bool:
+    """Whether what is learned of a row is empty: its text, its completion, or the last turn."""
+    text = row.get("text", row.get("completion", row.get("messages")))
+    if isinstance(text, list):
+        last = text[-1] if text else {}
+        return not last.get("tool_calls") and not str(last.get("content") or "").strip()
+    return isinstance(text, str) and not text.strip()
+
+
+def shared(made: Sequence[LookedSet]) -> Iterator[Finding]:
+    """A finding about rows that training and validation share: their loss is that of rows that were learned."""
+    if len(made) < 2:
+        return
+    train, validation = made
+    known = dict(zip(reversed(train.keys), reversed(list(train.shaped)), strict=True))
+    same = [(i, known[key]) for i, key in zip(validation.shaped, validation.keys, strict=True) if key in known]
+    if same:
+        told = tuple(f"{validation.place(i)}: as {train.place(j)} of train" for i, j in same[:EXAMPLES])
+        remedy = "take them out of one of the sets: the loss on them says what was learned by heart"
+        yield Finding("told", "that validation shares with training", len(same), told, remedy)
