@@ -1,6 +1,7 @@
 """Turns rows into token ids and labels: reads, checks, splits and tokenizes them once a search.
 
 reading.py     reads rows from files, patterns, folders and hub ids, and chooses the split
+folders.py     several files as one set, by a pattern or in a folder
 files.py       the rows of one file; names malformed input by file and line
 text_files.py  the bytes of a file, decompressed, as UTF-8
 rows.py        rows that are decoded when they are asked for, and their places

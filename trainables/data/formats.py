@@ -61,7 +61,9 @@ def detect(rows: Rows, data: DataSettings) -> Format:
     more = {key: column for key in ("system", *KEEP) if (column := _beside(key, first, data))}
     turns = [columns[key] for key in ("messages", "prompt", "completion") if key in columns]
     conversational = name == "messages" or (name == "prompt-completion" and any(_holds_turns(rows, c) for c in turns))
-    conversational = conversational or (name == "prompt-completion" and data.as_chat)
+    if name == "prompt-completion" and (column := _history(layout, rows, data)):
+        more["history"] = column
+    conversational = conversational or (name == "prompt-completion" and (data.as_chat or "history" in more))
     if name in ("text", "tokens"):
         more = {}
     elif not conversational:
@@ -152,6 +154,15 @@ def _beside(key: str, first: Row, data: DataSettings) -> str | None:
     """The column with something beside the texts, a system text or tools; None where there is none."""
     column = data.columns.get(key, key) if key != "chat_template_kwargs" else key  # type: ignore[call-overload]
     return column if column is not None and (column in first or key in data.columns) else None
+
+
+def _history(layout: str, rows: Rows, data: DataSettings) -> str:
+    """The column with the turns before an Alpaca row's instruction, where a row has some, or the one that the settings
+    name; "" for none."""
+    if "history" in data.columns:
+        return data.columns["history"] or ""
+    has_some = layout == "Alpaca" and any(isinstance(value, list) and value for value in _values(rows, "history"))
+    return "history" if has_some else ""
 
 
 def _require(columns: Any, template: Sequence[str], first: Row, rows: Rows, data: DataSettings) -> None:

@@ -80,6 +80,7 @@ def _look(settings: Settings, request: LookRequest) -> Look:
     if request.row is not None and not any(one.shown for one in shown):
         raise InputError(f"no row {request.row}", where=train.source, expected=_numbers(train))
     facts = {"format": str(fmt), "learns": _learned(fmt, data)}
+    facts |= {"read": "; ".join(sets[0].read_as)} if sets[0].read_as else {}
     facts |= {"note": notes[0]} if notes else {}
     refused = next((found.refused for found in sets if found.refused), None)
     return Look(facts, model.tokenizer, data.max_length, "data.max_length", tuple(shown), tuple(look_sets.shared(sets)),

@@ -13,7 +13,7 @@ from trainables.data.findings import counting
 from trainables.data.formats import Format
 from trainables.data.look_rows import EXAMPLES
 from trainables.data.messages import BadRow
-from trainables.data.review import Shape, shape_of
+from trainables.data.review import Seen, Shape
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import Shaper, key_of
 from trainables.settings import DataSettings
@@ -59,6 +59,8 @@ class LookedSet:
     """Of each of them, its characters."""
     shapes: dict[Shape, tuple[int, int]] = field(default_factory=dict)
     """Of conversational rows: how many have these turns, and the index of the first."""
+    read_as: tuple[str, ...] = ()
+    """How rows that are not TRL's own are read."""
     sampled: str = ""
     refused: InputError | None = None
 
@@ -117,6 +119,7 @@ def examine(found: LookedSet, fmt: Format, data: DataSettings, tell: Tell) -> No
     unused, refused, empty, again = _Unused(fmt), array("q"), array("q"), array("q")
     errors: dict[int, InputError] = {}
     first_of: dict[int, int] = {}
+    seen = Seen(fmt, data)
     count = counting(tell, f"looking at the {found.name} rows", len(rows))
     for index, row in enumerate(rows.rows):
         count(index)
@@ -132,15 +135,15 @@ def examine(found: LookedSet, fmt: Format, data: DataSettings, tell: Tell) -> No
         key = key_of(made)
         found.keys.append(key)
         found.sizes.append(len(str(made)))
-        if fmt.conversational:
-            shape = shape_of(made)
-            seen, first = found.shapes.get(shape, (0, index))
-            found.shapes[shape] = (seen + 1, first)
+        seen.add(row, made, index)
         if _is_empty(made):
             empty.append(index)
         if first_of.setdefault(key, index) != index:
             again.append(index)
+    found.shapes, found.read_as = seen.shapes, tuple(seen.read_as())
     found.refuse(refused, errors.__getitem__)
+    for _, words, number, first in seen.counted():
+        found.findings.append(Finding("told", f"with {words}", number, (f"first in {found.place(first)}",)))
     unused.tell(found)
     found.add("told", "with an empty text to learn", empty)
     found.add("told", "equal to an earlier row", again, lambda i: f"as {found.place(first_of[_key_at(found, i)])}")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.data import contents
-from trainables.data.files import is_readable, read_file
+from trainables.data.files import read_file
 from trainables.data.findings import Finding, listed
+from trainables.data.folders import Splits, folder_of_files, matched, nearby
 from trainables.data.rows import ArrowRows, Part, Row, Rows, joined
 from trainables.hub import client, local_cache, refusals, sources
 from trainables.hub.refusals import first_line
-from trainables.hub.sources import SUFFIXES, HubSource
+from trainables.hub.sources import HubSource
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
@@ -26,14 +26,7 @@ _EXPECTED = (
 )
 _VALIDATIONS = ("validation", "valid", "val", "dev", "eval")
 """Names of a split for validation, the likeliest first."""
-_IN_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
-             "test": ("test", "testing")}  # fmt: skip
-"""Words in the names of files and folders that say their split, as `datasets` reads them."""
 _SPLIT = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<begin>-?\d+%?)?:(?P<end>-?\d+%?)?\])?")
-
-
-Splits = Mapping[str, Callable[[], Rows]]
-"""How each split of a source is read; one without a name where it has none."""
 
 
 @dataclass(frozen=True)
@@ -182,114 +175,23 @@ def _bound(text: str | None, total: int, default: int) -> int:
 
 def _open(source: str, data: DataSettings, setting: str) -> Splits:
     """A source with its splits. Raises InputError where there is none of the name."""
-    path = Path(source)
+    path, key = Path(source), "data.train" if setting == "data.revision" else "data.validation"
     if path.is_dir():
-        return _folder(path, data)
+        if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
+            return _saved(path)
+        return folder_of_files(path, data, key)
     if path.is_file():
         return _read(read_file(path, data))
     if glob.has_magic(source):
-        return {"": lambda: _together(source, _matching(source), data)}
+        return {"": lambda: matched(source, data, key)}
     if sources.is_dataset_id(source):
         named = next(named for named in sources.rows(data) if named.setting == setting and named.name == source)
         return _hub(named, data)
-    raise InputError("no such file or folder", where=source, expected=_EXPECTED, remedy=_nearby(path))
+    raise InputError("no such file or folder", where=source, expected=_EXPECTED, remedy=nearby(path, key))
 
 
 def _read(found: Mapping[str, Rows]) -> Splits:
     return {name: lambda rows=rows: rows for name, rows in found.items()}  # type: ignore[misc]
-
-
-def _nearby(path: Path) -> str:
-    """The file beside a missing one that has nearly its name."""
-    import difflib
-
-    folder = path.parent
-    if not folder.is_dir():
-        return ""
-    names = [
-        file.name for file, _ in zip(folder.iterdir(), range(2000), strict=False) if file.is_dir() or is_readable(file)
-    ]
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
-    return f"set data.train to {folder / near[0]}" if near and path.suffix else ""
-
-
-def _matching(pattern: str) -> list[Path]:
-    """The files that match a pattern, in the order of their names."""
-    found = contents.matching(pattern)
-    if not found:
-        folder = Path(pattern).parent
-        there = [p.name for p in sorted(folder.iterdir()) if is_readable(p)] if folder.is_dir() else []
-        more = f": the folder has {listed(there, 4)}" if there else ""
-        kinds = sorted({Path(name).suffix for name in there})
-        raise InputError(f"no file matches{more}", where=pattern, expected="a pattern of files with rows",
-                         remedy=f"set data.train to {folder / f'*{kinds[0]}'}" if kinds else "")  # fmt: skip
-    return found
-
-
-def _together(source: str, files: Sequence[Path], data: DataSettings) -> Rows:
-    """The rows of several files, one after the other."""
-    found = []
-    for file in files:
-        splits = read_file(file, data)
-        if set(splits) != {""}:
-            raise InputError(f"has splits: {listed(splits)}", where=str(file), expected="files with rows and no splits")
-        found.append(splits[""])
-    remarks = (f"{source}: {len(files)} files are read",) if len(files) > 1 else ()
-    rows = joined(source, found)
-    return replace(rows, remarks=(*remarks, *rows.remarks))
-
-
-def _folder(path: Path, data: DataSettings) -> Splits:
-    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
-        return _saved(path)
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_part(file.relative_to(path))]
-    if not files:
-        there = [file.name for file in sorted(path.iterdir())]
-        more = f": it has {listed(there, 6)}" if there else ", it is empty"
-        raise InputError(f"a folder without files of rows{more}", where=str(path),
-                         expected=f"files that end in {', '.join(SUFFIXES)}, or a folder that `datasets` "
-                         "wrote")  # fmt: skip
-    kinds = sorted({next(s for s in file.suffixes[::-1] if s.lower() in SUFFIXES).lower() for file in files})
-    if len(kinds) > 1:
-        raise InputError(f"a folder with files of several kinds: {', '.join(kinds)}", where=str(path),
-                         expected="files of one kind", remedy=f"set data.train to {path}/**/*{kinds[0]}")  # fmt: skip
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(_split_in(file.relative_to(path)), []).append(file)
-    if set(by_split) == {""}:
-        return {"": lambda: _together(str(path), files, data)}
-    # As `datasets` has it: where some names say their split, the files whose names say none are no part of the set
-    return {
-        split: lambda split=split, own=own: _named(_together(str(path), own, data), split)  # type: ignore[misc]
-        for split, own in by_split.items() if split
-    }  # fmt: skip
-
-
-_DESCRIBE = ("dataset_info", "readme", "license", "requirements", "config", "tokenizer", "special_tokens", "vocab",
-             "generation_config", "merges", "adapter_config", "model.", "state.", "metadata.", "package.")  # fmt: skip
-"""Beginnings of the names of files that describe a set or a model, and have no rows."""
-
-
-def _is_part(file: Path) -> bool:
-    """Whether a file in a folder has rows: not hidden, and not one that describes the set."""
-    hidden = any(part.startswith((".", "_")) for part in file.parts)
-    return is_readable(file) and not hidden and not file.name.lower().startswith(_DESCRIBE)
-
-
-def _split_in(file: Path) -> str:
-    """The split that the name of a file, or of a folder that it lies in, says; "" where it says none."""
-    words = [set(re.split(r"[^a-z]+", part.lower())) for part in (file.name, *reversed(file.parent.parts))]
-    for some in words:
-        for split, names in _IN_NAMES.items():
-            if some & set(names):
-                return split
-    return ""
-
-
-def _named(rows: Rows, split: str) -> Rows:
-    return rows if len(rows.parts) > 1 or rows.parts[0].lines else replace(
-        rows, parts=tuple(replace(part, split=split) for part in rows.parts)
-    )  # fmt: skip
 
 
 def _saved(path: Path) -> Splits:

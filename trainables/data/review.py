@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trainables.data.findings import Finding, counting, listed, shown
+from trainables.data.findings import Finding, Kind, counting, listed, shown
 from trainables.data.formats import Format
 from trainables.data.messages import BadRow, role_of
 from trainables.data.rows import Row, Rows
-from trainables.data.shaping import Shaper, key_of
+from trainables.data.shaping import LEARNED, Shaper, key_of
 from trainables.settings import DataSettings
 from tuner.contract import InputError, Tell, silent
 
@@ -63,7 +63,7 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
     first_of: dict[int, int] = {}
     twice: list[tuple[int, int]] = []
     twice_count = 0
-    seen = _Seen(fmt, data)
+    seen = Seen(fmt, data)
     count = counting(tell, f"looking at the {name} rows", len(rows))
     for index, row in enumerate(rows.rows):
         count(index)
@@ -111,9 +111,14 @@ def shared(
     if not same:
         return None
     total = len(validation_rows)
-    which = "all" if len(same) == total else f"{len(same):,} of"
+    which = f"all {total:,} validation rows are training rows"
+    if total == 1:
+        which = "the only validation row is a training row"
+    elif len(same) < total:
+        are = "is a training row" if len(same) == 1 else "are training rows"
+        which = f"{len(same):,} of {total:,} validation rows {are}"
     remedy = "; data.on_duplicate drop leaves them out" if of_one_source else ""
-    told = f"{which} {total:,} validation rows are training rows too: a trial that memorizes them looks good{remedy}"
+    told = f"{which} too: a trial that memorizes such rows looks good{remedy}"
     return Finding("shared_rows", told, len(same), total, validation_rows.where(same[0]))
 
 
@@ -166,7 +171,7 @@ def _of_duplicates(first: tuple[int, int], count: int, rows: Rows, data: DataSet
     return Finding("duplicate", f"{count:,} of {total:,} rows repeat another {done}", count, total, place)
 
 
-class _Seen:
+class Seen:
     """What is counted over all rows that are learned from."""
 
     def __init__(self, fmt: Format, data: DataSettings) -> None:
@@ -177,71 +182,77 @@ class _Seen:
         self._count: Counter[str] = Counter()
         self._first: dict[str, int] = {}
         self.shapes: dict[Shape, tuple[int, int]] = {}
+        """See `Review.shapes`."""
 
     def add(self, row: Row, shaped: Row, index: int) -> None:
+        """Adds a row, as it was read and in TRL's format."""
         for name in row.keys() - self._used:
             if name not in self._unused and row[name] not in (None, "", []):
                 self._unused[name] = index
         if not self._fmt.conversational:
             return
+        in_parts = False
         for column in (self._fmt.columns.get(key, "") for key in ("messages", "prompt", "completion")):
             for turn in row.get(column, ()) if isinstance(row.get(column), list) else ():
-                self._turn(turn, index)
+                self._role(turn)
+                in_parts = in_parts or isinstance(turn.get("content", turn.get("value")), list)
         shape = shape_of(shaped)
         count, first = self.shapes.get(shape, (0, index))
         if count or len(self.shapes) < _SHAPES:
             self.shapes[shape] = (count + 1, first)
-        if not any(role == "assistant" for role, _ in shape):
-            self._tally("silent", index)
-        if "learned" in shaped:
-            self._tally("unlearned", index)
+        is_silent = not any(role == "assistant" for role, _ in shape)
+        for what, holds in (("silent", is_silent), ("unlearned", LEARNED in shaped), ("parts", in_parts)):
+            if holds:
+                self._count[what] += 1
+                self._first.setdefault(what, index)
 
-    def _turn(self, turn: Any, index: int) -> None:
+    def _role(self, turn: Any) -> None:
         role = turn.get("role", turn.get("from", turn.get(self._data.columns.get("role") or "role")))
         if isinstance(role, str) and role not in self._roles and len(self._roles) < _SHAPES:
             self._roles[role] = role_of(role, "from" in turn and "role" not in turn)
-        if isinstance(turn.get("content", turn.get("value")), list):
-            self._tally("parts", index)
 
-    def _tally(self, what: str, index: int) -> None:
-        self._count[what] += 1
-        self._first.setdefault(what, index)
+    def read_as(self) -> Iterator[str]:
+        """How rows that are not TRL's own are read, a sentence each."""
+        fmt = self._fmt
+        if fmt.layout == "Alpaca" and not self._data.prompt_template:
+            how = "instruction and input are the user's turn"
+            if "history" in fmt.columns:
+                how += (", and 'history' the turns before it, whose answers are learned too; data.columns "
+                        "{history: null} leaves them out")  # fmt: skip
+            elif not fmt.conversational:
+                how = ("instruction and input stand in Alpaca's own prompt; data.prompt_template writes another, "
+                       "data.as_chat uses the chat template")  # fmt: skip
+            yield f"read as Alpaca's format: {how}"
+        if renamed := [f"{theirs} → {ours}" for theirs, ours in self._roles.items() if theirs != ours]:
+            yield f"roles are read as the chat template has them: {', '.join(renamed[:8])}"
+        if system := fmt.columns.get("system"):
+            where = "a turn of its own" if fmt.conversational else "the beginning of the prompt"
+            yield f"the column {system!r} is read as {where}; data.columns {{system: null}} leaves it out"
+        if fmt.layout == "tokenized":
+            yield "the rows are tokenized already: neither the tokenizer nor the chat template is used"
+
+    def counted(self) -> Iterator[tuple[Kind, str, int, int]]:
+        """What holds for some rows: its kind, words behind a number of rows, that number, and the first of them."""
+        told: dict[str, tuple[Kind, str]] = {
+            "silent": ("unlearned_turns", "no turn of the assistant"),
+            "unlearned": ("unlearned_turns", "turns with weight 0, which are read and not learned"),
+            "parts": ("read_as", "content in parts, whose texts are joined"),
+        }
+        for what, (kind, words) in told.items():
+            if count := self._count[what]:
+                yield kind, words, count, self._first[what]
 
     def findings(self, rows: Rows) -> Iterator[Finding]:
         """What is to be told. rows: those that are learned from."""
-        total, fmt = len(rows), self._fmt
-        if fmt.layout == "Alpaca" and not self._data.prompt_template:
-            how = "instruction and input are the user's turn"
-            if not self._data.as_chat:
-                how = ("instruction and input stand in Alpaca's own prompt; data.prompt_template writes another, "
-                       "data.as_chat uses the chat template")  # fmt: skip
-            yield Finding("read_as", f"read as Alpaca's format: {how}")
-        if renamed := [f"{theirs} → {ours}" for theirs, ours in self._roles.items() if theirs != ours]:
-            yield Finding("read_as", f"roles are read as the chat template has them: {', '.join(renamed[:8])}")
-        if system := fmt.columns.get("system"):
-            where = "a turn of its own" if fmt.conversational else "the beginning of the prompt"
-            yield Finding(
-                "read_as", f"the column {system!r} is read as {where}; data.columns {{system: null}} leaves it out"
-            )
-        if fmt.layout == "tokenized":
-            yield Finding(
-                "read_as", "the rows are tokenized already: neither the tokenizer nor the chat template is used"
-            )
+        total = len(rows)
+        yield from (Finding("read_as", text) for text in self.read_as())
         if self._unused:
             name, index = next(iter(self._unused.items()))
             value = shown(rows.rows[index].get(name), 40)
             yield Finding("unused_columns", f"columns that are not used: {listed(self._unused)}", len(self._unused), 0,
                           rows.where(index), f"{name!r} is {value}")  # fmt: skip
-        told = {
-            "silent": "have no turn of the assistant",
-            "unlearned": "have turns with weight 0, which are read and not learned",
-            "parts": "content in parts, whose texts are joined",
-        }
-        for what, words in told.items():
-            if count := self._count[what]:
-                subject = f"{count:,} messages have" if what == "parts" else f"{count:,} of {total:,} rows"
-                kind = "unlearned_turns" if what != "parts" else "read_as"
-                yield Finding(kind, f"{subject} {words}", count, total, rows.where(self._first[what]))  # type: ignore[arg-type]
+        for kind, words, count, index in self.counted():
+            yield Finding(kind, f"{count:,} of {total:,} rows have {words}", count, total, rows.where(index))
 
 
 def shape_of(row: Row) -> Shape:

@@ -24,6 +24,9 @@ _WITHOUT = (
 )
 LEARNED = "learned"
 """Key of a shaped row: whether each of its turns is learned. It is there where one of them is not."""
+EARLIER = "earlier"
+"""Key of a shaped row: the places in its prompt of earlier answers that are learned too. It is there where it has
+some."""
 
 
 class Shaper:
@@ -72,7 +75,13 @@ class Shaper:
         shaped: Row = {}
         turned: list[bool] = []
         columns = [self._fmt.columns.get(name) for name in ("prompt", "completion")]
-        if all(columns) and not self._data.as_chat and not any(isinstance(row.get(str(c)), list) for c in columns):
+        earlier = self._earlier(row)
+        if (
+            all(columns)
+            and not self._data.as_chat
+            and "history" not in self._fmt.columns
+            and not any(isinstance(row.get(str(c)), list) for c in columns)
+        ):
             _text(row, str(columns[0]), "prompt")
             raise BadRow("malformed", f"{columns[0]!r} is {shown(row[str(columns[0])])}",
                          f"{columns[0]!r}: a list of messages, as in the first row")  # fmt: skip
@@ -85,11 +94,30 @@ class Shaper:
                 found, learned = messages(value, column or name, self._names, is_arrow)
             else:
                 found, learned = [{"role": role, "content": value}], [True]
+            if name == "prompt":
+                found, learned = [*earlier, *found], [True] * len(earlier) + learned
             if name == "prompt" and (system := self._system(row)) and found[0]["role"] != "system":
                 found, learned = [{"role": "system", "content": system}, *found], [True, *learned]
             shaped[name] = found
             turned += learned
+        if earlier:
+            first = int(shaped["prompt"][0]["role"] == "system")
+            places = range(first + 1, first + len(earlier), 2)
+            shaped[EARLIER] = [place for place in places if shaped["prompt"][place]["content"].strip()]
         return shaped if all(turned) else {**shaped, LEARNED: turned}
+
+    def _earlier(self, row: Row) -> list[dict[str, Any]]:
+        """The turns of the pairs that come before a prompt."""
+        column = self._fmt.columns.get("history")
+        pairs = row.get(column) if column else None
+        turns: list[dict[str, Any]] = []
+        for pair in pairs if isinstance(pairs, list) else [] if is_null(pairs) or pairs == "" else [pairs]:
+            texts = [written(text) for text in pair] if isinstance(pair, list) else []
+            if len(texts) != 2 or None in texts:
+                raise BadRow("malformed", f"{column!r} has {shown(pair)}",
+                             f"{column!r}: pairs of a question and its answer, [[\"...\", \"...\"]]")  # fmt: skip
+            turns += [{"role": role, "content": t} for role, t in zip(("user", "assistant"), texts, strict=True)]
+        return turns
 
     def _prompt(self, row: Row) -> str:
         """The prompt of a row as text."""
@@ -100,7 +128,7 @@ class Shaper:
         instruction = _text(row, "instruction", "prompt")
         more = row.get("input")
         more = None if is_null(more) else written(more)
-        if self._data.as_chat:
+        if self._fmt.conversational:
             return f"{instruction}\n{more}" if more and more.strip() else instruction
         return (
             _WITH_INPUT.format(instruction=instruction, input=more)

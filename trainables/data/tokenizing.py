@@ -14,7 +14,7 @@ from typing import Any
 from trainables.data.formats import Format
 from trainables.data.review import turns_of
 from trainables.data.rows import Row
-from trainables.data.shaping import LEARNED
+from trainables.data.shaping import EARLIER, LEARNED
 from trainables.data.templates import common, rendering, turns_without
 from trainables.data.tokens import IGNORED, Tokens
 from trainables.settings import DataSettings
@@ -114,8 +114,9 @@ def _conversations(
             labels = [IGNORED if place in masked else label for place, label in enumerate(labels)]
         if prompt is None:
             result.add(ids, labels, data.max_length)
-        else:
-            _add_completion(result, ids, prompt[0], data, labels)
+            continue
+        spans = _earlier(row, ids, tokenizer, template, where(index)) if EARLIER in row else ()
+        _add_completion(result, ids, prompt[0], data, labels, spans)
 
 
 def _encoded(
@@ -142,6 +143,19 @@ def _encoded(
                 with rendering(where(len(result))):
                     result += encode([row], more)
     return result
+
+
+def _earlier(row: Row, ids: list[int], tokenizer: Any, template: str | None, where: str) -> list[tuple[int, int]]:
+    """Where the tokens of earlier answers begin and end: each is the completion of the turns before it."""
+    answers = row[EARLIER]
+    before = [{**row, "messages": row["prompt"][:place]} for place in answers]
+    through = [{**row, "messages": row["prompt"][: place + 1]} for place in answers]
+
+    def encoded(some: list[Row], **asked: Any) -> list[_Encoded]:
+        return _encoded(tokenizer, some, lambda one: one["messages"], template, lambda _: where, **asked)
+
+    begins, ends = encoded(before, add_generation_prompt=True), encoded(through)
+    return [(_alike(one[0], ids), _alike(other[0], ids)) for one, other in zip(begins, ends, strict=True)]
 
 
 def _not_learned(row: Row, tokenizer: Any, ids: list[int], more: dict[str, Any]) -> set[int]:
@@ -180,13 +194,18 @@ def _alike(one: Iterable[Any], other: Iterable[Any]) -> int:
 
 
 def _add_completion(
-    result: Tokens, ids: list[int], prompt: list[int], data: DataSettings, labels: list[int] | None = None
-) -> None:
+    result: Tokens, ids: list[int], prompt: list[int], data: DataSettings, labels: list[int] | None = None,
+    earlier: Iterable[tuple[int, int]] = (),
+) -> None:  # fmt: skip
     """Adds a row. Its completion begins at the first token that differs from the prompt's, not behind as many tokens as
-    the prompt has: the last ones may merge with the completion."""
+    the prompt has: the last ones may merge with the completion. earlier: where answers in the prompt begin and end."""
     begin = len(prompt) if ids[: len(prompt)] == prompt else _alike(prompt, ids)
     result.longest_prompt = max(result.longest_prompt, begin)
-    result.add(ids, [IGNORED] * begin + (labels or ids)[begin:], data.max_length)
+    labels = labels or ids
+    masked = [IGNORED] * begin + labels[begin:]
+    for first, last in earlier:
+        masked[first:last] = labels[first:last]
+    result.add(ids, masked, data.max_length)
 
 
 def _ended(text: str, end: str) -> str:

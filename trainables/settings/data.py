@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainables.settings.section import PATH, Section
 
-Column = Literal["prompt", "completion", "messages", "text", "system", "tools", "role", "content"]
+Column = Literal["prompt", "completion", "messages", "text", "system", "tools", "history", "role", "content"]
 """What is read of a row; `role` and `content`, of a turn."""
 
 
@@ -49,7 +49,8 @@ class DataSettings(Section):
 
     columns: dict[Column, str | None] = Field(default={})
     """The rows' own names for what is read: `{prompt: question, completion: answer}`. Of `prompt`, `completion`,
-    `messages`, `text`, `system`, `tools`, and `role` and `content` within a turn; null: not read."""
+    `messages`, `text`, `system`, `tools`, `history` (pairs of a question and its answer, before the prompt), and `role`
+    and `content` within a turn; null: not read."""
 
     prompt_template: str | None = Field(default=None, min_length=1)
     """The prompt with columns in braces, `"### Question: {question}\\n"`; in format `text`, the whole text."""
