@@ -107,7 +107,9 @@ def prepare_rows(
             _ROW_IDS: {name: draft.fingerprint(name) for name in sets},
         }
         notes += tuple(dict.fromkeys(map(str, findings)))
-        notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data))
+        notes += tuple(
+            note for name, tokens in sets.items() for note in _notes(name, tokens, data, tokenizer.bos_token)
+        )
         notes += _beyond_positions(settings, max(tokens.longest_kept for tokens in sets.values()))
         if damaged:
             notes += ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
@@ -163,7 +165,7 @@ def _facts(tokens: Tokens) -> dict[str, Any]:
     }
 
 
-def _notes(name: str, tokens: Tokens, data: DataSettings) -> list[str]:
+def _notes(name: str, tokens: Tokens, data: DataSettings, begin: str | None) -> list[str]:
     total = tokens.rows + tokens.dropped
     notes = []
     if tokens.dropped:
@@ -172,6 +174,9 @@ def _notes(name: str, tokens: Tokens, data: DataSettings) -> list[str]:
     if tokens.truncated - tokens.masked_prompts > 0:
         notes.append(f"{tokens.truncated} of {total} {name} rows are longer than max_length={data.max_length} and are "
                      f"cut; the longest has {tokens.longest} tokens")  # fmt: skip
+    if tokens.begun_twice:
+        notes.append(f"{tokens.begun_twice} of {total} {name} rows begin with {begin} twice: their text has it, and the "
+                     "tokenizer adds it once more")  # fmt: skip
     return notes
 
 

@@ -153,6 +153,8 @@ def _known(rows: Rows, first: Row, data: DataSettings) -> _Found | None:
 def _beside(key: str, first: Row, data: DataSettings) -> str | None:
     """The column with something beside the texts, a system text or tools; None where there is none."""
     column = data.columns.get(key, key) if key != "chat_template_kwargs" else key  # type: ignore[call-overload]
+    if key == "tools" and column not in first and key not in data.columns and "functions" in first:
+        return "functions"
     return column if column is not None and (column in first or key in data.columns) else None
 
 

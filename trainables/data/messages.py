@@ -15,7 +15,9 @@ ROLES: Mapping[str, str] = {
 """The role of a chat template for the names that other tools give it, in lower case."""
 _SHAREGPT: Mapping[str, str] = {**ROLES, "function": "tool", "function_call": "assistant", "tool_response": "tool"}
 """Of turns with `from` and `value`. With `role` and `content`, a function is what a template makes of it."""
-_LEARNED = ("weight", "train")
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys of a turn with what was thought before the answer, as chat templates know them."""
+_LEARNED = ("weight", "train", "training")
 """Keys of a turn that say whether it is learned."""
 
 
@@ -79,6 +81,9 @@ def _message(turn: dict[str, Any], names: tuple[str, str], is_arrow: bool, expec
     for theirs, ours in ((role_key, "role"), (content_key, "content"), ("from", "role"), ("value", "content")):
         if theirs in message and ours not in message:
             message[ours] = message.pop(theirs)
+    call = message.get("function_call")
+    if isinstance(call, dict) and not message.get("tool_calls"):  # OpenAI's name before there were several
+        message["tool_calls"] = [{"type": "function", "function": message.pop("function_call")}]
     content = next((key for key in (content_key, "content", "value") if key in turn), "")
     if content and "content" not in message and not message.get("tool_calls"):
         message["content"] = ""  # a null

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainables.data.findings import Finding, Kind, counting, listed, shown
 from trainables.data.formats import Format
-from trainables.data.messages import BadRow, role_of
+from trainables.data.messages import REASONING, BadRow, role_of
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import LEARNED, Shaper, key_of
 from trainables.settings import DataSettings
@@ -19,8 +19,9 @@ from tuner.contract import InputError, Tell, silent
 _SHAPES = 1000
 """Orders of turns that are remembered."""
 
-Shape = tuple[tuple[str, bool], ...]
-"""The turns of a row: each one's role, and whether it has tool calls."""
+Shape = tuple[tuple[str, tuple[str, ...]], ...]
+"""The turns of a row: each one's role, and what it has beside its content: "tool_calls", "arguments" where theirs are
+text, "reasoning"."""
 
 
 @dataclass(frozen=True)
@@ -256,8 +257,24 @@ class Seen:
 
 
 def shape_of(row: Row) -> Shape:
-    """The turns of a row in TRL's format: each one's role, and whether it has tool calls."""
-    return tuple((str(turn["role"]), bool(turn.get("tool_calls"))) for turn in turns_of(row))
+    """The turns of a row in TRL's format."""
+    return tuple((str(turn["role"]), tuple(_beside(turn))) for turn in turns_of(row))
+
+
+def _beside(turn: dict[str, Any]) -> Iterator[str]:
+    if turn.get("tool_calls"):
+        yield "tool_calls"
+        if any(map(text_arguments, turn["tool_calls"])):
+            yield "arguments"
+    if any(turn.get(key) for key in REASONING):
+        yield "reasoning"
+
+
+def text_arguments(call: Any) -> str:
+    """The arguments of a tool call that are JSON in a text; "" where they are none."""
+    function = call.get("function", call) if isinstance(call, dict) else None
+    found = function.get("arguments") if isinstance(function, dict) else None
+    return found if isinstance(found, str) and found.lstrip().startswith("{") and '"' in found else ""
 
 
 def turns_of(row: Row) -> list[dict[str, Any]]:

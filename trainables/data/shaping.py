@@ -56,6 +56,8 @@ class Shaper:
             column = fmt.columns.get(key)
             if column is not None and row.get(column) not in (None, ""):
                 shaped[key] = without_nulls(row[column]) if is_arrow else row[column]
+                if key == "tools" and column == "functions" and isinstance(shaped[key], list):
+                    shaped[key] = [{"type": "function", "function": function} for function in shaped[key]]
         return _require_writable(shaped)
 
     def _texts(self, row: Row) -> Row:

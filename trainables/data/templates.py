@@ -9,13 +9,17 @@ from typing import Any
 
 from trainables.data.findings import Finding, shown
 from trainables.data.formats import Format
-from trainables.data.review import Shape, turns_of
+from trainables.data.messages import REASONING
+from trainables.data.review import Shape, text_arguments, turns_of
 from trainables.data.rows import Row
 from trainables.settings import DataSettings
 from tuner.contract import InputError
 
 _OPTIONAL = ("system", "developer", "tool", "function", "ipython")
 """Roles that a template may leave out with a note. A template that writes no user or no assistant is refused."""
+_BESIDE = {"tools": "tools", "tool_calls": "tool calls of the assistant", "arguments": "arguments of tool calls",
+           "reasoning": "reasoning of the assistant"}  # fmt: skip
+"""What rows have beside turns of a role, in words."""
 _CHECKED = 64
 """Orders of turns that are tried with the template."""
 _TURNS = 24
@@ -82,13 +86,13 @@ def unwritten(
     found = []
     for what, (count, index) in lost.items():
         some = "some " if what in kept else ""
-        if what in ("tools", "tool_calls"):
-            subject = f"{some}{what}" if what == "tools" else f"{some}tool calls of the assistant"
-        else:
-            subject = f"{some}turns of the role {what!r}"
-        told = f"the chat template does not write {subject}, which {count:,} of {total:,} rows have"
+        subject = _BESIDE.get(what, f"turns of the role {what!r}")
+        told = f"the chat template does not write {some}{subject}, which {count:,} of {total:,} rows have"
+        if what == "arguments":
+            told = (f"the chat template writes as JSON what is JSON already: arguments of tool calls are text in "
+                    f"{count:,} of {total:,} rows, and it expects objects")  # fmt: skip
         example = shown(_example(row_of(index), what))
-        if what not in (*_OPTIONAL, "tools", "tool_calls") and not some:
+        if what not in (*_OPTIONAL, *_BESIDE) and not some:
             raise InputError(f"{told}: {example} and nothing of it would be learned", where=where_of(index),
                              expected=f"a template that writes {what!r}",
                              remedy=_other_roles(kept, template))  # fmt: skip
@@ -175,6 +179,11 @@ def _tried(tokenizer: Any, row: Row, where: str) -> Iterator[tuple[str, bool]]:
         if turn.get("tool_calls"):
             other = {**turn, "tool_calls": [_other_call(call) for call in turn["tool_calls"]]}
             yield "tool_calls", differs([*turns[:index], other, *turns[index + 1 :]])
+            written = [text for call in turn["tool_calls"] if (text := text_arguments(call))]
+            if any(text not in whole and text.replace('"', '\\"') in whole for text in written):
+                yield "arguments", False
+        if own := {key: "something else" for key in REASONING if turn.get(key)}:
+            yield "reasoning", differs([*turns[:index], {**turn, **own}, *turns[index + 1 :]])
     if more.get("tools"):
         yield "tools", differs(turns, tools=None)
 
@@ -188,8 +197,8 @@ def _other_call(call: Any) -> Any:
 
 
 def _rows_with(what: str, shapes: dict[Shape, tuple[int, int]]) -> int:
-    if what == "tool_calls":
-        return sum(count for shape, (count, _) in shapes.items() if any(calls for _, calls in shape))
+    if what in _BESIDE:
+        return sum(count for shape, (count, _) in shapes.items() if any(what in beside for _, beside in shape))
     return sum(count for shape, (count, _) in shapes.items() if any(role == what for role, _ in shape))
 
 
@@ -197,11 +206,13 @@ def _example(row: Row, what: str) -> Any:
     if what == "tools":
         return row.get("tools")
     turns = turns_of(row)
-    if what == "tool_calls":
+    if what in ("tool_calls", "arguments"):
         return next((turn["tool_calls"] for turn in turns if turn.get("tool_calls")), None)
+    if what == "reasoning":
+        return next((turn[key] for turn in turns for key in REASONING if turn.get(key)), None)
     return next((turn.get("content") for turn in turns if turn["role"] == what), None)
 
 
 def _other_roles(kept: set[str], template: str) -> str:
-    written = ", ".join(sorted(kept - {"tools", "tool_calls"}))
+    written = ", ".join(sorted(kept - _BESIDE.keys()))
     return f"set data.chat_template to a template that writes them{f'; {template} writes {written}' if written else ''}"

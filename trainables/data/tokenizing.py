@@ -42,7 +42,7 @@ def tokenize(
     template: replaces the tokenizer's chat template. where: from a row's index to its place, for a message. full: see
     `Tokens`. tell: gets the number of rows that are done.
     """
-    result, done = Tokens(full=full), 0
+    result, done = Tokens(begin=tokenizer.bos_token_id, full=full), 0
     for some in _batches(rows):
         if fmt.name == "tokens":
             _ids(result, some, data)

@@ -26,6 +26,8 @@ class Tokens:
     """[tokens] int32: the token's id, or -100 where it is no target."""
     ends: array[int] = field(default_factory=lambda: array("q"))
     """[rows] int64: where each row ends, which is the index of the token behind its last."""
+    begin: int | None = None
+    """The token that begins every row; None where there is none."""
     full: Callable[[Tokens], None] | None = None
     """Takes the rows that are held, before they are forgotten."""
     rows: int = 0
@@ -46,6 +48,8 @@ class Tokens:
     """Tokens of the longest row before truncation."""
     longest_prompt: int = 0
     """Tokens of the longest prompt, before truncation."""
+    begun_twice: int = 0
+    """Kept rows that begin with `begin` twice."""
     masked_prompts: int = 0
     """Rows that have labels, but all of them beyond max_length."""
 
@@ -66,6 +70,7 @@ class Tokens:
         self.labels.extend(labels)
         self.ends.append(len(self.input_ids))
         self.rows += 1
+        self.begun_twice += self.begin is not None and ids[:2] == [self.begin, self.begin]
         self.tokens += len(ids)
         self.label_tokens += targets - (labels[0] != IGNORED)
         self.highest = max(self.highest, max(ids))

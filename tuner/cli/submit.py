@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _WITH_RESUME = ("search.num_trials", "run.storage_path")
 """Settings that may be given beside --resume."""
+_PLACES = 12
+"""Files and folders that are named when they are sent, the largest ones."""
 _WITH_ATTACH = ("attach", "run__address", "plain", "as_json")
 """Parameters of the command that may be given beside --attach."""
 
@@ -217,7 +219,10 @@ def _tell_parcel(parcel: Parcel) -> None:
     from tuner.report.formatting import size
 
     told = contents(parcel)
-    places = ", ".join(f"{place} {size(count)}" for place, count in told["places"].items())
+    largest = sorted(told["places"].items(), key=lambda item: -item[1])
+    shown = dict(largest[:_PLACES])
+    places = ", ".join(f"{place} {size(count)}" for place, count in told["places"].items() if place in shown)
+    places += f" and {len(largest) - len(shown):,} smaller ones" if len(largest) > len(shown) else ""
     click.echo(f"sending   {size(told['bytes'])}: {places}; without {' '.join(told['excludes'])}", err=True)
 
 

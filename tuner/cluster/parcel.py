@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.util
+import json
 import os
 import shutil
 import site
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tuner.config import Experiment
-from tuner.config.paths import absolute
+from tuner.config.paths import Several, absolute, folder_of
 from tuner.contract import InputError
 from tuner.importing import Own
 
@@ -61,7 +62,7 @@ class Parcel:
         """Bytes of each entry of `places`."""
         found = {str(place): 0 for place in sorted(self.places)}
         for place, source in self.files():
-            top = next(str(p) for p in self.places if place == p or p in place.parents)
+            top = next(str(p) for p in (place, *place.parents) if p in self.places)
             found[top] += source.stat().st_size
         return found
 
@@ -93,6 +94,12 @@ def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequenc
         places[file] = written
     settings: dict[str, str] = {}
     for name, path in experiment.files.items():
+        if isinstance(path, Several):
+            own = home if name not in experiment.changes else None
+            found, value = _pack_several(name, path, own)
+            places |= found
+            settings |= {name: value} if value is not None else {}
+            continue
         if home == demo and _is_below(path, demo):
             continue  # the embedded example's own base and rows are in the package
         if home is not None and name not in experiment.changes and _is_below(path, home):
@@ -104,6 +111,25 @@ def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequenc
     parcel = Parcel({**code.places, **places}, settings, file)
     _require_small(parcel)
     return parcel
+
+
+def _pack_several(
+    name: str, several: Several, home: Path | None
+) -> tuple[dict[PurePosixPath, Path], str | None]:  # fmt: skip
+    """The places of the files of a pattern or a list, and the value of the setting there; None where it stays as it is.
+
+    home: the folder of the search file that has the setting; None where a flag has it.
+    """
+    files = [file for _, found in several.entries for file in found]
+    if home is not None and all(file.is_relative_to(home) for file in files):
+        return {PurePosixPath(SEARCH, file.relative_to(home).as_posix()): file for file in files}, None
+    places: dict[PurePosixPath, Path] = {}
+    names = []
+    for index, (text, found) in enumerate(several.entries):
+        place, folder = PurePosixPath(FILES, name, str(index)), folder_of(text)
+        places |= {place / file.relative_to(folder).as_posix(): file for file in found}
+        names.append(str(place / Path(text).relative_to(folder).as_posix()) if found else text)
+    return places, json.dumps(names) if several.is_list else names[0]
 
 
 def pack_code(code: Iterable[Own] = (), include: Sequence[Path] = (), packages: Sequence[str] = PACKAGES) -> Parcel:

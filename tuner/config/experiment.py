@@ -15,7 +15,7 @@ from tuner.config.flags import FLAGS, OWN_WORK
 from tuner.config.layers import Layers, Origin
 from tuner.config.moved import Change, with_moved, without_moved
 from tuner.config.own_program import read_program
-from tuner.config.paths import absolute, is_pathlike, missing, resolve_paths, storage_folder
+from tuner.config.paths import Several, absolute, is_pathlike, missing, resolve_paths, storage_folder
 from tuner.config.schema import experiment_schema
 from tuner.config.sections import Asha, NoScheduler, Resources, Run, Search, Sections
 from tuner.config.space_source import SPACE_KEY, SpaceSource, read_space_in, space_settings
@@ -56,7 +56,7 @@ class Experiment:
     """Sentences for the user about choices that work but surprise."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """What --set and flags changed, by dotted name, as given."""
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path | Several] = field(default_factory=dict)
     """Files and folders that were named by a relative path, by the dotted name of the setting."""
     code: Mapping[str, Own] = field(default_factory=dict)
     """Code of the user's own that a search runs, by the dotted name of the setting that names it."""

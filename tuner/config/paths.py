@@ -6,6 +6,7 @@ import glob
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -22,9 +23,20 @@ _COPIES = "tuner-storage"
 _PATH_STARTS = (".", "/", "~")
 
 
+@dataclass(frozen=True)
+class Several:
+    """What a setting names by a pattern, or by a list of files, folders, patterns and hub ids."""
+
+    entries: tuple[tuple[str, tuple[Path, ...]], ...]
+    """Each name, absolute where it is a path, with the files and folders of this machine that it stands for; none where
+    it is no path, or one of another machine."""
+    is_list: bool
+    """Whether the setting is a list."""
+
+
 def resolve_paths(
     layers: Layers, keys: Sequence[KeyPath], elsewhere: bool = False
-) -> tuple[dict[str, Path], list[InputError]]:
+) -> tuple[dict[str, Path | Several], list[InputError]]:
     """Makes the paths among these settings absolute. Returns those that were written as relative paths, by dotted
     name, and an error for each that is missing.
 
@@ -32,14 +44,18 @@ def resolve_paths(
     ends like a data file) must exist. Everything else is left alone: `Qwen/Qwen3-8B` is a hub id.
     elsewhere: the search will run on other machines; absolute paths are theirs and are not checked.
     """
-    relative: dict[str, Path] = {}
+    relative: dict[str, Path | Several] = {}
     errors: list[InputError] = []
     for key in keys:
         value = layers.get(key)
         if isinstance(value, list) or (isinstance(value, str) and glob.has_magic(value)):
-            found = _several(value if isinstance(value, list) else [value], layers.origin(key), dotted(key), elsewhere)
-            errors += found[1]
-            layers.replace(key, found[0] if isinstance(value, list) else found[0][0])
+            given = value if isinstance(value, list) else [value]
+            found, missed = _several(given, layers.origin(key), dotted(key), elsewhere)
+            errors += missed
+            names = [name for name, _ in found]
+            layers.replace(key, names if isinstance(value, list) else names[0])
+            if any(files for _, files in found):
+                relative[dotted(key)] = Several(tuple(found), isinstance(value, list))
             continue
         if not isinstance(value, str) or not value:
             continue
@@ -57,28 +73,45 @@ def resolve_paths(
     return relative, errors
 
 
-def _several(values: list[Any], origin: Origin, key: str, elsewhere: bool) -> tuple[list[Any], list[InputError]]:
-    """Paths and patterns of one setting, made absolute, and an error for each that is missing."""
-    found: list[Any] = []
+def _several(
+    values: list[Any], origin: Origin, key: str, elsewhere: bool
+) -> tuple[list[tuple[Any, tuple[Path, ...]]], list[InputError]]:
+    """The entries of a `Several`, and an error for each path that is missing."""
+    found: list[tuple[Any, tuple[Path, ...]]] = []
     errors = []
     for value in values:
         path = absolute(value, origin.base) if isinstance(value, str) else Path()
-        is_path = isinstance(value, str) and (glob.has_magic(value) or path.exists() or is_pathlike(value))
-        found.append(str(path) if is_path else value)
-        if not is_path or (elsewhere and value.startswith("/")):
+        is_pattern = isinstance(value, str) and glob.has_magic(value) and not path.exists()
+        if not isinstance(value, str) or not (is_pattern or path.exists() or is_pathlike(value)):
+            found.append((value, ()))
             continue
-        if elsewhere:
-            errors.append(
-                InputError(
-                    f"{key}: patterns and lists of files are not sent to a cluster",
-                    where=origin.where,
-                    expected="one file or folder",
-                    remedy="put them into a folder and name it",
-                )
-            )
-        elif not glob.has_magic(value) and not path.exists():
+        if value.startswith("/"):  # the other machine's, or one that is there for all
+            found.append((str(path), ()))
+            if not elsewhere and not is_pattern and not path.exists():
+                errors.append(missing(path, key, origin.where))
+            continue
+        files = _matching(path) if is_pattern else (path,)
+        found.append((str(path), files))
+        if not is_pattern and not path.exists():
             errors.append(missing(path, key, origin.where))
+        elif elsewhere and not files:  # here, whoever reads it says what is there
+            errors.append(InputError(f"{key}: no file matches {path}", where=origin.where,
+                                     expected="a pattern of files on this machine, which are sent along, or an "
+                                     "absolute one of files on the cluster"))  # fmt: skip
     return found, errors
+
+
+def _matching(pattern: Path) -> tuple[Path, ...]:
+    """The files that match a pattern, in the order of their names."""
+    names = sorted(glob.glob(str(pattern), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+    return tuple(path for path in map(Path, names) if path.is_file())
+
+
+def folder_of(pattern: str) -> Path:
+    """The folder that a path, or a pattern, is looked for in: all of it before the first star, or before the name."""
+    parts = Path(pattern).parts
+    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return Path(*parts[: min(fixed, len(parts) - 1)])
 
 
 def absolute(path: str | Path, base: Path | None = None) -> Path:

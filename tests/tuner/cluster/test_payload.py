@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,57 @@ def test_what_was_sent_means_there_what_it_meant_here(
     assert context.params["run__storage_path"] == "/shared/runs" and context.params["run__name"] == "first"
 
 
+SEVERAL = {
+    "a pattern": ("rows/*.jsonl", None, ["1.jsonl", "2.jsonl", "train.jsonl"]),
+    "a pattern at any depth": ("rows/**/*.jsonl", None, ["1.jsonl", "2.jsonl", "3.jsonl", "train.jsonl"]),
+    "a list": (["rows/2.jsonl", "rows/1.jsonl"], None, ["2.jsonl", "1.jsonl"]),
+    "a list of a folder, a pattern and a file elsewhere": (
+        ["rows/deep", "rows/[12].jsonl", "../validation.jsonl"], None,
+        ["3.jsonl", "1.jsonl", "2.jsonl", "validation.jsonl"],
+    ),
+    "a pattern elsewhere": ("../vali*.jsonl", None, ["validation.jsonl"]),
+    "a pattern in a flag": ("rows/train.jsonl", ["data.train=rows/[12].jsonl"], ["1.jsonl", "2.jsonl"]),
+    "a list in a flag": ("rows/train.jsonl", ["data.train=[rows/2.jsonl, rows/1.jsonl]"], ["2.jsonl", "1.jsonl"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("train", "overrides", "expected"), SEVERAL.values(), ids=SEVERAL)
+def test_patterns_and_lists_are_sent(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Any, overrides: Any, expected: list[str]
+) -> None:
+    """The rows that the job reads in its own folder, once the ones of this machine are gone, are those that would be
+    read here, in the same order."""
+    from trainables.data import reading
+    from tuner.cli.search import command
+
+    (folder / "rows" / "deep").mkdir()
+    for place in ("1.jsonl", "2.jsonl", "deep/3.jsonl", "notes.md"):
+        (folder / "rows" / place).write_text(json.dumps({"text": place}) + "\n")
+    settings = yaml.safe_load((folder / "search.yaml").read_text())
+    settings["data"] = {"train": train}
+    (folder / "search.yaml").write_text(yaml.safe_dump(settings))
+    here = load_experiment(folder / "search.yaml", overrides or (), elsewhere=True)
+    wanted = list(reading.read(here.settings.data.train, here.settings.data).rows)
+    parcel = pack(here, packages=())
+    assert not any("notes" in str(place) or ".git" in str(place) for place, _ in parcel.files())
+    payload = make_payload(here, parcel, name="first", overrides=overrides or ())
+    there = _laid_out(parcel, tmp_path / "there")
+    folder.rename(tmp_path / "gone")
+    (tmp_path / "validation.jsonl").unlink()
+    monkeypatch.chdir(there)
+    context = command.make_context("search", shlex.split(payload.entrypoint)[4:])
+    found = load_experiment(context.params["file"], context.params["overrides"], elsewhere=True)
+    rows = reading.read(found.settings.data.train, found.settings.data)
+    assert list(rows.rows) == wanted
+    assert [Path(part.source).name for part in rows.parts] == expected
+
+
+def test_an_absolute_pattern_is_the_clusters(folder: Path) -> None:
+    here = load_experiment(folder / "search.yaml", ["data.train=[/shared/rows/*.jsonl, org/rows]"], elsewhere=True)
+    assert "data.train" not in here.files
+    assert here.settings.data.train == ("/shared/rows/*.jsonl", "org/rows")
+
+
 def _laid_out(parcel: Parcel, folder: Path) -> Path:
     write_zip(parcel, folder.with_suffix(".zip"))
     zipfile.ZipFile(folder.with_suffix(".zip")).extractall(folder)
@@ -134,6 +186,7 @@ def test_what_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPa
     [
         (["search.yaml", "--storage-path", "runs"], "'runs' is a relative path"),
         (["search.yaml", "--data", "rows/tarin.jsonl"], "no file or folder"),
+        (["search.yaml", "--data", "rows/*.parquet"], "no file matches"),
         (["search.yaml", "--include", "nowhere"], "no such file or folder"),
         (["search.yaml", "--num-trials", "0"], "search.num_trials"),
         (["--resume", "first", "--set", "a.b=1"], "--set would change them"),
