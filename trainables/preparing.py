@@ -175,8 +175,8 @@ def _notes(name: str, tokens: Tokens, data: DataSettings, begin: str | None) -> 
         notes.append(f"{tokens.truncated} of {total} {name} rows are longer than max_length={data.max_length} and are "
                      f"cut; the longest has {tokens.longest} tokens")  # fmt: skip
     if tokens.begun_twice:
-        notes.append(f"{tokens.begun_twice} of {total} {name} rows begin with {begin} twice: their text has it, and the "
-                     "tokenizer adds it once more")  # fmt: skip
+        notes.append(f"{tokens.begun_twice} of {total} {name} rows begin with {begin} twice: their text has it, and "
+                     "the tokenizer adds it once more")  # fmt: skip
     return notes
 
 
