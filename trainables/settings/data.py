@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -88,6 +88,11 @@ class DataSettings(Section):
 
     seed: int = Field(default=0, ge=0)
     """Seed of the validation split and of the choice of rows."""
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return tuple(given) if isinstance(given, list) else given
 
     @field_validator("encoding")
     @classmethod
