@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Write = Callable[[Path], str]
+Write = Callable[[Path], str | list[str]]
 Rows = list[dict[str, Any]]
 N = 4
 
@@ -210,6 +210,25 @@ KINDS: list[Kind] = [
          settings={"as_chat": True}, tools="LLaMA-Factory `alpaca`"),
     Kind("Alpaca with a prompt of one's own", jsonl(made(instruction="do {}", input="with {}", output="a{}")),
          "do 0: with 0\n«a0<|end|>»", settings={"prompt_template": "{instruction}: {input}\n"}),
+    Kind("Alpaca with a history", jsonl(with_(made(instruction="do {}", input="with {}", output="a{}"),
+         history=[["h", "b"], ["i", "c"]])),
+         "<|user|>h<|end|><|assistant|>«b<|end|>»<|user|>i<|end|><|assistant|>«c<|end|>»<|user|>do 0\nwith 0<|end|>"
+         "<|assistant|>«a0<|end|>»",
+         ("'history' the turns before it, whose answers are learned too",), tools="LLaMA-Factory `alpaca`"),
+    Kind("Alpaca with a history and a system text", jsonl(with_(made(instruction="do {}", output="a{}", system="s"),
+         history=[["h", "b"]])), "<|system|>s<|end|><|user|>h<|end|><|assistant|>«b<|end|>»<|user|>do 0<|end|>"
+         "<|assistant|>«a0<|end|>»", ("whose answers are learned too", "the column 'system' is read as a turn"),
+         tools="LLaMA-Factory `alpaca`"),
+    Kind("Alpaca whose history is left out", jsonl(with_(made(instruction="do {}", input="with {}", output="a{}"),
+         history=[["h", "b"]])), ALPACA_INPUT, ("read as Alpaca's format", "columns that are not used: 'history'"),
+         settings={"columns": {"history": None}}),
+    Kind("a history of one's own columns", jsonl(with_(QA, before=[["h", "b"]])),
+         "<|user|>h<|end|><|assistant|>«b<|end|>»<|user|>q0<|end|><|assistant|>«a0<|end|>»",
+         settings={"columns": {"prompt": "question", "completion": "answer", "history": "before"}},
+         tools="LLaMA-Factory `columns`"),
+    Kind("a history that is no pairs", jsonl(changed(with_(made(instruction="do {}", output="a{}"),
+         history=[["h", "b"]]), 2, history=["h", "b"])), "<|user|>h<|end|><|assistant|>«b<|end|>»<|user|>do 0<|end|>"
+         "<|assistant|>«a0<|end|>»", refused="'history' has 'h'"),
     # --- ShareGPT and other chats ---
     Kind("ShareGPT", jsonl([{"conversations": t} for t in SHAREGPT]), CHAT_SYSTEM,
          ("human → user, gpt → assistant",), tools="Axolotl `sharegpt`, LLaMA-Factory `sharegpt`, Unsloth"),
@@ -235,6 +254,20 @@ KINDS: list[Kind] = [
          settings={"chat_template": CALL_TEMPLATE}, tools="OpenAI, TRL"),
     Kind("tool calls out of Parquet", parquet(CALLING), "«<user>q0<assistant>f{\"x\": 1}<tool>1<assistant>a0»",
          settings={"chat_template": CALL_TEMPLATE}, tools="TRL"),
+    Kind("a function call and functions", jsonl([{"messages": [{"role": "user", "content": f"q{i}"},
+         {"role": "assistant", "content": None, "function_call": CALL["function"]}],
+         "functions": [{"name": "f"}]} for i in range(N)]),
+         "«f;<user>q0<assistant>f{\"x\": 1}»",
+         settings={"chat_template": "{% for t in tools %}{{ t.function.name }};{% endfor %}" + CALL_TEMPLATE},
+         tools="OpenAI, until 2023"),
+    Kind("tool calls whose arguments are text", jsonl([{"messages": [{"role": "user", "content": f"q{i}"},
+         {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": '{"x": 1}'}}]}]}
+         for i in range(N)]), '«<user>q0<assistant>f"{\\"x\\": 1}"»',
+         ("the chat template writes as JSON what is JSON already: arguments of tool calls are text in 4 of 4 rows",),
+         settings={"chat_template": CALL_TEMPLATE}, tools="OpenAI"),
+    Kind("reasoning that the template does not write", jsonl([{"messages": [t[0], {**t[1], "reasoning_content": "r"}]}
+         for t in TURNS]), CHAT, ("does not write reasoning of the assistant, which 4 of 4 rows have",),
+         tools="files of reasoning models"),
     Kind("tools that the template does not write", jsonl(with_(CALLING, tools=TOOLS)),
          "«<|user|>q0<|end|><|assistant|><|end|><|tool|>1<|end|><|assistant|>a0<|end|>»",
          ("the chat template does not write tool calls of the assistant, which 4 of 4 rows have",
@@ -328,7 +361,16 @@ KINDS: list[Kind] = [
     # --- several files, folders, splits ---
     Kind("a pattern", several(jsonl(PC[:2], "a1.jsonl"), jsonl(PC[2:], "a2.jsonl"), train="a*.jsonl"), ANSWER,
          ("2 files are read",), tools="Axolotl `data_files`"),
-    Kind("a pattern that matches nothing", several(jsonl(PC), train="*.parquet"), ANSWER, refused="no file matches"),
+    Kind("a pattern with files for validation", several(jsonl(PC, "train.jsonl"), jsonl(made(prompt="v{}",
+         completion="a{}"), "validation.jsonl"), train="*.jsonl"), ANSWER,
+         ("among them are 'validation.jsonl', whose rows are learned like the others", "2 files are read")),
+    Kind("a pattern that matches nothing", several(jsonl(PC), raw("a.csv", "x\n"), train="*.parquet"), ANSWER,
+         refused="no file matches"),
+    Kind("a pattern that matches nothing in a folder of splits", several(jsonl(PC[:2], "in/train-1.jsonl"),
+         jsonl(PC[2:], "in/train-2.jsonl"), jsonl(QA, "in/test.jsonl"), train="**/*.parquet"), ANSWER,
+         refused="no file matches"),
+    Kind("several files, one by one", lambda folder: [
+         jsonl(PC[:2], "b.jsonl")(folder), jsonl(PC[2:], "a.jsonl")(folder)], ANSWER, tools="Axolotl `datasets`"),
     Kind("a folder of shards", several(jsonl(PC[:2], "part-00000.jsonl"), jsonl(PC[2:], "part-00001.jsonl")), ANSWER,
          ("2 files are read",)),
     Kind("a folder as on the hub", several(parquet(PC[:2], "data/train-00000-of-00002.parquet"),
@@ -337,6 +379,8 @@ KINDS: list[Kind] = [
          ("the validation rows are the split 'validation'",)),
     Kind("a folder with files of several kinds", several(jsonl(PC, "a.jsonl"), parquet(PC, "a.parquet")), ANSWER,
          refused="files of several kinds"),
+    Kind("a folder of several kinds with splits", several(jsonl(PC, "train.jsonl"), jsonl(QA, "validation.jsonl"),
+         raw("train.csv", "x\n")), ANSWER, refused="files of several kinds"),
     Kind("a folder without rows", several(raw("notes.md", "x")), refused="a folder without files of rows"),
     Kind("a folder that `datasets` wrote", saved(train=PC), ANSWER),
     Kind("a folder with splits", saved(train=PC, validation=made(prompt="v{}", completion="a{}"), test=PC), ANSWER,

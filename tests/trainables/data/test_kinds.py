@@ -19,7 +19,7 @@ from tuner.contract import InputError, Preparation
 _SET = re.compile(r'set data\.(\w+) to (\{[^}]*\}|"(?:\\.|[^"\\])*"|\S+?)(?=[;,\s]|$)')
 
 
-def settings_of(kind: Kind, model: Path, folder: Path, train: str, changes: dict[str, Any]) -> Settings:
+def settings_of(kind: Kind, model: Path, folder: Path, train: str | list[str], changes: dict[str, Any]) -> Settings:
     data = {**kind.settings, "train": train, **changes}
     if template := data.get("chat_template"):
         (folder / "chat.jinja").write_text(template)
