@@ -60,6 +60,10 @@ def prepare_rows(
     data = settings.data
     tell("reading the rows")
     given = reading.read_sets(data)
+    if store.fingerprint(settings) != folder.name:
+        raise InputError("the files have changed while they were read", where=given.train.source,
+                         expected="files that nobody writes to",
+                         remedy="wait until they are complete, or copy them and name the copies")  # fmt: skip
     fmt = formats.detect(given.train, data)
     # before the tokenizer, which is slow to load: misnamed columns and bad rows are an error at once
     reviewed = {"train": review.review(given.train, fmt, data, "train", tell)}
