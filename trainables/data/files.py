@@ -177,10 +177,11 @@ def _csv(path: Path, text: bytes, separator: str) -> Rows:
         number = text[: error.start].count(b"\n") + 1
         raise not_utf8(error, text, 0, f"{path}:{number}") from None
     separator = separator or _separator(decoded)
+    del decoded
     records: list[list[str]] = []
     lines = array("q")
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(decoded, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(text), "utf-8", newline=""), delimiter=separator, strict=True)
     header: list[str] = []
     begins = 1  # the first line of a record, which may have several
     try:

@@ -98,7 +98,7 @@ def test_a_file_that_grows_while_it_is_read(words: Path, tmp_path: Path) -> None
     writer.start()
     try:
         for _ in range(3):
-            with pytest.raises(InputError, match="changes while it is read: [0-9,]+ bytes, then") as refused:
+            with pytest.raises(InputError, match=r"changes while it is read: [0-9,]+ bytes, then") as refused:
                 reading.read(str(file), DataSettings(train=str(file)))
             assert refused.value.remedy.startswith("wait until it is complete")
     finally:
