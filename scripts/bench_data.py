@@ -180,14 +180,17 @@ def measure(way: str, file: Path, base: Path, scratch: Path, length: int) -> dic
     folder.mkdir()
     asked = [sys.executable, __file__, "--one", way, str(file), str(base), str(folder), str(length)]
     began = time.perf_counter()
-    with subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    log = folder / "log"
+    with log.open("w") as out, subprocess.Popen(
+        asked, cwd=ROOT, stdout=subprocess.PIPE, stderr=out, text=True
+    ) as process:  # fmt: skip
         peak = [0]
         watching = threading.Thread(target=_watch, args=(process, peak))
         watching.start()
         said, _ = process.communicate()
         watching.join()
     if process.returncode:
-        raise SystemExit(f"{way} ended with code {process.returncode}")
+        raise SystemExit(f"{way} ended with code {process.returncode}:\n{log.read_text()[-3000:]}")
     return {"way": way, **json.loads(said.splitlines()[-1]), "peak_bytes": peak[0],
             "whole_s": time.perf_counter() - began}  # fmt: skip
 
