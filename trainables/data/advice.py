@@ -106,8 +106,12 @@ def _suggested(rows: Rows, data: DataSettings) -> str:
     if data.format == "messages" and texts and _asked_and_answered(texts, samples):
         return "set data.format to auto and data.as_chat to true; " + _asked_and_answered(texts, samples)
     strings = [name for name in texts if isinstance(samples[name], str)]
+    nested = [name for name, value in samples.items() if isinstance(value, dict | list)]
     if data.format in ("auto", "text") and strings:
-        near = _named(strings, _TEXTS) or sorted(strings, key=lambda n: -len(samples[n]))
+        near = _named(strings, _TEXTS)
+        if nested and (not near or _named(nested, _ANSWERS)):  # what is meant is in there
+            return ""
+        near = near or sorted(strings, key=lambda n: -len(samples[n]))
         return f"set data.text_field to {_yaml(near[0])} if it holds the text"
     return ""
 
@@ -116,6 +120,8 @@ def _asked_and_answered(texts: list[str], samples: Mapping[str, Any]) -> str:
     """A mapping of columns of text to prompt and completion; "" where none is an answer and another a prompt."""
     answer = next(iter(_named(texts, _ANSWERS)), "")
     asks = [name for name in _named(texts, _PROMPTS) if name != answer]
+    if not answer and _named(samples, _ANSWERS):  # an answer that is no text
+        return ""
     if not answer and len(texts) == 2 and all(isinstance(samples[name], str) for name in texts) and asks:
         answer = next(name for name in texts if name != asks[0])
     if not asks and answer:

@@ -10,6 +10,7 @@ from trainables.data.findings import listed, shown
 ROLES: Mapping[str, str] = {
     "human": "user", "user": "user", "prompter": "user",
     "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant", "assistant": "assistant",
+    "chatbot": "assistant", "ai": "assistant",
     "observation": "tool", "tool": "tool", "system": "system",
 }  # fmt: skip
 """The role of a chat template for the names that other tools give it, in lower case."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainables.data.findings import Finding, Kind, counting, listed, shown
-from trainables.data.formats import Format
+from trainables.data.formats import ALPACA, TURNS, Format
 from trainables.data.messages import REASONING, BadRow, role_of
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import LEARNED, Shaper, key_of
@@ -232,6 +232,15 @@ class Seen:
         if fmt.layout == "tokenized":
             yield "the rows are tokenized already: neither the tokenizer nor the chat template is used"
 
+    def _other_format(self) -> str:
+        """The setting that reads columns which are not used; "" where they have no format of their own."""
+        unused = self._unused.keys()
+        if self._fmt.name != "messages" and (turns := next((name for name in TURNS if name in unused), "")):
+            return f"; data.format messages reads {turns!r}"
+        if self._fmt.name == "text" and unused >= set(ALPACA):
+            return f"; data.format prompt-completion reads {listed(ALPACA)}"
+        return ""
+
     def counted(self) -> Iterator[tuple[Kind, str, int, int]]:
         """What holds for some rows: its kind, words behind a number of rows, that number, and the first of them."""
         told: dict[str, tuple[Kind, str]] = {
@@ -250,8 +259,8 @@ class Seen:
         if self._unused:
             name, index = next(iter(self._unused.items()))
             value = shown(rows.rows[index].get(name), 40)
-            yield Finding("unused_columns", f"columns that are not used: {listed(self._unused)}", len(self._unused), 0,
-                          rows.where(index), f"{name!r} is {value}")  # fmt: skip
+            told = f"columns that are not used: {listed(self._unused)}{self._other_format()}"
+            yield Finding("unused_columns", told, len(self._unused), 0, rows.where(index), f"{name!r} is {value}")
         for kind, words, count, index in self.counted():
             yield Finding(kind, f"{count:,} of {total:,} rows have {words}", count, total, rows.where(index))
 

@@ -241,6 +241,9 @@ KINDS: list[Kind] = [
          ("function_call → assistant", "observation → tool"), tools="LLaMA-Factory `sharegpt`"),
     Kind("messages whose roles are human and bot", jsonl([{"messages": [{**m, "role": r} for m, r in
          zip(t, ("human", "bot"), strict=True)]} for t in TURNS]), CHAT, ("human → user, bot → assistant",)),
+    Kind("messages of a chatbot", jsonl([{"messages": [{**m, "role": r} for m, r in
+         zip(t, ("User", "Chatbot"), strict=True)]} for t in TURNS]), CHAT, ("User → user, Chatbot → assistant",),
+         tools="Cohere"),
     Kind("turns with other keys", jsonl([{"thread": [{"speaker": m["role"], "utterance": m["content"]} for m in t]}
          for t in TURNS]), CHAT, refused="the columns are 'thread'",
          said=("set data.columns to {messages: thread, role: speaker, content: utterance}",)),
@@ -302,6 +305,19 @@ KINDS: list[Kind] = [
     Kind("a mistyped column in a template", jsonl(QA), "Q: q0\n«a0<|end|>»",
          refused="the rows have no column 'quesion'",
          settings={"prompt_template": "Q: {quesion}\n", "columns": {"completion": "answer"}}),
+    Kind("an answer that is no text", jsonl([{"context": "c", "question": f"q{i}", "answers": {"text": ["a"]}}
+         for i in range(N)]), refused="the columns are 'context', 'question', 'answers'", tools="SQuAD"),
+    Kind("Alpaca beside a text", jsonl(made(instruction="do {}", output="a{}", text="t{}")), "«t0<|end|>»",
+         ("data.format prompt-completion reads 'instruction', 'output'",), tools="Stanford's Alpaca"),
+    Kind("Alpaca beside a text that is not meant", jsonl(made(instruction="do {}", output="a{}", text="t{}")), ALPACA,
+         ("read as Alpaca's format", "columns that are not used: 'text'"), settings={"format": "prompt-completion"}),
+    Kind("turns beside a text", jsonl([{"conversations": t[1:], "text": f"t{i}"} for i, t in enumerate(SHAREGPT)]),
+         "«t0<|end|>»", ("data.format messages reads 'conversations'",), tools="Unsloth"),
+    Kind("turns beside a text that is not meant", jsonl([{"conversations": t[1:], "text": f"t{i}"}
+         for i, t in enumerate(SHAREGPT)]), CHAT, ("human → user", "columns that are not used: 'text'"),
+         settings={"format": "messages"}),
+    Kind("turns in an object", jsonl([{"body": {"messages": t}, "custom_id": f"i{i}"} for i, t in enumerate(TURNS)]),
+         refused="the columns are 'body', 'custom_id'", tools="OpenAI batches"),
     Kind("columns that are not used", jsonl(with_(PC, id="x7", meta={"a": 1})), ANSWER,
          ("columns that are not used:", "'id'", "'meta'")),
     Kind("messages beside prompt and completion", jsonl([{**m, **p} for m, p in zip(MESSAGES, PC, strict=True)]),
