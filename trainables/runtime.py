@@ -59,7 +59,7 @@ def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE
     InputError where the rows have token ids or positions that the base does not have.
     """
     from trainables import fingerprints
-    from trainables.models import base, gpu, positions
+    from trainables.models import base, gpu, passage, positions
 
     gpu.require()
     fingerprints.require_same_base(settings.model, preparation.facts)
@@ -73,6 +73,7 @@ def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE
             expected="the tokenizer the model was trained with",
         )
     positions.check(model, preparation)
+    passage.learning(model)  # before an engine changes its attention
     return model
 
 

@@ -80,7 +80,8 @@ class SFT(Program):
     def notes(cls, settings: Any, varied: Collection[str]) -> tuple[str, ...]:
         """Sentences that a person should read before anything runs. varied: names that the space searches.
 
-        Raises InputError where rows may be longer than the base's table of positions.
+        Raises InputError where the base is no language model by its config, or rows may be longer than its table of
+        positions.
         """
         from trainables.models import base_folder, positions
         from trainables.settings.unused import unused
@@ -89,7 +90,9 @@ class SFT(Program):
         model = found.model
         told = f"{model.model_name_or_path} at revision {model.model_revision}"
         remote = f"model.trust_remote_code: code that comes with {told} runs in every worker"
-        beyond = positions.check_length(base_folder.config(model) or {}, found.data.max_length)
+        config = base_folder.config(model) or {}
+        base_folder.require_language_head(config, model.model_name_or_path)
+        beyond = positions.check_length(config, found.data.max_length)
         return (*((remote,) if model.trust_remote_code else ()), *((beyond,) if beyond else ()), *unused(found, varied))
 
     @classmethod

@@ -15,6 +15,7 @@ targets.py       attention, mlp, all-linear or a list, to module names that exis
 reach.py         which layers adapters can be put on, found out and checked before anything trains
 kernels.py       which attention kernel transformers takes for a base
 parts.py         which part of a model each module is: language, vision, audio; attention, mlp, experts, router
+passage.py       which linear layers learn from a row of text
 lora.py          LoraConfig from the settings
 adapter_files.py an adapter on disk, replaced in one rename
 companions.py    what belongs beside an adapter: tokenizer, chat template, processor, generation config

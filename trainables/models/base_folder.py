@@ -36,7 +36,7 @@ def check(model: ModelSettings) -> Path:
     for file in files:
         checkpoint.header(file)
     config = _read(folder / "config.json")
-    _check_head(config, name)
+    require_language_head(config, name)
     _check_quantization(model, config)
     return folder
 
@@ -66,8 +66,9 @@ _OTHER_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswer
 where its head is tied to its embeddings: only the name tells."""
 
 
-def _check_head(config: Mapping[str, Any], where: str) -> None:
-    """Raises InputError where the base has another head than a language model's."""
+def require_language_head(config: Mapping[str, Any], where: str) -> None:
+    """Raises InputError where the base has another head than a language model's. config: the content of its
+    config.json. where: its name."""
     said = config.get("architectures")
     named = str(said[0]) if isinstance(said, list) and said else ""
     if named.endswith(_OTHER_HEADS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trainables.models import parts, targets
+from trainables.models import parts, passage, targets
 from trainables.models.parts import Kind, Part, Tower
 from trainables.settings import Settings
 from tuner.contract import Fault, Reason
@@ -33,30 +33,39 @@ def lora_config(settings: Settings, base: Any) -> Any:
 def targeted(base: Any, target_modules: str | list[str]) -> dict[str, Any]:
     """The arguments of `peft.LoraConfig` that say which layers of `base` get an adapter.
 
-    Layers that no row reaches get none: those of towers for images and sound, and of projectors. Nor do routers of
-    experts, unless a list of target modules names them. Raises Fault for target modules that the base lacks.
+    Layers that learn nothing from rows of text get none: those of towers for images and sound, of projectors, and those
+    that no gradient reaches. Nor do routers of experts, unless a list of target modules names them. Raises Fault for
+    target modules that the base lacks.
     """
     wanted = targets.resolve(base, target_modules)
-    named = isinstance(target_modules, list)
-    return {"target_modules": wanted, "exclude_modules": _left_out(base, wanted, named=named)}
+    experts = targets.expert_tensors(base) if target_modules == "mlp" else []
+    left_out = _left_out(base, wanted, named=isinstance(target_modules, list), alone=not experts)
+    return {
+        "target_modules": wanted,
+        "exclude_modules": left_out,
+        **({"target_parameters": experts} if experts else {}),
+    }
 
 
-def _left_out(base: Any, wanted: str | list[str], *, named: bool) -> str | None:
+def _left_out(base: Any, wanted: str | list[str], *, named: bool, alone: bool) -> str | None:
     """A regular expression for those of the wanted modules that get no adapter; None where all get one.
 
-    wanted: as `targets.resolve` gives it. named: whether the user has named each of them. Raises Fault where none would
-    get one.
+    wanted: as `targets.resolve` gives it. named: whether the user has named each of them. alone: whether nothing else
+    gets an adapter. Raises Fault where none would get one.
     """
-    found = parts.of(base)
+    found, learning = parts.of(base), passage.learning(base)
     hit = [name for name in targets.linear_names(base) if isinstance(wanted, str) or _matches(name, wanted)]
-    idle = [name for name in hit if found[name].tower is not Tower.LANGUAGE]
+    outside = [name for name in hit if found[name].tower is not Tower.LANGUAGE]
+    idle = [name for name in hit if learning is not None and name not in learning and name not in outside]
     fused = Part(Tower.LANGUAGE, Kind.EXPERTS) in found.values()  # PEFT matches them by names of no module
-    if idle and len(idle) == len(hit) and not fused:
-        towers = " and ".join(sorted({str(found[name].tower) for name in idle}))
-        raise Fault(Reason.CONFIG, f"target_modules {wanted} match layers of {towers} alone, which no row of text "
-                    "passes through", "name layers of the language part, or use all-linear")  # fmt: skip
+    if hit and len(outside) + len(idle) == len(hit) and alone and not fused:
+        towers = " and ".join(sorted({str(found[name].tower) for name in outside}))
+        what = f"layers of {towers} alone, which no row of text passes through" if outside else (
+            "layers that no gradient of a row of text reaches")  # fmt: skip
+        raise Fault(Reason.CONFIG, f"target_modules {wanted} match {what}",
+                    "name layers of the language part, or use all-linear")  # fmt: skip
     routers = [name for name in hit if found[name] == Part(Tower.LANGUAGE, Kind.ROUTER)] if not named else []
-    roots = [*(parts.roots(found) if idle else []), *routers]
+    roots = [*(parts.roots(found) if outside else []), *routers, *(name for name in idle if name not in routers)]
     return "|".join(rf"{re.escape(name)}(\..*)?" for name in roots) or None
 
 

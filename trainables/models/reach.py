@@ -84,7 +84,10 @@ def _left_out(shape: Any, targeted: Mapping[str, Any]) -> list[str]:
     """
     from peft import LoraConfig, get_peft_model
 
+    from trainables.models import passage
+
     found, names, refused = parts.of(shape), linear_names(shape), set(Names.of(shape).refused)
+    learning = passage.learning(shape)
     experts = tuple(name for name, part in found.items() if part.kind is Kind.EXPERTS)
     try:
         model = get_peft_model(shape, LoraConfig(r=1, task_type="CAUSAL_LM", **targeted))
@@ -94,21 +97,24 @@ def _left_out(shape: Any, targeted: Mapping[str, Any]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name in names:
         if name not in adapted:
-            reasons.setdefault(_reason(name, found[name], refused), []).append(name)
+            idle = learning is not None and name not in learning
+            reasons.setdefault(_reason(name, found[name], refused, idle=idle), []).append(name)
     told = [f"all-linear leaves out {_counted(layers)}: {reason}" for reason, layers in reasons.items()]
     if experts and not any(name.startswith(experts) for name in adapted):
-        told.append("all-linear leaves out the experts: all of a layer are one tensor, which PEFT does not reach by it")
+        told.append("all-linear leaves out the experts: all of a layer are one tensor, which PEFT reaches by mlp alone")
     return told
 
 
-def _reason(name: str, part: Part, refused: set[str]) -> str:
-    """Why a linear layer of this part gets no adapter."""
+def _reason(name: str, part: Part, refused: set[str], *, idle: bool) -> str:
+    """Why a linear layer of this part gets no adapter. idle: whether no gradient reaches it."""
     if part.tower is not Tower.LANGUAGE:
         return f"{part.tower}, which no text passes through"
     if name.rpartition(".")[2] in refused:
         return "PEFT refuses them on this base, whose kernel would bypass the adapter"
     if part.kind is Kind.ROUTER:
         return "they weigh the experts"
+    if idle:
+        return "no gradient of a row of text reaches them"
     return "PEFT takes their names for those of the experts"
 
 

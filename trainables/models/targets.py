@@ -6,7 +6,8 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.models.parts import MLP_LEAVES, kind_of_name
+from trainables.models import parts
+from trainables.models.parts import MLP_LEAVES, Kind, Part, Tower, kind_of_name
 from tuner.contract import Fault, Reason
 
 KEYWORDS = ("all-linear", "attention", "mlp")
@@ -79,17 +80,32 @@ def resolve(model: Any, wanted: str | list[str]) -> str | list[str]:
         return list(wanted)
     every, fused = linear_names(model), _fused(model)
     refused = _refused(model, every)
-    names = [name for name in every if _leaf(name) not in refused]
+    kinds = parts.of(model)
+    # PEFT would take the name of a router (AFMoE's gate) for that of a tensor, and it excludes no tensors
+    names = [name for name in every if _leaf(name) not in refused and kinds[name].kind is not Kind.ROUTER]
     if wanted == "all-linear":
         # PEFT's own all-linear would fail, or put an adapter on the routers too
         return [*_suffixes(names, every), *fused] if refused or _has_routers(model) else "all-linear"
-    found = _suffixes([name for name in names if kind_of_name(name) == wanted], names)
+    found = _suffixes([name for name in names if kind_of_name(name) == wanted], every)
     if wanted == "mlp":
         found += [name for name in fused if name in MLP_LEAVES and name not in found]
-    if not found:
+    if not found and not (wanted == "mlp" and expert_tensors(model)):
         raise Fault(Reason.CONFIG, f"target_modules {wanted} matches nothing: the base has {Names.of(model).told}",
                     "give the names as a list, or use all-linear")  # fmt: skip
     return found
+
+
+def expert_tensors(model: Any) -> list[str]:
+    """Names for PEFT's `target_parameters` of the tensors with all experts of a layer; none where PEFT takes names of
+    modules for them."""
+    if _mapped(model):
+        return []
+    found = parts.of(model)
+    names = [
+        name for name, parameter in model.named_parameters()
+        if parameter.ndim == 3 and found[name.rpartition(".")[0]] == Part(Tower.LANGUAGE, Kind.EXPERTS)
+    ]  # fmt: skip
+    return list(dict.fromkeys(".".join(name.split(".")[-2:]) for name in names))
 
 
 def linear_names(model: Any) -> list[str]:

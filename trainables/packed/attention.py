@@ -30,10 +30,16 @@ class RowAttention:
         earlier tokens of its row."""
 
     def __call__(
-        self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **more: Any
+        self,
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: Any,  # by this name, which some models give it
+        **more: Any,
     ) -> tuple[torch.Tensor, None]:
         """query, key, value: [1, heads, tokens, features], of any floating dtype; gives [1, tokens, heads, features] of
-        the same dtype, and None for the attention weights."""
+        the same dtype, and None for the attention weights. The mask is not used: rows are causal, and apart."""
         assert self.batch is not None
         if (window := more.get("sliding_window")) and (self.window is None or window < self.window):
             self.window = window

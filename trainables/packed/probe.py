@@ -168,12 +168,20 @@ def require_independent(packed: PackedModel, stack: Stack, reference: SoloRefere
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        finding = _failure(error)
         traceback.clear_frames(error.__traceback__)
-        finding = f"its forward pass fails with rows in a line ({type(error).__name__}: {error})".splitlines()[0]
     finally:
         packed.model.eval()
     if finding is not None:
         raise bases.unpackable(packed.model, finding)
+
+
+def _failure(error: Exception) -> str:
+    """Why a pass over rows in a line fails, in a line."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if frames and frames[-1].f_locals.get("attention_mask", error) is None:
+        return "its attention reads the mask itself, and rows in a line have none"
+    return f"its forward pass fails with rows in a line ({type(error).__name__}: {error})".splitlines()[0]
 
 
 def _findings(packed: PackedModel, stack: Stack, reference: SoloReference) -> Iterator[str]:

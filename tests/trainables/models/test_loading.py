@@ -203,6 +203,8 @@ def test_a_base_for_sequence_classification(tmp_path: Path) -> None:
     for error in refusals(tmp_path):
         assert "is a LlamaForSequenceClassification" in error.what and error.expected == "a language model"
         assert error.remedy
+    with pytest.raises(InputError, match="is a LlamaForSequenceClassification"):  # before anything is started
+        SFT.notes({"model": {"model_name_or_path": str(tmp_path)}, "data": {"train": "rows.jsonl"}}, frozenset())
 
 
 def test_a_model_that_is_no_decoder(tmp_path: Path) -> None:

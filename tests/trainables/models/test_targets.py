@@ -115,7 +115,47 @@ def test_all_linear_leaves_out_what_peft_refuses(name: str) -> None:
     assert any("lora_B" in part for part, own in adapted.named_parameters() if own.requires_grad)
 
 
-def base_of(name: str) -> Any:
-    from tests.trainables.packed.architectures import LEAKY, OTHER, build
+@pytest.mark.parametrize(
+    ("name", "router"),
+    [("qwen2_moe without auxiliary loss", "shared_expert_gate"), ("llama4", "router"), ("gpt_oss", "")],
+)
+def test_routers_get_an_adapter_only_where_they_are_named(name: str, router: str) -> None:
+    """As linear layers, and as tensors of a module of their own."""
+    from peft import LoraConfig, get_peft_model
 
-    return build(*{**LEAKY, **OTHER}[name])
+    from trainables.models import lora, parts
+
+    def kinds(target: Any) -> set[str]:
+        model = base_of(name, num_experts=4)
+        adapted = get_peft_model(model, LoraConfig(r=2, task_type="CAUSAL_LM", **lora.targeted(model, target)))
+        return set(parts.trained(adapted)["language"])
+
+    assert "router" not in kinds("all-linear") | kinds("mlp")
+    assert "experts" in kinds("mlp")
+    if router:
+        assert kinds(["q_proj", router]) == {"attention", "router"}
+
+
+def test_experts_that_peft_knows_by_no_name_of_a_layer() -> None:
+    """GPT-OSS: `mlp` is their tensors, and all of them learn."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from trainables.models import lora
+
+    model = base_of("gpt_oss")
+    wanted = lora.targeted(model, "mlp")
+    assert wanted["target_modules"] == [] and wanted["exclude_modules"] is None
+    assert sorted(wanted["target_parameters"]) == ["experts.down_proj", "experts.gate_up_proj"]
+    assert "target_parameters" not in lora.targeted(model, "all-linear")
+    adapted = get_peft_model(model, LoraConfig(r=2, task_type="CAUSAL_LM", **wanted))
+    ids = torch.arange(24).view(2, 12)
+    adapted.train()(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    seconds = [own for part, own in adapted.named_parameters() if "lora_B" in part]
+    assert len(seconds) == 4 and all(own.grad is not None and bool(own.grad.any()) for own in seconds)
+
+
+def base_of(name: str, **more: Any) -> Any:
+    from tests.trainables.packed.architectures import GOOD, LEAKY, OTHER, build
+
+    return build(*{**GOOD, **LEAKY, **OTHER}[name], **more)

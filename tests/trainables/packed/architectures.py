@@ -150,6 +150,10 @@ LEAKY: dict[str, tuple[str, dict[str, Any]]] = {
             "head_dim": 16,
         },
     ),
+    "deepseek_v32 without experts": (
+        "DeepseekV32",
+        {**_MLA, "first_k_dense_replace": 2, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 64},
+    ),
     "mistral beyond its window": ("Mistral", {"sliding_window": 64}),
     "gemma3 beyond its window": ("Gemma3Text", {"head_dim": 16, "sliding_window": 64}),
     "opt": ("OPT", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
@@ -169,6 +173,9 @@ OTHER: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma2": ("Gemma2", {"head_dim": 16}),
+    "afmoe": ("Afmoe", {"head_dim": 16, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_dense_layers": 1}),
+    "llama4": ("Llama4Text", {"head_dim": 16, "num_local_experts": 4, "intermediate_size_mlp": 128}),
+    "gpt_oss": ("GptOss", {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2}),
 }
 """Bases with modules that other bases do not have."""
 

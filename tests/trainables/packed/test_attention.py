@@ -30,3 +30,18 @@ def test_rows_in_a_line_are_laid_out_for_attention_and_back() -> None:
         assert all(back[i].equal(3 * flat[i]) for i in places) and back.count_nonzero() == 24
         back.sum().backward()
         assert flat.grad is not None and all((flat.grad[i] == 3).all() for i in places)
+
+
+def test_a_model_may_give_the_mask_by_its_name() -> None:
+    """As AFMoE does. Every row attends to itself alone, with a mask of any kind."""
+    rows = FlatRows(numpy.arange(12), numpy.arange(12), numpy.array([0, 4, 5, 12]))
+    attend, module = attention.RowAttention("sdpa"), torch.nn.Module()
+    attend.batch = collate([(0, numpy.array([0, 2])), (1, numpy.array([1]))], rows, 99, torch.device("cpu"))
+    query, key, value = (torch.randn(1, 2, 12, 4) for _ in range(3))
+    by_place, _ = attend(module, query, key, value, None, scaling=0.5)
+    by_name, _ = attend(module, query, key, value, attention_mask=torch.ones(12, 12), scaling=0.5)
+    alone = torch.nn.functional.scaled_dot_product_attention(
+        query[:, :, :4], key[:, :, :4], value[:, :, :4], is_causal=True, scale=0.5
+    )
+    assert by_name.equal(by_place)
+    torch.testing.assert_close(by_name[:, :4], alone.transpose(1, 2))

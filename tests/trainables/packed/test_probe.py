@@ -53,6 +53,7 @@ def test_a_sound_base_is_packed(name: str) -> None:
         ("lfm2", "a row of 300 tokens behind one of 17 comes out otherwise than alone"),
         ("granite hybrid", "a row of 300 tokens behind one of 17 comes out otherwise than alone"),
         ("mistral beyond its window", "its attention sees 64 tokens, and rows are longer"),
+        ("deepseek_v32 without experts", "its attention reads the mask itself, and rows in a line have none"),
         ("gpt2", "its own dropout (transformer.drop.p) draws from one stream for all of them"),
     ],
 )

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import END
+from tests.trainables.models import composites
+from trainables.models import checkpoint
 from trainables.serving import servers
 from trainables.sft import SFT
 from tuner.contract import InputError, Served
@@ -127,6 +129,30 @@ def test_a_stranger_gets_the_trained_model(
     generation = json.loads((tmp_path / "to" / "generation_config.json").read_text())
     assert generation["temperature"] == 0.7
     assert (tmp_path / "to" / servers.WEIGHTS).exists() == (not merge)
+
+
+@pytest.mark.parametrize(
+    "name", ["gemma3", *(pytest.param(more, marks=pytest.mark.slow) for more in ("qwen3_vl", "qwen3_5", "mistral3"))]
+)
+def test_an_adapter_over_a_base_with_images(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """It is on the language part alone, under the names of the checkpoint's class."""
+    import peft
+    import torch
+
+    from trainables.models import base as bases
+    from trainables.models import lora
+    from trainables.settings import ModelSettings
+
+    base = composites.save(name, tmp_path / "base", tiny_model)
+    model = bases.load(ModelSettings(model_name_or_path=str(base)))
+    torch.manual_seed(1)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, init_lora_weights=False,
+                             **lora.targeted(model, "all-linear"))  # fmt: skip
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    said = served(base, tmp_path / "adapter", tmp_path / "to", "vllm")
+    assert "differ from those of the trained model by up to" in said.compared
+    pairs = checkpoint.header(tmp_path / "to" / servers.WEIGHTS)
+    assert pairs and all(pair.startswith("base_model.model.model.language_model.layers.") for pair in pairs)
 
 
 def half_the_scale(folder: Path) -> None:
