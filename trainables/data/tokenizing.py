@@ -123,8 +123,8 @@ def _encoded(
     tokenizer: Any, rows: list[Row], turns: Callable[[Row], list[Any]], template: str | None,
     where: Callable[[int], str], **asked: Any,
 ) -> list[_Encoded]:  # fmt: skip
-    """The token ids of conversations. Rows that share tools and arguments are written and tokenized together, which
-    takes a third of the time. Raises InputError with the place of a row that the template does not take."""
+    """The token ids of conversations. Rows that share tools and arguments are written and tokenized together.
+    Raises InputError with the place of a row that the template does not take."""
 
     def encode(some: list[Row], more: dict[str, Any]) -> Iterator[_Encoded]:
         found = tokenizer.apply_chat_template(
