@@ -2,10 +2,11 @@
 
 The kernel is a Matern 5/2 over the configuration times a Matern 5/2 over the logarithm of the resource, as FABOLAS
 (Klein et al. 2017, arXiv:1605.07079) has a kernel over configuration and share of the data: a loss early in a trial
-says something about its last one, the more the nearer, and how much is learnt from the trials that have both. Two
+says something about its last one, the more the nearer, and how much is learnt from the trials that have both. Three
 terms more: what a configuration adds at every resource alike, as freeze-thaw has an asymptote of each curve (Swersky et
-al. 2014, arXiv:1406.3896), and noise. Parameters of the kernel are fitted by their posterior mode (L-BFGS over exact
-gradients) with priors that make long length scales likely in many dimensions (Hvarfner et al. 2024, arXiv:2402.02229).
+al. 2014, arXiv:1406.3896); a trend that is quadratic in each parameter; and noise. Parameters of the kernel are fitted
+by their posterior mode (L-BFGS over exact gradients), with priors that make long length scales likely in many
+dimensions (Hvarfner et al. 2024, arXiv:2402.02229).
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def matern(distances: Array) -> tuple[Array, Array]:
 
 
 TREND = -1.5
+"""The logarithm of the trend's variance that the fit starts from."""
 
 
 def trend(points: Array) -> Array:
