@@ -1,7 +1,7 @@
 """Replays searches over tables of learning curves: what a sampler and a scheduler find, and for how many tokens.
 
-    python scripts/bench_search.py --curves docstrings.npz functions.npz --seeds 30 --processes 16 --json replay.json
-    python scripts/bench_search.py --curves docstrings.npz --seeds 2 --peers rungs,tpe --workers 8     # in a minute
+    python scripts/bench_search.py --seeds 30 --processes 16 --json replay.json       # 5 minutes on 16 cores
+    python scripts/bench_search.py --curves scripts/curves/functions.npz --seeds 2 --peers rungs,tpe --workers 8
 
 The tables are made by `make_curves.py`. A replay runs tuner's own study, sampler, ladder and judge, in simulated time:
 a trial takes as long as it has tokens, `--workers` trials run at a time, and each evaluation is reported when it would
@@ -172,7 +172,8 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--curves", type=Path, nargs="+", required=True, help="tables of make_curves.py")
+    tables = sorted((ROOT / "scripts" / "curves").glob("*.npz"))
+    parser.add_argument("--curves", type=Path, nargs="+", default=tables, help="tables of make_curves.py")
     parser.add_argument("--surfaces", default="nearest,smooth")
     parser.add_argument("--peers", default=",".join(PEERS), help="of: " + ", ".join(PEERS))
     parser.add_argument("--workers", default="1,8", help="trials at a time")
