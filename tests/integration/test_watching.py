@@ -108,8 +108,7 @@ def test_a_trials_reports_are_in_the_log_of_its_row(watched: Watched) -> None:
         point = watched.record.trials[0].points[-1]
         return f"step {point.step:>3}/100 · {point.value:.4g}"
 
-    row = until(lambda: rows(watched).get(0))
-    assert row["state"] == "RUNNING"
+    row = until(lambda: (found := rows(watched).get(0, {})).get("state") == "RUNNING" and found)
 
     def log() -> str:
         try:

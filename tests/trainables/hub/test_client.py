@@ -69,7 +69,8 @@ def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.mark.slow
 def test_the_driver_fetches_once_and_every_other_node_once(served: Hub, tiny_model: Path, tmp_path: Path) -> None:
-    settings = settings_for(tokenizer_name_or_path="org/base", data={"validation": "org/rows"})
+    rows = {"validation": "org/rows", "split": "train[:75%]", "validation_split": "train[75%:]"}
+    settings = settings_for(tokenizer_name_or_path="org/base", data=rows)
     commits = json.loads(end(start(served.url, tmp_path / "driver", "pin", settings)))
     assert commits == {"model.model_revision": FIRST, "data.revision": ROWS, "data.validation_revision": ROWS}
     # The branch moves while the search runs
