@@ -18,7 +18,8 @@ from tuner.contract import InputError
 _ANSWERS = ("completion", "output", "outputs", "response", "answer", "answers", "target", "assistant", "solution",
             "reply", "summary", "completions", "label", "chosen", "gpt", "result", "highlights",
             "translation")  # fmt: skip
-_PROMPTS = ("prompt", "system_prompt", "context", "instruction", "instructions", "input", "inputs", "question",
+_SYSTEMS = ("system_prompt", "system_message", "system_instruction", "system")
+_PROMPTS = ("prompt", "context", "instruction", "instructions", "input", "inputs", "question",
             "query", "user", "human", "problem", "source", "document", "article", "passage", "title", "text",
             "code")  # fmt: skip
 """In the order in which a prompt of several is written."""
@@ -65,6 +66,17 @@ def no_column(column: str, rows: Rows, data: DataSettings) -> InputError:
                       expected=f"one of {listed(names)}", remedy=remedy or _suggested(rows, data))  # fmt: skip
 
 
+def refuse_turns(rows: Rows, column: str, turn: Mapping[str, Any], data: DataSettings) -> None:
+    """Raises InputError for turns whose keys say neither role nor content by names that are known or set."""
+    role = {"role", "from", data.columns.get("role")} & turn.keys()
+    content = {"content", "value", "tool_calls", "function_call", data.columns.get("content")} & turn.keys()
+    if (role and content) or (keys := _turn_keys(turn)) is None:
+        return
+    raise InputError(f"the turns of {column!r} have {listed(turn)}", where=rows.where(0),
+                     expected=f'{column!r}: a list of {{"role": ..., "content": ...}}',
+                     remedy=_set({"messages": column, **keys}))  # fmt: skip
+
+
 def refuse_preferences(rows: Rows, data: DataSettings) -> None:
     """Raises InputError for rows that compare answers, or judge one."""
     first = rows.rows[0]
@@ -101,6 +113,9 @@ def _suggested(rows: Rows, data: DataSettings) -> str:
             if (keys := _turn_keys(value[0])) is not None:
                 return _set({"messages": name, **keys})
     texts = [name for name, value in samples.items() if written(value) is not None and not is_null(value)]
+    known = _exactly(texts, _ANSWERS) or _exactly(texts, _TEXTS)
+    if not known and (paths := _paths(samples)) and (found := _suggested(rows.with_paths(paths), data)):
+        return found
     if data.format in ("auto", "prompt-completion") and (found := _asked_and_answered(texts, samples)):
         return found
     if data.format == "messages" and texts and _asked_and_answered(texts, samples):
@@ -111,9 +126,25 @@ def _suggested(rows: Rows, data: DataSettings) -> str:
         near = _named(strings, _TEXTS)
         if nested and (not near or _named(nested, _ANSWERS)):  # what is meant is in there
             return ""
-        near = near or sorted(strings, key=lambda n: -len(samples[n]))
-        return f"set data.text_field to {_yaml(near[0])} if it holds the text"
+        near = near or (strings if len(samples) == 1 else [])
+        if near:
+            return f"set data.text_field to {yaml_name(near[0])} if it holds the text"
+    if rows.source.lower().endswith((".csv", ".tsv")):
+        return "write a first line with the columns' names, prompt and completion, if the file has none"
     return ""
+
+
+def _paths(samples: Mapping[str, Any]) -> list[str]:
+    """The paths of what lies in objects within a row."""
+    found: list[str] = []
+    pending = [(name, value) for name, value in samples.items() if isinstance(value, dict) and "." not in name]
+    while pending and len(found) < _MOST:
+        path, value = pending.pop(0)
+        if isinstance(value, dict):
+            pending += [(f"{path}.{key}", inner) for key, inner in islice(value.items(), _MOST) if "." not in key]
+        else:
+            found.append(path)
+    return found
 
 
 def _asked_and_answered(texts: list[str], samples: Mapping[str, Any]) -> str:
@@ -129,15 +160,18 @@ def _asked_and_answered(texts: list[str], samples: Mapping[str, Any]) -> str:
         asks = others if len(others) == 1 else []
     if not answer or not asks:
         return ""
-    more = [name for name in texts if name not in (*asks, answer)]
+    columns: dict[str, str | None] = {"completion": answer}
+    if (system := next(iter(_exactly(texts, _SYSTEMS)), "")) not in ("", "system"):
+        columns = {"system": system, **columns}
+    more = [name for name in texts if name not in (*asks, answer, system)]
     unread = f" ({listed(more, 6)} {'is' if len(more) == 1 else 'are'} then not read)" if more else ""
     if len(asks) == 1:
-        return _set({"prompt": asks[0], "completion": answer}) + unread
+        return _set({"prompt": asks[0], **columns}) + unread
     if any(set("{}:!") & set(name) for name in asks):
         return ""
     template = "\n\n".join(f"{{{name}}}" for name in asks) + "\n\n"
     written_with = f"set data.prompt_template to {json.dumps(template, ensure_ascii=False)}"
-    return f"{written_with}; {_set({'completion': answer})}{unread}"
+    return f"{written_with}; {_set(columns)}{unread}"
 
 
 def _turn_keys(turn: Mapping[str, Any]) -> dict[str, str] | None:
@@ -152,12 +186,25 @@ def _turn_keys(turn: Mapping[str, Any]) -> dict[str, str] | None:
 
 def _named(names: Iterable[str], known: tuple[str, ...]) -> list[str]:
     """Those of `names` that are one of `known`, in the order of `known`; then those that are nearly one."""
-    low = {re.sub(r"[\W_]+", "_", name.lower()).strip("_"): name for name in names}
-    exact = [low[name] for name in known if name in low]
-    if exact:
+    names = list(names)
+    if exact := _exactly(names, known):
         return exact
+    low = _plainly(names)
     near = ((difflib.get_close_matches(name, known, n=1, cutoff=0.8), low[name]) for name in low)
     return [name for found, name in near if found]
+
+
+def _exactly(names: Iterable[str], known: tuple[str, ...]) -> list[str]:
+    low = _plainly(names)
+    return [low[name] for name in known if name in low]
+
+
+def _plainly(names: Iterable[str]) -> dict[str, str]:
+    """The names in lower case; a path by its last word, and `answers.text` by its first too."""
+    paths = [(name, name.split(".")) for name in reversed([*names])]
+    outer = [(parts[-2], name) for name, parts in paths if len(parts) > 1 and parts[-1].lower() in _SAID]
+    words = [*outer, *((parts[-1], name) for name, parts in paths)]
+    return {re.sub(r"[\W_]+", "_", word.lower()).strip("_"): name for word, name in words}
 
 
 def _nearest(wanted: str, names: list[str], taken: list[str | None]) -> str:
@@ -184,10 +231,11 @@ def _value(rows: Rows, column: str) -> Any:
 
 
 def _set(columns: Mapping[str, str | None]) -> str:
-    return f"set data.columns to {{{', '.join(f'{key}: {_yaml(name)}' for key, name in columns.items())}}}"
+    return f"set data.columns to {{{', '.join(f'{key}: {yaml_name(name)}' for key, name in columns.items())}}}"
 
 
-def _yaml(name: str | None) -> str:
+def yaml_name(name: str | None) -> str:
+    """A column's name as a search file has it, in quotes where YAML needs them."""
     if name is None:
         return "null"
     plain = _PLAIN.fullmatch(name) and name.lower() not in _YAML

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainables.data.findings import listed
 from trainables.data.rows import ArrowRows, JsonRows, Part, Records, Row, Rows
-from trainables.data.text_files import kind_of, not_utf8, read_bytes, read_utf8
+from trainables.data.text_files import kind_of, not_utf8, read_bytes, read_utf8, refuse_stand_ins
 from trainables.hub.refusals import first_line
 from trainables.hub.sources import COMPRESSIONS, SUFFIXES
 from trainables.settings import DataSettings
@@ -32,6 +32,7 @@ def read_file(path: Path, data: DataSettings) -> dict[str, Rows]:
     if kind not in SUFFIXES:
         raise InputError(f"cannot tell the format from {kind or 'a name without suffix'!r}", where=str(path),
                          expected=f"one of {', '.join(SUFFIXES)}, also with {', '.join(COMPRESSIONS)}")  # fmt: skip
+    refuse_stand_ins(path, kind)
     if kind == ".parquet":
         return {"": _parquet(path)}
     text = read_utf8(path, data.encoding)
@@ -78,11 +79,21 @@ def _require_object(line: bytes, text: bytes, begin: int, path: Path, number: in
         raise not_utf8(error, text, begin, where) from None
     except json.JSONDecodeError as error:
         raise InputError(f"malformed JSON: {error.msg} at column {error.colno}", where=where,
-                         expected="one JSON object a line") from None  # fmt: skip
+                         expected="one JSON object a line", remedy=_to_json_lines(line, path)) from None  # fmt: skip
     except (ValueError, RecursionError) as error:
         raise _unreadable(error, where, "one JSON object a line") from None
     if not isinstance(row, dict):
         raise InputError(f"a JSON {_kind(row)}", where=where, expected="one JSON object a line")
+
+
+def _to_json_lines(line: bytes, path: Path) -> str:
+    """How a file becomes one of JSON lines, by its first line that is none; "" where that says nothing."""
+    start = line.strip()
+    if start in (b"{", b"["):
+        return f"jq -c . {path.name} > lines.jsonl"
+    if start.startswith((b"{'", b"[{'")):
+        return "write the rows with json.dumps: this is Python's own notation"
+    return ""
 
 
 def _json(path: Path, text: bytes) -> dict[str, Rows]:
@@ -129,6 +140,8 @@ def _of_object(document: Mapping[str, Any], path: Path) -> dict[str, Rows]:
         return {"": _objects(path, next(iter(lists.values())))}
     columns = [value for value in document.values() if isinstance(value, dict)]
     if document and len(columns) == len(document) and all(value.keys() == columns[0].keys() for value in columns):
+        if all(key.isdigit() for key in document) and not all(key.isdigit() for key in columns[0]):
+            return {"": _objects(path, columns)}  # pandas writes both, this one as orient="index"
         records = [{name: values[key] for name, values in document.items()} for key in columns[0]]
         return {"": _objects(path, records)}
     return {}

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from trainables.data import advice
-from trainables.data.messages import is_null
+from trainables.data.messages import is_null, turns_in
 from trainables.data.rows import Row, Rows
 from trainables.settings import DataSettings
 from tuner.contract import InputError
@@ -60,10 +60,13 @@ def detect(rows: Rows, data: DataSettings) -> Format:
     _require(columns.values(), template, first, rows, data)
     more = {key: column for key in ("system", *KEEP) if (column := _beside(key, first, data))}
     turns = [columns[key] for key in ("messages", "prompt", "completion") if key in columns]
-    conversational = name == "messages" or (name == "prompt-completion" and any(_holds_turns(rows, c) for c in turns))
+    if name == "messages" and _holds_turns(value := turns_in(first_value(rows, columns["messages"]))):
+        advice.refuse_turns(rows, columns["messages"], value[0], data)
+    held = any(_holds_turns(first_value(rows, column)) for column in turns)
     if name == "prompt-completion" and (column := _history(layout, rows, data)):
         more["history"] = column
-    conversational = conversational or (name == "prompt-completion" and (data.as_chat or "history" in more))
+    as_chat = held or data.as_chat or "history" in more
+    conversational = name == "messages" or (name == "prompt-completion" and as_chat)
     if name in ("text", "tokens"):
         more = {}
     elif not conversational:
@@ -88,8 +91,7 @@ def _values(rows: Rows, column: str) -> Iterator[Any]:
     return (row.get(column) for row in islice(iter(rows.rows), _LOOKED_AT))
 
 
-def _holds_turns(rows: Rows, column: str) -> bool:
-    value = first_value(rows, column)
+def _holds_turns(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
@@ -127,7 +129,7 @@ def _mapped(first: Row, data: DataSettings) -> _Found | None:
 
 def _known(rows: Rows, first: Row, data: DataSettings) -> _Found | None:
     """The format by the names of the columns."""
-    wanted = _ORDER if data.format == "auto" else (data.format,)
+    wanted: tuple[Name, ...] = _ORDER if data.format == "auto" else (data.format,)
     if data.format == "auto" and "input_ids" in first:
         columns = [name for name in ("input_ids", "labels", "completion_mask", "assistant_masks") if name in first]
         return "tokens", {name: name for name in columns}, (), "tokenized"
@@ -143,10 +145,10 @@ def _known(rows: Rows, first: Row, data: DataSettings) -> _Found | None:
     if "prompt-completion" in wanted and set(ALPACA) <= first.keys():
         template = ("instruction", "input") if "input" in first else ("instruction",)
         return "prompt-completion", {"completion": "output"}, template, "Alpaca"
-    turns = next((name for name in TURNS if name in first and _holds_turns(rows, name)), None)
-    if "messages" in wanted and turns:
-        value = first_value(rows, turns)
-        return "messages", {"messages": turns}, (), "ShareGPT" if "from" in value[0] else ""
+    if "messages" in wanted:
+        for column in (column for column in TURNS if column in first):
+            if _holds_turns(turns := turns_in(first_value(rows, column))):
+                return "messages", {"messages": column}, (), "ShareGPT" if "from" in turns[0] else ""
     return None
 
 

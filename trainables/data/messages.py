@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainables.data.findings import listed, shown
@@ -18,8 +20,27 @@ _SHAREGPT: Mapping[str, str] = {**ROLES, "function": "tool", "function_call": "a
 """Of turns with `from` and `value`. With `role` and `content`, a function is what a template makes of it."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a turn with what was thought before the answer, as chat templates know them."""
+TEMPLATE_ROLES = frozenset({"user", "assistant", "system", "developer", "tool", "function", "ipython"})
+"""The roles that chat templates are made for. Many a template writes any other name as if it were one of them."""
 _LEARNED = ("weight", "train", "training")
 """Keys of a turn that say whether it is learned."""
+
+
+@dataclass(frozen=True)
+class TurnKeys:
+    """The people's own names within a turn."""
+
+    role: str = "role"
+    """The key of the role."""
+    content: str = "content"
+    """The key of the content."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """The role of a chat template by their own name for it."""
+
+    def role_of(self, name: str, is_sharegpt: bool) -> str:
+        """The role that a chat template has for the name of one; the name itself where none is known."""
+        known = _SHAREGPT if is_sharegpt else ROLES
+        return self.roles.get(name) or known.get(name.strip().lower(), name)
 
 
 class BadRow(Exception):
@@ -35,15 +56,16 @@ def is_null(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def messages(turns: Any, key: str, names: tuple[str, str], is_arrow: bool) -> tuple[list[dict[str, Any]], list[bool]]:
+def messages(turns: Any, key: str, names: TurnKeys, is_arrow: bool) -> tuple[list[dict[str, Any]], list[bool]]:
     """The messages of a row, and whether each is learned. Raises BadRow.
 
-    key: the column, for the message. names: of the keys that hold a turn's role and content.
+    key: the column, for the message.
     is_arrow: whether a schema has filled calls and arguments with the keys of all other rows.
     """
     expected = f'{key!r}: a list of {{"role": ..., "content": ...}}'
     if is_null(turns) or turns == [] or turns == "":
         raise BadRow("empty", f"{key!r} is empty", expected)
+    turns = turns_in(turns)
     if not isinstance(turns, list):
         raise BadRow("malformed", f"{key!r} is {shown(turns)}", expected)
     found, learned = [], []
@@ -55,9 +77,14 @@ def messages(turns: Any, key: str, names: tuple[str, str], is_arrow: bool) -> tu
     return found, learned
 
 
-def role_of(name: str, is_sharegpt: bool) -> str:
-    """The role that a chat template has for the name of one; the name itself where none is known."""
-    return (_SHAREGPT if is_sharegpt else ROLES).get(name.strip().lower(), name)
+def turns_in(value: Any) -> Any:
+    """The turns of a column: the list that a text holds as JSON, as tables of texts have it; else the value itself."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def written(value: Any) -> str | None:
@@ -74,25 +101,24 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _message(turn: dict[str, Any], names: tuple[str, str], is_arrow: bool, expected: str) -> dict[str, Any]:
+def _message(turn: dict[str, Any], names: TurnKeys, is_arrow: bool, expected: str) -> dict[str, Any]:
     # Arrow tables give every message the keys of all others, filled with None; templates test for presence
     message = {name: value for name, value in turn.items() if value is not None}
-    role_key, content_key = names
     is_sharegpt = "from" in message and "role" not in message
-    for theirs, ours in ((role_key, "role"), (content_key, "content"), ("from", "role"), ("value", "content")):
+    for theirs, ours in ((names.role, "role"), (names.content, "content"), ("from", "role"), ("value", "content")):
         if theirs in message and ours not in message:
             message[ours] = message.pop(theirs)
     call = message.get("function_call")
     if isinstance(call, dict) and not message.get("tool_calls"):  # OpenAI's name before there were several
         message["tool_calls"] = [{"type": "function", "function": message.pop("function_call")}]
-    content = next((key for key in (content_key, "content", "value") if key in turn), "")
+    content = next((key for key in (names.content, "content", "value") if key in turn), "")
     if content and "content" not in message and not message.get("tool_calls"):
         message["content"] = ""  # a null
     if "role" not in message or not ("content" in message or message.get("tool_calls")):
         raise BadRow("malformed", f"a message with {listed(turn) or 'nothing'}", expected)
     role = message["role"]
     if isinstance(role, str):
-        message["role"] = role_of(role, is_sharegpt)
+        message["role"] = names.role_of(role, is_sharegpt)
     if isinstance(message.get("content"), list):
         message["content"] = "".join(_part(part, expected) for part in message["content"])
     if is_arrow and "tool_calls" in message:

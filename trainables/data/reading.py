@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from trainables.data.files import read_file
 from trainables.data.findings import Finding, listed
 from trainables.data.folders import Splits, folder_of_files, matched, nearby
+from trainables.data.formats import fields
 from trainables.data.rows import ArrowRows, Part, Row, Rows, joined
 from trainables.hub import client, local_cache, refusals, sources
 from trainables.hub.refusals import first_line
@@ -50,7 +52,7 @@ def read(source: str | Sequence[str], data: DataSettings, setting: str = "data.r
     for_training = setting == "data.revision"
     names = [source] if isinstance(source, str) else list(source)
     found = [_chosen(name, _open(name, data, setting), data, for_training) for name in names]
-    return _require_rows(joined(", ".join(names), found))
+    return _usable(joined(", ".join(names), found), data)
 
 
 def read_sets(data: DataSettings) -> Sets:
@@ -68,7 +70,7 @@ def read_sets(data: DataSettings) -> Sets:
         train = read(data.train, data)
     else:
         splits = _open(data.train, data, "data.revision")
-        train = _require_rows(_chosen(data.train, splits, data, for_training=True))
+        train = _usable(_chosen(data.train, splits, data, for_training=True), data)
     others = [name for name in splits if name and name not in _split_names(data.split)]
     findings = [Finding("source", remark) for remark in train.remarks]
     validation: Rows | None
@@ -78,7 +80,7 @@ def read_sets(data: DataSettings) -> Sets:
         used = []
     else:
         name = data.validation_split or next((name for name in _VALIDATIONS if name in others), None)
-        validation = None if name is None else _own(str(data.train), splits, name)
+        validation = None if name is None else _own(str(data.train), splits, name, data)
         used = _split_names(name or "")
         if name is not None and data.validation_split is None:
             findings.append(Finding("split", f"the validation rows are the split {name!r} that the set has; "
@@ -94,13 +96,13 @@ def _split_names(split: str) -> list[str]:
     return [name.split("[")[0].strip() for name in split.split("+")]
 
 
-def _own(source: str, splits: Splits, split: str) -> Rows:
+def _own(source: str, splits: Splits, split: str, data: DataSettings) -> Rows:
     """The validation rows that are in a split, or a slice, of the training rows' source."""
     if set(splits) == {""} and "[" not in split:
         raise InputError("the training rows have no splits", where="data.validation_split",
                          expected="a set with splits, or a slice: train[90%:]",
                          remedy="set data.split to train[:90%]; set data.validation_split to train[90%:]")  # fmt: skip
-    return _require_rows(_of_split(source, splits, split, "data.validation_split"))
+    return _usable(_of_split(source, splits, split, "data.validation_split"), data)
 
 
 def require_others(data: DataSettings) -> None:
@@ -125,10 +127,14 @@ def require_others(data: DataSettings) -> None:
                          )  # fmt: skip
 
 
-def _require_rows(rows: Rows) -> Rows:
+def _usable(rows: Rows, data: DataSettings) -> Rows:
+    """The rows with the columns that the settings name by a path. Raises InputError where there are no rows."""
     if not len(rows):
         raise InputError("no rows: it is empty", where=rows.source, expected="at least one row")
-    return rows
+    named = [name for name in data.columns.values() if name is not None]
+    with contextlib.suppress(ValueError):  # the format's recognition says what is wrong with a template
+        named += fields(data.prompt_template or "")
+    return rows.with_paths(named)
 
 
 def _chosen(source: str, found: Splits, data: DataSettings, for_training: bool) -> Rows:

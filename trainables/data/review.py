@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trainables.data.advice import yaml_name
 from trainables.data.findings import Finding, Kind, counting, listed, shown
 from trainables.data.formats import ALPACA, TURNS, Format
-from trainables.data.messages import REASONING, BadRow, role_of
+from trainables.data.messages import REASONING, TEMPLATE_ROLES, BadRow, turns_in
 from trainables.data.rows import Row, Rows
-from trainables.data.shaping import LEARNED, Shaper, key_of
+from trainables.data.shaping import LEARNED, Shaper, key_of, turn_keys
 from trainables.settings import DataSettings
 from tuner.contract import InputError, Tell, silent
 
@@ -176,7 +177,7 @@ class Seen:
     """What is counted over all rows that are learned from."""
 
     def __init__(self, fmt: Format, data: DataSettings) -> None:
-        self._fmt, self._data = fmt, data
+        self._fmt, self._data, self._names = fmt, data, turn_keys(data)
         self._used = fmt.used() | {"attention_mask"}
         self._unused: dict[str, int] = {}
         self._roles: dict[str, str] = {}
@@ -192,9 +193,11 @@ class Seen:
                 self._unused[name] = index
         if not self._fmt.conversational:
             return
-        in_parts = False
+        in_parts = is_json = False
         for column in (self._fmt.columns.get(key, "") for key in ("messages", "prompt", "completion")):
-            for turn in row.get(column, ()) if isinstance(row.get(column), list) else ():
+            turns = turns_in(row.get(column))
+            is_json = is_json or turns is not row.get(column)
+            for turn in turns if isinstance(turns, list) else ():
                 self._role(turn)
                 in_parts = in_parts or isinstance(turn.get("content", turn.get("value")), list)
         shape = shape_of(shaped)
@@ -202,15 +205,22 @@ class Seen:
         if count or len(self.shapes) < _SHAPES:
             self.shapes[shape] = (count + 1, first)
         is_silent = not any(role == "assistant" for role, _ in shape)
-        for what, holds in (("silent", is_silent), ("unlearned", LEARNED in shaped), ("parts", in_parts)):
+        for what, holds in (
+            ("silent", is_silent),
+            ("unlearned", LEARNED in shaped),
+            ("parts", in_parts),
+            ("json", is_json),
+        ):
             if holds:
                 self._count[what] += 1
                 self._first.setdefault(what, index)
 
     def _role(self, turn: Any) -> None:
-        role = turn.get("role", turn.get("from", turn.get(self._data.columns.get("role") or "role")))
+        if not isinstance(turn, dict):
+            return
+        role = turn.get("role", turn.get("from", turn.get(self._names.role)))
         if isinstance(role, str) and role not in self._roles and len(self._roles) < _SHAPES:
-            self._roles[role] = role_of(role, "from" in turn and "role" not in turn)
+            self._roles[role] = self._names.role_of(role, "from" in turn and "role" not in turn)
 
     def read_as(self) -> Iterator[str]:
         """How rows that are not TRL's own are read, a sentence each."""
@@ -226,6 +236,10 @@ class Seen:
             yield f"read as Alpaca's format: {how}"
         if renamed := [f"{theirs} → {ours}" for theirs, ours in self._roles.items() if theirs != ours]:
             yield f"roles are read as the chat template has them: {', '.join(renamed[:8])}"
+        if odd := [role for role, ours in self._roles.items() if ours not in TEMPLATE_ROLES]:
+            which = f"the role{'' if len(odd) == 1 else 's'} {listed(odd, 8)}"
+            says = f"data.roles {{{yaml_name(odd[0])}: assistant}} says what a role stands for"
+            yield f"chat templates are not made for {which}: some write it, others leave it out; {says}"
         if system := fmt.columns.get("system"):
             where = "a turn of its own" if fmt.conversational else "the beginning of the prompt"
             yield f"the column {system!r} is read as {where}; data.columns {{system: null}} leaves it out"
@@ -247,6 +261,7 @@ class Seen:
             "silent": ("unlearned_turns", "no turn of the assistant"),
             "unlearned": ("unlearned_turns", "turns with weight 0, which are read and not learned"),
             "parts": ("read_as", "content in parts, whose texts are joined"),
+            "json": ("read_as", "their turns as JSON in a text, which is parsed"),
         }
         for what, (kind, words) in told.items():
             if count := self._count[what]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -114,6 +114,32 @@ class _Chosen(_Sequence):
         return self._rows[self._indices[index]]
 
 
+class _WithPaths(_Sequence):
+    """Rows with further columns, each of which lies within another and has its path as its name."""
+
+    def __init__(self, rows: Sequence[Row], paths: Sequence[str]) -> None:
+        self._rows, self._paths = rows, [(path, path.split(".")) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _row(self, index: int) -> Row:
+        row = self._rows[index]
+        found = {path: value for path, keys in self._paths if (value := within(row, keys)) is not None}
+        outer = {keys[0] for _, keys in self._paths}
+        return {name: value for name, value in row.items() if name not in outer} | found
+
+
+def within(row: Row, keys: Sequence[str]) -> Any:
+    """The value at a path in a row: keys of objects within objects; a list of one stands for what it holds."""
+    value: Any = row
+    for key in keys:
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        value = value.get(key) if isinstance(value, dict) else None
+    return value[0] if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], dict) else value
+
+
 class _Joined(_Sequence):
     def __init__(self, parts: Sequence[Sequence[Row]]) -> None:
         self._parts = parts
@@ -177,6 +203,12 @@ class Rows:
     def is_arrow(self, index: int) -> bool:
         """Whether a row has a schema (see `Part.is_arrow`)."""
         return self._place(index)[0].is_arrow
+
+    def with_paths(self, names: Iterable[str]) -> Rows:
+        """The rows with those columns of `names` that are paths into other columns: `answers.text`."""
+        first = self.rows[0] if self.rows else {}
+        paths = [name for name in names if "." in name and name not in first and name.split(".")[0] in first]
+        return replace(self, rows=_WithPaths(self.rows, paths)) if paths else self
 
     def _place(self, index: int) -> tuple[Part, int]:
         place = self.indices[index] if self.indices else index

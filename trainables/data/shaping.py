@@ -8,7 +8,7 @@ from typing import Any
 
 from trainables.data.findings import listed, shown
 from trainables.data.formats import KEEP, Format
-from trainables.data.messages import BadRow, is_null, messages, without_nulls, written
+from trainables.data.messages import BadRow, TurnKeys, is_null, messages, without_nulls, written
 from trainables.data.rows import Row, Rows
 from trainables.settings import DataSettings
 from tuner.contract import InputError
@@ -34,7 +34,7 @@ class Shaper:
 
     def __init__(self, fmt: Format, data: DataSettings) -> None:
         self._fmt, self._data = fmt, data
-        self._names = (data.columns.get("role") or "role", data.columns.get("content") or "content")
+        self._names = turn_keys(data)
         self._template = list(string.Formatter().parse(data.prompt_template or ""))
 
     def shape(self, row: Row, is_arrow: bool = False) -> Row:
@@ -160,6 +160,11 @@ class Shaper:
         column = self._fmt.columns.get("system")
         value = row.get(column) if column else None
         return value if isinstance(value, str) and value.strip() else ""
+
+
+def turn_keys(data: DataSettings) -> TurnKeys:
+    """The names within a turn that the settings give."""
+    return TurnKeys(data.columns.get("role") or "role", data.columns.get("content") or "content", data.roles)
 
 
 def normalize(rows: Rows, fmt: Format, data: DataSettings) -> list[Row]:

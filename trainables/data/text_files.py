@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tuner.contract import InputError
 
+_HEAD = 512
+"""Bytes at the beginning of a file by which a stand-in is known."""
 _BOMS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
@@ -58,6 +60,24 @@ def read_bytes(path: Path) -> bytes:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"a broken archive ({told})", where=str(path), expected=f"a whole {compression} file",
                          remedy="copy or download it again") from None  # fmt: skip
+
+
+def refuse_stand_ins(path: Path, kind: str) -> None:
+    """Raises InputError for what stands where a file should be: a pointer of Git LFS, or the page of a failed download.
+
+    kind: the ending that says what the file holds.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).lstrip().lower()
+    except OSError:
+        return  # the reader says why it cannot be read
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError("is a pointer of Git LFS and not the file", where=str(path), expected="the file itself",
+                         remedy="git lfs pull")  # fmt: skip
+    if kind != ".txt" and head.startswith((b"<!doctype html", b"<html")):
+        raise InputError("is an HTML page and not rows: a download that failed leaves one", where=str(path),
+                         expected=f"a {kind} file", remedy="download it again, and look at what comes")  # fmt: skip
 
 
 def require_unchanged(path: Path, before: stat_result) -> None:

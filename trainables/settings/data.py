@@ -50,7 +50,11 @@ class DataSettings(Section):
     columns: dict[Column, str | None] = Field(default={})
     """The rows' own names for what is read: `{prompt: question, completion: answer}`. Of `prompt`, `completion`,
     `messages`, `text`, `system`, `tools`, `history` (pairs of a question and its answer, before the prompt), and `role`
-    and `content` within a turn; null: not read."""
+    and `content` within a turn; null: not read. A column within another has a path: `answers.text`."""
+
+    roles: dict[str, str] = Field(default={})
+    """The roles of the chat template for the rows' own names: `{Clerk: assistant, Customer: user}`. Known without it:
+    human, prompter, gpt, bot, chatbot, ai, model, chatgpt, observation."""
 
     prompt_template: str | None = Field(default=None, min_length=1)
     """The prompt with columns in braces, `"### Question: {question}\\n"`; in format `text`, the whole text."""
