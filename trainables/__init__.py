@@ -9,6 +9,7 @@ serving/         an adapter handed to a server, and compared with the trained mo
 model_card.py    what the card of an adapter says
 fingerprints.py  what a trial is made of, by content; compared on a resume
 models/          the base model and its LoRA adapters: loading, quantization, targets, counting, restoring
+images/          rows with images: read, encoded and collated as TRL does it
 data/            rows to token ids and labels: read, checked, split and tokenized
 hub/             the Hugging Face hub and its cache on this machine
 fitting.py       how a trial is arranged to fit into memory

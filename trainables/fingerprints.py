@@ -61,7 +61,7 @@ def of_ids(settings: Settings, files: Mapping[str, str]) -> dict[str, Part]:
     files: the fingerprint of each set's ids, by the set's name.
     """
     model = settings.model
-    said = [settings.data.model_dump(), model.tokenizer, model.model_revision, model.tokenizer_revision]
+    said = [settings.data.said(), model.tokenizer, model.model_revision, model.tokenizer_revision]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
     return {"token ids": _part(f"(settings {digest})", None, files)}
 

@@ -20,22 +20,25 @@ def card(settings: Settings, setup: Mapping[str, Any]) -> Card:
     nf4 = " (NF4)" if model.quantization.kind == "nf4" else ""
     trained = Count(setup.get("trainable_parameters", 0), setup.get("total_parameters", 0))
     parts = (f"adapted parts: {setup['parts']}",) if setup.get("parts") else ()
+    seen = setup.get("max_pixels")
+    images = (f"images of at most {seen:,} pixels each, larger ones made smaller",) if isinstance(seen, int) else ()
     own_code = "**the base runs code of its own** (`trust_remote_code`)"
     return Card(
         what=f"A LoRA adapter for `{model.model_name_or_path}`{revision}{nf4}",
         library="peft",
         base=model.model_name_or_path,
         tags=("lora",),
-        facts=(f"trainable parameters: {trained}", *parts, *((own_code,) if model.trust_remote_code else ())),
+        facts=(f"trainable parameters: {trained}", *parts, *images, *((own_code,) if model.trust_remote_code else ())),
         measured="The validation loss is SFTTrainer's `eval_loss`: the mean over batches of "
         f"{settings.train.per_device_eval_batch_size} rows, in file order, of the mean cross-entropy over the label "
         "tokens of each batch.",
-        usage=_usage(model, str(setup.get("base_class", ""))),
+        usage=_usage(model, str(setup.get("base_class", "")), with_processor=bool(images)),
     )
 
 
-def _usage(model: ModelSettings, base_class: str) -> str:
-    """Python that loads base and adapter. base_class: that of the base, "" where it is not known.
+def _usage(model: ModelSettings, base_class: str, *, with_processor: bool) -> str:
+    """Python that loads base and adapter. base_class: that of the base, "" where it is not known. with_processor:
+    whether the processor of images is loaded too.
 
     A base that takes images too has weights of other names in transformers' class for text alone: an adapter would be
     loaded onto none of them, without an error.
@@ -46,8 +49,10 @@ def _usage(model: ModelSettings, base_class: str) -> str:
             'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")'
         )
     revision = f", revision={model.model_revision!r}" if model.model_revision else ""
+    names = f"AutoProcessor, {base_class}" if with_processor else base_class
+    processor = '\nprocessor = AutoProcessor.from_pretrained("PATH_OF_THIS_FOLDER")' if with_processor else ""
     return (
-        f"from peft import PeftModel\nfrom transformers import {base_class}\n\n"
+        f"from peft import PeftModel\nfrom transformers import {names}\n\n"
         f"base = {base_class}.from_pretrained({model.model_name_or_path!r}{revision})\n"
-        'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")'
+        f'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER"){processor}'
     )

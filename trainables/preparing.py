@@ -1,21 +1,26 @@
-"""Prepares the rows of a search: reads, checks, splits, tokenizes and stores them."""
+"""Prepares the rows of a search: reads, checks, splits, tokenizes and stores them; and looks at them before."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trainables import fingerprints
-from trainables.data import formats, reading, review, splitting, store, templates, tokenizers, tokenizing
-from trainables.data.findings import Finding, counting
+from trainables.data import formats, reading, review, splitting, store, tokenizers
+from trainables.data.encoding import Encoder, TextEncoder
+from trainables.data.findings import Finding
+from trainables.data.look import look as look_at
+from trainables.data.look_tokens import TokenReader
 from trainables.data.review import Review
 from trainables.data.rows import Rows
 from trainables.data.tokens import Tokens
+from trainables.images import vision
 from trainables.models import base_folder, companions, reach
 from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
-from tuner.contract import COMPANIONS, Fault, InputError, Preparation, Reason, Tell, silent
+from tuner.contract import COMPANIONS, Fault, InputError, Look, LookRequest, Preparation, Reason, Tell, silent
 
 _ROW_IDS = "ids"
 
@@ -41,6 +46,19 @@ def prepare(settings: Settings, cache: Path, tell: Tell = silent) -> Preparation
         inspection.close()
 
 
+def look(settings: Settings, request: LookRequest) -> Look | None:
+    """The rows as a search with these settings would learn them; see `data.look.look`. Raises InputError."""
+    return look_at(settings, request, _image_reader)
+
+
+def _image_reader(settings: Settings, fmt: formats.Format) -> TokenReader:
+    from trainables import imports
+
+    with imports.heavy():
+        from trainables.images.looking import ImageTokenReader
+    return ImageTokenReader(settings, fmt)
+
+
 def prepare_rows(
     settings: Settings, cache: Path, base: Path | None = None, tell: Tell = silent
 ) -> Preparation:  # fmt: skip
@@ -52,6 +70,7 @@ def prepare_rows(
     folder = cache / store.fingerprint(settings)
     found = store.find(folder)
     if found is not None:
+        vision.require_images(settings.model.vision, (), found.facts)
         if base is not None and not (cache / COMPANIONS).is_dir():
             _keep_companions(tokenizers.load(settings.model, settings.data)[0], base, cache)
         return found
@@ -64,61 +83,84 @@ def prepare_rows(
         raise InputError("the files have changed while they were read", where=given.train.source,
                          expected="files that nobody writes to",
                          remedy="wait until they are complete, or copy them and name the copies")  # fmt: skip
-    fmt = formats.detect(given.train, data)
+    found_formats = {"train": formats.detect(given.train, data)}
     # before the tokenizer, which is slow to load: misnamed columns and bad rows are an error at once
-    reviewed = {"train": review.review(given.train, fmt, data, "train", tell)}
+    reviewed = {}
     if given.validation is not None:
-        other = formats.detect(given.validation, data)
-        _same_format(fmt, other, given.validation)
-        reviewed["validation"] = review.review(given.validation, other, data, "validation", tell)
-    tokenizer, notes = tokenizers.load(settings.model, data)
-    if base is not None:
-        _keep_companions(tokenizer, base, cache)
+        found_formats["validation"] = formats.detect(given.validation, data)
+        _same_format(found_formats["train"], found_formats["validation"], given.validation)
+    images = any(fmt.images for fmt in found_formats.values())
+    vision.require_images(settings.model.vision, (), {vision.FACT: images})
+    for name, rows in (("train", given.train), ("validation", given.validation)):
+        if rows is not None:
+            reviewed[name] = review.review(rows, replace(found_formats[name], images=images), data, name, tell)
+    with _encoder(settings, images=images) as encoder, store.Draft(folder) as draft:
+        if base is not None:
+            _keep_companions(encoder.tokenizer, base, cache)
+        notes = ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
+        return _encoded(settings, folder, given.findings, reviewed, encoder, draft, notes if damaged else (), tell)
+
+
+def _encoder(settings: Settings, *, images: bool) -> Encoder:
+    """The encoder of the rows, with the tokenizer or processor. Raises InputError."""
+    if not images:
+        return TextEncoder(settings.model, settings.data)
+    from trainables import imports
+
+    with imports.heavy():
+        from trainables.images.encoding import ImageEncoder
+    return ImageEncoder(settings.model, settings.data)
+
+
+def _encoded(
+    settings: Settings,
+    folder: Path,
+    told: Sequence[Finding],
+    reviewed: Mapping[str, Review],
+    encoder: Encoder,
+    draft: store.Draft,
+    last_notes: tuple[str, ...],
+    tell: Tell,
+) -> Preparation:
+    """The rows of the reviewed sources, split, encoded and stored in `folder`. Raises InputError and Fault.
+
+    told: what was found out when they were read. last_notes: sentences for the user, behind the others.
+    """
+    data, tokenizer, fmt = settings.data, encoder.tokenizer, reviewed["train"].format
     kept = reviewed.get("validation")
     train_rows, validation_rows = splitting.split(reviewed["train"].rows, kept.rows if kept else None, data)
-    findings = [*given.findings, *(finding for part in reviewed.values() for finding in part.findings)]
+    findings = [*told, *(finding for part in reviewed.values() for finding in part.findings)]
     shared = review.shared(reviewed["train"], train_rows, kept or reviewed["train"], validation_rows,
                            of_one_source=kept is None)  # fmt: skip
     findings += [shared] if shared else []
-    place = data.chat_template or settings.model.tokenizer
     for part in reviewed.values():
-        findings += _of_template(part, tokenizer, data, place)
+        findings += encoder.check(part)
 
-    with store.Draft(folder) as draft:
-        sets: dict[str, Tokens] = {}
-        for name, rows in (("train", train_rows), ("validation", validation_rows)):
-            part = reviewed.get(name, reviewed["train"])
-            first = next(review.shaped(rows, part.format, data))
-            template = templates.check(tokenizer, part.format, data, place, first, rows.where(0))
-            shaped = review.shaped(rows, part.format, data)
-            sets[name] = tokenizing.tokenize(
-                shaped, part.format, tokenizer, data, template, rows.where, draft.writer(name),
-                counting(tell, f"tokenizing the {name} rows", len(rows)),
-            )  # fmt: skip
-            _require_targets(name, rows, sets[name], data)
-        _require_known_tokens(settings, sets, tokenizer)
+    sets: dict[str, Tokens] = {}
+    for name, rows in (("train", train_rows), ("validation", validation_rows)):
+        sets[name], more = encoder.encode(name, rows, reviewed.get(name, reviewed["train"]), draft, tell)
+        findings += more
+        _require_targets(name, rows, sets[name], data)
+    _require_known_tokens(settings, sets, tokenizer)
 
-        facts = {
-            "format": str(fmt),
-            "train": _facts(sets["train"]),
-            "validation": _facts(sets["validation"]),
-            "max_length": data.max_length,
-            "pad_token": tokenizer.pad_token,
-            "eos_token": tokenizer.eos_token,
-            "chat_template": fmt.conversational,
-            "max_token_id": max(tokens.highest for tokens in sets.values()),
-            "data_fingerprint": folder.name,
-            _ROW_IDS: {name: draft.fingerprint(name) for name in sets},
-        }
-        notes += tuple(dict.fromkeys(map(str, findings)))
-        notes += tuple(
-            note for name, tokens in sets.items() for note in _notes(name, tokens, data, tokenizer.bos_token)
-        )
-        notes += _beyond_positions(settings, max(tokens.longest_kept for tokens in sets.values()))
-        if damaged:
-            notes += ("the tokenized rows of an earlier session were damaged: the rows were tokenized again",)
-        preparation = Preparation(str(folder), sets["train"].tokens, facts, notes)
-        draft.finish(preparation)
+    facts = {
+        "format": str(fmt),
+        "train": _facts(sets["train"]),
+        "validation": _facts(sets["validation"]),
+        "max_length": data.max_length,
+        "pad_token": tokenizer.pad_token,
+        "eos_token": tokenizer.eos_token,
+        "chat_template": fmt.conversational,
+        "max_token_id": max(tokens.highest for tokens in sets.values()),
+        "data_fingerprint": folder.name,
+        _ROW_IDS: {name: draft.fingerprint(name) for name in sets},
+    } | encoder.facts()
+    notes = encoder.notes + tuple(dict.fromkeys(map(str, findings)))
+    notes += tuple(note for name, tokens in sets.items() for note in _notes(name, tokens, data, tokenizer.bos_token))
+    notes += _beyond_positions(settings, max(tokens.longest_kept for tokens in sets.values()))
+    preparation = Preparation(str(folder), sets["train"].tokens, facts, notes + last_notes)
+    encoder.close()  # its files are whole
+    draft.finish(preparation)
     return preparation
 
 
@@ -129,19 +171,6 @@ def _keep_companions(tokenizer: Any, base: Path, cache: Path) -> None:
     except OSError as error:
         raise InputError(f"the tokenizer cannot be written ({error.strerror or error})", where=str(cache),
                          remedy="free some space, or set run.storage_path to another disk") from None  # fmt: skip
-
-
-def _of_template(part: Review, tokenizer: Any, data: DataSettings, place: str) -> list[Finding]:
-    """What the chat template leaves out of the rows. Raises InputError."""
-    if not part.format.conversational:
-        return []
-    rows = part.rows
-
-    def row_of(index: int) -> dict[str, Any]:
-        return next(review.shaped(rows.select([index]), part.format, data))
-
-    templates.check(tokenizer, part.format, data, place, row_of(0), rows.where(0))
-    return templates.unwritten(tokenizer, part.shapes, row_of, rows.where, place)
 
 
 def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> None:
@@ -158,7 +187,7 @@ def _same_format(train: formats.Format, found: formats.Format, rows: Rows) -> No
 
 def _facts(tokens: Tokens) -> dict[str, Any]:
     """What the plan tells of a set; lengths are in tokens."""
-    return {
+    return ({"image_tokens": tokens.image_tokens} if tokens.image_tokens else {}) | {
         "rows": tokens.rows,
         "tokens": tokens.tokens,
         "label_tokens": tokens.label_tokens,

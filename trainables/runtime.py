@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainables.images import vision
 from trainables.out_of_memory import out_of_memory_faults
 from trainables.settings import Settings, steps
 from tuner.contract import ALONE, Fault, Group, InputError, Preparation, Reason, Setup, Unpackable
@@ -29,6 +30,12 @@ class Inputs:
     """The tokenized training rows, a memory-mapped `datasets.Dataset` of input_ids and labels."""
     validation: Any
     """The tokenized validation rows, of the same kind."""
+    processor: Any = None
+    """The base's processor, for rows with images: `train` and `validation` then have these, in TRL's format."""
+    mixed: bool = False
+    """Whether some rows have images and some have none."""
+    collator: Any = None
+    """What makes batches of rows with images; None: SFTTrainer's collator of text."""
 
 
 def validated(settings: Any) -> Settings:
@@ -48,6 +55,13 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
     folders = [client.fetch(source) for source in sources.bases(settings.model)]
     if folders and not any(client.names_other_code(folder) for folder in folders):
         client.go_offline()
+    if vision.are_in(preparation.facts):
+        from trainables.images import opening
+
+        processor, collator = opening.open_collator(settings, preparation)
+        train, validation = (opening.open_rows(preparation, name) for name in ("train", "validation"))
+        mixed = preparation.facts[vision.FACT]["rows_without"] > 0
+        return Inputs(processor.tokenizer, train, validation, processor, mixed, collator)
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))
 
@@ -91,18 +105,20 @@ def setup(
     resumed_step: int = 0,
     note: str = "",
     processes: int = 1,
+    images: bool = False,
 ) -> Setup:
     """What the driver is told of a trial before its first step.
 
     rows: of the training set. memory_before: bytes of GPU memory in use before its set-up. parts: which
     parts of the base have an adapter, in words. base_class: the class that the base is loaded as. processes: that train
-    the trial.
+    the trial. images: whether rows have some.
     """
     from trainables.models import base
 
     train, quantization = settings.train, settings.model.quantization
     split = steps.split_of(train, processes)
     computes = base.compute_dtype(quantization) if quantization.kind == "nf4" else None
+    of_images = {"vision": settings.model.vision, "max_pixels": settings.data.max_pixels} if images else {}
     return Setup(
         max_steps=max_steps,
         trainable_parameters=count.trainable,
@@ -123,6 +139,7 @@ def setup(
             "gradient_checkpointing": train.gradient_checkpointing,
             "device": device_name(),
             "node": platform.node(),
+            **of_images,
         },
         resumed_step=resumed_step,
         note=note,

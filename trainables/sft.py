@@ -36,6 +36,7 @@ from tuner.contract import (
     Served,
     Setup,
     Tell,
+    Unpackable,
     silent,
 )
 
@@ -131,7 +132,7 @@ class SFT(Program):
     @classmethod
     def look(cls, settings: Any, request: LookRequest) -> Look | None:
         """The rows as the model sees them. Raises InputError."""
-        from trainables.data.look import look
+        from trainables.preparing import look
 
         return look(runtime.validated(settings), request)
 
@@ -150,10 +151,15 @@ class SFT(Program):
     ) -> tuple[str, ...]:
         """Notes on the layers that a value of `target_modules` leaves out. Raises InputError for a value that the base
         has no layers for."""
+        from trainables.images import vision
         from trainables.models import reach
 
-        recipe = runtime.validated(settings).train.target_modules
-        return reach.check_values(preparation.facts.get(reach.FACT), recipe, values.get("target_modules", ()))
+        found = runtime.validated(settings)
+        vision.require_images(found.model.vision, values.get("vision", ()), preparation.facts)
+        known, recipe = preparation.facts.get(reach.FACT), found.train.target_modules
+        notes = reach.check_values(known, recipe, values.get("target_modules", ()))
+        seeing = vision.are_in(preparation.facts)
+        return tuple(note for note in notes if not (seeing and note.endswith(reach.NO_TEXT)))
 
     @classmethod
     def packs(cls, settings: Any, params: Mapping[str, Any]) -> str | None:
@@ -197,7 +203,10 @@ class SFT(Program):
         """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked trial may train on its
         GPU."""
         from trainables import packed
+        from trainables.images import vision
 
+        if vision.are_in(preparation.facts):
+            raise Unpackable(Reason.CONFIG, vision.NOT_PACKED, "set resources.trials_per_gpu to 1")
         return packed.load(
             settings, preparation, slots, capture=not beside
         )  # it needs the memory that graphs would hold
@@ -275,7 +284,10 @@ class SFT(Program):
         self.preparation = preparation
         self._group = group
         inputs = runtime.open_inputs(self._settings, preparation)
-        self._tokenizer, self._train, self._validation = inputs.tokenizer, inputs.train, inputs.validation
+        if inputs.collator is not None and group.size > 1:
+            raise Fault(Reason.CONFIG, "rows have images, and a trial with them is trained by one process",
+                        "set resources.processes to 1")  # fmt: skip
+        self._inputs = inputs
         self.trial: SoloTrial | None = None
         """The trial that is set up; None between two trials."""
         self.resident: Resident | None = None
@@ -304,10 +316,7 @@ class SFT(Program):
         # FSDP shards a base and adds hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
         with self._memory_faults(), runtime.target_faults(settings, self._settings):
-            self.trial = SoloTrial(
-                settings, assignment, self.resident, self._tokenizer, self._train, self._validation, began,
-                self._group,
-            )  # fmt: skip
+            self.trial = SoloTrial(settings, assignment, self.resident, self._inputs, began, self._group)
         return self._setup(settings, self.trial)
 
     def step(self) -> Evaluation:
@@ -372,7 +381,7 @@ class SFT(Program):
         return runtime.setup(
             settings,
             max_steps=trial.max_steps,
-            rows=len(self._train),
+            rows=len(self._inputs.train),
             count=trial.count,
             lora_alpha=trial.config.lora_alpha,
             adapted_modules=trial.adapted_modules(),
@@ -382,4 +391,5 @@ class SFT(Program):
             resumed_step=trial.resumed_step,
             note=states.resume_note(trial.number, trial.resumed_step, trial.notes),
             processes=self._group.size,
+            images=self._inputs.collator is not None,
         )

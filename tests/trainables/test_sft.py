@@ -321,7 +321,7 @@ def test_a_missing_loss_is_none(program: Callable[..., SFT], tmp_path: Path) -> 
     trials.start(assignment(tmp_path))
     assert trials.trial is not None
     trials.step()
-    trials.trial.trainer.eval_dataset = trials._validation.select([])
+    trials.trial.trainer.eval_dataset = trials.trial.trainer.eval_dataset.select([])
     evaluation = trials.step()
     assert (evaluation.eval_loss, evaluation.adapter) == (None, None)
     trials.stop()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from trainables.data import advice
+from trainables.data import advice, image_parts
 from trainables.data.messages import is_null, turns_in
 from trainables.data.rows import Row, Rows
 from trainables.settings import DataSettings
@@ -41,6 +41,8 @@ class Format:
     """What is read, `prompt` and so on, and the column that holds it."""
     template: tuple[str, ...] = field(default=(), compare=False)
     """The columns that the prompt, or the text, is written with; empty where one column holds it."""
+    images: bool = field(default=False, compare=False)
+    """Whether rows have images: in a column, or in parts of messages."""
 
     def __str__(self) -> str:
         return f"conversational {self.name}" if self.conversational and self.name != "messages" else self.name
@@ -71,7 +73,11 @@ def detect(rows: Rows, data: DataSettings) -> Format:
         more = {}
     elif not conversational:
         more = {key: column for key, column in more.items() if key == "system"}
-    return Format(name, conversational, layout, {**columns, **more}, template)
+    beside, images = _images(rows, data, turns) if name in ("messages", "prompt-completion") else (None, False)
+    if images:  # TRL's collator of images hands nothing else to the chat template
+        more = {key: column for key, column in more.items() if key == "system"}
+        more |= {image_parts.IMAGES: beside} if beside else {}
+    return Format(name, conversational, layout, {**columns, **more}, template, images)
 
 
 def fields(template: str) -> list[str]:
@@ -167,6 +173,21 @@ def _history(layout: str, rows: Rows, data: DataSettings) -> str:
         return data.columns["history"] or ""
     has_some = layout == "Alpaca" and any(isinstance(value, list) and value for value in _values(rows, "history"))
     return "history" if has_some else ""
+
+
+def _images(rows: Rows, data: DataSettings, turns: Sequence[str]) -> tuple[str | None, bool]:
+    """The column with images, None where there is none, and whether rows have images at all. turns: the columns of
+    messages."""
+    if image_parts.IMAGES in data.columns:
+        column = data.columns["images"]
+        return column, column is not None
+    for row in islice(iter(rows.rows), _LOOKED_AT):
+        column = next((name for name in image_parts.COLUMNS if image_parts.given(row.get(name))), None)
+        if column is not None:
+            return column, True
+        if any(image_parts.are_in(row.get(name)) for name in turns):
+            return next((name for name in image_parts.COLUMNS if name in row), None), True
+    return None, False
 
 
 def _require(columns: Any, template: Sequence[str], first: Row, rows: Rows, data: DataSettings) -> None:

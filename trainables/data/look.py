@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +16,64 @@ from trainables.data import (
     showing,
     templates,
     tokenizers,
-    tokenizing,
 )
 from trainables.data.findings import counting
 from trainables.data.formats import Format
 from trainables.data.look_sets import LookedSet
+from trainables.data.look_tokens import Tokenized, TokenReader
 from trainables.data.measuring import Measures
 from trainables.data.rows import Rows
-from trainables.data.tokens import IGNORED, Tokens
+from trainables.data.tokens import IGNORED
 from trainables.hub import local_cache, sources
 from trainables.settings import DataSettings, Settings
-from tuner.contract import InputError, Look, LookRequest, RowSet, ShownRow
+from tuner.contract import Finding, InputError, Look, LookRequest, RowSet, ShownRow
 
-_WHOLE = 2**31 - 1
-_BATCH = 64
+_IMAGES = "whose images count as one token each here: the base's processor, which has not seen them, knows better"
 _BRIEF, _FULL = 240, 20_000
 """Tokens of a piece that are shown, of several rows and of one."""
 
 
-def look(settings: Settings, request: LookRequest) -> Look | None:
+OfImages = Callable[[Settings, Format], TokenReader]
+"""Makes the reader of rows with images, which needs the base's processor."""
+
+
+def look(settings: Settings, request: LookRequest, of_images: OfImages | None = None) -> Look | None:
     """The rows as a search with these settings would learn them. Raises InputError.
 
-    None with `only_here`, where rows or tokenizer are not on this machine. torch is not imported.
+    None with `only_here`, where rows or tokenizer are not on this machine. torch is not imported, unless rows have
+    images and it is not `only_here`. of_images: None: an image counts as one token.
     """
     if request.only_here:
         held = _held(settings)
         if held is None:
             return None
         settings = held
+    if settings.model.trust_remote_code and not request.foreign_code:
+        model = settings.model.model_copy(update={"trust_remote_code": False})
+        settings = settings.model_copy(update={"model": model})
     quiet.before_imports()
     with imports.without_torch():
-        return _look(settings, request)
+        read = look_rows.read(settings.data, request)
+        fmt = formats.detect(read[0][0], settings.data)
+        if not fmt.images or request.only_here or of_images is None:
+            return _look(settings, request, read, fmt)
+    return _look(settings, request, read, fmt, of_images(settings, fmt))
 
 
-def _look(settings: Settings, request: LookRequest) -> Look:
+def _look(
+    settings: Settings,
+    request: LookRequest,
+    read: tuple[tuple[Rows, int, str], look_rows.Read],
+    fmt: Format,
+    of_images: TokenReader | None = None,
+) -> Look:
     model, data = settings.model, settings.data
-    if model.trust_remote_code and not request.foreign_code:
-        model = model.model_copy(update={"trust_remote_code": False})
-    (train, total, sampled), (given, given_total, given_sampled) = look_rows.read(data, request)
-    fmt = formats.detect(train, data)
-    tokenizer, notes = tokenizers.load(model, data, alone=True)
+    (train, total, sampled), (given, given_total, given_sampled) = read
+    notes: tuple[str, ...] = ()
+    if of_images is None:
+        tokenizer, notes = tokenizers.load(model, data, alone=True)
+    else:
+        tokenizer = of_images.tokenizer
     train, left_out = look_rows.kept(train, fmt, data, "train", request.tell)
     if given is not None:
         given, more = look_rows.kept(given, fmt, data, "validation", request.tell)
@@ -70,20 +86,25 @@ def _look(settings: Settings, request: LookRequest) -> Look:
         look_sets.examine(found, fmt, data, request.tell)
         if found.shaped:
             first = next(iter(found.shaped))
-            template = templates.check(tokenizer, fmt, data, place, found.shaped[first], found.rows.where(first))
-            lost, error = look_rows.unwritten(found.shaped, found.shapes, found.rows, tokenizer, place)
+            tried = None if fmt.images else found.shaped[first]
+            template = templates.check(tokenizer, fmt, data, place, tried, found.rows.where(first))
+            shapes = {} if fmt.images else found.shapes
+            lost, error = look_rows.unwritten(found.shaped, shapes, found.rows, tokenizer, place)
             found.findings += lost
             found.refused = found.refused or error
-            shown.append(_looked_at(found, _Reader(fmt, tokenizer, data, template), request))
+            shown.append(_looked_at(found, of_images or TokenReader(fmt, tokenizer, data, template), request))
         else:
             shown.append(_unlooked(found))
+    shared = tuple(look_sets.shared(sets))
+    if fmt.images and of_images is None:
+        shared += (Finding("told", _IMAGES, sum(one.rows for one in shown)),)
     if request.row is not None and not any(one.shown for one in shown):
         raise InputError(f"no row {request.row}", where=train.source, expected=_numbers(train))
     facts = {"format": str(fmt), "learns": _learned(fmt, data)}
     facts |= {"read": "; ".join(sets[0].read_as)} if sets[0].read_as else {}
     facts |= {"note": notes[0]} if notes else {}
     refused = next((found.refused for found in sets if found.refused), None)
-    return Look(facts, model.tokenizer, data.max_length, "data.max_length", tuple(shown), tuple(look_sets.shared(sets)),
+    return Look(facts, model.tokenizer, data.max_length, "data.max_length", tuple(shown), shared,
                 refused.to_dict() if refused else None)  # fmt: skip
 
 
@@ -119,59 +140,7 @@ def _numbers(rows: Rows) -> str:
     return f"{whole.place(0)} to {whole.place(len(rows.rows) - 1)}"
 
 
-# --- tokens
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Turns rows into tokens, uncut."""
-
-    fmt: Format
-    tokenizer: Any
-    data: DataSettings
-    template: str | None
-
-    def read(self, found: LookedSet, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
-        """Yields the rows in order; for a row that the chat template does not take, its index and the error."""
-        for begin in range(0, len(indices), _BATCH):
-            yield from self._batch(found, indices[begin : begin + _BATCH])
-
-    def _batch(self, found: LookedSet, indices: Sequence[int]) -> Iterator[_Tokenized | tuple[int, InputError]]:
-        try:
-            made = self._tokens(found, indices, self.data)
-        except InputError as error:
-            if len(indices) == 1:
-                yield indices[0], error
-            else:
-                yield from (one for index in indices for one in self._batch(found, [index]))
-            return
-        if made.rows == len(indices):
-            for index, (begin, end) in zip(indices, pairwise([0, *made.ends]), strict=True):
-                yield _Tokenized(index, made.input_ids[begin:end].tolist(), made.labels[begin:end].tolist())
-        elif len(indices) == 1:  # it has no label; with another mask it has its ids
-            every = self.data.model_copy(update={"completion_only_loss": False, "assistant_only_loss": False})
-            ids = self._tokens(found, indices, every).input_ids.tolist()
-            yield _Tokenized(indices[0], ids, [IGNORED] * len(ids))
-        else:
-            yield from (one for index in indices for one in self._batch(found, [index]))
-
-    def _tokens(self, found: LookedSet, indices: Sequence[int], data: DataSettings) -> Tokens:
-        rows = [found.shaped[index] for index in indices]
-        whole = data.model_copy(update={"max_length": _WHOLE})
-        where = [found.rows.where(index) for index in indices]
-        return tokenizing.tokenize(rows, self.fmt, self.tokenizer, whole, self.template, where.__getitem__)
-
-
-@dataclass(frozen=True)
-class _Tokenized:
-    """A row in tokens, before it is cut."""
-
-    index: int
-    ids: list[int]
-    labels: list[int]
-
-
-def _looked_at(found: LookedSet, reader: _Reader, request: LookRequest) -> RowSet:
+def _looked_at(found: LookedSet, reader: TokenReader, request: LookRequest) -> RowSet:
     """The set in tokens."""
     data, tokenizer = reader.data, reader.tokenizer
     indices: Sequence[int] = list(found.shaped)
@@ -188,9 +157,9 @@ def _looked_at(found: LookedSet, reader: _Reader, request: LookRequest) -> RowSe
     errors: dict[int, InputError] = {}
     read = sorted({*indices, *wanted})
     count = counting(request.tell, f"tokenizing the {found.name} rows", len(read))
-    for done, one in enumerate(reader.read(found, read)):
+    for done, one in enumerate(reader.read(found, read, wanted)):
         count(done)
-        if not isinstance(one, _Tokenized):
+        if not isinstance(one, Tokenized):
             errors[one[0]] = one[1]
             continue
         targets = [place for place, label in enumerate(one.labels) if label != IGNORED]
@@ -212,7 +181,7 @@ def _looked_at(found: LookedSet, reader: _Reader, request: LookRequest) -> RowSe
             most = _BRIEF if request.row is None else _FULL
             parts = showing.pieces(one.ids, one.labels, tokenizer, data.max_length, most)
             learned = len(targets) - (targets[:1] == [0])
-            shown.append(ShownRow(found.place(one.index), len(one.ids), learned, parts, fate))
+            shown.append(ShownRow(found.place(one.index), len(one.ids), learned, parts, fate, one.pictures))
     found.refuse(list(errors), errors.__getitem__)
     limit = f"max_length={data.max_length}"
     found.add("left out", "with no token to learn", unlearned)
@@ -227,7 +196,7 @@ def _looked_at(found: LookedSet, reader: _Reader, request: LookRequest) -> RowSe
     return RowSet(
         found.name, found.rows.source, found.total, len(measures.lengths), measures.tokens, measures.learned,
         None if unknown_id is None else unknown, measures.quantiles(), measures.histogram(), measures.at(),
-        tuple(found.findings), tuple(shown), sampled,
+        tuple(found.findings), tuple(shown), sampled, reader.figures(found),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,11 +56,23 @@ def is_null(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def messages(turns: Any, key: str, names: TurnKeys, is_arrow: bool) -> tuple[list[dict[str, Any]], list[bool]]:
+def joined(parts: list[Any], expected: str) -> str:
+    """The text of a content that comes in parts. Raises BadRow for a part that is no text."""
+    return "".join(_part(part, expected) for part in parts)
+
+
+def messages(
+    turns: Any,
+    key: str,
+    names: TurnKeys,
+    is_arrow: bool,
+    content_of: Callable[[list[Any], str], Any] = joined,
+) -> tuple[list[dict[str, Any]], list[bool]]:
     """The messages of a row, and whether each is learned. Raises BadRow.
 
     key: the column, for the message.
     is_arrow: whether a schema has filled calls and arguments with the keys of all other rows.
+    content_of: makes the content of a message of its parts.
     """
     expected = f'{key!r}: a list of {{"role": ..., "content": ...}}'
     if is_null(turns) or turns == [] or turns == "":
@@ -72,7 +84,7 @@ def messages(turns: Any, key: str, names: TurnKeys, is_arrow: bool) -> tuple[lis
     for turn in turns:
         if not isinstance(turn, dict):
             raise BadRow("malformed", f"a message that is {shown(turn)}", expected)
-        found.append(_message(turn, names, is_arrow, expected))
+        found.append(_message(turn, names, is_arrow, expected, content_of))
         learned.append(_is_learned(found[-1]))
     return found, learned
 
@@ -101,7 +113,13 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _message(turn: dict[str, Any], names: TurnKeys, is_arrow: bool, expected: str) -> dict[str, Any]:
+def _message(
+    turn: dict[str, Any],
+    names: TurnKeys,
+    is_arrow: bool,
+    expected: str,
+    content_of: Callable[[list[Any], str], Any],
+) -> dict[str, Any]:
     # Arrow tables give every message the keys of all others, filled with None; templates test for presence
     message = {name: value for name, value in turn.items() if value is not None}
     is_sharegpt = "from" in message and "role" not in message
@@ -120,7 +138,7 @@ def _message(turn: dict[str, Any], names: TurnKeys, is_arrow: bool, expected: st
     if isinstance(role, str):
         message["role"] = names.role_of(role, is_sharegpt)
     if isinstance(message.get("content"), list):
-        message["content"] = "".join(_part(part, expected) for part in message["content"])
+        message["content"] = content_of(message["content"], expected)
     if is_arrow and "tool_calls" in message:
         message["tool_calls"] = without_nulls(message["tool_calls"])
     if not message.get("tool_calls", True):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainables.data.advice import yaml_name
+from trainables.data.bad_rows import BadRows
 from trainables.data.findings import Finding, Kind, counting, listed, shown
 from trainables.data.formats import ALPACA, TURNS, Format
 from trainables.data.messages import REASONING, TEMPLATE_ROLES, BadRow, turns_in
@@ -43,17 +44,6 @@ class Review:
     """Of conversational rows: how many have these turns, and the index of the first."""
 
 
-@dataclass
-class _Bad:
-    """Rows that cannot be learned from for one reason."""
-
-    what: str
-    expected: str
-    kind: str
-    where: str
-    count: int = 0
-
-
 def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Tell = silent) -> Review:
     """Looks at every row. Raises InputError for rows that `data.on_bad_row` and `data.on_duplicate` refuse.
 
@@ -61,7 +51,7 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
     """
     shaper = Shaper(fmt, data)
     good, keys = array("q"), array("q", bytes(8 * (max(rows.indices) + 1 if rows.indices else len(rows))))
-    bad: dict[tuple[str, str], _Bad] = {}
+    bad = BadRows(rows)
     first_of: dict[int, int] = {}
     twice: list[tuple[int, int]] = []
     twice_count = 0
@@ -72,10 +62,7 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
         try:
             shaped = shaper.shape(row, rows.is_arrow(index) if fmt.conversational else False)
         except BadRow as found:
-            group = bad.setdefault(
-                (found.kind, found.what), _Bad(found.what, found.expected, found.kind, rows.where(index))
-            )
-            group.count += 1
+            bad.add(found, index)
             continue
         key = key_of(shaped)
         before = first_of.setdefault(key, index)
@@ -87,7 +74,7 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
         seen.add(row, shaped, len(good))
         keys[rows.indices[index] if rows.indices else index] = key or 1
         good.append(index)
-    findings = [*_of_bad(list(bad.values()), rows, data, len(good))]
+    findings = list(bad.findings(data, len(good)))
     if twice:
         findings.append(_of_duplicates(twice[0], twice_count, rows, data))
     left = rows if len(good) == len(rows) else rows.select(good)
@@ -126,36 +113,6 @@ def shared(
 
 def _numbers(rows: Rows) -> Any:
     return rows.indices or range(len(rows))
-
-
-def _of_bad(groups: list[_Bad], rows: Rows, data: DataSettings, good: int) -> Iterator[Finding]:
-    """A finding for each kind of row that is left out. Raises InputError for one that is refused."""
-    groups.sort(key=lambda group: -group.count)
-    total = len(rows)
-    for kind, refused in (("malformed", data.on_bad_row != "drop"), ("empty", data.on_bad_row == "refuse")):
-        of_kind = [group for group in groups if group.kind == kind]
-        count = sum(group.count for group in of_kind)
-        if not count:
-            continue
-        if refused or not good:
-            first = of_kind[0]
-            raise InputError(first.what + _and_more(count, total), where=first.where, expected=first.expected,
-                             remedy=_to_leave_out(kind, good))  # fmt: skip
-        reasons = "; ".join(f"{g.what}{f' in {g.count:,}' if len(of_kind) > 1 else ''}" for g in of_kind[:3])
-        told = f"{count:,} of {total:,} rows are {kind} and are left out: {reasons}"
-        yield Finding(kind, told, count, total, of_kind[0].where)  # type: ignore[arg-type]
-
-
-def _and_more(count: int, total: int) -> str:
-    return "" if count == 1 else f" (and {count - 1:,} more of {total:,} rows cannot be used)"
-
-
-def _to_leave_out(kind: str, good: int) -> str:
-    if not good:
-        return ""
-    return (
-        f"set data.on_bad_row to {'drop' if kind == 'malformed' else 'drop_empty'} to leave such rows out, or mend them"
-    )
 
 
 def _of_duplicates(first: tuple[int, int], count: int, rows: Rows, data: DataSettings) -> Finding:
@@ -200,6 +157,7 @@ class Seen:
             for turn in turns if isinstance(turns, list) else ():
                 self._role(turn)
                 in_parts = in_parts or isinstance(turn.get("content", turn.get("value")), list)
+        in_parts = in_parts and not self._fmt.images
         shape = shape_of(shaped)
         count, first = self.shapes.get(shape, (0, index))
         if count or len(self.shapes) < _SHAPES:

@@ -200,6 +200,10 @@ class Rows:
         part, place = self._place(index)
         return part.where(place)
 
+    def source_of(self, index: int) -> str:
+        """The file, folder or hub id that a row comes from."""
+        return self._place(index)[0].source
+
     def is_arrow(self, index: int) -> bool:
         """Whether a row has a schema (see `Part.is_arrow`)."""
         return self._place(index)[0].is_arrow

@@ -6,9 +6,10 @@ import json
 import string
 from typing import Any
 
+from trainables.data import image_parts
 from trainables.data.findings import listed, shown
 from trainables.data.formats import KEEP, Format
-from trainables.data.messages import BadRow, TurnKeys, is_null, messages, without_nulls, written
+from trainables.data.messages import BadRow, TurnKeys, is_null, joined, messages, without_nulls, written
 from trainables.data.rows import Row, Rows
 from trainables.settings import DataSettings
 from tuner.contract import InputError
@@ -36,6 +37,7 @@ class Shaper:
         self._fmt, self._data = fmt, data
         self._names = turn_keys(data)
         self._template = list(string.Formatter().parse(data.prompt_template or ""))
+        self._content = image_parts.kept if fmt.images else joined
 
     def shape(self, row: Row, is_arrow: bool = False) -> Row:
         """The row with the format's columns only. Raises BadRow.
@@ -48,10 +50,13 @@ class Shaper:
         if fmt.name == "text":
             text = self._filled(row) if fmt.template else _text(row, fmt.columns["text"], "text")
             return _require_writable({"text": text})
+        images = image_parts.given(row.get(fmt.columns.get(image_parts.IMAGES, ""))) if fmt.images else []
         if not fmt.conversational:
-            return _require_writable(self._texts(row))
+            return _require_writable(self._texts(row) | ({image_parts.IMAGES: images} if fmt.images else {}))
         shaped = self._messages(row, is_arrow) if fmt.name == "messages" else self._prompt_and_answer(row, is_arrow)
         _require_something_learned(shaped)
+        if fmt.images:
+            return _require_writable(_with_images(shaped, images))
         for key in KEEP:
             column = fmt.columns.get(key)
             if column is not None and row.get(column) not in (None, ""):
@@ -68,7 +73,7 @@ class Shaper:
 
     def _messages(self, row: Row, is_arrow: bool) -> Row:
         key = self._fmt.columns["messages"]
-        found, learned = messages(_given(row, key), key, self._names, is_arrow)
+        found, learned = messages(_given(row, key), key, self._names, is_arrow, self._content)
         if (system := self._system(row)) and found[0]["role"] != "system":
             found, learned = [{"role": "system", "content": system}, *found], [True, *learned]
         return {"messages": found} if all(learned) else {"messages": found, LEARNED: learned}
@@ -93,7 +98,7 @@ class Shaper:
             if column and not isinstance(value, list):
                 value = _text(row, column, name)
             if isinstance(value, list):
-                found, learned = messages(value, column or name, self._names, is_arrow)
+                found, learned = messages(value, column or name, self._names, is_arrow, self._content)
             else:
                 found, learned = [{"role": role, "content": value}], [True]
             if name == "prompt":
@@ -176,6 +181,18 @@ def normalize(rows: Rows, fmt: Format, data: DataSettings) -> list[Row]:
         except BadRow as bad:
             raise InputError(bad.what, where=rows.where(index), expected=bad.expected) from None
     return result
+
+
+def _with_images(shaped: Row, images: list[Any]) -> Row:
+    """A conversational row with what its images are read from. Raises BadRow."""
+    if LEARNED in shaped:
+        raise BadRow("malformed", "turns with weight 0 beside images, which TRL's collator would learn",
+                     "rows whose turns are all learned, or data.assistant_only_loss")  # fmt: skip
+    if "messages" in shaped:
+        turns, sources = image_parts.settle(shaped["messages"], images)
+        return {"messages": turns, image_parts.IMAGES: sources}
+    turns, sources = image_parts.settle(shaped["prompt"], images, shaped["completion"])
+    return {"prompt": turns, "completion": shaped["completion"], image_parts.IMAGES: sources}
 
 
 def _given(row: Row, key: str) -> Any:

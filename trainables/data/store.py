@@ -28,6 +28,8 @@ _LAYOUT = 2
 TOKENIZER_FILES = ("token", "vocab", "merges", "special_tokens", "chat_template", "added_tokens", "spiece", "config")
 """Beginnings of the names of a tokenizer's files."""
 PREPARATION = "preparation.json"
+ROW = "row"
+"""The column with the texts of rows that have images."""
 _BATCH = 1000
 """Rows of a batch in a file, as `datasets` has it."""
 
@@ -42,10 +44,11 @@ def fingerprint(settings: Settings) -> str:
     found = {name: contents.of_rows(source) for name, source in sources.items() if source is not None}
     folder = Path(model.tokenizer)
     tokenizer = contents.of_files(folder, TOKENIZER_FILES) if folder.is_dir() else model.tokenizer
+    said = {name: value for name, value in data.said().items() if not found.get(name)}
     facts = {
         "layout": _LAYOUT,
         "versions": [version(name) for name in ("transformers", "tokenizers", "trl")],
-        "data": data.model_dump(exclude={name for name, files in found.items() if files}),
+        "data": said,
         "files": found,
         "tokenizer": [tokenizer, model.model_revision, model.tokenizer_revision],
     }
@@ -82,7 +85,7 @@ def save(folder: Path, sets: dict[str, Tokens], preparation: Preparation) -> Non
     """Writes sets and a preparation into `folder`. Raises InputError."""
     with Draft(folder) as draft:
         for name, tokens in sets.items():
-            draft.writer(name)(tokens)
+            draft.writer(name, with_texts=bool(tokens.texts))(tokens)
         draft.finish(preparation)
 
 
@@ -103,10 +106,17 @@ class Draft:
             stream.abandon()
         shutil.rmtree(self._beside, ignore_errors=True)
 
-    def writer(self, name: str) -> Callable[[Tokens], None]:
-        """Begins a set; gives what writes the rows of a `Tokens` behind those that are there."""
+    def file(self, name: str) -> Path:
+        """The path of a file beside the sets, for who writes it before `finish`."""
         with self._disk():
-            self._streams[name] = stream = _Stream(self._beside / name)
+            self._beside.mkdir(parents=True, exist_ok=True)
+        return self._beside / name
+
+    def writer(self, name: str, *, with_texts: bool = False) -> Callable[[Tokens], None]:
+        """Begins a set; gives what writes the rows of a `Tokens` behind those that are there. with_texts: whether they
+        have `texts`."""
+        with self._disk():
+            self._streams[name] = stream = _Stream(self._beside / name, with_texts=with_texts)
 
         def write(tokens: Tokens) -> None:
             with self._disk():
@@ -148,15 +158,17 @@ class Draft:
 class _Stream:
     """A set as `datasets` stores one, in a file of Arrow batches to which rows are appended."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_texts: bool) -> None:
         import datasets
         import pyarrow
 
         datasets.disable_progress_bars()
         kind = pyarrow.large_list(pyarrow.int32())
-        self._schema = pyarrow.schema([("input_ids", kind), ("labels", kind)])
+        of_texts = [(ROW, pyarrow.large_string())] if with_texts else []
+        self._schema = pyarrow.schema([("input_ids", kind), ("labels", kind), *of_texts])
         # `datasets` writes its own files for a row, whose file of rows is then written anew
-        some = pyarrow.table({"input_ids": [[0]], "labels": [[0]]}, schema=self._schema)
+        made = {"input_ids": [[0]], "labels": [[0]], **({ROW: [""]} if with_texts else {})}
+        some = pyarrow.table(made, schema=self._schema)
         datasets.Dataset(datasets.table.InMemoryTable(some)).save_to_disk(str(folder))
         self._file = next(folder.glob("*.arrow"))
         self._stream = self._file.open("wb")
@@ -171,10 +183,11 @@ class _Stream:
             pyarrow.LargeListArray.from_arrays(offsets, pyarrow.array(numpy.frombuffer(values, dtype=numpy.int32)))
             for values in (tokens.input_ids, tokens.labels)
         ]
+        columns += [pyarrow.array(tokens.texts, pyarrow.large_string())] if ROW in self._schema.names else []
         self._writer.write_table(pyarrow.table(columns, schema=self._schema), max_chunksize=_BATCH)
 
     def fingerprint(self) -> str:
-        """Of the ids of all rows, then of all labels, then of where each row ends."""
+        """Of the ids of all rows, then of all labels, then of where each row ends, then of their texts."""
         self.close()
         digest, end = hashlib.sha256(), 0
         for column in ("input_ids", "labels"):
@@ -184,6 +197,9 @@ class _Stream:
             ends = batch.column("input_ids").value_lengths().to_numpy().cumsum() + end
             digest.update(ends)
             end = int(ends[-1])
+        for batch in self._batches() if ROW in self._schema.names else ():
+            for text in batch.column(ROW).to_pylist():
+                digest.update(text.encode())
         return digest.hexdigest()[: contents.DIGITS]
 
     def _batches(self) -> Iterator[Any]:
@@ -206,7 +222,8 @@ class _Stream:
 
 
 def open_set(preparation: Preparation, name: str) -> Any:
-    """Opens a set, "train" or "validation", as a memory-mapped `datasets.Dataset` of input_ids and labels, int32."""
+    """Opens a set, "train" or "validation", as a memory-mapped `datasets.Dataset` of input_ids and labels, int32, and
+    of `row` where rows have images."""
     import datasets
 
     return datasets.load_from_disk(str(Path(preparation.folder) / name))

@@ -26,11 +26,12 @@ _TURNS = 24
 """Turns of a row that are tried."""
 
 
-def check(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Row, row: str) -> str | None:
+def check(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Row | None, row: str) -> str | None:
     """Raises InputError for masks, formats and templates that cannot work together; gives the template that marks the
     assistant's turns, or None where none is needed.
 
-    where: the tokenizer, or the template's file, for the message. first: a row in TRL's format; row: its place.
+    where: the tokenizer, or the template's file, for the message. first: a row in TRL's format, None: no row is tried
+    (templates of bases that take images may write parts alone); row: its place.
     """
     if data.assistant_only_loss and not fmt.conversational and fmt.name != "tokens":
         raise InputError(f"assistant_only_loss with {fmt} rows", where="data.assistant_only_loss",
@@ -48,7 +49,8 @@ def check(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Ro
         raise InputError(f"{fmt} rows, and the tokenizer has no chat template", where=where,
                          expected="a chat_template in the tokenizer", remedy="set data.chat_template to a .jinja file, "
                          "or use prompt and completion texts")  # fmt: skip
-    _sees_messages(tokenizer, first, where, row)
+    if first is not None:
+        _sees_messages(tokenizer, first, where, row)
     if not data.assistant_only_loss:
         return None
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers

@@ -40,7 +40,7 @@ def load(model: ModelSettings, data: DataSettings | None = None, *, alone: bool 
                          expected=f"a tokenizer: {', '.join(_FILES[:3])} ...") from None  # fmt: skip
     if data is not None and data.chat_template is not None:
         tokenizer.chat_template = read_template(data.chat_template)
-    return tokenizer, _give_pad_token(tokenizer, name)
+    return tokenizer, give_pad_token(tokenizer, name)
 
 
 def read_template(path: str) -> str:
@@ -78,7 +78,7 @@ def _read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _give_pad_token(tokenizer: Any, name: str) -> tuple[str, ...]:
+def give_pad_token(tokenizer: Any, name: str) -> tuple[str, ...]:
     """Makes the end token the pad token where there is none; gives a note for the user. Raises InputError."""
     if tokenizer.pad_token is not None:
         return ()

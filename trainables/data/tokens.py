@@ -26,6 +26,8 @@ class Tokens:
     """[tokens] int32: the token's id, or -100 where it is no target."""
     ends: array[int] = field(default_factory=lambda: array("q"))
     """[rows] int64: where each row ends, which is the index of the token behind its last."""
+    texts: list[str] = field(default_factory=list)
+    """Of rows with images: each in TRL's format, as JSON with the places of its images; empty for text."""
     begin: int | None = None
     """The token that begins every row; None where there is none."""
     full: Callable[[Tokens], None] | None = None
@@ -52,9 +54,11 @@ class Tokens:
     """Kept rows that begin with `begin` twice."""
     masked_prompts: int = 0
     """Rows that have labels, but all of them beyond max_length."""
+    image_tokens: int = 0
+    """Kept tokens in whose places a base puts what it sees."""
 
-    def add(self, ids: list[int], labels: list[int], limit: int) -> None:
-        """Adds a row, cut to `limit` tokens; drops it where no label is left."""
+    def add(self, ids: list[int], labels: list[int], limit: int, text: str = "") -> None:
+        """Adds a row, cut to `limit` tokens; drops it where no label is left. text: see `texts`."""
         size = len(ids)
         self.longest = max(self.longest, size)
         whole = labels
@@ -70,6 +74,8 @@ class Tokens:
         self.labels.extend(labels)
         self.ends.append(len(self.input_ids))
         self.rows += 1
+        if text:
+            self.texts.append(text)
         self.begun_twice += self.begin is not None and ids[:2] == [self.begin, self.begin]
         self.tokens += len(ids)
         self.label_tokens += targets - (labels[0] != IGNORED)
@@ -83,3 +89,4 @@ class Tokens:
         if self.full is not None and self.ends:
             self.full(self)
             self.input_ids, self.labels, self.ends = array("i"), array("i"), array("q")
+            self.texts = []

@@ -21,8 +21,9 @@ from tuner.contract import EVAL_LOSS, Fault, Reason
 class FrozenGuard(TrainerCallback):
     """Raises a Fault where a trainer would run without learning."""
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
+    def __init__(self, trainer: Any, *, mixed: bool = False) -> None:
+        """mixed: whether some rows have images and some have none: the first steps may not reach every part."""
+        self._trainer, self._mixed = trainer, mixed
         self._monitor = LearningMonitor({})
         self._grad_norm: float | None = None
         self.saved_state: Mapping[str, Any] | None = None
@@ -54,7 +55,7 @@ class FrozenGuard(TrainerCallback):
                 f"{len(missing)} of {len(trainable)} trainable tensors are not in the optimizer, e.g. {missing[0]}",
                 "let SFTTrainer create the optimizer",
             )
-        of_tensors = _parts(self._trainer.model, trainable)
+        of_tensors = _parts(self._trainer.model, trainable, mixed=self._mixed)
         self._monitor = LearningMonitor(sample(trainable), of_tensors)
         if self.saved_state is not None:
             self._monitor.restore(self.saved_state)
@@ -85,7 +86,8 @@ class FrozenGuard(TrainerCallback):
         if not hasattr(trainer.model, "disable_adapter"):
             return math.nan
         size = min(len(trainer.eval_dataset), trainer.args.per_device_eval_batch_size)
-        rows = [{key: trainer.eval_dataset[i][key] for key in ("input_ids", "labels")} for i in range(size)]
+        # Those with images have no tokens yet, but for the collator
+        rows = [_collatable(trainer.eval_dataset[i]) for i in range(size)]
         was_training = trainer.model.training
         trainer.model.eval()
         try:
@@ -99,12 +101,25 @@ class FrozenGuard(TrainerCallback):
         return with_adapter - without
 
 
-def _parts(model: Any, names: Iterable[str]) -> dict[str, str]:
-    """By name of a trainable tensor: the part of the model that its adapter is on; one for all without an adapter."""
+def _collatable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the collator takes of a row."""
+    return {key: row[key] for key in ("input_ids", "labels")} if "input_ids" in row else dict(row)
+
+
+def _parts(model: Any, names: Iterable[str], *, mixed: bool) -> dict[str, str]:
+    """By name of a trainable tensor: the part of the model that its adapter is on; one for all without an adapter.
+
+    mixed: parts that rows without images do not reach count as one of the others.
+    """
     if not hasattr(model, "peft_config"):
         return dict.fromkeys(names, "the model")
     found = parts.of(model)
-    return {name: str(found[name.rpartition(".")[0]]) for name in names}
+    of_names = {name: found[name.rpartition(".")[0]] for name in names}
+    language = [part for part in of_names.values() if part.tower is parts.Tower.LANGUAGE]
+    if mixed and language:
+        return {name: str(part if part.tower is parts.Tower.LANGUAGE else language[0])
+                for name, part in of_names.items()}  # fmt: skip
+    return {name: str(part) for name, part in of_names.items()}
 
 
 def _trainable(model: Any) -> dict[str, torch.nn.Parameter]:

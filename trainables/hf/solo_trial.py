@@ -23,6 +23,7 @@ from trainables.models.counting import Count, count
 from trainables.models.lora import lora_config
 from trainables.models.resident import Resident
 from trainables.progress import AttemptProgress
+from trainables.runtime import Inputs
 from trainables.settings import Settings, steps
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import ALONE, Assignment, Evaluation, Group
@@ -36,19 +37,16 @@ class SoloTrial:
         settings: Settings,
         assignment: Assignment,
         resident: Resident,
-        tokenizer: Any,
-        train: Any,
-        validation: Any,
+        inputs: Inputs,
         began: float,
         group: Group = ALONE,
     ) -> None:
-        """train, validation: the tokenized sets. began: when its set-up began, by `time.monotonic`. group: the
-        processes that train together.
+        """began: when its set-up began, by `time.monotonic`. group: the processes that train together.
 
         Raises Fault where it cannot be trained.
         """
         self.group = group
-        self.max_steps = steps.max_steps(settings.train, len(train))
+        self.max_steps = steps.max_steps(settings.train, len(inputs.train))
         gpu = torch.cuda.is_available()
         self.memory_before = torch.cuda.memory_allocated() if gpu else None
         """Bytes of GPU memory in use: the base's alone, unless an earlier trial was not removed completely."""
@@ -58,6 +56,7 @@ class SoloTrial:
             settings, self.max_steps, assignment.seed, assignment.folder,
             gpu=gpu, bf16=base.computes_in_bf16(resident.model), group=group,
         )  # fmt: skip
+        args.remove_unused_columns = inputs.collator is None  # images are in no column of the file of rows
         self._device = args.device  # read early: accelerate then initialises the process group
         self.config = lora_config(settings, resident.model)
         points = assignment.evaluation_steps(self.max_steps)
@@ -74,14 +73,15 @@ class SoloTrial:
         self.trainer = ResumableTrainer(
             model=resident.model,
             args=args,
-            train_dataset=train,
-            eval_dataset=validation,
-            processing_class=tokenizer,
+            train_dataset=inputs.train,
+            eval_dataset=inputs.validation,
+            processing_class=inputs.processor or inputs.tokenizer,
+            data_collator=inputs.collator,
             peft_config=self.config,
         )
         self.trainer.group = group
         self.trainer.remove_callback(PrinterCallback)
-        self.guard = FrozenGuard(self.trainer)
+        self.guard = FrozenGuard(self.trainer, mixed=inputs.mixed)
         self.guard.check_setup()
         self.trainer.add_callback(self.guard)
         self.trainer.add_callback(self.reporter)

@@ -24,6 +24,8 @@ from tuner.contract import Fault
 
 TARGETS = ("all-linear", "attention", "mlp")
 """The values of `target_modules` that are words."""
+_WITH_VISION = "with vision"
+"""The name of all-linear with `model.vision: adapted`, which is told of a base that takes images too."""
 RANKS = (8, 16, 64)
 """Ranks of which the share of trainable parameters is told."""
 
@@ -55,7 +57,7 @@ class Description:
     parts: Mapping[str, int]
     """Parameters by part ("language: attention")."""
     targets: Mapping[str, Adapted]
-    """By value of `target_modules`."""
+    """By value of `target_modules`; with `model.vision: adapted` too, where the base takes images."""
     packs: str | None
     """Why trials cannot share the base, as far as that is seen without weights; None where nothing is seen."""
 
@@ -68,6 +70,9 @@ def describe(settings: Settings, folder: Path, packs: Callable[[Any], str | None
     made = empty(settings.model, folder)
     total = sum(size(parameter) for parameter in made.parameters())
     found = {target: _adapted(settings, folder, target) for target in TARGETS}
+    if settings.model.vision == "frozen" and parts.Tower.VISION in parts.towers(parts.of(made)):
+        model = settings.model.model_copy(update={"vision": "adapted"})
+        found[_WITH_VISION] = _adapted(settings.model_copy(update={"model": model}), folder, TARGETS[0])
     return Description(type(made).__name__, total, dict(_by_part(made)), found, packs(made))
 
 

@@ -19,6 +19,8 @@ from tuner.contract import Fault, InputError, Reason
 FACT = "target_modules"
 """The preparation's fact that has it."""
 
+NO_TEXT = ", which no text passes through"
+"""The end of a sentence about layers that rows with images reach."""
 _PREFIX = "base_model.model."
 """What PEFT puts before the names of the base's modules."""
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.|$)")
@@ -108,7 +110,7 @@ def _left_out(shape: Any, targeted: Mapping[str, Any]) -> list[str]:
 def _reason(name: str, part: Part, refused: set[str], *, idle: bool) -> str:
     """Why a linear layer of this part gets no adapter. idle: whether no gradient reaches it."""
     if part.tower is not Tower.LANGUAGE:
-        return f"{part.tower}, which no text passes through"
+        return f"{part.tower}{NO_TEXT}"
     if name.rpartition(".")[2] in refused:
         return "PEFT refuses them on this base, whose kernel would bypass the adapter"
     if part.kind is Kind.ROUTER:

@@ -8,8 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from trainables.settings.section import PATH, Section
 
-Column = Literal["prompt", "completion", "messages", "text", "system", "tools", "history", "role", "content"]
+Column = Literal["prompt", "completion", "messages", "text", "images", "system", "tools", "history", "role", "content"]
 """What is read of a row; `role` and `content`, of a turn."""
+
+_IMAGES = ("max_pixels", "image_folder", "image_urls", "max_bad_images")
+"""Settings that rows of text do not depend on."""
 
 
 class DataSettings(Section):
@@ -49,8 +52,8 @@ class DataSettings(Section):
 
     columns: dict[Column, str | None] = Field(default={})
     """The rows' own names for what is read: `{prompt: question, completion: answer}`. Of `prompt`, `completion`,
-    `messages`, `text`, `system`, `tools`, `history` (pairs of a question and its answer, before the prompt), and `role`
-    and `content` within a turn; null: not read. A column within another has a path: `answers.text`."""
+    `messages`, `text`, `images`, `system`, `tools`, `history` (pairs of a question and its answer, before the prompt),
+    and `role` and `content` within a turn; null: not read. A column within another has a path: `answers.text`."""
 
     roles: dict[str, str] = Field(default={})
     """The roles of the chat template for the rows' own names: `{Clerk: assistant, Customer: user}`. Known without it:
@@ -81,6 +84,19 @@ class DataSettings(Section):
     max_validation_rows: int | None = Field(default=None, ge=1)
     """At most this many validation rows, after a seeded shuffle."""
 
+    max_pixels: int = Field(default=262144, ge=1024)
+    """Larger images are made smaller, to this many pixels, before the base's processor sees them. An image may cost a
+    token for every 784 pixels, and `max_length` must not cut its tokens: 262,144 pixels (512 by 512) are 334 tokens."""
+
+    image_folder: str | None = Field(default=None, json_schema_extra=PATH)
+    """The folder that images' paths are relative to and stay within; null: that of the file with the rows."""
+
+    image_urls: bool = False
+    """Fetch images that rows name by http or https, once, when the rows are prepared."""
+
+    max_bad_images: float = Field(default=0.05, ge=0, lt=1)
+    """With on_bad_row drop: at most this share of a set's rows is left out because of their images."""
+
     completion_only_loss: bool | None = None
     """Learn the completion only; null: true for prompt and completion rows, false for the others."""
 
@@ -106,6 +122,12 @@ class DataSettings(Section):
         except LookupError:
             raise ValueError(f"no encoding {encoding!r}: latin-1, cp1252 and utf-16 are some") from None
         return encoding
+
+    def said(self) -> dict[str, Any]:
+        """What the token ids depend on: of settings for images, those that are not their defaults, so that the
+        fingerprints of rows of text are those that earlier versions gave."""
+        fields, dumped = type(self).model_fields, self.model_dump()
+        return {name: value for name, value in dumped.items() if name not in _IMAGES or value != fields[name].default}
 
     @model_validator(mode="after")
     def _one_mask(self) -> DataSettings:

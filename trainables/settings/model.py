@@ -67,6 +67,9 @@ class ModelSettings(Section):
     """Attention kernel, by transformers' name; auto: what transformers takes for the base, `sdpa` where it has that. A
     kernel of the hub (org/name) is code, and needs trust_remote_code."""
 
+    vision: Literal["frozen", "adapted"] = "frozen"
+    """Whether the parts that take images get an adapter too: the tower and the projector. For rows with images."""
+
     fingerprint: Literal["sampled", "whole"] = "sampled"
     """How a resume compares the base's weights: by samples of every tensor, or by every byte."""
 

@@ -35,6 +35,7 @@ PARAMETERS: Mapping[str, Parameter] = dict(
         _parameter("use_dora", "choice", choices=(True, False), label="dora"),
         _parameter("init_lora_weights", "choice", choices=get_args(Init), label="init"),
         _parameter("optim", "choice", choices=get_args(Optimizer)),
+        ("vision", Parameter("vision", "model.vision", "choice", choices=("frozen", "adapted"), label="vision")),
     ]
 )
 
@@ -43,6 +44,7 @@ _RESIDENT = "a worker keeps one base for all its trials: run one search for each
 
 REFUSED: Mapping[str, str] = {
     "max_length": f"{_MEANING}; set data.max_length",
+    "max_pixels": f"{_MEANING}; set data.max_pixels",
     "packing": f"{_MEANING}; rows are not packed",
     "packing_strategy": f"{_MEANING}; rows are not packed",
     "completion_only_loss": f"{_MEANING}; set data.completion_only_loss",

@@ -61,6 +61,8 @@ class ShownRow:
     """All its tokens, in order."""
     fate: str = ""
     """What becomes of it, in words, where it is not learned whole ("left out: ..."); else ""."""
+    pictures: tuple[str, ...] = ()
+    """Its images, small, as data URIs of JPEG or PNG."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class RowSet:
     shown: tuple[ShownRow, ...] = ()
     sampled: str = ""
     """Which rows were tokenized, in words; "" for all."""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    """More that is to be said of them, by a short label."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def _set(found: RowSet, look: Look, width: int) -> list[Line]:
         out += labelled("length", lengths_text(found), width)
         out += _histogram(found.histogram, width) if found.histogram else []
         out += _at(found, look, width)
+    for label, text in found.figures.items():
+        out += labelled(label, clean(text), width, divided=True)
     if found.unknown is not None and found.tokens:
         share = words.percent(found.unknown / found.tokens)
         out += labelled("", f"{found.unknown:,} tokens ({share}) are unknown to the tokenizer", width)

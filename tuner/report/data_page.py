@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -28,6 +29,7 @@ del { color: var(--soft); text-decoration: line-through; }
 i { color: var(--soft); }
 """
 _STYLES = {"refused": "bad", "left out": "warn", "cut": "warn", "told": "warn"}
+_PICTURE = re.compile(r"data:image/(jpeg|png);base64,[A-Za-z0-9+/=]+")
 _LABELS = {"refused": "Wrong", "left out": "Left out", "cut": "Cut", "told": "Note"}
 
 
@@ -68,7 +70,7 @@ def _set(found: RowSet, look: Look) -> str:
         facts["length"] = lengths_text(found)
         if found.unknown is not None:
             facts["unknown"] = f"{found.unknown:,} tokens ({words.percent(found.unknown / found.tokens)})"
-    out.append(definitions(facts))
+    out.append(definitions({**facts, **found.figures}))
     if found.lengths:
         out.append(f'<div class="figures">{_histogram(found) if found.histogram else ""}{_at(found, look)}</div>')
     if found.findings:
@@ -102,7 +104,8 @@ def _row(row: ShownRow, look: Look) -> str:
     fate = f" · <em>{escaped(row.fate)}</em>" if row.fate else ""
     head = f"{escaped(row.place)} · {row.tokens:,} tokens, {row.learned:,} learned{fate}"
     text = "".join(_piece(piece) for piece in row.pieces)
-    return f"<article><header>{head}</header><pre>{text}</pre></article>"
+    images = "".join(f'<img src="{escape(uri)}" alt="">' for uri in row.pictures if _PICTURE.fullmatch(uri))
+    return f"<article><header>{head}</header>{images}<pre>{text}</pre></article>"
 
 
 def _piece(piece: Piece) -> str:

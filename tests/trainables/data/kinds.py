@@ -130,7 +130,7 @@ KINDS: list[Kind] = [
          settings={"roles": {"Customer": "user", "Clerk": "assistant"}}),
     Kind("content in parts", jsonl(parted()), CHAT, ("content in parts, whose texts are joined",), tools="OpenAI"),
     Kind("an image in a message", jsonl([{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}] * N),
-         refused="a part of type 'image_url', which is no text"),
+         refused="0 images and 1 place for images"),
     Kind("turns of weight 0", jsonl(weighted()),
          "«<|user|>q0<|end|>»<|assistant|>no0<|end|>«<|user|>r0<|end|><|assistant|>a0<|end|>»",
          ("4 of 4 rows have turns with weight 0",), tools="OpenAI, Axolotl `train`"),

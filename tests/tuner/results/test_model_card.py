@@ -40,6 +40,12 @@ def test_sft_says_which_parts_are_adapted_and_loads_a_base_that_takes_images_as_
     assert f"- adapted parts: {parts}\n" in text
     assert "from transformers import Qwen3_5ForConditionalGeneration\n\nbase = Qwen3_5For" in text
     assert "from_pretrained('org/name', revision='abc')\nmodel = PeftModel.from_pretrained(base, " in text
+    assert "AutoProcessor" not in text and "pixels" not in text
+    seeing = {**setup, "vision": "frozen", "max_pixels": 262144}
+    text = card_text(SFT.card(SFT.Settings.model_validate(given), seeing), seeing)
+    assert "- images of at most 262,144 pixels each, larger ones made smaller\n" in text
+    assert "from transformers import AutoProcessor, Qwen3_5For" in text
+    assert text.endswith('processor = AutoProcessor.from_pretrained("PATH_OF_THIS_FOLDER")\n```\n')
     strange = {**SETUP, "base_class": "os; ForConditionalGeneration"}
     assert "os;" not in card_text(SFT.card(SFT.Settings.model_validate(given), strange), strange)
 
