@@ -28,7 +28,7 @@ def _signals() -> set[str]:
 
 def _files() -> Iterator[Path]:
     """Yields the test files that `make chaos` runs."""
-    recipe = re.search(r"^chaos:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    recipe = re.search(r"^CHAOS :=((?:.*\\\n)*.*\n)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipe
     for place in (ROOT / word for word in recipe[1].split() if word.startswith("tests")):
         yield from place.rglob("*.py") if place.is_dir() else (place,)

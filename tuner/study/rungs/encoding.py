@@ -27,17 +27,18 @@ class Axis:
 
     def __init__(self, distribution: BaseDistribution) -> None:
         self.distribution = distribution
-        self._choices: tuple[Any, ...] = ()
+        self.choices: tuple[Any, ...] = ()
+        """The values of a choice, as Optuna has them; none for a range."""
         self.places = numpy.zeros(0)
         """[choices]: the coordinate of each choice."""
         if isinstance(distribution, CategoricalDistribution):
-            self._choices = tuple(distribution.choices)
-            self.places = _places(self._choices)
-        self._place_of = {(c, isinstance(c, bool)): float(p) for c, p in zip(self._choices, self.places, strict=True)}
-        self.ordered = not self._choices or _are_numbers(self._choices)
+            self.choices = tuple(distribution.choices)
+            self.places = _places(self.choices)
+        self._place_of = {(c, isinstance(c, bool)): float(p) for c, p in zip(self.choices, self.places, strict=True)}
+        self.ordered = not self.choices or _are_numbers(self.choices)
         """Whether near coordinates are near values."""
-        self.log = bool(getattr(distribution, "log", False))
-        count = len(self._choices) or _count(distribution)
+        self.log = isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log
+        count = len(self.choices) or _count(distribution)
         self.count: int | None = count
         """How many values there are; None for a continuous range."""
         self._low, self._width = 0.0, 1.0
@@ -48,15 +49,15 @@ class Axis:
     def coordinate(self, value: Any) -> float:
         """The coordinate of a value: in [0, 1], or the number of a category. Raises KeyError, TypeError or ValueError
         for what is no value of the parameter."""
-        if self._choices:
+        if self.choices:
             return self._place_of[value, isinstance(value, bool)]
         place = ((math.log(value) if self.log else value) - self._low) / self._width
         return min(max(place, 0.0), 1.0)
 
     def value(self, coordinate: float) -> Any:
         """The value at a coordinate, as Optuna stores it."""
-        if self._choices:
-            return self._choices[int(numpy.abs(self.places - coordinate).argmin())]
+        if self.choices:
+            return self.choices[int(numpy.abs(self.places - coordinate).argmin())]
         found = self._low + coordinate * self._width
         found = math.exp(found) if self.log else found
         d = self.distribution
@@ -68,13 +69,13 @@ class Axis:
 
     def from_uniform(self, uniform: numpy.ndarray) -> numpy.ndarray:
         """Coordinates [n] that values drawn with equal chances have. uniform: [n], in [0, 1)."""
-        if self._choices:
-            return self.places[(uniform * len(self._choices)).astype(int)]
+        if self.choices:
+            return self.places[(uniform * len(self.choices)).astype(int)]
         return self.rounded(uniform)
 
     def rounded(self, coordinates: numpy.ndarray) -> numpy.ndarray:
         """The nearest coordinates [n] that a value has."""
-        if self._choices:
+        if self.choices:
             return self.places[numpy.abs(coordinates[:, None] - self.places).argmin(1)]
         inside = numpy.clip(coordinates, 0.0, 1.0)
         if self.count is None or self.count > 1000:
@@ -182,7 +183,7 @@ class Encoding:
                 with_it = {point[parent] for point in points if parent in point and name in point}
                 without = {point[parent] for point in points if parent in point and name not in point}
                 if with_it and without and not with_it & without:
-                    unseen = [v for v in getattr(axis.distribution, "choices", ()) if v not in without]
+                    unseen = [v for v in axis.choices if v not in without]
                     self._conditions[name] = {parent: {*with_it, *unseen}}
                     break
 

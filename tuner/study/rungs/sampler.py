@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -226,8 +226,8 @@ def _are_in(rows: numpy.ndarray, known: numpy.ndarray) -> numpy.ndarray:
 
 def _only(distribution: BaseDistribution) -> float:
     """The internal value of a distribution that has one value."""
-    low = getattr(distribution, "low", None)
-    return 0.0 if low is None else float(low)
+    is_range = isinstance(distribution, FloatDistribution | IntDistribution)
+    return float(distribution.low) if is_range else 0.0
 
 
 def _hash(name: str) -> int:
