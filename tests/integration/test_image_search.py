@@ -50,7 +50,7 @@ with torch.no_grad():
         text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
         given = processor(images=row["images"], text=text, return_tensors="pt", add_special_tokens=False)
         end = processor.tokenizer.eos_token_id
-        made = model.generate(**given, max_new_tokens=12, do_sample=False, eos_token_id=end)
+        made = model.generate(**given, max_new_tokens=32, do_sample=False, eos_token_id=end)
         answers.append(processor.tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
 print(json.dumps({"loss": total / len(rows), "answers": answers}))
 """
