@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.runs import write_ledger
-from tests.tuner.report import searches
 from tuner.cli import run
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the runs `first` and `found`, which are over, and `gone`, which lost its driver."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    for name, tape in (("first", searches.finished()), ("found", searches.found()), ("gone", searches.running())):
-        folder = tmp_path / "runs" / name
-        folder.mkdir(parents=True)
-        write_ledger(folder, tape.events)
-        (folder / ".lock").touch()
-        rate = 0.0003 if name == "first" else 0.001
-        resolved = {"train": {"learning_rate": rate, "lora_r": 8}, "run": {"program": "sft", "name": name}}
-        (folder / "resolved.json").write_text(json.dumps(resolved), encoding="utf-8")
-    best = tmp_path / "runs" / "found" / "best"
-    best.mkdir()
-    for name in ("manifest.json", "train.yaml"):
-        (best / name).write_text("{}", encoding="utf-8")
-    return tmp_path
 
 
 def test_the_page_is_written_into_the_run_folder(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
