@@ -183,10 +183,29 @@ def _layers(document: Document | None, changes: Sequence[Change], space: SpaceSo
     return layers
 
 
+def _two_spaces(changes: Sequence[Change]) -> list[InputError]:
+    """An error for a space that is named beside settings within one: the one would replace the other."""
+    named = [(given, where) for key, given, where in changes if key == SPACE_KEY and not isinstance(given, Mapping)]
+    within = [(key, where) for key, _, where in changes if len(key) > len(SPACE_KEY) and key[:2] == SPACE_KEY]
+    if not named or not within:
+        return []
+    (_, whole), (key, where), value = named[0], within[0], shortened(str(named[0][0]))
+    return [
+        InputError(
+            f"{dotted(key)} changes nothing beside {whole}, which names another space",
+            where=where,
+            expected="one of the two",
+            remedy=f"copy the file of the space {value} (`tuner spaces {value}` says where it is), change it, and name "
+            "the copy: --space my_space.yaml",
+        )
+    ]
+
+
 def _experiment(
     document: Document | None, changes: Sequence[Change], permission: Permission, elsewhere: bool = False
 ) -> Experiment:
     document, changes, errors = without_moved(document, changes)
+    errors += _two_spaces(changes)
     # The file overrides the space's settings, and the file names the space: so the layers are made twice.
     first = _layers(document, changes)
     space: SpaceSource | None = None

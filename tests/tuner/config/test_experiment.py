@@ -14,6 +14,7 @@ from tests.tuner.config.programs import Nf4, Tiny
 from tuner.config import FLAGS, Asha, NoScheduler, dump_resolved, experiment_schema, load_experiment, load_resolved
 from tuner.config.moved import MOVED
 from tuner.config.sections import Resources
+from tuner.config.space_source import shipped_spaces
 from tuner.config.words import dotted, path_keys
 from tuner.contract import InputError
 
@@ -194,6 +195,29 @@ def test_flags_without_a_file_start_from_plain_defaults(here: Path) -> None:
     assert experiment.path is None
     assert experiment.source == "the command line"
     assert experiment.settings.train.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"), [((), {"search.space": "qlora"}), (("search.space=qlora",), {})], ids=["--space", "--set"]
+)
+def test_a_named_space_beside_settings_within_one(here: Path, given: tuple[str, ...], flag: dict[str, str]) -> None:
+    """One of them would replace the other without a word. Following the advice works."""
+    change = "search.space.parameters.lora_r={type: int, low: 2, high: 8}"
+    for overrides in ([*given, change], [change, *given]):
+        with pytest.raises(
+            InputError, match=r"search\.space\.parameters\.lora_r.* changes nothing beside --s"
+        ) as refused:
+            load_experiment(write(here, MINIMAL), overrides, flag)
+        assert refused.value.where == f"--set {change}" and "tuner spaces qlora" in refused.value.remedy
+    copy = shipped_spaces()["qlora"].read_text().replace("[8, 16, 32, 64]", "[8]", 1)
+    write(here, copy, "my_space.yaml")
+    space = load_experiment(write(here, MINIMAL), [], {"search.space": "my_space.yaml"}).space
+    assert space.data is not None and space.data["parameters"]["lora_r"]["values"] == [8]
+    kept = load_experiment(write(here, MINIMAL)).space.data
+    assert kept is not None
+    assert load_experiment(write(here, MINIMAL), [change]).space.data == {
+        "parameters": {**kept["parameters"], "lora_r": {"type": "int", "low": 2, "high": 8}}
+    }
 
 
 def test_only_the_data_without_a_file_asks_for_the_model(here: Path) -> None:
