@@ -11,6 +11,7 @@ image_parts.py the places of images in messages, and what each is read from
 messages.py    the turns of chat files, with the roles that a chat template knows
 shaping.py     a row in TRL's format
 review.py      looks at every row: what is left out, what is there twice, what is not read
+counted.py     counts rows that are equal, and columns that are not read
 bad_rows.py    rows that cannot be learned from, counted, left out or refused
 findings.py    what was found out, as facts and as sentences
 templates.py   writes conversations with a chat template, and finds out what it leaves out

@@ -71,7 +71,7 @@ class TextEncoder(Encoder):
             return next(review.shaped(rows.select([index]), part.format, self._data))
 
         templates.check(self.tokenizer, part.format, self._data, self._place, row_of(0), rows.where(0))
-        return templates.unwritten(self.tokenizer, part.shapes, row_of, rows.where, self._place)
+        return templates.unwritten(self.tokenizer, part.turns, row_of, rows.where, self._place)
 
     def encode(
         self, name: str, rows: Rows, part: Review, draft: store.Draft, tell: Tell

@@ -22,6 +22,7 @@ from trainables.data.formats import Format
 from trainables.data.look_sets import LookedSet
 from trainables.data.look_tokens import Tokenized, TokenReader
 from trainables.data.measuring import Measures
+from trainables.data.review import Turns
 from trainables.data.rows import Rows
 from trainables.data.tokens import IGNORED
 from trainables.hub import local_cache, sources
@@ -88,8 +89,8 @@ def _look(
             first = next(iter(found.shaped))
             tried = None if fmt.images else found.shaped[first]
             template = templates.check(tokenizer, fmt, data, place, tried, found.rows.where(first))
-            shapes = {} if fmt.images else found.shapes
-            lost, error = look_rows.unwritten(found.shaped, shapes, found.rows, tokenizer, place)
+            turns = Turns() if fmt.images else found.turns
+            lost, error = look_rows.unwritten(found.shaped, turns, found.rows, tokenizer, place)
             found.findings += lost
             found.refused = found.refused or error
             shown.append(_looked_at(found, of_images or TokenReader(fmt, tokenizer, data, template), request))

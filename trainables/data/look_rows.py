@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables.data import reading, sampling, templates
+from trainables.data.counted import EXAMPLES, Repeats
 from trainables.data.findings import counting
 from trainables.data.formats import Format
 from trainables.data.messages import BadRow
-from trainables.data.review import Shape
+from trainables.data.review import Turns
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import Shaper, key_of
 from trainables.settings import DataSettings
 from tuner.contract import Finding, InputError, LookRequest, Tell
-
-EXAMPLES = 3
-"""Rows that are named for a finding."""
-
 
 Read = tuple[Rows | None, int, str]
 """Rows, how many there are, and which of them were read, in words; "" for all."""
@@ -50,7 +47,7 @@ def place(rows: Rows, index: int) -> str:
 
 def kept(rows: Rows, fmt: Format, data: DataSettings, name: str, tell: Tell) -> tuple[Rows, list[Finding]]:
     """The rows without those that the preparation leaves out, and a finding about these."""
-    shaper, good, seen = Shaper(fmt, data), array("q"), set[int]()
+    shaper, good, repeats = Shaper(fmt, data), array("q"), Repeats()
     reasons: dict[str, list[str]] = {}
     counts: Counter[str] = Counter()
     count = counting(tell, f"reading the {name} rows", len(rows))
@@ -59,9 +56,8 @@ def kept(rows: Rows, fmt: Format, data: DataSettings, name: str, tell: Tell) -> 
         reason = ""
         try:
             key = key_of(shaper.shape(row, rows.is_arrow(index)))
-            if data.on_duplicate == "drop" and key in seen:
+            if repeats.add(key, index) and data.on_duplicate == "drop":
                 reason = "that repeat another (data.on_duplicate)"
-            seen.add(key)
         except BadRow as bad:
             if data.on_bad_row == "drop" or (data.on_bad_row == "drop_empty" and bad.kind == "empty"):
                 reason = f"that cannot be learned: {bad.what}"
@@ -78,12 +74,13 @@ def kept(rows: Rows, fmt: Format, data: DataSettings, name: str, tell: Tell) -> 
 
 
 def unwritten(
-    shaped: Mapping[int, Row], shapes: dict[Shape, tuple[int, int]], rows: Rows, tokenizer: Any, place: str
+    shaped: Mapping[int, Row], turns: Turns, rows: Rows, tokenizer: Any, place: str
 ) -> tuple[list[Finding], InputError | None]:
     """What the chat template does not write of the rows, and the refusal where that is the user's or the assistant's
-    turns. shaped: the rows in TRL's format, by index. shapes: their turns; none where they are no conversations."""
+    turns. shaped: the rows in TRL's format, by index. turns: what theirs have; nothing where they are no
+    conversations."""
     try:
-        lost = templates.unwritten(tokenizer, shapes, shaped.__getitem__, rows.where, place)
+        lost = templates.unwritten(tokenizer, turns, shaped.__getitem__, rows.where, place)
     except InputError as error:
         return [], error
     return [

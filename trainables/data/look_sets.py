@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.data import formats, look_rows, splitting
+from trainables.data.counted import EXAMPLES, Repeats, Unused
 from trainables.data.findings import counting
 from trainables.data.formats import Format
-from trainables.data.look_rows import EXAMPLES
 from trainables.data.messages import BadRow
-from trainables.data.review import Seen, Shape
+from trainables.data.review import Seen, Turns
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import Shaper, key_of
 from trainables.settings import DataSettings
@@ -57,8 +56,8 @@ class LookedSet:
     """Of each of them, a number that equal rows share."""
     sizes: array[int] = field(default_factory=lambda: array("q"))
     """Of each of them, its characters."""
-    shapes: dict[Shape, tuple[int, int]] = field(default_factory=dict)
-    """Of conversational rows: how many have these turns, and the index of the first."""
+    turns: Turns = field(default_factory=Turns)
+    """Of conversational rows, what their turns have."""
     read_as: tuple[str, ...] = ()
     """How rows that are not TRL's own are read."""
     sampled: str = ""
@@ -116,14 +115,12 @@ def examine(found: LookedSet, fmt: Format, data: DataSettings, tell: Tell) -> No
         found.refuse([0], lambda _: other)
         return
     found.shaped = shaped = Shaped(rows, fmt, data)
-    unused, refused, empty, again = _Unused(fmt), array("q"), array("q"), array("q")
+    refused, empty = array("q"), array("q")
     errors: dict[int, InputError] = {}
-    first_of: dict[int, int] = {}
-    seen = Seen(fmt, data)
+    repeats, seen = Repeats(), Seen(fmt, data)
     count = counting(tell, f"looking at the {found.name} rows", len(rows))
     for index, row in enumerate(rows.rows):
         count(index)
-        unused.add(row, index)
         try:
             made = shaped.made(index, row)
         except BadRow as bad:
@@ -138,45 +135,32 @@ def examine(found: LookedSet, fmt: Format, data: DataSettings, tell: Tell) -> No
         seen.add(row, made, index)
         if _is_empty(made):
             empty.append(index)
-        if first_of.setdefault(key, index) != index:
-            again.append(index)
-    found.shapes, found.read_as = seen.shapes, tuple(seen.read_as())
+        repeats.add(key, index)
+    found.turns, found.read_as = seen.turns, tuple(seen.read_as())
     found.refuse(refused, errors.__getitem__)
     for _, words, number, first in seen.counted():
         found.findings.append(Finding("told", f"with {words}", number, (f"first in {found.place(first)}",)))
-    unused.tell(found)
+    _unused(found, seen.unused)
     found.add("told", "with an empty text to learn", empty)
-    found.add("told", "equal to an earlier row", again, lambda i: f"as {found.place(first_of[_key_at(found, i)])}")
+    _equal(found, repeats)
 
 
-def _key_at(found: LookedSet, index: int) -> int:
-    return key_of(found.shaped[index])
+def _unused(found: LookedSet, unused: Unused) -> None:
+    """Adds a finding about columns that are not read, if there are any."""
+    if not unused.rows:
+        return
+    most = [f"{name!r} in {number:,}" for name, number in unused.counts.most_common(8)]
+    more = len(unused.counts) - len(most)
+    told = (*most, *([f"{more:,} more columns"] if more > 0 else []))
+    examples = (f"first in {found.place(unused.first)}: {', '.join(told)}",)
+    found.findings.append(Finding("told", "with columns that are not used", unused.rows, examples))
 
 
-class _Unused:
-    """Counts the columns that are not read."""
-
-    def __init__(self, fmt: Format) -> None:
-        self._used = fmt.used()
-        self._counts: Counter[str] = Counter()
-        self._rows, self._first = 0, 0
-
-    def add(self, row: Row, index: int) -> None:
-        if names := row.keys() - self._used:
-            self._first = index if not self._rows else self._first
-            self._rows += 1
-            self._counts.update(names)
-
-    def tell(self, found: LookedSet) -> None:
-        """Adds what was counted to the findings."""
-        if not self._rows:
-            return
-        most = [f"{name!r} in {number:,}" for name, number in self._counts.most_common(8)]
-        more = len(self._counts) - len(most)
-        told = (*most, *([f"{more:,} more columns"] if more > 0 else []))
-        what = "with columns that are not used"
-        examples = (f"first in {found.place(self._first)}: {', '.join(told)}",)
-        found.findings.append(Finding("told", what, self._rows, examples))
+def _equal(found: LookedSet, repeats: Repeats) -> None:
+    """Adds a finding about rows that are equal to earlier ones, if there are any."""
+    if repeats.count:
+        told = tuple(f"{found.place(index)}: as {found.place(first)}" for index, first in repeats.examples)
+        found.findings.append(Finding("told", "equal to an earlier row", repeats.count, told))
 
 
 def _is_empty(row: Row) -> bool:

@@ -24,6 +24,8 @@ TEMPLATE_ROLES = frozenset({"user", "assistant", "system", "developer", "tool", 
 """The roles that chat templates are made for. Many a template writes any other name as if it were one of them."""
 _LEARNED = ("weight", "train", "training")
 """Keys of a turn that say whether it is learned."""
+TURN_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", *REASONING, *_LEARNED})
+"""Keys of a turn that have a meaning here, or that only tie a result to its call."""
 
 
 @dataclass(frozen=True)

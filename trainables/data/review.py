@@ -10,20 +10,45 @@ from typing import Any
 
 from trainables.data.advice import yaml_name
 from trainables.data.bad_rows import BadRows
+from trainables.data.counted import Repeats, Unused
 from trainables.data.findings import Finding, Kind, counting, listed, shown
 from trainables.data.formats import ALPACA, TURNS, Format
-from trainables.data.messages import REASONING, TEMPLATE_ROLES, BadRow, turns_in
+from trainables.data.messages import REASONING, TEMPLATE_ROLES, TURN_KEYS, BadRow, turns_in
 from trainables.data.rows import Row, Rows
 from trainables.data.shaping import LEARNED, Shaper, key_of, turn_keys
 from trainables.settings import DataSettings
 from tuner.contract import InputError, Tell, silent
 
 _SHAPES = 1000
-"""Orders of turns that are remembered."""
+"""Orders of turns, roles and keys of turns that are remembered."""
 
 Shape = tuple[tuple[str, tuple[str, ...]], ...]
 """The turns of a row: each one's role, and what it has beside its content: "tool_calls", "arguments" where theirs are
 text, "reasoning"."""
+
+
+@dataclass
+class Turns:
+    """What the turns of conversational rows have. A count of rows goes with the index of the first of them."""
+
+    shapes: dict[Shape, tuple[int, int]] = field(default_factory=dict)
+    """How many rows have these turns."""
+    keys: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """How many rows have a turn with this key, of those that no chat template is sure to read."""
+
+    def add(self, row: Row, index: int) -> Shape:
+        """Adds a row in TRL's format; gives its turns."""
+        shape = shape_of(row)
+        _count(self.shapes, shape, index)
+        for key in {key for turn in turns_of(row) for key in turn.keys() - TURN_KEYS if turn[key] not in ("", [], {})}:
+            _count(self.keys, key, index)
+        return shape
+
+
+def _count(counts: dict[Any, tuple[int, int]], name: Any, index: int) -> None:
+    count, first = counts.get(name, (0, index))
+    if count or len(counts) < _SHAPES:
+        counts[name] = (count + 1, first)
 
 
 @dataclass(frozen=True)
@@ -40,8 +65,8 @@ class Review:
     """Of each row of the source, by its number in it, a number that equal rows share; 0 for a row that is left out."""
     seen: int
     """How many rows were looked at."""
-    shapes: dict[Shape, tuple[int, int]] = field(default_factory=dict)
-    """Of conversational rows: how many have these turns, and the index of the first."""
+    turns: Turns = field(default_factory=Turns)
+    """Of conversational rows, what their turns have."""
 
 
 def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Tell = silent) -> Review:
@@ -52,10 +77,7 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
     shaper = Shaper(fmt, data)
     good, keys = array("q"), array("q", bytes(8 * (max(rows.indices) + 1 if rows.indices else len(rows))))
     bad = BadRows(rows)
-    first_of: dict[int, int] = {}
-    twice: list[tuple[int, int]] = []
-    twice_count = 0
-    seen = Seen(fmt, data)
+    repeats, seen = Repeats(), Seen(fmt, data)
     count = counting(tell, f"looking at the {name} rows", len(rows))
     for index, row in enumerate(rows.rows):
         count(index)
@@ -65,21 +87,17 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
             bad.add(found, index)
             continue
         key = key_of(shaped)
-        before = first_of.setdefault(key, index)
-        if before != index:
-            twice_count += 1
-            twice = twice or [(before, index)]
-            if data.on_duplicate == "drop":
-                continue
+        if repeats.add(key, index) and data.on_duplicate == "drop":
+            continue
         seen.add(row, shaped, len(good))
         keys[rows.indices[index] if rows.indices else index] = key or 1
         good.append(index)
     findings = list(bad.findings(data, len(good)))
-    if twice:
-        findings.append(_of_duplicates(twice[0], twice_count, rows, data))
+    if repeats.count:
+        findings.append(_of_duplicates(repeats, rows, data))
     left = rows if len(good) == len(rows) else rows.select(good)
     findings += seen.findings(left)
-    return Review(left, fmt, tuple(replace(f, rows=name) for f in findings), keys, len(rows), seen.shapes)
+    return Review(left, fmt, tuple(replace(f, rows=name) for f in findings), keys, len(rows), seen.turns)
 
 
 def shaped(rows: Rows, fmt: Format, data: DataSettings) -> Iterator[Row]:
@@ -115,8 +133,8 @@ def _numbers(rows: Rows) -> Any:
     return rows.indices or range(len(rows))
 
 
-def _of_duplicates(first: tuple[int, int], count: int, rows: Rows, data: DataSettings) -> Finding:
-    total, (one, other) = len(rows), first
+def _of_duplicates(repeats: Repeats, rows: Rows, data: DataSettings) -> Finding:
+    count, total, (other, one) = repeats.count, len(rows), repeats.examples[0]
     place = f"{rows.where(other)} is {rows.where(one)} again"
     if data.on_duplicate == "refuse":
         raise InputError(f"{count:,} of {total:,} rows are there more than once: {place}", where=rows.where(other),
@@ -135,19 +153,17 @@ class Seen:
 
     def __init__(self, fmt: Format, data: DataSettings) -> None:
         self._fmt, self._data, self._names = fmt, data, turn_keys(data)
-        self._used = fmt.used() | {"attention_mask"}
-        self._unused: dict[str, int] = {}
+        self.unused = Unused(fmt)
+        """The columns that are not read."""
         self._roles: dict[str, str] = {}
         self._count: Counter[str] = Counter()
         self._first: dict[str, int] = {}
-        self.shapes: dict[Shape, tuple[int, int]] = {}
-        """See `Review.shapes`."""
+        self.turns = Turns()
+        """See `Review.turns`."""
 
     def add(self, row: Row, shaped: Row, index: int) -> None:
         """Adds a row, as it was read and in TRL's format."""
-        for name in row.keys() - self._used:
-            if name not in self._unused and row[name] not in (None, "", []):
-                self._unused[name] = index
+        self.unused.add(row, index)
         if not self._fmt.conversational:
             return
         in_parts = is_json = False
@@ -158,10 +174,7 @@ class Seen:
                 self._role(turn)
                 in_parts = in_parts or isinstance(turn.get("content", turn.get("value")), list)
         in_parts = in_parts and not self._fmt.images
-        shape = shape_of(shaped)
-        count, first = self.shapes.get(shape, (0, index))
-        if count or len(self.shapes) < _SHAPES:
-            self.shapes[shape] = (count + 1, first)
+        shape = self.turns.add(shaped, index)
         is_silent = not any(role == "assistant" for role, _ in shape)
         for what, holds in (
             ("silent", is_silent),
@@ -206,7 +219,7 @@ class Seen:
 
     def _other_format(self) -> str:
         """The setting that reads columns which are not used; "" where they have no format of their own."""
-        unused = self._unused.keys()
+        unused = self.unused.counts.keys()
         if self._fmt.name != "messages" and (turns := next((name for name in TURNS if name in unused), "")):
             return f"; data.format messages reads {turns!r}"
         if self._fmt.name == "text" and unused >= set(ALPACA):
@@ -229,11 +242,11 @@ class Seen:
         """What is to be told. rows: those that are learned from."""
         total = len(rows)
         yield from (Finding("read_as", text) for text in self.read_as())
-        if self._unused:
-            name, index = next(iter(self._unused.items()))
+        if unused := self.unused.counts:
+            name, index = next(iter(unused)), self.unused.first
             value = shown(rows.rows[index].get(name), 40)
-            told = f"columns that are not used: {listed(self._unused)}{self._other_format()}"
-            yield Finding("unused_columns", told, len(self._unused), 0, rows.where(index), f"{name!r} is {value}")
+            told = f"columns that are not used: {listed(unused)}{self._other_format()}"
+            yield Finding("unused_columns", told, len(unused), 0, rows.where(index), f"{name!r} is {value}")
         for kind, words, count, index in self.counted():
             yield Finding(kind, f"{count:,} of {total:,} rows have {words}", count, total, rows.where(index))
 

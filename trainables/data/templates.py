@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trainables.data.findings import Finding, shown
+from trainables.data.findings import Finding, listed, shown, shown_name
 from trainables.data.formats import Format
 from trainables.data.messages import REASONING
-from trainables.data.review import Shape, text_arguments, turns_of
+from trainables.data.review import Shape, Turns, text_arguments, turns_of
 from trainables.data.rows import Row
 from trainables.settings import DataSettings
 from tuner.contract import InputError
@@ -24,6 +24,8 @@ _CHECKED = 64
 """Orders of turns that are tried with the template."""
 _TURNS = 24
 """Turns of a row that are tried."""
+_KEYS = 8
+"""Further keys of turns that have a finding of their own."""
 
 
 def check(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Row | None, row: str) -> str | None:
@@ -66,14 +68,14 @@ def check(tokenizer: Any, fmt: Format, data: DataSettings, where: str, first: Ro
 
 
 def unwritten(
-    tokenizer: Any, shapes: dict[Shape, tuple[int, int]], row_of: Callable[[int], Row], where_of: Callable[[int], str],
-    template: str,
+    tokenizer: Any, turns: Turns, row_of: Callable[[int], Row], where_of: Callable[[int], str], template: str,
 ) -> list[Finding]:  # fmt: skip
     """What the chat template does not write, found by changing one turn at a time. Raises InputError where that is the
     user's or the assistant's turns.
 
-    shapes: how many rows have these turns, and the index of the first. template: its place, for the message.
+    turns: what those of the rows have. template: its place, for the message.
     """
+    shapes = turns.shapes
     total = sum(count for count, _ in shapes.values())
     lost: dict[str, tuple[int, int]] = {}
     kept: set[str] = set()
@@ -99,7 +101,34 @@ def unwritten(
                              expected=f"a template that writes {what!r}",
                              remedy=_other_roles(kept, template))  # fmt: skip
         found.append(Finding("unwritten_turns", told, count, total, where_of(index), example))
-    return found
+    return [*found, *_unwritten_keys(tokenizer, turns, total, row_of, where_of)]
+
+
+def _unwritten_keys(
+    tokenizer: Any, turns: Turns, total: int, row_of: Callable[[int], Row], where_of: Callable[[int], str]
+) -> Iterator[Finding]:
+    """What the chat template does not write of the further keys of turns: one finding for each of the first few, the
+    most frequent ones first."""
+    lost = []
+    for key in sorted(turns.keys, key=lambda key: -turns.keys[key][0])[:_CHECKED]:
+        count, index = turns.keys[key]
+        row = row_of(index)
+        _, differs = _rendered(tokenizer, row, where_of(index))
+        written = [
+            differs(_with(messages, i, without)) or differs(_with(messages, i, {**without, key: "something else"}))
+            for messages in [turns_of(row)]
+            for i, turn in enumerate(messages[:_TURNS])
+            if key in turn
+            for without in [{name: value for name, value in turn.items() if name != key}]
+        ]
+        if not all(written):
+            lost.append((key, "some " if any(written) else "", count, index))
+    for i, (key, some, count, index) in enumerate(lost[:_KEYS]):
+        more = f"; nor {listed(name for name, *_ in lost[_KEYS:])}" if i == _KEYS - 1 and lost[_KEYS:] else ""
+        subject = f"{some}{shown_name(key)!r} of turns"
+        told = f"the chat template does not write {subject}, which {count:,} of {total:,} rows have"
+        value = next(turn[key] for turn in turns_of(row_of(index)) if key in turn)
+        yield Finding("unwritten_turns", told + more, count, total, where_of(index), shown(value))
 
 
 def turns_without(row: Row, index: int, content: str) -> list[dict[str, Any]]:
@@ -166,8 +195,27 @@ def _chosen(shapes: dict[Shape, tuple[int, int]]) -> list[Shape]:
 def _tried(tokenizer: Any, row: Row, where: str) -> Iterator[tuple[str, bool]]:
     """For each turn of a row its role, and for calls and tools their name, with whether the template writes it."""
     turns, more = turns_of(row), common(row, None)
+    whole, differs = _rendered(tokenizer, row, where)
+    for index, turn in enumerate(turns[:_TURNS]):
+        if isinstance(turn.get("content"), str) and turn["content"].strip():
+            yield str(turn["role"]), differs(turns_without(row, index, "something else"))
+        if turn.get("tool_calls"):
+            other = {**turn, "tool_calls": [_other_call(call) for call in turn["tool_calls"]]}
+            yield "tool_calls", differs(_with(turns, index, other))
+            written = [text for call in turn["tool_calls"] if (text := text_arguments(call))]
+            if any(text not in whole and text.replace('"', '\\"') in whole for text in written):
+                yield "arguments", False
+        if own := {key: "something else" for key in REASONING if turn.get(key)}:
+            yield "reasoning", differs(_with(turns, index, {**turn, **own}))
+    if more.get("tools"):
+        yield "tools", differs(turns, tools=None)
+
+
+def _rendered(tokenizer: Any, row: Row, where: str) -> tuple[str, Callable[..., bool]]:
+    """The text of a row, and what says whether other turns, or other arguments of the template, have another text."""
+    more = common(row, None)
     with rendering(where):
-        whole = tokenizer.apply_chat_template(turns, tokenize=False, **more)
+        whole: str = tokenizer.apply_chat_template(turns_of(row), tokenize=False, **more)
 
     def differs(other: list[dict[str, Any]], **changed: Any) -> bool:
         try:
@@ -175,19 +223,11 @@ def _tried(tokenizer: Any, row: Row, where: str) -> Iterator[tuple[str, bool]]:
         except Exception:
             return True  # it reads what was changed, and requires something of it
 
-    for index, turn in enumerate(turns[:_TURNS]):
-        if isinstance(turn.get("content"), str) and turn["content"].strip():
-            yield str(turn["role"]), differs(turns_without(row, index, "something else"))
-        if turn.get("tool_calls"):
-            other = {**turn, "tool_calls": [_other_call(call) for call in turn["tool_calls"]]}
-            yield "tool_calls", differs([*turns[:index], other, *turns[index + 1 :]])
-            written = [text for call in turn["tool_calls"] if (text := text_arguments(call))]
-            if any(text not in whole and text.replace('"', '\\"') in whole for text in written):
-                yield "arguments", False
-        if own := {key: "something else" for key in REASONING if turn.get(key)}:
-            yield "reasoning", differs([*turns[:index], {**turn, **own}, *turns[index + 1 :]])
-    if more.get("tools"):
-        yield "tools", differs(turns, tools=None)
+    return whole, differs
+
+
+def _with(turns: list[dict[str, Any]], index: int, turn: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*turns[:index], turn, *turns[index + 1 :]]
 
 
 def _other_call(call: Any) -> Any:

@@ -152,6 +152,13 @@ KINDS: list[Kind] = [
     Kind("reasoning that the template does not write", jsonl([{"messages": [t[0], {**t[1], "reasoning_content": "r"}]}
          for t in TURNS]), CHAT, ("does not write reasoning of the assistant, which 4 of 4 rows have",),
          tools="files of reasoning models"),
+    Kind("Harmony's channels", jsonl([{"messages": [t[0], *({**t[1], "channel": c} for c in ("analysis", "final"))]}
+         for t in TURNS]), "«<|user|>q0<|end|><|assistant|>a0<|end|><|assistant|>a0<|end|>»",
+         ("does not write 'channel' of turns, which 4 of 4 rows have", "'analysis'"), tools="GPT-OSS"),
+    Kind("turns with keys of one's own", jsonl([{"messages": [{**t[0], "id": 7, "mood": "calm"}, {**t[1], "note": ""}]}
+         for t in TURNS[:1]] + MESSAGES[1:]), "«<user calm>q0<assistant >a0»",
+         ("does not write 'id' of turns, which 1 of 4 rows have",),
+         settings={"chat_template": "{% for m in messages %}<{{ m.role }} {{ m.mood }}>{{ m.content }}{% endfor %}"}),
     Kind("tools that the template does not write", jsonl(with_(CALLING, tools=TOOLS)),
          "«<|user|>q0<|end|><|assistant|><|end|><|tool|>1<|end|><|assistant|>a0<|end|>»",
          ("the chat template does not write tool calls of the assistant, which 4 of 4 rows have",
