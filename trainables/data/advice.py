@@ -23,12 +23,15 @@ _PROMPTS = ("prompt", "context", "instruction", "instructions", "input", "inputs
             "query", "user", "human", "problem", "source", "document", "article", "passage", "title", "text",
             "code")  # fmt: skip
 """In the order in which a prompt of several is written."""
+_QUESTIONS = ("question", "query", "prompt", "instruction")
 _TEXTS = ("text", "content", "document", "body", "passage", "code", "article")
 _SPEAKERS = ("role", "from", "speaker", "author", "sender", "name", "who", "user", "type")
 _SAID = ("content", "value", "text", "message", "utterance", "body", "said", "msg")
 _LOOKED_AT = 200
 _MOST = 1000
 """Columns that are looked at: a file may have 100,000."""
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,2}")
+"""`en`, `deu`, `pt_BR`, `zh-Hant`."""
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*")
 _YAML = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "none"}
 FORMATS = {"messages": "'messages'", "prompt-completion": "'prompt' and 'completion'"}
@@ -121,6 +124,10 @@ def _suggested(rows: Rows, data: DataSettings) -> str:
     if data.format == "messages" and texts and _asked_and_answered(texts, samples):
         return "set data.format to auto and data.as_chat to true; " + _asked_and_answered(texts, samples)
     strings = [name for name in texts if isinstance(samples[name], str)]
+    if data.format in ("auto", "prompt-completion") and not known and (found := _translated(samples)):
+        return found
+    if deep := _rows_within(samples):
+        return deep
     nested = [name for name, value in samples.items() if isinstance(value, dict | list)]
     if data.format in ("auto", "text") and strings:
         near = _named(strings, _TEXTS)
@@ -172,6 +179,38 @@ def _asked_and_answered(texts: list[str], samples: Mapping[str, Any]) -> str:
     template = "\n\n".join(f"{{{name}}}" for name in asks) + "\n\n"
     written_with = f"set data.prompt_template to {json.dumps(template, ensure_ascii=False)}"
     return f"{written_with}; {_set(columns)}{unread}"
+
+
+def _translated(samples: Mapping[str, Any]) -> str:
+    """A mapping of two texts of an object by language, as files of translations have them; "" where there is none."""
+    for name, inner in samples.items():
+        if not isinstance(inner, dict) or "." in name or not 2 <= len(inner) <= _MOST:
+            continue
+        if all(isinstance(text, str) and _LANGUAGE.fullmatch(key) for key, text in inner.items()):
+            one, other = (f"{name}.{key}" for key in islice(inner, 2))
+            others = "the other way round" if len(inner) == 2 else "another pair of them"
+            return f"{_set({'prompt': one, 'completion': other})}, or {others}"
+    return ""
+
+
+def _rows_within(samples: Mapping[str, Any]) -> str:
+    """The file to make of one whose questions lie in lists within a row, as in SQuAD's paragraphs; "" for any other. A
+    path leads to one value of a row, and no setting makes several rows of one."""
+    path, asked, level = "", list[str](), dict(samples)
+    while name := next((key for key, inner in level.items() if _holds_objects(inner)), ""):
+        asked += [key for key in _exactly(level, _PROMPTS) if isinstance(level[key], str) and key.lower() != "title"]
+        answer = next(iter(_exactly(level, _ANSWERS)), "")
+        if path and answer and _exactly(level, _QUESTIONS):
+            said = next(iter(_exactly(level[answer][0], _SAID)), "") if _holds_objects(level[answer]) else ""
+            answer += f"[0].{said}" if said else ""
+            return (f"write a file with a line for each object of {path}: {{\"prompt\": {' and '.join(asked)}, "
+                    f"\"completion\": {answer}}}")  # fmt: skip
+        path, level = f"{path}.{name}[]".lstrip("."), level[name][0]
+    return ""
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _turn_keys(turn: Mapping[str, Any]) -> dict[str, str] | None:

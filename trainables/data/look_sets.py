@@ -121,6 +121,7 @@ def examine(found: LookedSet, fmt: Format, data: DataSettings, tell: Tell) -> No
     count = counting(tell, f"looking at the {found.name} rows", len(rows))
     for index, row in enumerate(rows.rows):
         count(index)
+        seen.unused.add(row, index)
         try:
             made = shaped.made(index, row)
         except BadRow as bad:

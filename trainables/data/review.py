@@ -89,6 +89,7 @@ def review(rows: Rows, fmt: Format, data: DataSettings, name: str = "", tell: Te
         key = key_of(shaped)
         if repeats.add(key, index) and data.on_duplicate == "drop":
             continue
+        seen.unused.add(row, len(good))
         seen.add(row, shaped, len(good))
         keys[rows.indices[index] if rows.indices else index] = key or 1
         good.append(index)
@@ -163,7 +164,6 @@ class Seen:
 
     def add(self, row: Row, shaped: Row, index: int) -> None:
         """Adds a row, as it was read and in TRL's format."""
-        self.unused.add(row, index)
         if not self._fmt.conversational:
             return
         in_parts = is_json = False

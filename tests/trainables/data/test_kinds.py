@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from tests.trainables.data.kinds import KINDS, Kind
+from tests.trainables.data.written_files import SQUAD, jsonl
 from trainables import preparing
 from trainables.data import store, tokenizers
 from trainables.settings import Settings
@@ -74,6 +76,31 @@ def test_what_is_said_and_what_is_learned(kind: Kind, tokenizer_folder: Path, tm
         assert any(part in note for note in told), told
     if not kind.said and not kind.refused:
         assert told == []
+
+
+def test_the_file_that_is_to_be_made_of_paragraphs_is_learned(tokenizer_folder: Path, tmp_path: Path) -> None:
+    """What the refusal names is made of the very file: a list of objects within another, and columns of both."""
+    file = tmp_path / "squad.json"
+    file.write_text(json.dumps(SQUAD))
+    settings = Settings.model_validate({"model": {"model_name_or_path": str(tokenizer_folder)},
+                                        "data": {"train": str(file)}})  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        preparing.prepare_rows(settings, tmp_path / "cache")
+    shape = (r"write a file with a line for each object of (\w+)\[\]\.(\w+)\[\]: "
+             r'\{"prompt": (\w+) and (\w+), "completion": (\w+)\[0\]\.(\w+)\}')  # fmt: skip
+    said = re.fullmatch(shape, caught.value.remedy)
+    assert said is not None, caught.value.remedy
+    outer, inner, context, question, answers, text = said.groups()
+    rows = [
+        {"prompt": f"{paragraph[context]}\n\n{asked[question]}\n\n", "completion": asked[answers][0][text]}
+        for row in SQUAD["data"]
+        for paragraph in row[outer]
+        for asked in paragraph[inner]
+    ]
+    made = settings.model_copy(update={"data": settings.data.model_copy(update={"train": jsonl(rows)(tmp_path)})})
+    preparation = preparing.prepare_rows(made, tmp_path / "cache")
+    found = decoded(preparation, made)
+    assert len(found) == 8 and {"c0\n\nq0\n\n«a0<|end|>»", "c3\n\nr3\n\n«b3<|end|>»"} <= {*found}
 
 
 def test_there_are_enough() -> None:

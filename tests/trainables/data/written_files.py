@@ -179,3 +179,10 @@ def changed(rows: Rows, index: int, **more: Any) -> Rows:
 PAIRS: Rows = made(prompt="q{}", chosen="a{}", rejected="b{}")
 CHOSEN: Rows = [{"chosen": turns, "rejected": turns[:1]} for turns in TURNS]
 TOKENS: Rows = [{"input_ids": [70, 71, 72 + i], "labels": [-100, 71, 72 + i]} for i in range(N)]
+SQUAD: dict[str, Any] = {"version": "v2.0", "data": [
+    {"title": f"t{i}", "paragraphs": [{"context": f"c{i}", "qas": [
+        {"question": f"q{i}", "id": f"i{i}", "answers": [{"text": f"a{i}", "answer_start": 0}], "is_impossible": False},
+        {"question": f"r{i}", "id": f"j{i}", "answers": [{"text": f"b{i}", "answer_start": 0}], "is_impossible": False},
+    ]}]}
+    for i in range(N)
+]}  # fmt: skip
