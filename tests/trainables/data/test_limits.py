@@ -82,18 +82,26 @@ def test_a_hundred_thousand_columns(words: Path, tmp_path: Path) -> None:
     assert time.process_time() - began < 30
 
 
-def test_a_file_that_grows_while_it_is_read(words: Path, tmp_path: Path) -> None:
+def test_a_file_that_grows_while_it_is_read(words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused however often one tries, and read once it is complete, as the message says."""
     file = tmp_path / "growing.jsonl"
     line = json.dumps({"prompt": "the", "completion": "cat " * 50}).encode() + b"\n"
-    file.write_bytes(line * 100_000)
-    ended = threading.Event()
+    file.write_bytes(line * 1000)
+    ended, whole = threading.Event(), Path.read_bytes
 
     def write() -> None:
         with file.open("ab", buffering=0) as out:
-            while not ended.is_set():
+            while not ended.wait(0.001):
                 out.write(line)
 
+    def read(path: Path) -> bytes:
+        """The bytes of a file. It takes until the writer, which may have to wait for a core, has written once more."""
+        size, found = path.stat().st_size, whole(path)
+        while not ended.is_set() and path.stat().st_size == size:
+            time.sleep(0.001)
+        return found
+
+    monkeypatch.setattr(Path, "read_bytes", read)
     writer = threading.Thread(target=write)
     writer.start()
     try:
