@@ -40,7 +40,8 @@ class Turns:
         """Adds a row in TRL's format; gives its turns."""
         shape = shape_of(row)
         _count(self.shapes, shape, index)
-        for key in {key for turn in turns_of(row) for key in turn.keys() - TURN_KEYS if turn[key] not in ("", [], {})}:
+        every = (item for turn in turns_of(row) for item in turn.items())
+        for key in dict.fromkeys(key for key, value in every if key not in TURN_KEYS and value not in ("", [], {})):
             _count(self.keys, key, index)
         return shape
 
