@@ -35,7 +35,7 @@ def search(folder: Path, name: str, settings: Mapping[str, Any], **more: Any) ->
     """Runs a search on the embedded example in the Ray that the tests share."""
     flags = {**settings, **{name.replace("__", "."): value for name, value in more.items()}}
     outcome = run_search(load_experiment(None, (), {**flags, "run.name": name, "run.storage_path": str(folder)}))
-    assert outcome.exit_code == 0
+    assert outcome.exit_code == 0, [(t.number, t.reason, t.message) for t in outcome.record.ended]
     return outcome.record
 
 

@@ -37,16 +37,17 @@ def require_cluster(address: str) -> str:
     go_past_proxies(place(found)[0])
     if isinstance(silent := listens(found), Unknown | No):
         raise _no_answer(address, found, silent.why)
-    if AUTH_MODE in os.environ:
-        return found
     match asks_for_token(found):
         case Yes():
-            # Read when ray is imported. Without it this cluster refuses a client, after 20 s; where a cluster wants no
-            # token it lets a client in that sends one, but cancels its actors before they start.
+            # Read when ray is imported. Without it this cluster refuses a client, after 20 s
             os.environ[AUTH_MODE] = "token"
             if ray_token() is None:
                 raise wants_token(found)
-        case Unknown(why):
+        case No() if AUTH_MODE in os.environ:
+            # Such a cluster lets a client in that sends a token, and cancels its actors before they start. "token" may
+            # be there without the user's doing: Ray sets it in a process that has started a Ray of its own
+            os.environ[AUTH_MODE] = "disabled"
+        case Unknown(why) if AUTH_MODE not in os.environ:
             raise InputError(
                 f"it could not be found out whether the cluster at {found} asks for a token ({why})",
                 where="run.address",

@@ -36,7 +36,7 @@ def test_who_does_not_speak_is_not_taken_for_one_that_wants_a_token(
         ) as told:
             joining.require_cluster(stranger.place)
         assert "set RAY_AUTH_MODE to token where it asks for one" in told.value.remedy
-        # Where the user has said it, the cluster is not asked
+        # Where the user has said it, that holds for a cluster that does not tell
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
         assert joining.require_cluster(stranger.place) == stranger.place
 
