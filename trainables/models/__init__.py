@@ -12,6 +12,7 @@ gpu.py           whether torch can use the GPU that this process was given
 causality.py     whether a token is predicted from those before it alone
 resident.py      the base as first loaded, restored after every trial
 targets.py       attention, mlp, all-linear or a list, to module names that exist
+tensor_adapters.py  which settings PEFT refuses for tensors that hold all experts of a layer
 reach.py         which layers adapters can be put on, found out and checked before anything trains
 kernels.py       which attention kernel transformers takes for a base
 parts.py         which part of a model each module is: language, vision, audio; attention, mlp, experts, router

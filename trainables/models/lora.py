@@ -5,25 +5,31 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trainables.models import parts, passage, targets
+from trainables.models import parts, passage, targets, tensor_adapters
 from trainables.models.parts import Kind, Part, Tower
 from trainables.settings import Settings
 from tuner.contract import Fault, Reason
 
 
 def lora_config(settings: Settings, base: Any) -> Any:
-    """The `peft.LoraConfig` of a trial on `base`. Raises Fault for target modules that the base lacks."""
+    """The `peft.LoraConfig` of a trial on `base`.
+
+    Raises Fault for target modules that the base lacks, and for settings that PEFT refuses for them.
+    """
     from peft import LoraConfig
 
     train = settings.train
     alpha = train.alpha
+    layers = targeted(base, train.target_modules, adapts_vision=settings.model.vision == "adapted")
+    if targets.reach_tensors(base, layers) and (fault := tensor_adapters.fault(train, tensor_adapters.refused())):
+        raise fault
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=train.lora_r,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         use_rslora=train.lora_alpha_mode == "rslora",
         lora_dropout=train.lora_dropout,
-        **targeted(base, train.target_modules, adapts_vision=settings.model.vision == "adapted"),
+        **layers,
         use_dora=train.use_dora,
         init_lora_weights=True if train.init_lora_weights == "true" else train.init_lora_weights,
         revision=settings.model.model_revision,

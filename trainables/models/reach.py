@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from typing import Any
 
-from trainables.models import parts
+from trainables.models import parts, tensor_adapters
 from trainables.models.checkpoint import listed
 from trainables.models.parts import Kind, Part, Tower
-from trainables.models.targets import KEYWORDS, Names, linear_names
+from trainables.models.targets import KEYWORDS, Names, holds, linear_names, reach_tensors
+from trainables.settings.train import TrainSettings
 from tuner.contract import Fault, InputError, Reason
 
 FACT = "target_modules"
@@ -31,19 +33,44 @@ def of(shape: Any) -> dict[str, Any]:
     """What values of `target_modules` mean on a base, as JSON. shape: the base, with or without values.
 
     names: as `Names`, with all layers of a name as one. keywords: by keyword, what is wrong with it and what to do, and
-    the layers that it leaves out.
+    the layers that it leaves out. tensors: the keywords that reach tensors of experts. refused: the settings that PEFT
+    refuses there.
     """
     from trainables.models import lora
 
     found: dict[str, dict[str, Any]] = {}
-    names = Names.of(shape)
+    names, tensors = Names.of(shape), []
     for word in reversed(KEYWORDS):  # all-linear last: it changes the base
         try:
             targeted = lora.targeted(shape, word)
+            tensors += [word] if reach_tensors(shape, targeted) else []
             found[word] = {"left_out": _left_out(shape, targeted) if word == "all-linear" else []}
         except Fault as fault:
             found[word] = {"what": fault.message, "remedy": fault.remedy}
-    return {"names": asdict(replace(names, modules=_collapsed(names.modules))), "keywords": found}
+    told = {"names": asdict(replace(names, modules=_collapsed(names.modules))), "keywords": found}
+    return {**told, "tensors": tensors, "refused": list(tensor_adapters.refused())}
+
+
+def check_experts(found: Mapping[str, Any] | None, recipe: TrainSettings, drawn: Mapping[str, Sequence[Any]]) -> None:
+    """Checks the settings against adapters on tensors of experts. found: as `of` gives it; None or empty where it is
+    not known.
+
+    drawn: the space's values, by setting. Raises InputError where PEFT refuses every one of them; where it takes some,
+    the others end their trials.
+    """
+    if not found or "tensors" not in found:  # rows prepared by an earlier version
+        return
+    names = [name for name in tensor_adapters.SETTINGS if name in drawn]
+    fault = None
+    for values in product(*(drawn[name] for name in names)):
+        train = recipe.model_copy(update=dict(zip(names, values, strict=True)))
+        own, together = train.target_modules, [name for group in found["names"]["together"] for name in group]
+        reaches = own in found["tensors"] if isinstance(own, str) else holds(together, own)
+        fault = tensor_adapters.fault(train, found["refused"]) if reaches else None
+        if fault is None:
+            return
+    if fault is not None:
+        raise InputError(fault.message, where="train", remedy=fault.remedy)
 
 
 def check_values(found: Mapping[str, Any] | None, recipe: str | list[str], drawn: Sequence[Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,18 @@ def expert_tensors(model: Any) -> list[str]:
         if parameter.ndim == 3 and found[name.rpartition(".")[0]] == Part(Tower.LANGUAGE, Kind.EXPERTS)
     ]  # fmt: skip
     return list(dict.fromkeys(".".join(name.split(".")[-2:]) for name in names))
+
+
+def reach_tensors(model: Any, targeted: Mapping[str, Any]) -> bool:
+    """Whether PEFT puts an adapter on tensors of experts. targeted: the arguments of `peft.LoraConfig` that say which
+    layers of the model get one."""
+    wanted = targeted["target_modules"]
+    return bool(targeted.get("target_parameters")) or (not isinstance(wanted, str) and holds(_fused(model), wanted))
+
+
+def holds(fused: Iterable[str], wanted: Iterable[str]) -> bool:
+    """Whether a list of target modules has the name of an expert layer that is a part of one tensor."""
+    return not {_leaf(target) for target in wanted}.isdisjoint(fused)
 
 
 def linear_names(model: Any) -> list[str]:
