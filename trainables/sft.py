@@ -188,7 +188,7 @@ class SFT(Program):
     @classmethod
     def memory(
         cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
-    ) -> dict[str, int] | str | None:
+    ) -> dict[str, int | None] | str | None:
         """Bytes at the peak on a GPU by what they are for, and `total`; None where the base's config is not at hand,
         and why it is not known where its sizes are not in there.
 

@@ -22,6 +22,7 @@ adapter_files.py an adapter on disk, replaced in one rename
 companions.py    what belongs beside an adapter: tokenizer, chat template, processor, generation config
 counting.py      trainable and total parameters, right for 4-bit weights too
 memory.py        how much memory training needs, from a config and the headers of files
+tower_memory.py  how much memory images take beside their tokens
 experts.py       how many experts a config names, and in which layers
 stored.py        the parameters in a base's files, by their headers
 summary.py       a base in a few words, by its config and its files' headers

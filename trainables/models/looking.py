@@ -11,7 +11,7 @@ from typing import Any
 from trainables.data import tokenizers
 from trainables.hub import client, sources
 from trainables.hub.sources import HubSource
-from trainables.models import base_folder, memory, positions, stored, summary
+from trainables.models import base_folder, memory, positions, stored, summary, tower_memory
 from trainables.models.counting import human
 from trainables.settings import ModelSettings, Settings
 from tuner.contract import BaseLook, InputError, Table
@@ -105,7 +105,22 @@ def _memory(settings: Settings, config: dict[str, Any]) -> Table:
         return Table("memory", columns, (), "not known: config.json does not have the sizes of a decoder in the terms "
                      "that the estimate knows")  # fmt: skip
     rows = [(name, *(f"{by[str(batch)] / _GB:.1f} GB" for batch in _BATCHES)) for name, by in need.items()]
-    return Table("memory", columns, tuple(rows), below)
+    return Table("memory", columns, tuple(rows), below + _of_images(settings, config))
+
+
+def _of_images(settings: Settings, config: dict[str, Any]) -> str:
+    """What an image in a row takes beside it, in words; "" where the base takes none, or the rows' are left out."""
+    if not tower_memory.counts(config, settings):
+        return ""
+    tower, most = tower_memory.shape_of(config), settings.data.max_pixels
+    if tower is None:
+        return f"; {tower_memory.UNKNOWN}"
+    frozen, adapted = (
+        tower_memory.need(tower, images=1, max_pixels=most, rank=_RANK, adapted=adapted, bf16=True, nf4=False, others=0)
+        for adapted in (False, True)
+    )
+    return (f"; with an image of {most:,} pixels (data.max_pixels) in each row up to {frozen / _GB:.1f} GB more a row, "
+            f"with model.vision adapted {adapted / _GB:.1f} GB, in bfloat16")  # fmt: skip
 
 
 def _bytes(settings: Settings, config: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trainables.models import base_folder
+from trainables.models import base_folder, tower_memory
 from trainables.models.experts import Experts, experts_of
 from trainables.models.stored import Stored, stored_in
 from trainables.settings import Settings, steps
@@ -187,8 +187,10 @@ def need(
     return Need(base, adapters, kept * all_tokens, passing)
 
 
-def of_trial(settings: Settings, slots: int, group: Group) -> dict[str, int] | str | None:
-    """Bytes at the peak on a GPU by what they are for, and `total`, for rows of `data.max_length` tokens.
+def of_trial(settings: Settings, slots: int, group: Group) -> dict[str, int | None] | str | None:
+    """Bytes at the peak on a GPU by what they are for, and `total`, for rows of `data.max_length` tokens. Where the
+    base takes images and the trial is alone, `images` is what one of `data.max_pixels` in each row takes: None where
+    config.json does not tell how many patches it has.
 
     None where the base's config is not at hand, and why it is not known where its sizes are not in there. slots: trials
     that are packed, 1 for one alone. group: the processes that train it, with a GPU each.
@@ -200,10 +202,20 @@ def of_trial(settings: Settings, slots: int, group: Group) -> dict[str, int] | s
     if shape is None:
         return "config.json does not have the sizes of a decoder in the terms that the estimate knows"
     tensors, train = base_folder.tensors(settings.model), settings.train
+    micro, bf16 = steps.split_of(train, group.size).micro, settings.model.dtype != "float32"
+    nf4 = settings.model.quantization.kind == "nf4"
     found = need(
-        shape, slots=slots, tokens=steps.split_of(train, group.size).micro * settings.data.max_length,
-        rank=train.lora_r, bf16=settings.model.dtype != "float32", nf4=settings.model.quantization.kind == "nf4",
+        shape, slots=slots, tokens=micro * settings.data.max_length, rank=train.lora_r, bf16=bf16, nf4=nf4,
         packed=slots > 1, dropout=train.lora_dropout > 0, shares=group.size if group.shares_base else 1,
         stored=stored_in(tensors, shape.vocabulary) if tensors else None,
     )  # fmt: skip
-    return {**asdict(found), "total": found.total}
+    parts: dict[str, int | None] = {**asdict(found)}
+    if tower_memory.counts(config, settings) and slots == 1:
+        tower, adapted = tower_memory.shape_of(config), settings.model.vision == "adapted"
+        if tower is None and adapted:
+            return tower_memory.UNKNOWN
+        parts["images"] = None if tower is None else tower_memory.need(
+            tower, images=micro, max_pixels=settings.data.max_pixels, rank=train.lora_r, adapted=adapted, bf16=bf16,
+            nf4=nf4, others=found.activations,
+        )  # fmt: skip
+    return {**parts, "total": sum(size or 0 for size in parts.values())}

@@ -12,6 +12,8 @@ from trainables.settings.root import Settings
 from trainables.settings.train import AlphaMode, Init, Optimizer, Scheduler
 from tuner.contract import InputError, Parameter
 
+_VISION = ("frozen", "adapted")
+
 
 def _parameter(name: str, kind: str, **more: Any) -> tuple[str, Parameter]:
     """A setting of section `train` as a parameter of a space."""
@@ -35,7 +37,7 @@ PARAMETERS: Mapping[str, Parameter] = dict(
         _parameter("use_dora", "choice", choices=(True, False), label="dora"),
         _parameter("init_lora_weights", "choice", choices=get_args(Init), label="init"),
         _parameter("optim", "choice", choices=get_args(Optimizer)),
-        ("vision", Parameter("vision", "model.vision", "choice", choices=("frozen", "adapted"), label="vision")),
+        ("vision", Parameter("vision", "model.vision", "choice", choices=_VISION, label="vision", heavy=True)),
     ]
 )
 

@@ -39,7 +39,7 @@ class Parameter:
     warmup: bool = False
     """True for the parameter that is the warm-up's share of a trial: the default grace period is twice it or more."""
     heavy: bool = False
-    """True where a trial takes more memory the larger the value is."""
+    """True where a trial takes more memory the larger the value is, or the later it is among `choices`."""
 
 
 class Program(ABC):
@@ -151,10 +151,11 @@ class Program(ABC):
     @classmethod
     def memory(
         cls, settings: Any, params: Mapping[str, Any], slots: int, group: Group = ALONE
-    ) -> Mapping[str, int] | str | None:
+    ) -> Mapping[str, int | None] | str | None:
         """Estimates the peak GPU memory of a trial with these parameters, or of `slots` of them packed: bytes by what
-        they are for, and their `total`. Where that cannot be told: why, in words, or None to say nothing. group: the
-        processes that train the trial; it is passed only where there are several."""
+        they are for, None for what is not known, and the `total` of the others. Where that cannot be told: why, in
+        words, or None to say nothing. group: the processes that train the trial; it is passed only where there are
+        several."""
         return None
 
     # --- trials on one GPU, trials on several ---

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.config import Experiment, dump_resolved
-from tuner.contract import EVAL_LOSS, Budget, Group, InputError, Objective, Program, checked_objectives
+from tuner.contract import EVAL_LOSS, Budget, Group, InputError, Objective, Parameter, Program, checked_objectives
 from tuner.scheduling.algorithms import registered
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_values
@@ -53,9 +53,9 @@ class Plan:
     """Parameters at the extremes of the space, one parameter at a time (`_extremes`)."""
 
     @property
-    def memory(self) -> Mapping[str, int] | str | None:
-        """Bytes that the heaviest trial takes on a GPU, or an engine full of them: by what they are for, and `total`.
-        Where the program cannot tell: why, or None."""
+    def memory(self) -> Mapping[str, int | None] | str | None:
+        """Bytes that the heaviest trial takes on a GPU, or an engine full of them: by what they are for, None
+        where that is not known, and `total`. Where the program cannot tell: why, or None."""
         slots = 1 if self.trials_per_gpu == "auto" else int(self.trials_per_gpu)
         if self.group.size > 1:
             return self.program.memory(self.experiment.settings, self.heaviest, slots, group=self.group)
@@ -243,9 +243,18 @@ def _extremes(space: Space | FunctionSpace) -> list[dict[str, Any]]:
 
 
 def _heaviest(program: type[Program], space: Space | FunctionSpace) -> dict[str, Any]:
-    """The largest value of every parameter that takes memory."""
-    bounds = {name: space.upper_bound(name) for name, parameter in program.PARAMETERS.items() if parameter.heavy}
-    return {name: value for name, value in bounds.items() if value is not None}
+    """The value of every parameter that takes memory with which it takes most."""
+    most = {name: _most(space, name, parameter) for name, parameter in program.PARAMETERS.items() if parameter.heavy}
+    return {name: value for name, value in most.items() if value is not None}
+
+
+def _most(space: Space | FunctionSpace, name: str, parameter: Parameter) -> Any:
+    """The largest number that a trial can draw, or the last of the choices; None where it is not searched."""
+    if not parameter.choices:
+        return space.upper_bound(name)
+    searched = space.parameters.get(name)
+    drawn = searched.options if isinstance(searched, Choice) else ()
+    return max(drawn, key=parameter.choices.index, default=None)
 
 
 def _size_notes(experiment: Experiment, space: Space | FunctionSpace, recipe: Recipe) -> tuple[str, ...]:

@@ -125,15 +125,17 @@ def _places(shares: Sequence[float], steps: int | None) -> str:
     return f"step {', '.join(told)} of {steps}" if steps else f"{', '.join(told)} of a trial"
 
 
-def _memory(need: Mapping[str, int] | str, plan: Any) -> str:
+def _memory(need: Mapping[str, int | None] | str, plan: Any) -> str:
     """ "at most 12.3 GB of a GPU for the largest trial (base 1.1 GB, adapters 0.9 GB, …)", or why it is not known."""
     if isinstance(need, str):
         return f"not known: {clean(need)}"
     packed = plan.trials_per_gpu
-    parts = ", ".join(f"{name} {words.size(need[name])}" for name in need if name != "total")
+    told = {name: "not known" if size is None else words.size(size) for name, size in need.items()}
+    total = told.pop("total")
+    parts = ", ".join(f"{name} {size}" for name, size in told.items())
     who = "the largest trial" if packed in (1, "auto") else f"{packed} of the largest trials"
     gpu = "a GPU" if plan.experiment.resources.processes == 1 else "each GPU"
-    return f"at most {words.size(need['total'])} of {gpu} for {who} ({parts})"
+    return f"at most {total} of {gpu} for {who} ({parts})"
 
 
 def _code(key: str, own: Any) -> str:

@@ -69,6 +69,8 @@ def test_packing_is_proposed_by_nobody_who_does_not_know_of_a_gpu() -> None:
 
 
 def test_the_heaviest_trial_has_the_most_of_all_that_takes_memory() -> None:
-    """Rank, batch, and dropout, whose masks are kept for the way back."""
+    """Rank, batch, dropout, whose masks are kept for the way back, and adapters on the tower."""
     plan = make_plan(load_experiment(None, (), {"search.space": "qlora"}))
     assert plan.heaviest == {"lora_r": 64, "effective_batch_size": 64, "lora_dropout": 0.05}
+    plan = make_plan(load_experiment(None, (), {"search.space": "vlm"}))
+    assert plan.heaviest == {"lora_r": 64, "effective_batch_size": 32, "vision": "adapted"}
