@@ -6,7 +6,7 @@ Importing this module costs no torch.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ from tuner.contract import ALONE, Fault, Group, InputError, Preparation, Reason,
 
 if TYPE_CHECKING:
     from trainables.models.counting import Count
+
+_PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
+"""By name in the details of a set-up: the setting whose `auto` chooses it by the device."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,16 @@ def setup(
         note=note,
         parts=parts,
     )
+
+
+def unlike(first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """A note where the set-up of a trial, `own`, has another precision than that of the first; "" where it has not."""
+    for name, setting in _PRECISION.items():
+        before, now = first.get(name), own.get(name)
+        if before and now and before != now:
+            return (f"some trials compute in {before}, some in {now} ({setting} follows the device): losses differ by "
+                    f"that too; a new search with {setting} set has one for all")  # fmt: skip
+    return ""
 
 
 def device_name() -> str:

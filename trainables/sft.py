@@ -50,10 +50,6 @@ CHECK_BASE = "TUNER_CHECK_BASE"
 fault."""
 
 
-_PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
-"""By name in the details of a set-up: the setting whose `auto` chooses it by the device."""
-
-
 class SFT(Program):
     """Supervised fine-tuning of a LoRA or QLoRA adapter."""
 
@@ -95,6 +91,13 @@ class SFT(Program):
         base_folder.require_language_head(config, model.model_name_or_path)
         beyond = positions.check_length(config, found.data.max_length)
         return (*((remote,) if model.trust_remote_code else ()), *((beyond,) if beyond else ()), *unused(found, varied))
+
+    @classmethod
+    def files_beside(cls, settings: Any, files: Mapping[str, Collection[Path]]) -> Mapping[Path, Collection[str]]:
+        """The pictures that files of rows name. Raises InputError."""
+        from trainables.images.travelling import pictures
+
+        return pictures(runtime.validated(settings).data, files)
 
     @classmethod
     def describe_base(cls, settings: Any) -> str:
@@ -215,12 +218,7 @@ class SFT(Program):
     @classmethod
     def unlike(cls, first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
         """A note where a trial computes in another precision than the first did: `auto` follows the kind of device."""
-        for name, setting in _PRECISION.items():
-            before, now = first.get(name), own.get(name)
-            if before and now and before != now:
-                return (f"some trials compute in {before}, some in {now} ({setting} follows the device): losses differ "
-                        f"by that too; a new search with {setting} set has one for all")  # fmt: skip
-        return ""
+        return runtime.unlike(first, own)
 
     @classmethod
     def card(cls, settings: Any, setup: Mapping[str, Any]) -> Card:

@@ -7,6 +7,7 @@ processors.py  loads the checkpoint's processor, and refuses a base that takes n
 collating.py   TRL's collator for rows with images
 encoding.py    turns rows with images into token ids and labels, as the collator gives them
 looking.py     the rows of a look: what an image costs, and what it looks like
+travelling.py  the pictures that rows name, for a search that is sent to another machine
 opening.py     the stored rows, as a trainer reads them
 
 `trainables.preparing` chooses between this package's encoder and that of rows of text (`trainables.data.encoding`).

@@ -23,6 +23,7 @@ _SMALLEST = 4
 _KEPT = ("PNG", "JPEG", "WEBP")
 """Formats whose bytes are kept as they are, where nothing of the image changes."""
 _DATA_URI = re.compile(r"data:[\w/+.;=-]*;base64,", re.ASCII)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*", re.ASCII)
 _LONGEST_PATH = 512
 """Characters from which on text that may be base64 is base64, and no path."""
@@ -55,6 +56,8 @@ class ImageReader:
 
     def _content(self, source: Any, rows: str) -> tuple[bytes, str]:
         """The bytes of an image file, and what it is called in messages."""
+        if (name := path_in(source)) is not None:
+            return self._file(name, rows), name
         if isinstance(source, bytes | bytearray | memoryview):
             return bytes(source), "in bytes"
         if isinstance(source, Mapping):
@@ -63,11 +66,9 @@ class ImageReader:
             raise BadRow("malformed", f"an image that is {shown(source)}", _EXPECTED)
         if found := _DATA_URI.match(source):
             return _decoded(source[found.end() :]), "in base64"
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source):
+        if _URL.match(source):
             return self._fetched(source), source
-        if len(source) > _LONGEST_PATH and _BASE64.fullmatch(source):
-            return _decoded(source), "in base64"
-        return self._file(source, rows), source
+        return _decoded(source), "in base64"
 
     def _of_dict(self, source: Mapping[str, Any], rows: str) -> tuple[bytes, str]:
         for key in ("bytes", "base64"):
@@ -81,7 +82,8 @@ class ImageReader:
                 return self._content(source[key], rows)
         raise BadRow("malformed", f"an image that is {shown(dict(source))}", _EXPECTED)
 
-    def _file(self, name: str, rows: str) -> bytes:
+    def place(self, name: str, rows: str) -> Path:
+        """The file of an image that a row names by a path. Raises BadRow where it is none, or lies elsewhere."""
         given = self._data.image_folder
         root = Path(given) if given is not None else Path(rows) if Path(rows).is_dir() else Path(rows).parent
         if given is None and not Path(rows).exists():
@@ -94,8 +96,11 @@ class ImageReader:
                          "images")  # fmt: skip
         if not place.is_file():  # a pipe would block
             raise BadRow("malformed", f"the image {name} is not in {root}", "a file")
+        return place
+
+    def _file(self, name: str, rows: str) -> bytes:
         try:
-            return place.read_bytes()
+            return self.place(name, rows).read_bytes()
         except OSError as error:
             raise BadRow("malformed", f"the image {name} cannot be read ({error.strerror})", "a file") from None
 
@@ -164,6 +169,17 @@ class ImageReader:
         if width * height > most:
             raise BadRow("malformed", f"the image {name} has {width:,} by {height:,} pixels",
                          f"at most {most:,} pixels, beyond which Pillow takes a file for an attack")  # fmt: skip
+
+
+def path_in(source: Any) -> str | None:
+    """The path that an image is read from; None where it is read from something else. source: what a row says of it."""
+    if isinstance(source, Mapping):
+        if not all(is_null(source.get(key)) for key in ("bytes", "base64")):
+            return None
+        return path_in(next((source[key] for key in ("path", "url", "image") if not is_null(source.get(key))), None))
+    if not isinstance(source, str) or not source.strip() or _DATA_URI.match(source) or _URL.match(source):
+        return None
+    return None if len(source) > _LONGEST_PATH and _BASE64.fullmatch(source) else source
 
 
 def _decoded(text: str) -> bytes:

@@ -108,9 +108,25 @@ def pack(experiment: Experiment, include: Sequence[Path] = (), packages: Sequenc
         place = PurePosixPath(FILES, name, path.name)
         places[place] = path
         settings[name] = str(place)
+    places |= _beside(experiment, places)
     parcel = Parcel({**code.places, **places}, settings, file)
     _require_small(parcel)
     return parcel
+
+
+def _beside(experiment: Experiment, places: Mapping[PurePosixPath, Path]) -> dict[PurePosixPath, Path]:
+    """The places of what files that are sent name in turn. Raises InputError."""
+    sent = {source: place for place, source in places.items()}
+    named: dict[str, list[Path]] = {}
+    for name, given in experiment.files.items():
+        files = [file for _, found in given.entries for file in found] if isinstance(given, Several) else [given]
+        named[name] = [file for file in files if file in sent]
+    found = experiment.program_class.files_beside(experiment.settings, named)
+    return {
+        PurePosixPath(os.path.normpath(sent[file].parent / path)): file.parent / path
+        for file, paths in found.items()
+        for path in paths
+    }
 
 
 def _pack_several(

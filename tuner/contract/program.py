@@ -86,6 +86,13 @@ class Program(ABC):
         return ""
 
     @classmethod
+    def files_beside(cls, settings: Any, files: Mapping[str, Collection[Path]]) -> Mapping[Path, Collection[str]]:
+        """By file: what else it names, as paths relative to its folder. `submit` sends that along, in the same place
+        beside it. files: those of this machine that settings name and that are sent, by dotted name of the setting.
+        Raises InputError for what is missing, or cannot be sent."""
+        return {}
+
+    @classmethod
     def look_at_base(cls, settings: Mapping[str, Any]) -> BaseLook:
         """What the trials start from, what of it can be trained, and what that takes. In a process of its own. Reads no
         weights. Raises InputError."""

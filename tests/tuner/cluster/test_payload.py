@@ -166,6 +166,89 @@ def test_an_absolute_pattern_is_the_clusters(folder: Path) -> None:
     assert here.settings.data.train == ("/shared/rows/*.jsonl", "org/rows")
 
 
+def _pictured(folder: Path, names: list[Any]) -> None:
+    """Rows with pictures, and the pictures that are files below the folder of the rows."""
+    from PIL import Image
+
+    rows = []
+    for index, name in enumerate(names):
+        if isinstance(name, str) and not name.startswith(("http", "/", "..", "missing")):
+            (folder / "rows" / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8 + index)).save(folder / "rows" / name, "PNG")
+        turns = [{"role": "user", "content": f"what is {index}"}, {"role": "assistant", "content": "a"}]
+        rows.append({"messages": turns, "images": [name]})
+    (folder / "rows" / "pictured.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("train", ["rows/pictured.jsonl", "rows", "rows/pict*.jsonl"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_pictures_are_sent_with_the_rows_that_name_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: str, flag: bool
+) -> None:
+    """The job reads the same pictures in its own folder, once the ones of this machine are gone."""
+    from trainables.data import reading
+    from trainables.images.reading import ImageReader
+    from tuner.cli.search import command
+
+    (folder / "rows" / "train.jsonl").unlink()
+    names = ["pictures/a.png", "b.png", "http://example.org/c.png", "pictures/../d.png", "pictures/a.png"]
+    _pictured(folder, names)
+    (folder / "rows" / "pictures" / "other.png").write_bytes(b"not named")
+    settings = yaml.safe_load((folder / "search.yaml").read_text())
+    settings["data"] = {"train": "/shared/rows.jsonl" if flag else train}
+    (folder / "search.yaml").write_text(yaml.safe_dump(settings))
+    overrides = [f"data.train={train}"] if flag else []
+    here = load_experiment(folder / "search.yaml", overrides, elsewhere=True)
+    local = [names[0], names[1], names[3]]
+    wanted = [(folder / "rows" / name).read_bytes() for name in local]
+    parcel = pack(here, packages=())
+    sent = [str(place) for place, _ in parcel.files()]
+    assert len(sent) == len(set(sent)) and (train == "rows") == any("other.png" in place for place in sent)
+    payload = make_payload(here, parcel, name="first", overrides=overrides)
+    there = _laid_out(parcel, tmp_path / "there")
+    folder.rename(tmp_path / "gone")
+    monkeypatch.chdir(there)
+    context = command.make_context("search", shlex.split(payload.entrypoint)[4:])
+    data = load_experiment(context.params["file"], context.params["overrides"], elsewhere=True).settings.data
+    rows = reading.read(data.train, data)
+    reader = ImageReader(data)
+    assert [reader.place(name, rows.source_of(0)).read_bytes() for name in local] == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("missing.png", "the image missing.png is not in"),
+        ("../validation.jsonl", "lies outside of"),
+        ("/shared/a.png", "the image /shared/a.png is an absolute path, and would be looked for on the cluster"),
+    ],
+)
+def test_pictures_that_cannot_be_sent_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    _pictured(folder, ["a.png", name])
+    asked = ["submit", "--dry-run", "search.yaml", "--data", "rows/pictured.jsonl"]
+    assert run(asked) == 2
+    error = capsys.readouterr().err
+    assert told in error and "pictured.jsonl:2" in error and "data.image_folder" in error
+
+
+def test_pictures_of_rows_that_are_left_out_are_not_sent(folder: Path) -> None:
+    _pictured(folder, ["a.png", "missing.png"])
+    given = ["data.train=rows/pictured.jsonl", "data.on_bad_row=drop"]
+    places = [str(place) for place, _ in pack(load_experiment(folder / "search.yaml", given, elsewhere=True)).files()]
+    assert [place for place in places if place.endswith(".png")] == ["files/data.train/a.png"]
+    elsewhere = load_experiment(folder / "search.yaml", [*given, "data.image_folder=/shared/pictures"], elsewhere=True)
+    assert not any(str(place).endswith(".png") for place, _ in pack(elsewhere).files())
+
+
+def test_a_folder_of_pictures_is_sent(folder: Path) -> None:
+    _pictured(folder, ["a.png"])
+    given = ["data.train=rows/pictured.jsonl", "data.image_folder=rows"]
+    experiment = load_experiment(folder / "search.yaml", given, elsewhere=True)
+    assert "files/data.image_folder/rows/a.png" in [str(place) for place, _ in pack(experiment).files()]
+
+
 def _laid_out(parcel: Parcel, folder: Path) -> Path:
     write_zip(parcel, folder.with_suffix(".zip"))
     zipfile.ZipFile(folder.with_suffix(".zip")).extractall(folder)
