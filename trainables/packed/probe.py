@@ -28,7 +28,7 @@ import torch
 from trainables.data.tokens import IGNORED
 from trainables.models import base
 from trainables.out_of_memory import is_out_of_memory
-from trainables.packed import adapted_layers, bases, packed_model
+from trainables.packed import adapted_layers, bases, head, packed_model
 from trainables.packed.batches import Batch, ShapeBuckets, collate
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.rows import FlatRows
@@ -120,7 +120,7 @@ class SoloReference:
     def _solo_batch(self, rows: Sequence[int], *, backward: bool) -> list[_RowResults]:
         """The results of rows of one length, computed as one batch of a solo run; with `backward`, gradients too."""
         model, device = self._model.train(backward), base.device()
-        ids = torch.stack([torch.from_numpy(self.rows.ids[self._span(row)].copy()) for row in rows]).to(device)
+        ids = torch.stack([self.row(row) for row in rows]).to(device)
         scored = min(_SCORED, ids.shape[1] - 1)
         few = {"logits_to_keep": scored + 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         computing = torch.autocast(device.type, torch.bfloat16, enabled=packed_model.autocast(model))
@@ -139,8 +139,9 @@ class SoloReference:
             for hidden, loss, gradient in zip(seen.hidden, losses.detach(), gradients, strict=True)
         ]
 
-    def _span(self, row: int) -> slice:
-        return slice(int(self.rows.starts[row]), int(self.rows.starts[row + 1]))
+    def row(self, row: int) -> torch.Tensor:
+        """[tokens] int64 on the host."""
+        return torch.from_numpy(self.rows.ids[self.rows.starts[row] : self.rows.starts[row + 1]].copy())
 
     def _require_no_dropout(self) -> None:
         """Raises Unpackable where two passes in training mode differ: such dropout draws for all slots from one
@@ -198,10 +199,8 @@ def _findings(packed: PackedModel, stack: Stack, reference: SoloReference) -> It
             yield f"its attention sees {packed.attention.window} tokens, and rows are longer"
         for layout in (*layouts, *together):
             yield from _differences_to_solo(packed, reference, layout, buckets)
-        by_row, by_slot = (
-            (range(0, reference.short, 2), range(1, reference.short, 2)),
-            (range(half), range(half, reference.short)),
-        )
+        by_row = (range(0, reference.short, 2), range(1, reference.short, 2))
+        by_slot = (range(half), range(half, reference.short))
         for layout, kept in zip(together, (by_slot, by_row), strict=True):
             yield from _leaks(packed, stack, reference, layout, buckets, kept)
 
@@ -218,9 +217,10 @@ def _differences_to_solo(
     for at, results in enumerate(found or _engine_results(packed, reference, layout, buckets, backward=False)):
         by = _difference(results, reference.results[rows[at]])
         if not by <= reference.rounding:
-            where = f"a row of {reference.length(rows[at])} tokens {_place(reference, rows, at)}"
             size = f"(by {by:.1e} of its size, where rounding is {reference.rounding:.0e})"
-            yield f"{where} comes out otherwise than alone {size}"
+            where = f"a row of {reference.length(rows[at])} tokens {_place(reference, rows, at)}"
+            why = _other_head(packed, reference, rows[at], results)
+            yield f"{why or f'{where} comes out otherwise than alone'} {size}"
 
 
 def _leaks(
@@ -294,13 +294,28 @@ def _spans(batch: Batch) -> Iterator[slice]:
 def _difference(found: _RowResults, expected: _RowResults, *, gradients: bool = True) -> float:
     """The largest of three relative differences: of a token's hidden state, of the loss, and of a token's gradient,
     relative to the largest gradient of a token."""
-    ours, theirs = found.hidden.float(), expected.hidden.float()
-    values = [((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1).clamp(min=1e-30)).max()]
+    values = [_states_difference(found, expected)]
     values.append((found.loss - expected.loss).abs().float() / expected.loss.abs().clamp(min=1.0))
     if gradients and found.gradient is not None and expected.gradient is not None:
         ours, theirs = found.gradient.float(), expected.gradient.float()
         values.append((ours - theirs).norm(dim=-1).max() / theirs.norm(dim=-1).max().clamp(min=1e-30))
     return float(torch.stack(values).max())
+
+
+def _states_difference(found: _RowResults, expected: _RowResults) -> torch.Tensor:
+    """[] float32: the largest relative difference of a token's hidden state."""
+    ours, theirs = found.hidden.float(), expected.hidden.float()
+    return ((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1).clamp(min=1e-30)).max()
+
+
+def _other_head(packed: PackedModel, reference: SoloReference, row: int, found: _RowResults) -> str:
+    """By what the engine's output layer differs from the base's; "" where it does not."""
+    alone = reference.results[row]
+    if _states_difference(found, alone) > reference.rounding:
+        return ""
+    targets = reference.row(row)[1:][-_SCORED:].to(packed.device)
+    with torch.autocast(packed.device.type, torch.bfloat16, enabled=packed.autocast):
+        return head.unlike_own(packed.model, alone.hidden, targets, alone.loss, reference.rounding)
 
 
 def _place(reference: SoloReference, rows: Sequence[int], at: int) -> str:

@@ -113,6 +113,20 @@ def test_a_path_that_is_wrong_for_a_row_by_itself(monkeypatch: pytest.MonkeyPatc
     assert "by itself in the engine comes out otherwise than alone" in str(verdict(build(*GOOD["qwen2"])))
 
 
+@pytest.mark.parametrize(("name", "number"), [("logit_scale", 0.0625), ("final_logit_softcapping", 0.5)])
+def test_an_output_layer_that_sfttrainer_scales_or_caps_and_the_base_does_not(name: str, number: float) -> None:
+    """As Aya Vision and Cohere 2 Vision have it."""
+    model = build(*GOOD["llama"])
+    setattr(model.config, name, number)
+    told = f"SFTTrainer's loss changes logits by {name} {number:g} of the config, and its own forward does not"
+    assert str(verdict(model)).startswith(f"{told}: a row's loss differs (by ")
+
+
+def test_an_output_layer_that_the_base_alone_caps() -> None:
+    told = "its own forward computes other logits than SFTTrainer's output layer (its config has logits_soft_cap 30)"
+    assert str(verdict(build(*LEAKY["recurrent_gemma"]))).startswith(told)
+
+
 def test_a_base_that_cannot_take_rows_in_a_line() -> None:
     model = build(*GOOD["llama"])
     take = model.model.forward
