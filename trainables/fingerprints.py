@@ -51,6 +51,13 @@ def of_rows(settings: Settings) -> dict[str, Part]:
     return found
 
 
+def of_adapter(settings: Settings) -> dict[str, Part]:
+    """Fingerprints of the adapter that training goes on from; none where it begins with a new one."""
+    name = settings.train.init_adapter
+    files = ("adapter_config.json", "adapter_model.")
+    return {"adapter": _part(name, None, contents.of_files(Path(name), files))} if name else {}
+
+
 def _said(given: str | tuple[str, ...]) -> str:
     return ", ".join(sources.names(given))
 

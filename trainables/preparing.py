@@ -32,7 +32,9 @@ def prepare(settings: Settings, cache: Path, tell: Tell = silent) -> Preparation
     Raises InputError for rows or a base that cannot be used, and Fault where a set has nothing to learn.
     """
     folder = base_folder.check(settings.model)
-    made_of = {**fingerprints.of_model(settings), **fingerprints.of_rows(settings)}
+    made_of = {
+        **fingerprints.of_model(settings), **fingerprints.of_rows(settings), **fingerprints.of_adapter(settings),
+    }  # fmt: skip
     files = made_of[fingerprints.BASE]["files"]
     inspection = Inspection(settings.model, folder, Path(cache) / "base.json", files)
     try:

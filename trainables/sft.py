@@ -33,6 +33,7 @@ from tuner.contract import (
     Preparation,
     Program,
     Reason,
+    Retraining,
     Served,
     Setup,
     Tell,
@@ -81,6 +82,7 @@ class SFT(Program):
         positions.
         """
         from trainables.models import base_folder, positions
+        from trainables.models.adapter_files import check_adapter
         from trainables.settings.unused import unused
 
         found = runtime.validated(settings)
@@ -89,6 +91,7 @@ class SFT(Program):
         remote = f"model.trust_remote_code: code that comes with {told} runs in every worker"
         config = base_folder.config(model) or {}
         base_folder.require_language_head(config, model.model_name_or_path)
+        check_adapter(found, varied)
         beyond = positions.check_length(config, found.data.max_length)
         return (*((remote,) if model.trust_remote_code else ()), *((beyond,) if beyond else ()), *unused(found, varied))
 
@@ -116,6 +119,14 @@ class SFT(Program):
         with imports.heavy():
             from trainables.packed import bases
         return look(found, cls.packs(found, {}), bases.foreseen)
+
+    @classmethod
+    def retraining(cls, settings: Any, epochs: float | None = None, adapter: str | None = None) -> Retraining:
+        """The settings of a longer run, or of one from an adapter, and what scales with the length. Raises
+        InputError."""
+        from trainables.settings.retraining import retraining
+
+        return retraining(runtime.validated(settings), epochs, adapter)
 
     @classmethod
     def unpinned(cls, settings: Any) -> bool:

@@ -19,6 +19,7 @@ from trainables.hf.reporter import Reporter
 from trainables.hf.resumable_trainer import ResumableTrainer
 from trainables.hf.stepper import CallbackStepper
 from trainables.models import base, parts
+from trainables.models.adapter_files import load_adapter
 from trainables.models.counting import Count, count
 from trainables.models.lora import lora_config
 from trainables.models.resident import Resident
@@ -79,6 +80,8 @@ class SoloTrial:
             data_collator=inputs.collator,
             peft_config=self.config,
         )
+        if settings.train.init_adapter is not None:
+            load_adapter(self.trainer.model, Path(settings.train.init_adapter))
         self.trainer.group = group
         self.trainer.remove_callback(PrinterCallback)
         self.guard = FrozenGuard(self.trainer, mixed=inputs.mixed)

@@ -17,6 +17,8 @@ def packs(settings: Settings) -> str | None:
         return f"optim {train.optim} has no packed form: only {' and '.join(_OPTIMIZERS)} have"
     if train.init_lora_weights in CHANGES_BASE:
         return f"init_lora_weights {train.init_lora_weights} changes the base, which the neighbours share"
+    if train.init_adapter:
+        return "init_adapter: an engine makes all adapters of its slots itself"
     if train.gradient_checkpointing:
         return "gradient_checkpointing would draw each dropout mask twice"
     return None

@@ -6,6 +6,7 @@ train.py       section `train`: the recipe, i.e. the default hyperparameters
 section.py     the base class of all sections
 root.py        all sections together
 spreading.py   whether several processes can train with the settings
+retraining.py  one point trained again: at another length, or from its adapter
 searchable.py  what a space may vary, what it may not and why; `with_params`
 unused.py      sentences about settings that have no effect beside the others
 steps.py       arithmetic of batches, steps, warm-up and evaluation points

@@ -23,4 +23,6 @@ def spreads(settings: Settings, group: Group) -> str | None:
         return f"optim {train.optim} does not work on shares of a tensor: take {', '.join(_ELEMENTWISE)}"
     if group.shares_base and train.use_dora:
         return "use_dora needs the norms of whole weights, which no process has with fsdp: take ddp"
+    if group.shares_base and train.init_adapter:
+        return "init_adapter is not loaded into shards of an adapter: take ddp"
     return None

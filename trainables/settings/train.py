@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.settings.section import Section
+from trainables.settings.section import PATH, Section
 
 Scheduler = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
@@ -86,6 +86,10 @@ class TrainSettings(Section):
     """How the adapter is initialised. pissa and olora start from the base's own weights. They and orthogonal cannot be
     used with NF4."""
 
+    init_adapter: str | None = Field(default=None, min_length=1, json_schema_extra=PATH)
+    """Folder of a PEFT adapter that training goes on from; null: a new one. Its rank, its alpha and the layers that it
+    is on must be those of the settings, and none of them is searched."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about 1.5 times the time."""
 
@@ -109,6 +113,10 @@ class TrainSettings(Section):
             raise ValueError(f"eval_steps above 1 counts steps and must be whole, got {self.eval_steps}")
         if self.init_lora_weights == "orthogonal" and self.lora_r % 2:
             raise ValueError(f"init_lora_weights orthogonal needs an even lora_r, got {self.lora_r}")
+        if self.init_adapter and self.init_lora_weights in CHANGES_BASE:
+            raise ValueError(
+                f"init_adapter with init_lora_weights {self.init_lora_weights}, which changes the base: set it to true"
+            )
         return self
 
     @property

@@ -165,9 +165,9 @@ def experiment_options(one_run: bool = False) -> Callable[[Decorated], Decorated
     def decorate(command: Decorated) -> Decorated:
         flags = [flag for flag, _, _ in SETTINGS if not (one_run and flag in _NOT_FOR_ONE_RUN)]
         command = setting_options(*flags)(command)
-        shown = "FILE" if one_run else "[FILE]"
+        shown = "[FILE|RUN]" if one_run else "[FILE]"
         return click.argument(
-            "file", required=one_run, nargs=-1, metavar=shown, type=click.Path(path_type=Path), callback=one_file
+            "file", required=False, nargs=-1, metavar=shown, type=click.Path(path_type=Path), callback=one_file
         )(command)
 
     return decorate

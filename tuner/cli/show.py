@@ -10,7 +10,6 @@ import click
 from tuner.cli.options import Command, address_option, json_option, storage_option
 
 if TYPE_CHECKING:
-    from tuner.results.folder import RunFolder
     from tuner.results.records import SearchRecord
 
 
@@ -32,6 +31,7 @@ def command(name: str, number: int | None, storage_path: Path, address: str | No
     from tuner.error_text import shown_path
     from tuner.report.machine import trial_json
     from tuner.report.trial import trial_report
+    from tuner.results.adapters import adapter_of
     from tuner.results.folder import open_run
 
     folder = None
@@ -53,7 +53,10 @@ def command(name: str, number: int | None, storage_path: Path, address: str | No
             where="NUMBER",
             expected=f"0 to {last}" if last is not None else "a search that has begun a trial",
         )
-    adapter = _adapter(folder, record.best is trial, trial.adapter) if folder else trial.adapter
+    adapter = trial.adapter
+    if folder:
+        place = adapter_of(folder, record, number)
+        adapter = str(place) if place is not None else None
     if as_json:
         answer_json({**trial_json(trial), "name": name, "adapter": adapter})
         return 0
@@ -77,13 +80,3 @@ def _winner(record: SearchRecord, name: str) -> int:
             expected="the number of a trial" if record.trials else "a search that has begun a trial",
         )
     return best.number
-
-
-def _adapter(folder: RunFolder, is_winner: bool, own: str | None) -> str | None:
-    """Where a trial's adapter can be found now: only the best few are kept, the winner's in `best/`."""
-    from tuner.results.untrusted_read import inside
-
-    if is_winner and (folder.best / "manifest.json").is_file():
-        return str(folder.best)
-    place = inside(folder.path, own)
-    return str(place) if place is not None and place.is_dir() else None

@@ -124,6 +124,13 @@ class Search(Section):
         lt=2**32,
         description="Seeds the sampler and the trials. The split of the data has a seed of its own.",
     )
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Where the space has nothing to search: the recipe is trained this many times, as `num_trials` "
+        "trials with a seed each.",
+    )
 
 
 class Flatline(Section):

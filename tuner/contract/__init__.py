@@ -7,6 +7,7 @@ card.py       what a program says of its adapters
 look.py       what a program shows of its rows
 serving.py    what a program says of an adapter that it has written for a server
 base_look.py  what a program shows of a base
+retraining.py what a program says of training one point again
 telling.py    how far a call of a program is that takes long
 engine.py     what trains packed trials
 program.py    the base class of a program
@@ -43,6 +44,7 @@ from tuner.contract.loading import PROGRAMS, as_engine, as_program, load_program
 from tuner.contract.look import AtLength, Bin, Finding, Look, LookRequest, Piece, RowSet, ShownRow
 from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
 from tuner.contract.program import Parameter, Program, Runner, laid
+from tuner.contract.retraining import Retraining
 from tuner.contract.serving import Served
 from tuner.contract.telling import Tell, silent
 
@@ -78,6 +80,7 @@ __all__ = [
     "Program",
     "Reason",
     "Resume",
+    "Retraining",
     "RowSet",
     "Runner",
     "Served",

@@ -15,6 +15,7 @@ from tuner.contract.errors import InputError
 from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, Preparation, Setup
 from tuner.contract.look import Look, LookRequest
 from tuner.contract.objective import EVAL_LOSS, Objective
+from tuner.contract.retraining import Retraining
 from tuner.contract.serving import Served
 
 
@@ -107,6 +108,18 @@ class Program(ABC):
         Raises pydantic's ValidationError, or InputError, where they do not go together.
         """
         return type(settings).model_validate(laid(settings, params, cls.PARAMETERS))
+
+    @classmethod
+    def retraining(cls, settings: Any, epochs: float | None = None, adapter: str | None = None) -> Retraining:
+        """How `tuner train` trains these settings. epochs: the length, in passes over the rows; None: as they say.
+        adapter: the folder of an adapter to begin from; None: a new one. Raises InputError for what the program cannot
+        do."""
+        asked = "--epochs" if epochs is not None else "--from-adapter" if adapter is not None else ""
+        if asked:
+            raise InputError(f"the program {_named(cls)} does not say how", where=asked,
+                             expected="a program with a method `retraining`, such as sft",
+                             remedy="give its own settings with --set")  # fmt: skip
+        return Retraining()
 
     @classmethod
     def unpinned(cls, settings: Any) -> bool:

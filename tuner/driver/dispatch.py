@@ -30,6 +30,8 @@ class Terms:
     """The shares of a trial at which it is evaluated."""
     keep_adapters: int
     """How many of the best trials keep their adapter."""
+    seeds: Callable[[int], int] | None = None
+    """Where trials differ by their seeds alone: the seed of each, by its number."""
     save_state_at: tuple[float, ...] = ()
     """The shares after which it may be parked."""
     check: Callable[[Mapping[str, Any]], Any] = dict
@@ -96,7 +98,7 @@ class Dispatcher:
         assignment = Assignment(
             number=trial.number,
             params=trial.params,
-            seed=self.terms.seed,
+            seed=self.terms.seeds(trial.number) if self.terms.seeds else self.terms.seed,
             evaluate_at=self.terms.evaluate_at,
             folder=str(place),
             attempt=trial.attempt,

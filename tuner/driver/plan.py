@@ -167,6 +167,7 @@ def make_plan(experiment: Experiment) -> Plan:
     space = experiment_space(experiment)
     budget = program.budget(experiment.settings)
     recipe = space.recipe(recipe_values(experiment.settings, program))
+    _require_seeds_alone(experiment, space)
     packing = _packing(program, experiment, space)
     plan = Plan(
         experiment=experiment,
@@ -260,11 +261,25 @@ def _most(space: Space | FunctionSpace, name: str, parameter: Parameter) -> Any:
 def _size_notes(experiment: Experiment, space: Space | FunctionSpace, recipe: Recipe) -> tuple[str, ...]:
     """A note for the user where the space has fewer points than the search has trials."""
     outside = bool(recipe.notes)
+    if experiment.search.seeds > 1:
+        return ()
     if not space.size or experiment.search.num_trials <= space.size + outside:
         return ()
     points = f"{space.size} points" if space.size > 1 else "one point"
     beside = ", and the recipe lies outside it" if outside else ""
     return (f"the space has {points}{beside}; each runs once: the search ends after them",)
+
+
+def _require_seeds_alone(experiment: Experiment, space: Space | FunctionSpace) -> None:
+    """Raises InputError where seeds are asked for and the space has something to search: the best of many seeds does
+    not repeat."""
+    if experiment.search.seeds > 1 and (not isinstance(space, Space) or space.parameters):
+        raise InputError(
+            f"got {experiment.search.seeds}, and the space {space.name} has parameters to search",
+            where="search.seeds",
+            expected="1, or a space without parameters",
+            remedy="train one point with several seeds by `tuner train NAME --seeds N`",
+        )
 
 
 def _longest_warmup(program: type[Program], experiment: Experiment, space: Space | FunctionSpace) -> float:

@@ -122,12 +122,14 @@ def run_trials(
             objective=record.objective,
             attributes=search_attributes(dump_resolved(experiment), record, plan.recipe, plan.budget),
             records=record.trials.values(),
+            repeats=experiment.search.seeds > 1,
         )
 
     history = ((t.number, readings(t)) for t in record.trials.values())
     judge = Judge(make_algorithm(experiment.scheduler, ladder, record.objective), history)
     terms = Terms(
         seed=derive_seed(experiment.search.seed, "trial"),
+        seeds=partial(derive_seed, experiment.search.seed, "trial") if experiment.search.seeds > 1 else None,
         evaluate_at=ladder.evaluate_at,
         keep_adapters=experiment.run.keep_adapters,
         save_state_at=judge.parks_at,

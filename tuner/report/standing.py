@@ -1,6 +1,8 @@
-"""Compares the best trial with the recipe, in one sentence."""
+"""Compares the best trial with the recipe, in one sentence; trials of one point, by what their seeds differ."""
 
 from __future__ import annotations
+
+import statistics
 
 from tuner.contract import Objective, Reason, Status
 from tuner.report import formatting as words
@@ -16,6 +18,11 @@ def leader(record: SearchRecord) -> TrialRecord | None:
     return record.objective.best(contenders, lambda trial: trial.best_value) or ended
 
 
+def is_one_point(record: SearchRecord) -> bool:
+    """Whether nothing is searched: no trial has parameters, and several differ by their seeds alone."""
+    return bool(record.trials) and not any(trial.params for trial in record.trials.values())
+
+
 def so_far(record: SearchRecord) -> str:
     """ "trial 9: 4.312, 11.5% below the recipe's 4.874" while the search runs; "" before the first value."""
     best = leader(record)
@@ -27,6 +34,8 @@ def at_the_end(record: SearchRecord) -> str:
     best = record.best
     if best is None:
         return ""
+    if is_one_point(record) and len(record.trials) > 1:
+        return f"trial {best.number}: {words.measured(best.best_value)}{_over_seeds(record)}"
     if best.number == RECIPE:
         others = sum(t.is_usable for t in record.trials.values()) > 1
         sentence = f"trial {RECIPE}, the recipe: {words.measured(best.best_value)}{_before_second(record, best)}"
@@ -35,6 +44,17 @@ def at_the_end(record: SearchRecord) -> str:
     if best.status is not Status.COMPLETED:
         sentence += f"; stopped at step {place(best)}, no trial ran to its end"
     return sentence
+
+
+def _over_seeds(record: SearchRecord) -> str:
+    """ "; 3 seeds: mean 4.281, standard deviation 0.021 (0.5%)": of the completed trials; "" for fewer than two."""
+    values = [t.best_value for t in record.ranked if t.status is Status.COMPLETED and t.best_value is not None]
+    if len(values) < 2:
+        return ""
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    share = f" ({words.percent(deviation / abs(mean))})" if mean else ""
+    told = f"mean {words.measured(mean)}, standard deviation {words.measured(deviation)}{share}"
+    return f"; {len(values)} seeds: {told}"
 
 
 def _before_second(record: SearchRecord, best: TrialRecord) -> str:
@@ -52,6 +72,8 @@ def against_recipe(record: SearchRecord, best: TrialRecord, second: str = "") ->
     """A trial's best value, and how far it is below or above the recipe's. second: what is said after that."""
     own = words.measured(best.best_value)
     recipe = record.recipe
+    if is_one_point(record) and len(record.trials) > 1:
+        return f"trial {best.number}: {own}"
     if best.number == RECIPE:
         return f"trial {RECIPE}, the recipe: {own}"
     head = f"trial {best.number}: {own}"

@@ -196,8 +196,8 @@ def next_commands(record: SearchRecord, place: Place, known: Found | None) -> li
     commands += [place.command(*(("report", place.name) if pictured else ("show", place.name, str(best.number))))]
     if place.kept or place.address:
         commands += [place.command("export", place.name, "--to", "DIR")]
-    if place.kept:
-        commands += [command_line("train", train)]
+    if place.kept and not standing.is_one_point(record):
+        commands += [place.command("train", place.name)]
     return commands
 
 

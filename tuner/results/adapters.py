@@ -52,6 +52,15 @@ def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int 
         shutil.rmtree(folder.trial(number), ignore_errors=True)
 
 
+def adapter_of(folder: RunFolder, record: SearchRecord, number: int) -> Path | None:
+    """Where a trial's adapter is: only the best few are kept, the winner's in `best/`; None where it is not kept."""
+    trial = record.trials[number]
+    if record.best is trial and (folder.best / MANIFEST).is_file() and inside(folder.path, folder.best) is not None:
+        return folder.best
+    place = inside(folder.path, trial.adapter)
+    return place if place is not None and place.is_dir() else None
+
+
 def write_best(
     folder: RunFolder,
     record: SearchRecord,

@@ -52,7 +52,8 @@ def experiment_space(experiment: Experiment) -> Space | FunctionSpace:
     Raises InputError for what the program or its settings refuse."""
     program = experiment.program_class
     space = load_space(experiment.space, program)
-    if isinstance(space, Space) and not space.parameters and experiment.search.num_trials > 1:
+    wanted = experiment.search
+    if isinstance(space, Space) and not space.parameters and wanted.num_trials > 1 and wanted.seeds == 1:
         raise InputError(
             "search.space: nothing to search",
             where=space.source,

@@ -68,7 +68,7 @@ class Study:
     recipe: the parameters of trial 0. objective: what its values are, and which way is better. attributes: what the
     search is made of, by name, for whoever opens the study. records: the trials in the ledger, for a resume; the
     journal is then written anew from them, because the ledger is the truth. The attributes that samplers and other
-    programs had set in the old journal are kept.
+    programs had set in the old journal are kept. repeats: every trial is the recipe, with a seed of its own.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Study:
         objective: Objective = EVAL_LOSS,
         attributes: Mapping[str, str] | None = None,
         records: Iterable[TrialRecord] = (),
+        repeats: bool = False,
     ) -> None:
         import optuna
 
@@ -93,6 +94,7 @@ class Study:
         self._space, self._sampler = space, sampler
         self._num_trials, self._seed, self._objective = num_trials, seed, objective
         self._recipe, self._attributes = dict(recipe), dict(attributes or {})
+        self._repeats = repeats
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
         lock = FileLock(path)
@@ -142,8 +144,10 @@ class Study:
         Each point of a finite space is drawn once. given: the values of a trial that somebody suggests, which may
         repeat a point; the sampler draws the parameters that are not in it. by: who suggests it.
         """
+        if self._repeats and given is None and self._asked != RECIPE:
+            given = self._recipe
         if given is not None:
-            self._study.enqueue_trial(self._space.encode(given), user_attrs={SUGGESTED_BY: by})
+            self._study.enqueue_trial(self._space.encode(given), user_attrs={SUGGESTED_BY: by} if by else None)
         number = self._asked
         self._study.sampler = make_sampler(
             self._sampler, self._space, num_trials=self._num_trials, seed=self._seed, number=number
