@@ -14,12 +14,14 @@ import runpy
 import shlex
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.tuner.report import searches
+from tests.chaos.runs import finished_run
 from tuner.cli import COMMANDS, cli, run
+from tuner.config import Experiment
+from tuner.driver.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = sorted(
@@ -235,10 +237,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for block in reversed(blocks(GUIDES, "yaml", "python")):  # of two files with one name the README's stays
         if block.name:
             (tmp_path / block.name).write_text(block.text, "utf-8")
-    first = tmp_path / "runs" / "first"
-    (first / "best").mkdir(parents=True)
-    (first / "trials.jsonl").write_text("".join(e.to_json() + "\n" for e in searches.finished().events), "utf-8")
-    (first / "resolved.json").write_text('{"run": {"program": "sft"}}', "utf-8")
+    (tmp_path / "all.jsonl").write_text('{"text": "one row"}\n', "utf-8")
+    first = finished_run(tmp_path / "runs")
     text = (tmp_path / "my_search.yaml").read_text("utf-8").replace(" train.jsonl", f" {tmp_path / 'train.jsonl'}")
     (first / "best" / "train.yaml").write_text(text, "utf-8")
     return tmp_path
@@ -246,17 +246,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def in_words(words: list[str]) -> list[str]:
     """The command that is run in place of a document's: its plan, what it would send, or itself where it only reads."""
-    if words[0] in ("search", "train"):
+    if words[0] == "search":
         return ["plan", *(word for word in words[1:] if word not in ("--events", "--plain", "--or-resume"))]
     if words[0] == "submit" and not {"--kuberay", "--slurm"} & set(words):
         return [*words, "--dry-run"]
     return words
 
 
+def planned(experiment: Experiment, *_: Any, **__: Any) -> None:
+    """In place of a search that `train` would run: its plan."""
+    print(make_plan(experiment).notes)
+    raise SystemExit(0)
+
+
 @pytest.mark.parametrize("words", PLANNED.values(), ids=PLANNED)
 def test_every_command_that_starts_nothing_does_what_it_says(
-    words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tuner.driver.session.run_search", planned)
     if words[0] in ("status", "show") and {"--address", "--storage-path"} & set(words):
         pytest.skip("reads a cluster or a store")
     assert run(in_words(words)) == 0, capsys.readouterr().err

@@ -32,7 +32,9 @@ def finished_run(storage: Path, name: str = "first") -> Path:
     events = [signed_settings(event, digest) for event in searches.finished().events]
     write_ledger(path, events)
     (path / "best" / "adapter_model.safetensors").write_bytes(b"0" * 5000)
-    (path / "best" / "adapter_config.json").write_text("{}")
+    base = resolved["model"]["model_name_or_path"]
+    made = {"base_model_name_or_path": base, "r": 64, "lora_alpha": 128, "use_rslora": False, "use_dora": False}
+    (path / "best" / "adapter_config.json").write_text(json.dumps(made))  # as the winner, trial 1, has it
     (path / "best" / "README.md").write_text("# first\n")
     (path / "best" / "train.yaml").write_text("search: {num_trials: 1}\n")
     write_manifest(path / "best", {"name": name, "trial": 1, "params": {"lora_r": 8}, "eval_loss": 4.312, "step": 100})

@@ -52,6 +52,6 @@ def _kept(train: TrainSettings) -> str:
     scale = [f"the warm-up ({train.warmup_ratio:.0%} of it)"] if train.warmup_ratio and shape != "constant" else []
     if train.eval_steps < 1:
         scale.append(f"the validations (every {train.eval_steps:.0%} of it)")
-    told = f"; {' and '.join(scale)} scale{'' if len(scale) > 1 else 's'} with it" if scale else ""
+    told = f"; {' and '.join(scale)} scale with it" if scale else ""
     steps = f"; a validation every {train.eval_steps:g} steps stays" if train.eval_steps >= 1 else ""
     return rate + told + steps

@@ -102,13 +102,13 @@ def _is_path(given: Path) -> bool:
 
 
 def _recipe(file: Path | None, changes: Changes, permission: Permission) -> Experiment:
-    """The experiment of FILE, or of flags alone, with nothing to search. The settings of its space (a quantization)
-    stay."""
+    """The experiment of FILE, or of flags alone, with nothing to search."""
     from tuner.cli.options import load
-    from tuner.driver.training import changed, one_point
+    from tuner.driver.training import changed, one_point, without_space
 
-    first = load(file, changes.overrides, changes.flags, permission=permission)
-    own, notes = changed(first, changes.epochs) if changes.epochs is not None else ([], [])
-    fixed = one_point(changes.seeds, (first.space.data or {}).get("settings"))
-    experiment = load(file, (*changes.overrides, *own), {**changes.flags, **fixed}, permission=permission)
-    return replace(experiment, notes=(*notes, *experiment.notes))
+    flags = {**changes.flags, **one_point(changes.seeds)}
+    experiment, notes = load(file, changes.overrides, flags, permission=permission), []
+    if changes.epochs is not None:
+        own, notes = changed(experiment, changes.epochs)
+        experiment = load(file, (*changes.overrides, *own), flags, permission=permission)
+    return replace(without_space(experiment), notes=(*notes, *experiment.notes))

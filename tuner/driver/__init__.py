@@ -3,6 +3,7 @@
 plan.py              what would run; starts nothing, imports no ray
 session.py           a new search or a resume, from its start to its end
 resolved_settings.py the settings of a search as its folder keeps them
+training.py          one point of a search trained again: `train NAME`
 ray_tune.py          the part that Ray Tune carries out
 trial_manager.py     writes what happens to an attempt into the ledger, then tells the study, while Ray runs
 dispatch.py          which trial runs next, and its start

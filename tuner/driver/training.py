@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tuner.config import Experiment, load_resolved
+from tuner.config import Experiment, SpaceSource, load_resolved
 from tuner.contract import InputError
 from tuner.driver.permits import with_remembered
 from tuner.driver.resolved_settings import fixed_experiment, read_settings
@@ -35,18 +35,24 @@ class Changes:
     """How often the point is trained, with a seed each."""
 
 
-def one_point(seeds: int = 1, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings by dotted name of a search of one point that nothing stops early. settings: those of its space (a
-    quantization), which stay. Raises InputError for a number of seeds that is none."""
+def one_point(seeds: int = 1) -> dict[str, Any]:
+    """The settings by dotted name of a search of one point that nothing stops early. Raises InputError for a number of
+    seeds that is none."""
     if not 1 <= seeds <= MOST_SEEDS:
         raise InputError(f"got {seeds}", where="--seeds", expected=f"1 to {MOST_SEEDS}")
     return {
-        "search.space": {"parameters": {}, **({"settings": settings} if settings else {})},
         "search.num_trials": seeds,
         "search.seeds": seeds,
         "search.sampler": "tpe",
         "scheduler.kind": "none",
     }
+
+
+def without_space(experiment: Experiment) -> Experiment:
+    """The experiment with nothing to search. The settings that its space brought stay: they are merged already."""
+    code = {key: own for key, own in experiment.code.items() if key != "search.space"}
+    space = SpaceSource("one point", experiment.space.source, {"parameters": {}})
+    return replace(experiment, space=space, code=code)
 
 
 def changed(experiment: Experiment, epochs: float | None, adapter: str | None = None) -> tuple[list[str], list[str]]:

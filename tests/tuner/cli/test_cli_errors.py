@@ -36,7 +36,7 @@ def test_flags_are_the_ones_that_error_messages_name() -> None:
         (["export", "nothing-like-it", "--to", "x"], "there is no run 'nothing-like-it'"),
         (["spaces", "lorra"], "did you mean `lora`?"),
         (["plan", "--program", "no.such:Thing"], "no module `no.such` in"),
-        (["train"], "Missing argument 'FILE'"),
+        (["train"], "nothing to train is given"),
         (["search", "--data", "a.jsonl", "--data", "b.jsonl"], "--data is given 2 times, and takes one value"),
         (["search", "--revision", "a", "--model-revision", "b"], "--model-revision is given 2 times"),
         (["plan", "--name", "a", "--set", "x.y=1", "--name", "b", "--name", "c"], "--name is given 3 times"),

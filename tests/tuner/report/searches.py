@@ -356,6 +356,16 @@ def one_trial() -> Tape:
     return tape
 
 
+def three_seeds() -> Tape:
+    """One point, trained with three seeds: nothing is searched."""
+    tape = Tape(name="first-train", num_trials=3)
+    tape.prepared()
+    for number, last in enumerate((4.312, 4.296, 4.331)):
+        tape.trial(number, {}, [7.0, 5.6, 5.0, 4.7, 4.5, 4.4, 4.35, last], BUDGET)
+    tape.finish()
+    return tape
+
+
 def resumed() -> Tape:
     """A search that was cut off while trial 3 ran; the next session ran it again."""
     tape = interrupted()

@@ -37,6 +37,7 @@ def test_summary() -> None:
             "nothing usable": _summary(searches.hopeless(), 100),
             "the recipe was stopped at a rung": _summary(searches.recipe_stopped(), 100),
             "one trial": _summary(searches.one_trial(), 100),
+            "three seeds": _summary(searches.three_seeds(), 100),
             "forty trials, 110 columns": _summary(searches.many(), 110),
             "a range was too narrow": _summary(searches.found(), 100, narrow),
         },

@@ -50,6 +50,17 @@ def test_trial_0_is_the_recipe(tmp_path: Path) -> None:
     assert second is not None and second.number == 1
 
 
+def test_trials_of_one_point_are_asked_for_as_often_as_wanted(tmp_path: Path) -> None:
+    """A space with nothing to search has one point, which several seeds train."""
+    nothing = load_space({"parameters": {}}, Toy)
+    study = make(tmp_path / "study.journal", space=nothing, recipe={}, repeats=True)
+    asked = [study.ask() for _ in range(4)]
+    assert [one and (one.number, one.params) for one in asked] == [(n, {}) for n in range(4)]
+    assert not any(trial.user_attrs for trial in study.optuna.trials), "nobody has suggested them"
+    once = make(tmp_path / "once.journal", space=nothing, recipe={})
+    assert once.ask() is not None and once.ask() is None
+
+
 def test_a_recipe_outside_the_space_leaves_the_sampler_untold(tmp_path: Path) -> None:
     study = make(tmp_path / "study.journal", recipe={"batch_size": 8})
     assert study.ask().params == {"batch_size": 8}
