@@ -1,6 +1,7 @@
 """The search, on the driver: config -> space -> study, scheduling, results -> driver -> report -> cli.
 
 cli/           the commands
+mcp/           the server for agents
 report/        what people see, from records alone
 driver/        runs a search
 worker/        what runs in Ray's workers
@@ -28,9 +29,13 @@ signals.py     SIGINT, SIGTERM, SIGHUP and SIGQUIT as a request to stop
 streams.py     standard input, output and error, also closed, full or without a reader
 surroundings.py  sets missing environment variables (home, user) and Python's warnings
 seeds.py       one seed, split by purpose
+api.py         `from tuner import search, plan, open_run`
 
 Nothing in this package imports torch, transformers, trl or peft; a program that trains is found by name
 (`tuner.contract.load_program`) and runs in worker processes.
 """
 
+from tuner.api import Run, open_run, plan, search
+
+__all__ = ["Run", "open_run", "plan", "search"]
 __version__ = "0.1.0"

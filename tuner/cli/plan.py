@@ -33,21 +33,13 @@ def command(file: Path | None, overrides: tuple[str, ...], as_json: bool, schema
         answer_schema(experiment_schema(program))
         return 0
     experiment = load(file, overrides, flags, permission=permission)
-    from tuner.driver.plan import make_plan
+    from tuner.driver.plan import look_at_rows, make_plan
 
     plan = make_plan(experiment)
-    from dataclasses import asdict
-
-    from tuner.contract import InputError, LookRequest
-
-    look, refused = None, ""
-    try:
-        look = plan.program.look(experiment.settings, LookRequest(show=0, only_here=True))
-    except InputError as error:
-        refused = " ".join(str(error).split())
-    if look is not None and look.refusal:
-        refused = " ".join(str(InputError.from_dict(look.refusal)).split())
+    look, refused = look_at_rows(plan)
     if as_json:
+        from dataclasses import asdict
+
         answer_json({**plan.to_dict(), "data": look and asdict(look), "refused": refused or None})
         return 0
     from tuner.report.plan import plan_report

@@ -39,22 +39,11 @@ def _listed(storage_path: Path, beside: list[str], as_json: bool) -> int:
 
     from tuner.cli.output import answer, answer_json, width
     from tuner.contract import InputError
-    from tuner.report.runs import RunRow, runs_report
-    from tuner.results.folder import RunFolder, names_of_runs
-    from tuner.results.lock import is_held
-    from tuner.results.storage import is_written
+    from tuner.report.runs import rows_of, runs_report
 
     if beside:
         raise InputError(f"{beside[0]} is about one search", where="NAME", expected="the name of a search")
-    rows = []
-    for name in names_of_runs(storage_path):
-        folder = RunFolder(storage_path.resolve() / name)
-        try:
-            record = folder.record()
-        except InputError as error:
-            rows.append(RunRow(name, trouble=str(error).partition("\n")[0]))
-            continue
-        rows.append(RunRow(name, record, not record.finished and (is_held(folder.path) or is_written(folder.path))))
+    rows = rows_of(storage_path)
     if as_json:
         answer_json({"path": str(storage_path.resolve()), "runs": [row.to_dict() for row in rows]})
     elif rows:

@@ -107,7 +107,8 @@ def _recipe(file: Path | None, changes: Changes, permission: Permission) -> Expe
     from tuner.driver.training import changed, one_point, without_space
 
     flags = {**changes.flags, **one_point(changes.seeds)}
-    experiment, notes = load(file, changes.overrides, flags, permission=permission), []
+    notes: list[str] = []
+    experiment = load(file, changes.overrides, flags, permission=permission)
     if changes.epochs is not None:
         own, notes = changed(experiment, changes.epochs)
         experiment = load(file, (*changes.overrides, *own), flags, permission=permission)

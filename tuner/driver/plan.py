@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.config import Experiment, dump_resolved
-from tuner.contract import EVAL_LOSS, Budget, Group, InputError, Objective, Parameter, Program, checked_objectives
+from tuner.contract import (
+    EVAL_LOSS,
+    Budget,
+    Group,
+    InputError,
+    Look,
+    LookRequest,
+    Objective,
+    Parameter,
+    Program,
+    checked_objectives,
+)
 from tuner.scheduling.algorithms import registered
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_values
@@ -198,6 +209,18 @@ def make_plan(experiment: Experiment) -> Plan:
         if why := plan.spreads(point):
             raise why
     return plan
+
+
+def look_at_rows(plan: Plan) -> tuple[Look | None, str]:
+    """The rows as the model sees them, where they and the tokenizer are on this machine; and why they are refused, ""
+    where they are not."""
+    try:
+        look = plan.program.look(plan.experiment.settings, LookRequest(show=0, only_here=True))
+    except InputError as error:
+        return None, " ".join(str(error).split())
+    if look is not None and look.refusal:
+        return look, " ".join(str(InputError.from_dict(look.refusal)).split())
+    return look, ""
 
 
 def _objectives(program: type[Program], experiment: Experiment) -> tuple[Objective, ...]:

@@ -6,6 +6,8 @@ progress  share done and time left         standing compares the best with the r
 view      base class of the next two
 redraw    rich's display, in a window that gets narrower
 live      the live view                    plain    one line an event, where there is no terminal
+notebook  the live view in a notebook
+showing   which view a running search gets; a run folder's name, paths and headings
 summary   the end of a search              trial    all that is known of one trial
 plan      what would run                   spaces   the search spaces
 base      a base before anything trains on it

@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tuner.contract import InputError
 from tuner.report import standing
 from tuner.report.lines import Line, clean, crop, line, pad, shorten, width_of
 from tuner.report.summary import is_halted, is_interrupted
+from tuner.results.folder import RunFolder, names_of_runs
+from tuner.results.lock import is_held
 from tuner.results.records import SearchRecord
+from tuner.results.storage import is_written
 
 NAME_WIDTH = 32
 """The most cells of a run's name."""
@@ -61,6 +66,20 @@ class RunRow:
             "started": record.started if record else None,
             "best": best and {"trial": best.number, "metrics": best.best_metrics},
         }
+
+
+def rows_of(storage_path: Path) -> list[RunRow]:
+    """A row for each run in a folder."""
+    rows = []
+    for name in names_of_runs(storage_path):
+        folder = RunFolder(storage_path.resolve() / name)
+        try:
+            record = folder.record()
+        except InputError as error:
+            rows.append(RunRow(name, trouble=str(error).partition("\n")[0]))
+            continue
+        rows.append(RunRow(name, record, not record.finished and (is_held(folder.path) or is_written(folder.path))))
+    return rows
 
 
 def runs_report(runs: Sequence[RunRow], width: int, now: float | None = None) -> list[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from tuner.contract import Objective, Reason, Status
+from tuner.contract import InputError, Objective, Reason, Status
 from tuner.report import formatting as words
 from tuner.results.records import RECIPE, SearchRecord, TrialRecord
 
@@ -16,6 +16,25 @@ def leader(record: SearchRecord) -> TrialRecord | None:
     complete = ended is not None and ended.status is Status.COMPLETED
     contenders = [*([ended] if ended and complete else []), *record.unended]
     return record.objective.best(contenders, lambda trial: trial.best_value) or ended
+
+
+def asked_for(record: SearchRecord, number: int | None, name: str) -> TrialRecord:
+    """The trial of this number; None: the leader. name: the run's. Raises InputError where there is none."""
+    trial = leader(record) if number is None else record.trials.get(number)
+    if trial is not None:
+        return trial
+    if number is None:
+        raise InputError(
+            f"no trial of {name} has a {record.objective.title} that can be compared",
+            where="NUMBER",
+            expected="the number of a trial" if record.trials else "a search that has begun a trial",
+        )
+    last = max(record.trials, default=None)
+    raise InputError(
+        f"there is no trial {number} in {name}",
+        where="NUMBER",
+        expected=f"0 to {last}" if last is not None else "a search that has begun a trial",
+    )
 
 
 def is_one_point(record: SearchRecord) -> bool:

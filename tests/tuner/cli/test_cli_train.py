@@ -64,7 +64,6 @@ def test_no_file_at_all(here: Path) -> None:
         (["first", "--seeds", "many"], "'many' is not a valid integer"),
         (["--model", "org/base", "--data", "org/rows", "--trial", "1"], "--trial: is about a trial of a run"),
         (["--model", "org/base", "--data", "org/rows", "--from-adapter"], "--from-adapter: is about a trial of a run"),
-        (["first", "--program", "tests.programs.toy:Toy"], "errors in the input"),
     ],
 )
 def test_what_is_refused(here: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
