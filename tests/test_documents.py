@@ -295,7 +295,7 @@ def test_every_python_example_works(
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tuner"):
             module = importlib.import_module(str(node.module))
             assert all(hasattr(module, alias.name) for alias in node.names)
-    if "peft" in block.text or "run_search(" in block.text or "def space" in block.text:
+    if "peft" in block.text or "import search" in block.text or "def space" in block.text:
         return
     if "study.journal" in block.text:
         import optuna

@@ -31,6 +31,9 @@ def start(
     and the file with what it prints. Raises InputError where it ended before it began: with what it said.
     """
     name = name or default_name()
+    folder = RunFolder(storage_path.resolve() / name)
+    if _has_begun(folder):
+        raise InputError(f"the run {name!r} is already there", where=str(folder.path), expected="another name")
     words = [sys.executable, "-m", "tuner", "search", *([file] if file is not None else []), "--plain"]
     words += ["--name", name, "--storage-path", str(storage_path)]
     words += [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
@@ -41,7 +44,6 @@ def start(
             words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     threading.Thread(target=process.wait, name=f"search {name}", daemon=True).start()
-    folder = RunFolder(storage_path.resolve() / name)
     deadline = time.monotonic() + STARTS_WITHIN_S
     while not _has_begun(folder) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

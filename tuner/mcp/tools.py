@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def _plan(given: Settings, place: Place) -> Mapping[str, Any]:
 
     found = plan(given.file, settings=flat(given.experiment), allow_modules=place.modules)
     look, refused = look_at_rows(found)
-    return {**found.to_dict(), "data": look, "refused": refused or None}
+    return {**found.to_dict(), "data": look and asdict(look), "refused": refused or None}
 
 
 def _search(given: Search, place: Place) -> Mapping[str, Any]:
