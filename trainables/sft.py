@@ -81,19 +81,9 @@ class SFT(Program):
         Raises InputError where the base is no language model by its config, or rows may be longer than its table of
         positions.
         """
-        from trainables.models import base_folder, positions
-        from trainables.models.adapter_files import check_adapter
-        from trainables.settings.unused import unused
+        from trainables.models.remarks import remarks
 
-        found = runtime.validated(settings)
-        model = found.model
-        told = f"{model.model_name_or_path} at revision {model.model_revision}"
-        remote = f"model.trust_remote_code: code that comes with {told} runs in every worker"
-        config = base_folder.config(model) or {}
-        base_folder.require_language_head(config, model.model_name_or_path)
-        check_adapter(found, varied)
-        beyond = positions.check_length(config, found.data.max_length)
-        return (*((remote,) if model.trust_remote_code else ()), *((beyond,) if beyond else ()), *unused(found, varied))
+        return remarks(runtime.validated(settings), varied)
 
     @classmethod
     def files_beside(cls, settings: Any, files: Mapping[str, Collection[Path]]) -> Mapping[Path, Collection[str]]:

@@ -27,6 +27,7 @@ experts.py       how many experts a config names, and in which layers
 stored.py        the parameters in a base's files, by their headers
 summary.py       a base in a few words, by its config and its files' headers
 describing.py    a base without its weights: its parts, and what an adapter sits on
+remarks.py       sentences on settings that surprise, and those that cannot work
 looking.py       what is shown of a base before anything trains
 merging.py       an adapter merged into its base, as a model folder of its own
 """
