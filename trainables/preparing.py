@@ -22,6 +22,7 @@ from trainables.models.inspecting import Inspection
 from trainables.settings import DataSettings, Settings
 from tuner.contract import COMPANIONS, Fault, InputError, Look, LookRequest, Preparation, Reason, Tell, silent
 
+_DAMAGED = "the tokenizer's files of an earlier session were damaged: they were written again"
 _ROW_IDS = "ids"
 
 
@@ -73,9 +74,11 @@ def prepare_rows(
     found = store.find(folder)
     if found is not None:
         vision.require_images(settings.model.vision, (), found.facts)
-        if base is not None and not (cache / COMPANIONS).is_dir():
-            _keep_companions(tokenizers.load(settings.model, settings.data)[0], base, cache)
-        return found
+        if base is None or companions.are_whole(cache / COMPANIONS):
+            return found
+        lost = (_DAMAGED,) if (cache / COMPANIONS).with_suffix(".json").exists() else ()
+        _keep_companions(tokenizers.load(settings.model, settings.data)[0], base, cache)
+        return replace(found, notes=(*found.notes, *lost))
     damaged = store.drop(folder)
 
     data = settings.data

@@ -105,8 +105,9 @@ def test_a_real_trial_goes_on_where_its_driver_was_killed(shared: Shared, tmp_pa
     started += driver.kill_all()
     invariants.check_kept(before, driver.events)
     newest = max(driver.folder.glob("adapters/0001/**/state.safetensors"), key=lambda file: file.stat().st_mtime)
-    rows = next(file for file in sorted(driver.folder.glob("data/**/*")) if file.stat().st_size > 10_000)
-    for file, damage in ((newest, flip), (rows, flip), (driver.folder / "study.journal", tear)):
+    rows = next(driver.folder.glob("data/*/train/*.arrow"))
+    tokenizer = driver.folder / "data" / "companions" / "tokenizer.json"
+    for file, damage in ((newest, flip), (rows, flip), (tokenizer, flip), (driver.folder / "study.journal", tear)):
         damage(file)
 
     driver = driving.resume(tmp_path, environment=often, on=shared)
@@ -116,6 +117,8 @@ def test_a_real_trial_goes_on_where_its_driver_was_killed(shared: Shared, tmp_pa
     notes = "\n".join(record.notes)
     assert f"{newest}" in notes and "older one" in notes, notes
     assert "the tokenized rows of an earlier session were damaged" in notes
+    kept, of_calm = (Path(folder, "best", "tokenizer.json").read_bytes() for folder in (driver.folder, calm.folder))
+    assert kept == of_calm
     resumed = [e.details["resumed_step"] for e in driver.events if e.event is Kind.SETUP and (e.attempt or 1) > 1]
     assert resumed and min(resumed) > 0, "it went on and did not begin anew"
     for number, trial in expected.trials.items():

@@ -229,9 +229,29 @@ def test_tokenized_rows_are_made_again(tiny_model: Path, tmp_path: Path, fault: 
             assert place.read_bytes() != damaged or damaged == whole or again.notes == first.notes
             fault(DAMAGED)
     left = {p.name for p in (tmp_path / "cache").iterdir()}
-    assert left == {Path(first.folder).name, "base.json", "companions"}, (
+    assert left == {Path(first.folder).name, "base.json", "companions", "companions.json"}, (
         "nothing is left beside the rows, what is known of the base and what belongs beside an adapter"
     )
+
+
+def test_a_tokenizer_that_is_damaged_between_two_sessions_is_written_again(
+    tiny_model: Path, tmp_path: Path, fault: Count
+) -> None:
+    """One with a bit flipped still loads, and would stand beside the best adapter."""
+    file = write_jsonl(tmp_path / "rows.jsonl", completion_rows(24))
+    settings = {"model": {"model_name_or_path": str(tiny_model)}, "data": {"train": str(file), "max_length": 48}}
+    first = SFT.prepare(settings, tmp_path / "cache")
+    files = [*sorted((tmp_path / "cache" / "companions").iterdir()), tmp_path / "cache" / "companions.json"]
+    assert len(files) >= 3
+    for place in files:
+        whole = place.read_bytes()
+        for what, damaged in damages(whole, place.name, 2):
+            place.write_bytes(damaged)
+            again = SFT.prepare(settings, tmp_path / "cache")
+            assert place.read_bytes() == whole and again.folder == first.folder, (place, what)
+            told = ("the tokenizer's files of an earlier session were damaged: they were written again",)
+            assert again.notes == (() if damaged == whole else told), (place, what)
+            fault(DAMAGED)
 
 
 def contents(preparation: Preparation) -> list[Any]:

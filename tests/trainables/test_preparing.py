@@ -90,7 +90,7 @@ def test_a_race_has_one_winner_and_no_left_overs(sft_settings: Make, tmp_path: P
     for thread in threads:
         thread.join()
     assert len(done) == 4 and len({preparation.folder for preparation in done}) == 1
-    named = {"warm", "base.json", COMPANIONS, Path(done[0].folder).name}
+    named = {"warm", "base.json", COMPANIONS, f"{COMPANIONS}.json", Path(done[0].folder).name}
     assert {path.name for path in tmp_path.iterdir()} == named
 
 

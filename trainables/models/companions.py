@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import uuid
 from contextlib import suppress
@@ -29,11 +31,13 @@ def write(tokenizer: Any, base: Path, to: Path) -> None:
 
 
 def keep(tokenizer: Any, base: Path, place: Path) -> None:
-    """Writes them as the folder `place`, in place of an earlier one. It is complete if it is there. Raises OSError."""
+    """Writes them as the folder `place`, in place of an earlier one, and their checksums beside it, for `are_whole`.
+    The folder is complete if it is there. Raises OSError."""
     beside, old = (place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}") for _ in range(2))
     try:
         beside.mkdir(parents=True)
         write(tokenizer, base, beside)
+        sums = json.dumps(_sums(beside))
         with suppress(FileNotFoundError):
             place.rename(old)
         try:
@@ -41,6 +45,23 @@ def keep(tokenizer: Any, base: Path, place: Path) -> None:
         except OSError:
             if not place.is_dir():  # else another process has written the same
                 raise
+        written = beside.with_name(f"{beside.name}.json")
+        written.write_text(sums, encoding="utf-8")
+        written.replace(place.with_suffix(".json"))
     finally:
         for left_over in (beside, old):
             shutil.rmtree(left_over, ignore_errors=True)
+
+
+def are_whole(place: Path) -> bool:
+    """Whether the files in the folder `place` are those that `keep` wrote. A tokenizer with one bit changed would load,
+    and split words otherwise."""
+    try:
+        return bool(json.loads(place.with_suffix(".json").read_bytes()) == _sums(place))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _sums(place: Path) -> dict[str, str]:
+    """The SHA-256 of each file in a folder, by its name. Raises OSError."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(place.iterdir())}
