@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables import fitting, runtime
+from trainables.after_training import AfterTraining
 from trainables.out_of_memory import out_of_memory_faults
 from trainables.settings import PARAMETERS, REFUSED, Settings, with_params
 from trainables.settings.train import CHANGES_BASE
@@ -23,7 +24,6 @@ from tuner.contract import (
     Assignment,
     BaseLook,
     Budget,
-    Card,
     Evaluation,
     Fault,
     Group,
@@ -31,10 +31,8 @@ from tuner.contract import (
     LookRequest,
     Parameter,
     Preparation,
-    Program,
     Reason,
     Retraining,
-    Served,
     Setup,
     Tell,
     Unpackable,
@@ -51,7 +49,7 @@ CHECK_BASE = "TUNER_CHECK_BASE"
 fault."""
 
 
-class SFT(Program):
+class SFT(AfterTraining):
     """Supervised fine-tuning of a LoRA or QLoRA adapter."""
 
     Settings: ClassVar[Any] = Settings
@@ -220,56 +218,6 @@ class SFT(Program):
     def unlike(cls, first: Mapping[str, Any], own: Mapping[str, Any]) -> str:
         """A note where a trial computes in another precision than the first did: `auto` follows the kind of device."""
         return runtime.unlike(first, own)
-
-    @classmethod
-    def card(cls, settings: Any, setup: Mapping[str, Any]) -> Card:
-        """What the model card says of the base, and of how its loss was measured."""
-        from trainables.model_card import card
-
-        return card(runtime.validated(settings), setup)
-
-    @classmethod
-    def foreign_code(cls, settings: Mapping[str, Any]) -> str:
-        """In words: the base's own code, if the settings let it run; else "". The settings may be a stranger's, and are
-        not validated."""
-        model = settings.get("model")
-        if not isinstance(model, Mapping) or not model.get("trust_remote_code"):
-            return ""
-        return f"code that comes with the base {model.get('model_name_or_path')!r}"
-
-    @classmethod
-    def made_of(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Fingerprints of what an adapter is merged into: the base, its tokenizer and the chat template."""
-        from trainables import fingerprints
-
-        return {fingerprints.MADE_OF: fingerprints.of_model(runtime.validated(settings))}
-
-    @classmethod
-    def merge(cls, settings: Mapping[str, Any], adapter_folder: str | Path, to: str | Path) -> None:
-        """Merges an adapter into its base and saves a model folder with the tokenizer. Raises InputError."""
-        from trainables import imports
-
-        with imports.heavy():
-            from trainables.models.merging import merge
-        merge(runtime.validated(settings), Path(adapter_folder), Path(to))
-
-    @classmethod
-    def serve(
-        cls,
-        settings: Mapping[str, Any],
-        adapter_folder: str | Path,
-        to: str | Path,
-        server: str,
-        name: str,
-        merge: bool,
-        compare: bool,
-    ) -> Served:
-        """Writes what a server needs of an adapter, or of the base with the adapter merged. Raises InputError."""
-        from trainables.serving.exporting import serve
-
-        return serve(
-            runtime.validated(settings), Path(adapter_folder), Path(to), server, name, merge=merge, compare=compare
-        )
 
     def __init__(self, settings: Mapping[str, Any], preparation: Preparation, group: Group = ALONE) -> None:
         """Loads the base. group: the processes that train together, of which this is one; all get the same calls.

@@ -50,12 +50,13 @@ class Failed(Exception):
 
 
 class Guest:
-    """A process that has imported a user's module. kind: what `own.name` in it must be, "function" or "class".
+    """A process that has imported a user's module. kind: what `own.name` in it must be, "function" or "class". takes:
+    what a function is called with, in words.
 
-    Raises Failed where the import fails or the name is something else.
+    Raises Failed where the import fails, the name is something else, or the function takes something else.
     """
 
-    def __init__(self, own: Own, kind: str) -> None:
+    def __init__(self, own: Own, kind: str, takes: Sequence[str] = ("one trial",)) -> None:
         reading, to_us = os.pipe()
         from_us, self._writing = os.pipe()
         self._reading, self._heard = reading, b""
@@ -74,6 +75,7 @@ class Guest:
         os.close(to_us)
         self.close = weakref.finalize(self, _end, self._process, self._reading, self._writing)
         request = {"target": own.target, "file": str(own.file), "folder": str(own.folder), "kind": kind}
+        request["takes"] = list(takes)
         self._ask({"do": "load", **request}, IMPORT_S, None)
 
     def call(self, values: Mapping[str, Any], answer: Answer) -> Any:
@@ -83,6 +85,10 @@ class Guest:
         Raises Failed for whatever goes wrong in the function.
         """
         return self._ask({"do": "draw", **values}, CALL_S, answer)
+
+    def value(self, arguments: Sequence[Any], limit: float = CALL_S) -> Any:
+        """Calls the function with arguments of JSON, and returns what it returned. limit: seconds. Raises Failed."""
+        return self._ask({"do": "call", "arguments": list(arguments)}, limit, None)
 
     def _ask(self, request: Mapping[str, Any], limit: float, answer: Answer | None) -> Any:
         self._send({**request, "limit": limit})
@@ -267,7 +273,9 @@ def main(reading: int, writing: int) -> None:
         try:
             with limit.over(request["limit"]):
                 if request["do"] == "load":
-                    found, trouble = _load(own, request["kind"])
+                    found, trouble = _load(own, request["kind"], request["takes"])
+                elif request["do"] == "call":
+                    value = found(*request["arguments"])
                 else:
                     value = found(_Trial(connection, limit, request["number"]))
         except BaseException as error:
@@ -276,23 +284,24 @@ def main(reading: int, writing: int) -> None:
             try:
                 connection.send({"kind": "value", "value": value})
             except (TypeError, ValueError, RecursionError) as error:
-                trouble = Trouble(f"returned what is no point: {error}")
+                what = "point" if request["do"] == "draw" else "number or text"
+                trouble = Trouble(f"returned what is no {what}: {error}")
         if trouble is not None:
             connection.send({"kind": "trouble", **trouble.to_dict()})
         request = connection.next()
 
 
-def _load(own: Own, kind: str) -> tuple[Any, Trouble | None]:
+def _load(own: Own, kind: str, takes: Sequence[str]) -> tuple[Any, Trouble | None]:
     """The function or class, and what is wrong with it; None where nothing is."""
     module = importlib.import_module(own.module)
     if not hasattr(module, own.name):
         guess = nearest(own.name, vars(module))
         return None, Trouble("is not there" + (f"; did you mean `{guess}`?" if guess else ""))
     found = getattr(module, own.name)
-    return found, (_no_function(own, found) if kind == "function" else _no_class(own, found))
+    return found, (_no_function(own, found, takes) if kind == "function" else _no_class(own, found))
 
 
-def _no_function(own: Own, found: Any) -> Trouble | None:
+def _no_function(own: Own, found: Any, takes: Sequence[str]) -> Trouble | None:
     if not isinstance(found, types.FunctionType):
         return Trouble(f"is not a function of yours ({type(found).__name__})")
     if not own.wrote(found.__code__.co_filename):
@@ -301,9 +310,9 @@ def _no_function(own: Own, found: Any) -> Trouble | None:
     if inspect.isgeneratorfunction(found) or inspect.iscoroutinefunction(found):
         return Trouble("is a generator or a coroutine", at)
     try:
-        inspect.signature(found).bind(None)
+        inspect.signature(found).bind(*takes)
     except TypeError:
-        return Trouble(f"takes {inspect.signature(found)}, and is called with one trial", at)
+        return Trouble(f"takes {inspect.signature(found)}, and is called with {', '.join(takes)}", at)
     return None
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.contract import Fault, InputError, Program, Reason, Tell, load_program, silent
+from tuner.contract import Fault, InputError, Program, Reason, ScoreRequest, Tell, load_program, silent
 from tuner.disks import replace_file
 from tuner.failures import Failure, capture
 from tuner.importing import add_folders, added_folders
@@ -167,6 +167,8 @@ def _call(program: type[Program], method: str, arguments: Sequence[Any], tell: T
             return program.look_at_base(settings)
         case "serve", (settings, adapter_folder, to, server, name, merge, compare):
             return program.serve(settings, adapter_folder, to, server, name, merge, compare)
+        case "score", (settings, asked):
+            return program.score(settings, ScoreRequest.from_dict(asked), tell)
     raise ValueError(f"{method} is not called in a process of its own")
 
 

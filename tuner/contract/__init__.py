@@ -6,6 +6,7 @@ objective.py  the numbers that a search makes better
 card.py       what a program says of its adapters
 look.py       what a program shows of its rows
 serving.py    what a program says of an adapter that it has written for a server
+scoring.py    adapters side by side on rows that no trial learned from
 base_look.py  what a program shows of a base
 retraining.py what a program says of training one point again
 telling.py    how far a call of a program is that takes long
@@ -45,6 +46,7 @@ from tuner.contract.look import AtLength, Bin, Finding, Look, LookRequest, Piece
 from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
 from tuner.contract.program import Parameter, Program, Runner, laid
 from tuner.contract.retraining import Retraining
+from tuner.contract.scoring import MODEL, Scored, ScoredRow, ScoreRequest, Scores
 from tuner.contract.serving import Served
 from tuner.contract.telling import Tell, silent
 
@@ -55,6 +57,7 @@ __all__ = [
     "COMPANIONS",
     "EVAL_LOSS",
     "LEAVE",
+    "MODEL",
     "PROGRAMS",
     "STATE",
     "Assignment",
@@ -83,6 +86,10 @@ __all__ = [
     "Retraining",
     "RowSet",
     "Runner",
+    "ScoreRequest",
+    "Scored",
+    "ScoredRow",
+    "Scores",
     "Served",
     "Setup",
     "ShownRow",

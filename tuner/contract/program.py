@@ -16,7 +16,9 @@ from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, P
 from tuner.contract.look import Look, LookRequest
 from tuner.contract.objective import EVAL_LOSS, Objective
 from tuner.contract.retraining import Retraining
+from tuner.contract.scoring import Scored, ScoreRequest
 from tuner.contract.serving import Served
+from tuner.contract.telling import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,16 @@ class Program(ABC):
             expected="a program with `serve`",
             remedy="export without --for",
         )
+
+    @classmethod
+    def score(cls, settings: Mapping[str, Any] | None, request: ScoreRequest, tell: Tell = silent) -> Scored:
+        """Scores adapters side by side on rows that no trial learned from: losses, answers, metrics of answers. In a
+        process of its own. settings: the search's; None: `request.source` says what the model is. tell: see `Tell`.
+
+        Raises InputError for rows of another format, and for an adapter of another base.
+        """
+        raise InputError(f"the program {_named(cls)} scores no adapters", where="run.program",
+                         expected="a program with `score`, such as sft")  # fmt: skip
 
     # --- a trial ---
 
