@@ -306,7 +306,7 @@ def test_every_python_example_works(
         optuna.create_study(study_name="first", storage=storage)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     runpy.run_path(block.name)
-    assert capsys.readouterr().out
+    assert capsys.readouterr().out or "print(" not in block.text
 
 
 # Tables and lists that say what the code has

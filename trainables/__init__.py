@@ -3,6 +3,8 @@
 sft.py           the SFT program: TRL's SFTTrainer over a resident base, one adapter after another
 hf/              a solo trial: the Trainer, its arguments and callbacks, and a thread that runs it step by step
 packed/          several trials on one base, in one forward and backward
+after_training.py  the part of the SFT program for trained adapters
+answers/         answers generated, and scored against the rows' own
 preparing.py     the rows of a search, from the settings to the tokenized files
 runtime.py       what every process that trains begins with: settings, rows, base, the facts of a trial's set-up
 serving/         an adapter handed to a server, and compared with the trained model

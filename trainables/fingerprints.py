@@ -22,6 +22,8 @@ MADE_OF = "made_of"
 """Key of the fingerprints among the facts of a preparation."""
 BASE = "base"
 """Key of the base's part among the fingerprints."""
+EVERY_BYTE = "(every byte)"
+"""The end of the source of a part whose fingerprints are of every byte."""
 _CONFIGS = ("config.json", "generation_config.json", checkpoint.INDEX)
 
 Part = dict[str, Any]
@@ -97,7 +99,7 @@ def _part(source: str, revision: str | None, files: Mapping[str, str]) -> Part:
 
 def _mark_every_byte(model: ModelSettings, part: Part) -> Part:
     """Marks a part whose fingerprints are of every byte: they must not be compared with fingerprints of samples."""
-    return {**part, "source": f"{part['source']} (every byte)"} if model.fingerprint == "whole" else part
+    return {**part, "source": f"{part['source']} {EVERY_BYTE}"} if model.fingerprint == "whole" else part
 
 
 def _places(model: ModelSettings) -> dict[str, Path]:

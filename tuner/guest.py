@@ -74,8 +74,8 @@ class Guest:
         os.close(from_us)
         os.close(to_us)
         self.close = weakref.finalize(self, _end, self._process, self._reading, self._writing)
-        request = {"target": own.target, "file": str(own.file), "folder": str(own.folder), "kind": kind}
-        request["takes"] = list(takes)
+        names = {"target": own.target, "file": str(own.file), "folder": str(own.folder), "kind": kind}
+        request: dict[str, Any] = {**names, "takes": list(takes)}
         self._ask({"do": "load", **request}, IMPORT_S, None)
 
     def call(self, values: Mapping[str, Any], answer: Answer) -> Any:

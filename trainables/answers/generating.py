@@ -123,7 +123,8 @@ def _greedily(model: Any, base: Any, stops: Sequence[int], padding: int, most: i
         do_sample=False, num_beams=1, max_new_tokens=most, eos_token_id=list(stops) or None, pad_token_id=padding,
         use_cache=True,
     )  # fmt: skip
-    holders = [one for one in (model, base, getattr(model, "base_model", None)) if hasattr(one, "generation_config")]
+    around: list[Any] = [model, base, getattr(model, "base_model", None)]
+    holders = [one for one in around if hasattr(one, "generation_config")]
     before = [(one, one.generation_config) for one in holders]
     caching = base.config.use_cache if hasattr(base.config, "use_cache") else None
     try:

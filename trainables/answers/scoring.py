@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainables import imports
+from trainables import fingerprints, imports
 from trainables.answers import metrics, prompts
 from trainables.answers.prompts import Prompt
 from trainables.data import formats, reading, review, templates, tokenizing
 from trainables.data.encoding import TextEncoder
 from trainables.data.findings import counting
 from trainables.data.rows import Row, Rows
-from trainables.models import base_folder
-from trainables.settings import Settings
+from trainables.data.tokens import Tokens
+from trainables.models import base_folder, checkpoint
+from trainables.settings import DataSettings, Settings
 from tuner.contract import MODEL, InputError, Scored, ScoredRow, ScoreRequest, Scores, Tell
 
 _MOST_TOKENS = 256
@@ -69,6 +70,7 @@ def score(settings: Settings, request: ScoreRequest, tell: Tell) -> Scored:
         if folder != MODEL and not (Path(folder) / _WEIGHTS).is_file():
             raise InputError(f"has no {_WEIGHTS}", where=folder, expected=f"the adapter of {name} in safetensors")
     base_folder.check(settings.model)
+    _require_same_base(settings, request)
     data = settings.data.model_copy(update={"train": request.rows, "validation": None, "split": request.split,
                                             "revision": None})  # fmt: skip
     settings = settings.model_copy(update={"data": data})
@@ -153,7 +155,7 @@ def _read(
     kept, encoded, cut = [], [], 0
     count = counting(tell, "tokenizing the rows", len(rows))
     for at, row in enumerate(shaped):
-        tokens = tokenizing.tokenize([row], fmt, encoder.tokenizer, data, template, lambda _, at=at: rows.where(at))
+        tokens = _tokens(row, fmt, encoder.tokenizer, data, template, rows.where(at))
         cut += tokens.truncated
         if tokens.label_tokens:
             kept.append(at)
@@ -168,6 +170,29 @@ def _read(
     if cut:
         notes.append(f"{cut} of {len(rows)} rows are longer than max_length={data.max_length} and are cut for the loss")
     return _Set(rows.select(kept), [shaped[at] for at in kept], fmt, encoded, template), notes
+
+
+def _require_same_base(settings: Settings, request: ScoreRequest) -> None:
+    """Raises InputError where the base is another than the adapter was trained on, as far as fingerprints tell."""
+    known = request.made_of.get(fingerprints.BASE)
+    if not isinstance(known, Mapping) or not isinstance(known.get("files"), Mapping):
+        return
+    whole = str(known.get("source")).endswith(fingerprints.EVERY_BYTE)
+    model = settings.model.model_copy(update={"fingerprint": "whole" if whole else "sampled"})
+    now = fingerprints.of_model(settings.model_copy(update={"model": model}))[fingerprints.BASE]["files"]
+    changed = sorted(name for name in {*now, *known["files"]} if now.get(name) != known["files"].get(name))
+    if changed:
+        raise InputError(
+            f"the base is not the one that the adapter was trained on: {checkpoint.listed(changed)} changed",
+            where=model.model_name_or_path,
+            expected=f"the base of {request.source}",
+            remedy="put it back",
+        )
+
+
+def _tokens(row: Row, fmt: formats.Format, tokenizer: Any, data: DataSettings, template: str | None, at: str) -> Tokens:
+    """The token ids of one row. at: its place. Raises InputError."""
+    return tokenizing.tokenize([row], fmt, tokenizer, data, template, lambda _: at)
 
 
 def _require_known_ids(model: Any, settings: Settings, given: _Set) -> None:

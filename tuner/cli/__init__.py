@@ -1,7 +1,7 @@
 """The command line: one thin file a command, its imports inside the command.
 
-search, plan, data, model, status, show, report, compare, stop, add, pause, resume, dashboard, export, train, spaces,
-submit, doctor, mcp: the commands
+search, plan, data, model, status, show, report, compare, stop, add, pause, resume, dashboard, evaluate, export, train,
+spaces, submit, doctor, mcp: the commands
 options.py   options that several commands share
 output.py    what a command writes, and to which stream
 errors.py    the message and the exit code of every failure
@@ -30,7 +30,7 @@ from tuner.streams import standard_streams
 
 COMMANDS = (
     "search", "plan", "data", "model", "status", "show", "report", "compare", "stop", "add", "pause", "resume",
-    "dashboard", "export", "train", "spaces", "submit", "doctor", "mcp",
+    "dashboard", "evaluate", "export", "train", "spaces", "submit", "doctor", "mcp",
 )  # fmt: skip
 """In the order of the help. A command's file is `tuner/cli/<name>.py`, and the command in it is `command`."""
 

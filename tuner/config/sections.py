@@ -303,7 +303,9 @@ class Run(Section):
         "again once. null: 20 times the longest time that a trial was silent and then went on, at least an hour. "
         "0: never.",
     )
-    keep_adapters: int = Field(default=3, ge=1, description="How many adapters are kept: those of the best trials.")
+    keep_adapters: int = Field(
+        default=3, ge=1, description="How many adapters are kept: those of the best trials; the recipe's too."
+    )
     strict: bool = Field(default=False, description="Refuse what would otherwise be adjusted with a note.")
     trackers: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = Field(
         default=["tensorboard"],

@@ -37,6 +37,9 @@ class ScoreRequest:
     """The format of the rows that the trials learned from, by the program's name for it; "" where it is not known."""
     source: str = ""
     """Without settings: a model, or the folder of an adapter, that says what its base is."""
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    """With `source`: the fingerprints of what the adapter was trained on, in the form of `made_of` in the facts of
+    `prepare`; empty where they are not known."""
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> ScoreRequest:

@@ -17,4 +17,5 @@ found     what a search found, in words    facts    what its report says, in eve
 exports   the report as Markdown, CSV and JSON
 figures/  its plots, one file each         page/    its page of HTML
 counter   how far something is             machine   the same facts as strict JSON
+evaluation adapters side by side on test rows
 """

@@ -9,6 +9,12 @@ lock.py          one driver a run folder; whether it is locked, without taking t
 requests.py      what people ask of a running driver, and its answers
 adapters.py      which adapters are kept, and best/ at the end
 export.py        copies the winner out of its run folder, or merges it
+program_calls.py calls the program of a finished search, where its user lets it run
+scoring.py       scores the adapters of a run beside their base
+own_functions.py a function of the user's own that scores or judges answers
+judging.py       asks a judge which of two answers is better, in both orders
+paired.py        means over rows with their uncertainty, compared row by row
+harness.py       hands models over to lm-evaluation-harness
 model_card.py    the README of best/
 sameness.py      compares what trials are made of, then and now
 versions.py      the versions of the libraries that a search ran on

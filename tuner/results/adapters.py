@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from tuner.contract import COMPANIONS, STATE, Card, InputError
-from tuner.results import earlier_keys
+from tuner.results import earlier_keys, sameness
 from tuner.results.command_line import command_line
 from tuner.results.folder import RunFolder
 from tuner.results.model_card import model_card
-from tuner.results.records import SearchRecord
+from tuner.results.records import RECIPE, SearchRecord
 from tuner.results.untrusted_read import inside, is_plain_file, read_object
 
 MANIFEST = "manifest.json"
@@ -32,22 +32,25 @@ def drop_state(folder: RunFolder, number: int) -> None:
 
 
 def drop_surplus(folder: RunFolder, record: SearchRecord, keep: int, ended: int | None = None) -> None:
-    """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search.
+    """Deletes the adapters of ended trials outside the best `keep`, so that disk use does not grow with the search. The
+    recipe's stays beside them: `evaluate` shows the winner beside it.
 
     ended: the trial that has just ended; only it, or the one that it pushed out of the best, can have become surplus.
     None looks at all trials in the folder, also for states that could not be deleted when their trials ended.
     """
     best = [t.number for t in islice((t for t in record.ranked if t.adapter), keep + 1)]
     kept, next_best = set(best[:keep]), best[keep:]
+    recipe = record.trials.get(RECIPE)
+    beside = {RECIPE} if recipe is not None and recipe.has_ended and recipe.is_usable else set()
     if ended is None:
         names = os.listdir(folder.adapters) if folder.adapters.is_dir() else []  # noqa: PTH208
         have = [record.trials.get(int(name)) for name in names if name.isascii() and name.isdigit()]
         over = [t.number for t in have if t is not None and t.has_ended]
-        surplus = [number for number in over if number not in kept]
-        for number in kept.intersection(over):
+        surplus = [number for number in over if number not in kept | beside]
+        for number in (kept | beside).intersection(over):
             drop_state(folder, number)
     else:
-        surplus = next_best if ended in kept else [ended]
+        surplus = [number for number in (next_best if ended in kept else [ended]) if number not in beside]
     for number in surplus:
         shutil.rmtree(folder.trial(number), ignore_errors=True)
 
@@ -103,6 +106,7 @@ def write_best(
                 "metrics": dict(winner.best_metrics),
                 "objectives": [objective.to_dict() for objective in record.objectives],
                 "step": winner.best.step if winner.best else None,
+                sameness.MADE_OF: sameness.parts(record.facts),
             },
         )
     except OSError:

@@ -12,9 +12,10 @@ import pytest
 from tests.chaos.runs import finished_run, write_ledger
 from trainables.sft import SFT
 from tuner.contract import InputError
-from tuner.results.export import _Doing, _require_same_model
+from tuner.results.export import _same
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Event, Kind, read_ledger
+from tuner.results.program_calls import Doing, log_beside
 
 DEMO = Path(__file__).resolve().parents[3] / "tuner" / "demo"
 
@@ -35,7 +36,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 def asked(run: RunFolder, accept: bool = False) -> tuple[str, ...]:
     resolved: dict[str, Any] = json.loads(run.resolved.read_text())
-    return _require_same_model(run, resolved, run.path.parent / "merged", _Doing("a merge", "--merge"), accept=accept)
+    to = run.path.parent / "merged"
+    return _same(run, resolved, to, log_beside(run, "export", to), Doing("a merge", "--merge"), accept=accept)
 
 
 def test_a_merge_into_another_base_is_refused(run: RunFolder) -> None:
