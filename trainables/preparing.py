@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables import fingerprints
-from trainables.data import formats, reading, review, splitting, store, tokenizers
+from trainables.answers import sample
+from trainables.data import formats, reading, review, splitting, store, templates, tokenizers
 from trainables.data.encoding import Encoder, TextEncoder
 from trainables.data.findings import Finding
 from trainables.data.look import look as look_at
@@ -147,6 +148,8 @@ def _encoded(
         findings += more
         _require_targets(name, rows, sets[name], data)
     _require_known_tokens(settings, sets, tokenizer)
+    if settings.metrics.names:
+        _draw_answers(settings, validation_rows, fmt, encoder, draft)
 
     facts = {
         "format": str(fmt),
@@ -167,6 +170,22 @@ def _encoded(
     encoder.close()  # its files are whole
     draft.finish(preparation)
     return preparation
+
+
+def _draw_answers(settings: Settings, rows: Rows, fmt: formats.Format, encoder: Encoder, draft: store.Draft) -> None:
+    """Writes the sample of validation rows that trials answer. Raises InputError."""
+    if fmt.images:
+        raise InputError("the rows have images, and answers to images are not scored", where="metrics",
+                         expected="rows of text", remedy="leave metrics out")  # fmt: skip
+    shaped = list(review.shaped(rows, fmt, settings.data))
+    place = settings.data.chat_template or settings.model.tokenizer
+    template = templates.check(encoder.tokenizer, fmt, settings.data, place, shaped[0], rows.where(0))
+    drawn = sample.draw(settings, rows, shaped, fmt, encoder.tokenizer, template)
+    try:
+        sample.write(drawn, draft.file(sample.FILE))
+    except OSError as error:
+        raise InputError(f"the rows to be answered cannot be written ({error.strerror or error})", where="metrics",
+                         remedy="free some space, or set run.storage_path to another disk") from None  # fmt: skip
 
 
 def _keep_companions(tokenizer: Any, base: Path, cache: Path) -> None:

@@ -17,6 +17,7 @@ from trainables.settings import Settings, steps
 from tuner.contract import ALONE, Fault, Group, InputError, Preparation, Reason, Setup, Unpackable
 
 if TYPE_CHECKING:
+    from trainables.answers.measuring import Measurer
     from trainables.models.counting import Count
 
 _PRECISION = {"dtype": "model.dtype", "compute_dtype": "model.quantization.compute_dtype"}
@@ -67,6 +68,15 @@ def open_inputs(settings: Settings, preparation: Preparation) -> Inputs:
         return Inputs(processor.tokenizer, train, validation, processor, mixed, collator)
     tokenizer, _ = tokenizers.load(settings.model, settings.data)
     return Inputs(tokenizer, store.open_set(preparation, "train"), store.open_set(preparation, "validation"))
+
+
+def measurer(settings: Settings, preparation: Preparation, inputs: Inputs) -> Measurer | None:
+    """What trials are measured by at their end, beside the loss; None where the settings name no metrics."""
+    if not settings.metrics.names:
+        return None
+    from trainables.answers.measuring import Measurer
+
+    return Measurer(settings, preparation, inputs.tokenizer)
 
 
 def load_base(settings: Settings, preparation: Preparation, group: Group = ALONE) -> Any:

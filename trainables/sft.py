@@ -18,9 +18,11 @@ from trainables import fitting, runtime
 from trainables.after_training import AfterTraining
 from trainables.out_of_memory import out_of_memory_faults
 from trainables.settings import PARAMETERS, REFUSED, Settings, with_params
+from trainables.settings.metrics import name_of
 from trainables.settings.train import CHANGES_BASE
 from tuner.contract import (
     ALONE,
+    EVAL_LOSS,
     Assignment,
     BaseLook,
     Budget,
@@ -29,6 +31,7 @@ from tuner.contract import (
     Group,
     Look,
     LookRequest,
+    Objective,
     Parameter,
     Preparation,
     Reason,
@@ -68,6 +71,12 @@ class SFT(AfterTraining):
         return runtime.validated(settings).train.eval_steps
 
     @classmethod
+    def objectives(cls, settings: Any) -> tuple[Objective, ...]:
+        """The validation loss, and the metrics of answers, which a trial has at its end."""
+        named = runtime.validated(settings).metrics.names
+        return EVAL_LOSS, *(Objective(name_of(spec), name_of(spec), "maximize") for spec in named)
+
+    @classmethod
     def with_params(cls, settings: Any, params: Mapping[str, Any]) -> Settings:
         """The settings with a trial's parameters in place."""
         return with_params(settings, params)
@@ -79,9 +88,13 @@ class SFT(AfterTraining):
         Raises InputError where the base is no language model by its config, or rows may be longer than its table of
         positions.
         """
+        from trainables.answers import metrics
         from trainables.models.remarks import remarks
 
-        return remarks(runtime.validated(settings), varied)
+        found = runtime.validated(settings)
+        for spec in found.metrics.names:
+            metrics.find(spec)
+        return remarks(found, varied)
 
     @classmethod
     def files_beside(cls, settings: Any, files: Mapping[str, Collection[Path]]) -> Mapping[Path, Collection[str]]:
@@ -236,6 +249,7 @@ class SFT(AfterTraining):
             raise Fault(Reason.CONFIG, "rows have images, and a trial with them is trained by one process",
                         "set resources.processes to 1")  # fmt: skip
         self._inputs = inputs
+        self._measurer = runtime.measurer(self._settings, preparation, inputs)
         self.trial: SoloTrial | None = None
         """The trial that is set up; None between two trials."""
         self.resident: Resident | None = None
@@ -264,7 +278,9 @@ class SFT(AfterTraining):
         # FSDP shards a base and adds hooks between its layers
         self._base_changed = settings.train.init_lora_weights in CHANGES_BASE or self._group.shares_base
         with self._memory_faults(), runtime.target_faults(settings, self._settings):
-            self.trial = SoloTrial(settings, assignment, self.resident, self._inputs, began, self._group)
+            self.trial = SoloTrial(
+                settings, assignment, self.resident, self._inputs, began, self._group, self._measurer
+            )
         return self._setup(settings, self.trial)
 
     def step(self) -> Evaluation:

@@ -7,7 +7,7 @@ mask hides the padding, and positions begin behind it, so that a prompt gets the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,14 +45,18 @@ def generate(
     padding: int,
     most: int,
     rows: int = _ROWS,
+    groups: Sequence[int] | None = None,
+    around: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda batch: nullcontext(),
     tell: Callable[[int], None] = lambda done: None,
 ) -> Answers:
     """The greedy answer to each prompt, of token ids.
 
     model: a base, with or without an adapter, in evaluation mode. stops: ids that end an answer. padding: the id that
     batches are padded with. most: new tokens of an answer, at most. rows: of a batch, at most; fewer are taken where
-    memory runs out. tell: gets the number of prompts that are answered. Raises InputError where a prompt and its
-    answer are longer than the base's table of positions.
+    memory runs out. groups: a number of each prompt; in a batch, prompts of one number are next to each other, in
+    ascending order. around: gives the context of a batch, from the indices of its prompts, line by line. tell: gets
+    the number of prompts that are answered. Raises InputError where a prompt and its answer are longer than the base's
+    table of positions.
     """
     if not prompts:
         return Answers([], 0, 0)
@@ -68,8 +72,11 @@ def generate(
     with _greedily(model, base, stops, padding, most) as config, torch.no_grad():
         while len(found) < len(order):
             batch = _batch(order[len(found) :], prompts, most, size, base.device.type)
+            if groups is not None:
+                batch.sort(key=lambda at: (groups[at], at))
             try:
-                answers = _answer(model, [prompts[at] for at in batch], padding, config)
+                with around(batch):
+                    answers = _answer(model, [prompts[at] for at in batch], padding, config)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or len(batch) == 1:
                     raise

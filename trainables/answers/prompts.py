@@ -61,7 +61,7 @@ def prompts(
 
 def stops(tokenizer: Any, base: Any, rows: Sequence[Row], fmt: Format) -> list[int]:
     """The ids of the tokens at which an answer ends: those of the base's generation config, the tokenizer's end token,
-    and the sign that the chat template writes behind a turn of the assistant."""
+    and the sign that the chat template writes behind a turn of the assistant. base: None: without it."""
     said = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
     found = [said] if isinstance(said, int) else list(said or ())
     found += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []

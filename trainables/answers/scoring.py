@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainables import fingerprints, imports
-from trainables.answers import metrics, prompts
+from trainables.answers import metrics, prompts, sample
+from trainables.answers.measuring import values_of
 from trainables.answers.prompts import Prompt
 from trainables.data import formats, reading, review, templates, tokenizing
 from trainables.data.encoding import TextEncoder
@@ -23,8 +22,6 @@ from trainables.models import base_folder, checkpoint
 from trainables.settings import DataSettings, Settings
 from tuner.contract import MODEL, InputError, Scored, ScoredRow, ScoreRequest, Scores, Tell
 
-_MOST_TOKENS = 256
-"""Tokens of an answer where nobody says how many."""
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -93,7 +90,7 @@ def score(settings: Settings, request: ScoreRequest, tell: Tell) -> Scored:
     if request.answers and not asked:
         raise InputError(f"no row has a prompt and an answer: the rows are {given.format}", where=given.rows.source,
                          expected="prompt and completion, or messages", remedy="--no-answers")  # fmt: skip
-    most = request.most_tokens or _tokens_of(asked, encoder.tokenizer)
+    most = request.most_tokens or sample.tokens_of(asked, encoder.tokenizer)
     stops = prompts.stops(encoder.tokenizer, resident.model, given.shaped, given.format)
     padding = encoder.tokenizer.pad_token_id
     found = []
@@ -219,12 +216,6 @@ def _adapted(model: Any, folder: str) -> Any:
     return adapted
 
 
-def _tokens_of(asked: Sequence[Prompt], tokenizer: Any) -> int:
-    """Tokens that an answer may have: twice those of the longest answer of the rows, and 16."""
-    longest = max((len(tokenizer(prompt.reference)["input_ids"]) for prompt in asked), default=0)
-    return min(_MOST_TOKENS, 2 * longest + 16)
-
-
 def _measured(own: Scores, functions: Mapping[str, Any], asked: Sequence[Prompt], texts: Sequence[str]) -> Scores:
     """The scores with every metric; one that fails for a row has no values."""
     measured, missing = {}, {}
@@ -235,21 +226,6 @@ def _measured(own: Scores, functions: Mapping[str, Any], asked: Sequence[Prompt]
         else:
             measured[spec] = _spread(values, asked, len(own.losses))
     return replace(own, metrics=measured, missing=missing)
-
-
-def values_of(function: metrics.Score, asked: Sequence[Prompt], texts: Sequence[str]) -> tuple[list[float], str]:
-    """A metric's value for each answer, and "": or no values, and why: where one fails, a mean over the others would
-    leave out the very answers that it fails at."""
-    values = []
-    for prompt, text in zip(asked, texts, strict=True):
-        try:
-            value = float(function(prompt.text, prompt.reference, text))
-        except Exception:
-            return [], traceback.format_exc(limit=-3)
-        if not math.isfinite(value):
-            return [], f"gave {value} for the answer {text!r:.100}"
-        values.append(value)
-    return values, ""
 
 
 def _spread(values: Sequence[Any], asked: Sequence[Prompt], total: int) -> list[Any]:

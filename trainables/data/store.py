@@ -51,6 +51,7 @@ def fingerprint(settings: Settings) -> str:
         "data": said,
         "files": found,
         "tokenizer": [tokenizer, model.model_revision, model.tokenizer_revision],
+        **({"answers": True} if settings.metrics.names else {}),  # their sample of rows lies beside the tokenized ones
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Reporter(TrainerCallback):
         self._heartbeat = Heartbeat(folder) if group.leads else None
         self.hand_over: Callable[[Evaluation], bool] = lambda evaluation: True
         """Gives an evaluation to the driver, and waits for its answer: whether the trial goes on."""
+        self.measure: Callable[[Any], Mapping[str, float | None]] = lambda model: {}
+        """Measures the model at the trial's end, beside the loss."""
         self.save_state: Callable[[Evaluation], None] = lambda evaluation: None
         """Saves the trial's state with an evaluation, where one is due."""
 
@@ -84,10 +86,12 @@ class Reporter(TrainerCallback):
         if self._progress.knows(state.global_step):
             return control
         adapter = str(self._save(model)) if self._progress.improves(loss) else None
+        at_end = state.global_step >= state.max_steps
         evaluation = Evaluation(
             step=state.global_step,
             max_steps=state.max_steps,
             eval_loss=loss,
+            metrics=self.measure(model) if at_end and self._group.leads else None,
             tokens=self._tokens,
             train_loss=self._train_loss,
             seconds=self._progress.seconds,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, set_seed
 
 from trainables import states
+from trainables.answers import generating
+from trainables.answers.measuring import Measurer
 from trainables.hf.arguments import sft_config
 from trainables.hf.collectives import broadcast
 from trainables.hf.frozen_guard import FrozenGuard
@@ -41,8 +45,10 @@ class SoloTrial:
         inputs: Inputs,
         began: float,
         group: Group = ALONE,
+        measurer: Measurer | None = None,
     ) -> None:
-        """began: when its set-up began, by `time.monotonic`. group: the processes that train together.
+        """began: when its set-up began, by `time.monotonic`. group: the processes that train together. measurer: what
+        it is measured by at its end, beside the loss; None: nothing.
 
         Raises Fault where it cannot be trained.
         """
@@ -100,6 +106,8 @@ class SoloTrial:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
         self.stepper: CallbackStepper[Evaluation] = CallbackStepper(self._train)
         self.reporter.save_state = self._save_state
+        if measurer is not None and not group.shares_base:  # no process has the whole base to generate with
+            self.reporter.measure = partial(self._measure, measurer)
         self.resumed_step = 0
         """The step that it continues from; 0: it begins anew."""
         if found is not None:
@@ -122,6 +130,17 @@ class SoloTrial:
         set_seed(self.trainer.args.seed + self.group.rank)
         with self.trainer.checkpoint() as place:
             self.trainer.train(resume_from_checkpoint=place)
+
+    def _measure(self, measurer: Measurer, model: Any) -> Mapping[str, float | None]:
+        """The metrics of answers of the trial as it is now."""
+        tokenizer = self.trainer.processing_class
+        generate = partial(
+            generating.generate, model, stops=measurer.stops(model), padding=tokenizer.pad_token_id,
+            most=measurer.most_tokens,
+        )  # fmt: skip
+        model.eval()
+        with self.trainer.compute_loss_context_manager():  # in the precision of the trial's own evaluations
+            return measurer.measure(lambda prompts: [generate(prompts).ids], 1, self.progress.seconds)[0]
 
     def _identity(self) -> dict[str, Any]:
         """What a state must have in its header so that this trial can continue from it."""

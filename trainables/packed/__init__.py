@@ -22,6 +22,7 @@ packed_model.py   the base, changed so that it takes a batch of several slots
 head.py           the loss of a batch, by the head that SFTTrainer uses
 chunking.py       a step divided into passes that fit into memory
 evaluating.py     measures the validation losses of several slots together
+answering.py      answers of several slots at once, with the base's own attention and KV cache
 copies.py         copies of slots on the host, made while the engine trains on
 writing.py        threads that write adapters and states while the engine trains on
 choosing.py       how many trials fit into memory, and how many make the engine faster

@@ -22,6 +22,8 @@ class RowAttention:
     """The attention that the user chose, applied to the rows of `batch`."""
 
     def __init__(self, chosen: str) -> None:
+        self.chosen = chosen
+        """The attention of the user's choice, by transformers' name."""
         self._attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS[chosen]
         self.batch: Batch | None = None
         """The batch that is passing through the base; None between two passes."""

@@ -16,7 +16,17 @@ from trainables.guards import SAMPLED, LearningMonitor, Sample, check_rows
 from trainables.models import base
 from trainables.models.resident import Resident
 from trainables.out_of_memory import out_of_memory_faults
-from trainables.packed import adapted_layers, bases, choosing, optimizer, peft_adapters, probe, trial_files, trial_state
+from trainables.packed import (
+    adapted_layers,
+    answering,
+    bases,
+    choosing,
+    optimizer,
+    peft_adapters,
+    probe,
+    trial_files,
+    trial_state,
+)
 from trainables.packed.batches import collate
 from trainables.packed.choosing import SlotChoice
 from trainables.packed.chunking import Chunking, Chunks
@@ -89,6 +99,7 @@ class Engine:
         """The size of training passes."""
         batch_size = self._settings.train.per_device_eval_batch_size
         self.evaluator = Evaluator(self.packed, validation, batch_size, self._padding)
+        self._measurer = runtime.measurer(self._settings, preparation, inputs)
         self._allocate(probe.SLOTS)
         probe.require_independent(self.packed, self.stack, reference)
         self._allocate(slots)
@@ -338,12 +349,13 @@ class Engine:
         for trial in due:
             trial.draw_loader_seed()
         losses = self.evaluator.losses([trial.slot for trial in due])
+        measured = answering.measured(self.packed, self._measurer, due, self._padding)
         failed: list[Outcome] = []
         for trial, loss in zip(due, losses, strict=True):
             with _failing(trial, failed):
                 effect = partial(self.evaluator.effect, trial.slot)
                 trial.monitor.after_evaluation(loss, self._sample(trial), effect, trial.last_grad_norm)
-                evaluation = self._evaluation(trial, loss, sums[trial.slot])
+                evaluation = self._evaluation(trial, loss, sums[trial.slot], measured.get(trial.slot))
                 better = trial.evaluated(loss)
                 if trial.is_known:
                     trial.confirm()
@@ -353,12 +365,16 @@ class Engine:
             self._losses[trial.slot] = 0.0
         return failed
 
-    def _evaluation(self, trial: PackedTrial, loss: float | None, losses: float) -> Evaluation:
-        """loss: the validation loss. losses: the summed losses of the windows since the evaluation before."""
+    def _evaluation(
+        self, trial: PackedTrial, loss: float | None, losses: float, metrics: Mapping[str, float | None] | None
+    ) -> Evaluation:
+        """loss: the validation loss. losses: the summed losses of the windows since the evaluation before. metrics: of
+        answers."""
         return Evaluation(
             step=trial.step,
             max_steps=trial.max_steps,
             eval_loss=loss,
+            metrics=metrics,
             tokens=trial.tokens,
             train_loss=losses / trial.steps_since_evaluation,
             seconds=trial.progress.seconds,

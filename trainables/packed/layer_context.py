@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -75,6 +76,22 @@ class BatchContext:
             if consecutive
             else torch.tensor(slots).to(batch.input_ids.device, non_blocking=True)
         )
+        self._kept.clear()
+
+    def show_lines(self, groups: Sequence[tuple[int, int]], width: int, device: torch.device) -> None:
+        """Sets a batch of lines of `width` tokens for the next pass, without dropout. groups: slots, ascending, each
+        with the number of its lines, which are next to each other."""
+        ends = list(accumulate(lines * width for _, lines in groups))
+        begins = [0, *ends]
+        self.segments = tuple(
+            Segment(slot, (width,) * lines, begin, end)
+            for (slot, lines), begin, end in zip(groups, begins, ends, strict=False)
+        )
+        self.tokens, self.training, self.bucketed = ends[-1], False, False
+        self.uniform = len({lines for _, lines in groups}) == 1
+        self.padded_len, self.scatter_index = 0, None
+        self.segment_ends = torch.tensor(ends, dtype=torch.int32, device=device)
+        self.slots = torch.tensor([slot for slot, _ in groups], device=device)
         self._kept.clear()
 
     def mask(self, layer: AdaptedLinear, inputs: torch.Tensor) -> torch.Tensor | None:

@@ -2,6 +2,7 @@
 
 model.py       section `model`: which base, at which precision
 data.py        section `data`: which rows, how they become tokens
+metrics.py     section `metrics`: what is measured of answers
 train.py       section `train`: the recipe, i.e. the default hyperparameters
 section.py     the base class of all sections
 root.py        all sections together
@@ -15,6 +16,7 @@ steps.py       arithmetic of batches, steps, warm-up and evaluation points
 from __future__ import annotations
 
 from trainables.settings.data import DataSettings
+from trainables.settings.metrics import MetricSettings
 from trainables.settings.model import NF4, ModelSettings, Unquantized
 from trainables.settings.root import Settings
 from trainables.settings.searchable import PARAMETERS, REFUSED, with_params
@@ -25,6 +27,7 @@ __all__ = [
     "PARAMETERS",
     "REFUSED",
     "DataSettings",
+    "MetricSettings",
     "ModelSettings",
     "Settings",
     "TrainSettings",

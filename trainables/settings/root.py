@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from trainables.settings.data import DataSettings
+from trainables.settings.metrics import Metrics, MetricSettings
 from trainables.settings.model import ModelSettings
 from trainables.settings.section import Section
 from trainables.settings.train import TrainSettings
@@ -24,6 +25,9 @@ class Settings(Section):
 
     train: TrainSettings = TrainSettings()
     """The recipe: the default hyperparameters."""
+
+    metrics: Metrics = MetricSettings()
+    """What is measured of a trial's answers; also a list of names."""
 
     @model_validator(mode="after")
     def _init_fits_quantization(self) -> Settings:

@@ -67,6 +67,12 @@ class Program(ABC):
     # --- the settings ---
 
     @classmethod
+    def objectives(cls, settings: Any) -> tuple[Objective, ...]:
+        """The objectives of a search with these settings. The first one must be measured at every evaluation; others
+        may be None."""
+        return cls.OBJECTIVES
+
+    @classmethod
     @abstractmethod
     def budget(cls, settings: Any) -> Budget:
         """How long a trial is that is not stopped early."""

@@ -225,7 +225,7 @@ def look_at_rows(plan: Plan) -> tuple[Look | None, str]:
 
 def _objectives(program: type[Program], experiment: Experiment) -> tuple[Objective, ...]:
     try:
-        return checked_objectives(program.OBJECTIVES)
+        return checked_objectives(program.objectives(experiment.settings))
     except ValueError as error:
         raise InputError(
             f"the program {experiment.program} names no objectives that can be searched by: {error}",

@@ -288,9 +288,9 @@ without any cell is left out."""
 
 def shown_values(trial: TrialRecord, objectives: Sequence[Objective]) -> list[float | None]:
     """The objectives' values in a row, the one that it is ranked by first: those of the best evaluation, or of the last
-    one if the trial has an unusable ending."""
+    one if the trial has an unusable ending. What that evaluation did not measure is the last that was measured."""
     metrics = trial.best_metrics if trial.is_usable or not trial.has_ended else trial.metrics
-    return [metrics.get(objective.name) for objective in objectives]
+    return [metrics[o.name] if o.name in metrics else trial.last(o.name) for o in objectives]
 
 
 def progress_bar(share: float, width: int) -> list[Span]:

@@ -194,6 +194,10 @@ class TrialRecord:
         """What the best evaluation measured, by name."""
         return self.best.metrics if self.best else {}
 
+    def last(self, name: str) -> float | None:
+        """The last value of a metric that was measured; None where none was."""
+        return next((value for p in reversed(self.points) if (value := p.metrics.get(name)) is not None), None)
+
     @property
     def curve(self) -> list[float]:
         """The finite values, oldest first."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import completion_rows, make_model, text_rows, write_jsonl
-from trainables.answers import metrics, scoring
+from trainables.answers import measuring, metrics
 from trainables.answers.prompts import Prompt
 from trainables.sft import SFT
 from tuner.contract import MODEL, Assignment, InputError, ScoreRequest
@@ -146,8 +146,8 @@ def test_a_metric_that_fails_for_a_row_has_no_values() -> None:
     def raises(prompt: str, reference: str, answer: str) -> float:
         return 1 / int(answer)
 
-    values, why = scoring.values_of(raises, asked, ["1", "0", "2"])
+    values, why = measuring.values_of(raises, asked, ["1", "0", "2"])
     assert values == [] and "ZeroDivisionError" in why and "return 1 / int(answer)" in why
-    values, why = scoring.values_of(lambda *_: math.nan, asked, ["1", "0", "2"])
+    values, why = measuring.values_of(lambda *_: math.nan, asked, ["1", "0", "2"])
     assert values == [] and why == "gave nan for the answer '1'"
-    assert scoring.values_of(lambda *_: True, asked, ["1", "0", "2"]) == ([1.0, 1.0, 1.0], "")
+    assert measuring.values_of(lambda *_: True, asked, ["1", "0", "2"]) == ([1.0, 1.0, 1.0], "")

@@ -26,7 +26,8 @@ def test_schemas_are_valid(program: Any) -> None:
     schema = experiment_schema(program)
     validator(schema)
     validator(space_schema(program.PARAMETERS))
-    assert list(schema["properties"]) == ["model", "data", "train", "search", "scheduler", "resources", "run"]
+    own = ["model", "data", "train", *(["metrics"] if program is SFT else [])]
+    assert list(schema["properties"]) == [*own, "search", "scheduler", "resources", "run"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda path: path.stem)
