@@ -73,8 +73,11 @@ class SFT(AfterTraining):
     @classmethod
     def objectives(cls, settings: Any) -> tuple[Objective, ...]:
         """The validation loss, and the metrics of answers, which a trial has at its end."""
-        named = runtime.validated(settings).metrics.names
-        return EVAL_LOSS, *(Objective(name_of(spec), name_of(spec), "maximize") for spec in named)
+        asked = runtime.validated(settings).metrics
+        wanted = name_of(asked.objective or "")
+        found = [Objective(name_of(spec), name_of(spec), "maximize", measured="end") for spec in asked.names]
+        first = [metric for metric in found if metric.name == wanted]
+        return *first, EVAL_LOSS, *(metric for metric in found if metric.name != wanted)
 
     @classmethod
     def with_params(cls, settings: Any, params: Mapping[str, Any]) -> Settings:
@@ -94,7 +97,10 @@ class SFT(AfterTraining):
         found = runtime.validated(settings)
         for spec in found.metrics.names:
             metrics.find(spec)
-        return remarks(found, varied)
+        goal = found.metrics.objective
+        ranks = (f"trials are compared at rungs by the validation loss, and ranked by {name_of(goal or '')}, which a "
+                 "trial has at its end: one whose loss is flat goes on")  # fmt: skip
+        return (*([ranks] if goal is not None else ()), *remarks(found, varied))
 
     @classmethod
     def files_beside(cls, settings: Any, files: Mapping[str, Collection[Path]]) -> Mapping[Path, Collection[str]]:

@@ -17,9 +17,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from tests.programs.measuring import ACCURACY, LENGTH
+from tests.programs.measuring import ACCURACY, LENGTH, QUALITY
 from tuner.cli import run
-from tuner.contract import InputError, Reason
+from tuner.contract import EVAL_LOSS, InputError, Reason
 from tuner.driver.session import Outcome, resume_search
 from tuner.results.folder import open_run
 from tuner.results.ledger import Event, Kind, read_ledger
@@ -105,6 +105,37 @@ def test_a_second_number_is_shown_beside_the_first(
     assert f"accuracy of the answers {best.best_value:.3f}, answer length 67.000" in " ".join(page.split())
     card = (outcome.path / "best" / "README.md").read_text()
     assert "| step | tokens | accuracy of the answers | answer length |" in card and "| - |" in card
+
+
+def test_what_is_measured_at_the_end_decides_though_losses_disagree(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = toy(
+        run__program="tests.programs.measuring:AtTheEnd", search__num_trials=12, search__seed=3,
+        scheduler__grace_period=3, scheduler__flatline={"patience": 3, "after": 0.3}, train__each={"2": "flat"},
+    )  # fmt: skip
+    record = outcome.record
+    completed = [t for t in record.ended if t.reason is Reason.BUDGET]
+    assert outcome.exit_code == 0 and record.objective == QUALITY and record.compared_by == EVAL_LOSS
+    behind = [t for t in record.ended if t.reason is Reason.RUNG]
+    assert behind and len(completed) > 2 and all(re.search(r"needed \d\.\d+", t.message) for t in behind), "by the loss"
+    assert all(t.best_value is None and not t.is_usable for t in behind)
+    assert record.trials[2].reason is not Reason.FLATLINE, "a flat loss ends none: the quality comes at the end"
+    best = record.best
+    by_loss = min(completed, key=lambda t: t.metrics["eval_loss"] or 99.0)
+    assert best and best.best_value == max(t.best_value or 0.0 for t in completed)
+    assert best is not by_loss and (best.best_value or 0.0) > (by_loss.best_value or 0.0)
+    study = study_of(outcome)
+    assert study.direction is optuna.study.StudyDirection.MAXIMIZE and study.best_value == best.best_value
+    told = next(t.intermediate_values for t in study.trials if t.number == best.number)
+    assert list(told.values()) == [-value for value in best.curve], "a lower loss is a higher value to the study"
+    assert json.loads((outcome.path / "best" / "manifest.json").read_text())["trial"] == best.number
+    assert run(["status", "toy", "--storage-path", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert table.splitlines()[1].split()[2:6] == ["step", "quality", "eval", "loss"]
+    assert f"trial {best.number}: {best.best_value:.3f}" in table
+    again = resume_search(tmp_path, "toy", num_trials=14)
+    assert study_of(again).best_value == (again.record.best and again.record.best.best_value)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from tests.programs.toy import Toy
-from tuner.contract import Evaluation, Objective
+from tuner.contract import EVAL_LOSS, Evaluation, Objective
 
 ACCURACY = Objective("accuracy", "accuracy of the answers", "maximize", "accuracy")
 LENGTH = Objective("answer_length", "answer length")
@@ -34,3 +34,18 @@ class TwoNumbers(Rising):
     def measured(self, step: int, loss: float | None) -> dict[str, float | None]:
         length = 40.0 + step if step > 3 else None
         return {**super().measured(step, loss), "answer_length": length, "rows": 100.0}
+
+
+QUALITY = Objective("quality", "quality of the answers", "maximize", measured="end")
+
+
+class AtTheEnd(Toy):
+    """Reports a quality at its end, which is the higher the worse the loss is."""
+
+    OBJECTIVES: ClassVar[tuple[Objective, ...]] = (QUALITY, EVAL_LOSS)
+
+    def step(self) -> Evaluation:
+        evaluation = super().step()
+        if evaluation.done and evaluation.eval_loss is not None:
+            return replace(evaluation, metrics={**evaluation.metrics, "quality": evaluation.eval_loss * 10})
+        return evaluation

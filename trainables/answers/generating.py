@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,8 +56,9 @@ def generate(
     batches are padded with. most: new tokens of an answer, at most. rows: of a batch, at most; fewer are taken where
     memory runs out. groups: a number of each prompt; in a batch, prompts of one number are next to each other, in
     ascending order. around: gives the context of a batch, from the indices of its prompts, line by line. tell: gets
-    the number of prompts that are answered. Raises InputError where a prompt and its answer are longer than the base's
-    table of positions.
+    the number of prompts that are answered, at every token.
+
+    Raises InputError where a prompt and its answer are longer than the base's table of positions.
     """
     if not prompts:
         return Answers([], 0, 0)
@@ -76,7 +78,7 @@ def generate(
                 batch.sort(key=lambda at: (groups[at], at))
             try:
                 with around(batch):
-                    answers = _answer(model, [prompts[at] for at in batch], padding, config)
+                    answers = _answer(model, [prompts[at] for at in batch], padding, config, partial(tell, len(found)))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or len(batch) == 1:
                     raise
@@ -103,8 +105,10 @@ def _batch(order: Sequence[int], prompts: Sequence[list[int]], most: int, rows: 
     return list(order[:taken])
 
 
-def _answer(model: Any, prompts: Sequence[list[int]], padding: int, config: Any) -> list[list[int]]:
-    """What is generated behind each prompt, with the ids behind its end."""
+def _answer(
+    model: Any, prompts: Sequence[list[int]], padding: int, config: Any, alive: Callable[[], None]
+) -> list[list[int]]:
+    """What is generated behind each prompt, with the ids behind its end. alive: called for every token."""
     width = max(map(len, prompts))
     device = model.get_input_embeddings().weight.device
     ids = torch.full((len(prompts), width), padding, dtype=torch.long)
@@ -112,7 +116,14 @@ def _answer(model: Any, prompts: Sequence[list[int]], padding: int, config: Any)
     for at, prompt in enumerate(prompts):
         ids[at, width - len(prompt) :] = torch.tensor(prompt)
         mask[at, width - len(prompt) :] = 1
-    given = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config)
+
+    def goes_on(found: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        alive()
+        return torch.zeros(len(found), dtype=torch.bool, device=found.device)
+
+    given = model.generate(
+        input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config, stopping_criteria=[goes_on]
+    )
     return [list(map(int, row)) for row in given[:, width:].cpu()]
 
 

@@ -46,8 +46,8 @@ def find(spec: str, where: str = "metrics") -> tuple[Metric, Score]:
     name, colon, text = spec.partition(":")
     metric = METRICS.get(name)
     if metric is None:
-        raise InputError(f"no metric {name!r}", where=where,
-                         expected=f"one of {', '.join(METRICS)}, or package.module:function")  # fmt: skip
+        own = ", or package.module:function" if where.startswith("--") else "; your own are for `evaluate`"
+        raise InputError(f"no metric {name!r}", where=where, expected=f"one of {', '.join(METRICS)}{own}")
     if colon and not metric.takes:
         raise InputError(f"the metric {name} takes nothing behind its name, and got {text!r}", where=where,
                          expected=name)  # fmt: skip

@@ -62,7 +62,7 @@ def settings_of(source: str, data: Path | str) -> Settings:
 
 def score(settings: Settings, request: ScoreRequest, tell: Tell) -> Scored:
     """Loads the base and scores each candidate. tell: gets how far it is. Raises InputError and Fault."""
-    functions = {spec: metrics.find(spec, "--metrics") for spec in request.metrics}
+    functions = {spec: metrics.find(spec, "--metric") for spec in request.metrics}
     for name, folder in request.candidates.items():
         if folder != MODEL and not (Path(folder) / _WEIGHTS).is_file():
             raise InputError(f"has no {_WEIGHTS}", where=folder, expected=f"the adapter of {name} in safetensors")

@@ -41,6 +41,8 @@ class Reporter(TrainerCallback):
         """Gives an evaluation to the driver, and waits for its answer: whether the trial goes on."""
         self.measure: Callable[[Any], Mapping[str, float | None]] = lambda model: {}
         """Measures the model at the trial's end, beside the loss."""
+        self.keeps_last = False
+        """Whether the adapter of the last step is kept even if an earlier loss was lower."""
         self.save_state: Callable[[Evaluation], None] = lambda evaluation: None
         """Saves the trial's state with an evaluation, where one is due."""
 
@@ -51,21 +53,22 @@ class Reporter(TrainerCallback):
         adapter = full_adapter(model)
         return save_adapter(model, self._folder, adapter) if self._group.leads else self._folder / "adapter"
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Touches the heartbeat file."""
         if self._heartbeat is not None:
             self._heartbeat.beat()
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Touches the heartbeat file."""
-        self._beat()
+        self.beat()
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Touches the heartbeat file."""
-        self._beat()
+        self.beat()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """At an evaluation point, asks for an evaluation and for a log line, which has the mean training loss."""
-        self._beat()
+        self.beat()
         if state.global_step in self._points:
             control.should_log = True
             control.should_evaluate = True
@@ -80,13 +83,14 @@ class Reporter(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, model: Any = None, **_: Any
     ) -> Any:
-        """Saves the adapter if this loss is the best, hands the evaluation over, and stops training if it is told
+        """Saves the adapter if it is to be kept, hands the evaluation over, and stops training if it is told
         to."""
         loss = (metrics or {}).get(EVAL_LOSS.name)
         if self._progress.knows(state.global_step):
             return control
-        adapter = str(self._save(model)) if self._progress.improves(loss) else None
         at_end = state.global_step >= state.max_steps
+        kept = self._progress.improves(loss) or (at_end and self.keeps_last)
+        adapter = str(self._save(model)) if kept else None
         evaluation = Evaluation(
             step=state.global_step,
             max_steps=state.max_steps,

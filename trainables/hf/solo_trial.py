@@ -106,6 +106,7 @@ class SoloTrial:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
         self.stepper: CallbackStepper[Evaluation] = CallbackStepper(self._train)
         self.reporter.save_state = self._save_state
+        self.reporter.keeps_last = settings.metrics.objective is not None
         if measurer is not None and not group.shares_base:  # no process has the whole base to generate with
             self.reporter.measure = partial(self._measure, measurer)
         self.resumed_step = 0
@@ -136,7 +137,7 @@ class SoloTrial:
         tokenizer = self.trainer.processing_class
         generate = partial(
             generating.generate, model, stops=measurer.stops(model), padding=tokenizer.pad_token_id,
-            most=measurer.most_tokens,
+            most=measurer.most_tokens, tell=lambda done: self.reporter.beat(),
         )  # fmt: skip
         model.eval()
         with self.trainer.compute_loss_context_manager():  # in the precision of the trial's own evaluations

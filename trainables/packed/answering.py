@@ -7,7 +7,7 @@ too, and the adapted layers need no other form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
@@ -21,9 +21,14 @@ from trainables.packed.packed_trial import PackedTrial
 
 
 def measured(
-    packed: PackedModel, measurer: Measurer | None, due: Sequence[PackedTrial], padding: int
+    packed: PackedModel,
+    measurer: Measurer | None,
+    due: Sequence[PackedTrial],
+    padding: int,
+    alive: Sequence[PackedTrial | None],
 ) -> dict[int, Measured]:
-    """By slot, the metrics of those trials that are at their end, measured together."""
+    """By slot, the metrics of those trials that are at their end, measured together. alive: all trials of the engine,
+    None for an empty slot; their heartbeats go on meanwhile."""
     ended = [trial for trial in due if trial.done]
     if measurer is None or not ended:
         return {}
@@ -31,10 +36,25 @@ def measured(
     stops = measurer.stops(packed.model)
 
     def generate(prompts: Sequence[list[int]]) -> list[list[list[int]]]:
-        return answers(packed, slots, prompts, stops=stops, padding=padding, most=measurer.most_tokens)
+        return answers(
+            packed,
+            slots,
+            prompts,
+            stops=stops,
+            padding=padding,
+            most=measurer.most_tokens,
+            tell=lambda done: beat(alive),
+        )
 
     seconds = max(trial.progress.seconds for trial in ended)
     return dict(zip(slots, measurer.measure(generate, len(slots), seconds), strict=True))
+
+
+def beat(trials: Sequence[PackedTrial | None]) -> None:
+    """Shows that trials are alive."""
+    for trial in trials:
+        if trial is not None:
+            trial.heartbeat.beat()
 
 
 def answers(
@@ -45,6 +65,7 @@ def answers(
     stops: Sequence[int],
     padding: int,
     most: int,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> list[list[list[int]]]:
     """By slot, the token ids of its greedy answer to each prompt, as `generating.generate` gives them."""
     asked = [(slot, prompt) for prompt in prompts for slot in slots]
@@ -52,7 +73,7 @@ def answers(
     with _ordinary(packed), torch.autocast(packed.device.type, torch.bfloat16, enabled=packed.autocast):
         found = generating.generate(
             packed.model, [prompt for _, prompt in asked], stops=stops, padding=padding, most=most, groups=owners,
-            around=lambda batch: _lines(packed, [owners[at] for at in batch]),
+            around=lambda batch: _lines(packed, [owners[at] for at in batch]), tell=tell,
         )  # fmt: skip
     return [found.ids[place :: len(slots)] for place in range(len(slots))]
 

@@ -349,7 +349,7 @@ class Engine:
         for trial in due:
             trial.draw_loader_seed()
         losses = self.evaluator.losses([trial.slot for trial in due])
-        measured = answering.measured(self.packed, self._measurer, due, self._padding)
+        measured = answering.measured(self.packed, self._measurer, due, self._padding, self.trials)
         failed: list[Outcome] = []
         for trial, loss in zip(due, losses, strict=True):
             with _failing(trial, failed):

@@ -155,10 +155,11 @@ class PackedTrial:
         return Update(self.slot, rate, train.weight_decay, train.max_grad_norm)
 
     def evaluated(self, loss: float | None) -> bool:
-        """Notes that this step is evaluated. Whether `loss` is the trial's best."""
+        """Notes that this step is evaluated. Whether the adapter is to be kept: `loss` is the trial's best, or the
+        search goes by what is measured at the end."""
         self._evaluated = self.step
         self._unconfirmed = not self.done
-        return self.progress.improves(loss)
+        return self.progress.improves(loss) or (self.done and self.settings.metrics.objective is not None)
 
     def last_grad_norm(self) -> float | None:
         """Norm of the last step's gradient before clipping. On a GPU it waits for that step."""

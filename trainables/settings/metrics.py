@@ -33,6 +33,8 @@ class MetricSettings(Section):
 
     @model_validator(mode="after")
     def _objective_is_measured(self) -> MetricSettings:
+        if not self.names and (self.objective, self.rows, self.max_answer_tokens) != (None, 200, None):
+            raise ValueError("without names, nothing is measured")
         labels = [name_of(spec) for spec in self.names]
         if len(set(labels)) < len(labels):
             raise ValueError("two metrics have the same name")

@@ -25,4 +25,6 @@ def spreads(settings: Settings, group: Group) -> str | None:
         return "use_dora needs the norms of whole weights, which no process has with fsdp: take ddp"
     if group.shares_base and train.init_adapter:
         return "init_adapter is not loaded into shards of an adapter: take ddp"
+    if group.shares_base and settings.metrics.names:
+        return "metrics need answers, and no process has the whole base to generate with under fsdp: take ddp"
     return None

@@ -153,15 +153,24 @@ def _scored(
     place = Path(name)
     with Counter() as tell:
         if any((place / file).is_file() for file in ("adapter_config.json", "config.json")):
+            _require_no_trials(name, asked)
             return score_model(name, asked, tell)
         try:
             folder = open_run(storage_path, name)
         except InputError:
             if name.count("/") != 1 or place.exists():
                 raise
+            _require_no_trials(name, asked)
             return score_model(name, asked, tell)
         return score_run(folder, asked, program=program, trust_code=trust_code, modules=modules,
                          accept_changes=accept_changes, tell=tell)  # fmt: skip
+
+
+def _require_no_trials(name: str, asked: Asked) -> None:
+    from tuner.contract import InputError
+
+    if asked.trials:
+        raise InputError("it belongs to no run, and has no trials", where=name, expected="a run's name with --trials")
 
 
 def _require_judged(found: Evaluated) -> None:

@@ -43,7 +43,7 @@ from tuner.contract.facts import (
 )
 from tuner.contract.loading import PROGRAMS, as_engine, as_program, load_program
 from tuner.contract.look import AtLength, Bin, Finding, Look, LookRequest, Piece, RowSet, ShownRow
-from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives
+from tuner.contract.objective import EVAL_LOSS, Objective, checked_objectives, compared_by
 from tuner.contract.program import Parameter, Program, Runner, laid
 from tuner.contract.retraining import Retraining
 from tuner.contract.scoring import MODEL, Scored, ScoredRow, ScoreRequest, Scores
@@ -101,6 +101,7 @@ __all__ = [
     "as_engine",
     "as_program",
     "checked_objectives",
+    "compared_by",
     "laid",
     "load_program",
     "silent",

@@ -162,7 +162,8 @@ class Resume:
     step: int
     """The optimizer step of the last evaluation on record; 0 before the first one."""
     best: float | None
-    """The best value on record of the program's first objective; None before the first evaluation."""
+    """The best value on record of the program's first objective that is always measured; None before the first
+    evaluation."""
     folders: tuple[str, ...]
     """The folders of the trial's earlier attempts, the newest first."""
 

@@ -31,6 +31,9 @@ class Objective:
     """Which way is better, in Optuna's words."""
     short: str = ""
     """What it is called where it is clear which objective is meant ("loss"); the label where it is empty."""
+    measured: Literal["always", "end"] = "always"
+    """When a trial has it: at every evaluation, or only at its end. A search that makes the latter better compares
+    trials, while they run, by the first objective that they always have."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -41,16 +44,19 @@ class Objective:
                 raise ValueError(f"label must be text of at most {_MOST_WORDS} characters but got {text!r:.100}.")
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction must be 'minimize' or 'maximize' but got {self.direction!r:.100}.")
+        if self.measured not in ("always", "end"):
+            raise ValueError(f"measured must be 'always' or 'end' but got {self.measured!r:.100}.")
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Objective:
         """Reads what `to_dict` returned, and ignores other keys. Raises ValueError."""
         direction = given.get("direction", "minimize")
-        return cls(given.get("name", ""), given.get("label", ""), direction, given.get("short", ""))
+        measured = given.get("measured", "always")
+        return cls(given.get("name", ""), given.get("label", ""), direction, given.get("short", ""), measured)
 
     def to_dict(self) -> dict[str, str]:
-        """All of it as JSON."""
-        return asdict(self)
+        """All of it as JSON; `measured` where it is not "always"."""
+        return {key: value for key, value in asdict(self).items() if key != "measured" or value != "always"}
 
     @property
     def title(self) -> str:
@@ -115,4 +121,15 @@ def checked_objectives(objectives: Any) -> tuple[Objective, ...]:
     names = [objective.name for objective in objectives]
     if len(set(names)) < len(names):
         raise ValueError(f"OBJECTIVES must have names of their own but got {', '.join(names)}.")
+    if all(objective.measured == "end" for objective in objectives):
+        raise ValueError("one of OBJECTIVES must be measured at every evaluation.")
     return tuple(objectives)
+
+
+def compared_by(objectives: Iterable[Objective]) -> Objective:
+    """What trials are compared by while they run: the first objective that is measured at every evaluation. Raises
+    ValueError where there is none."""
+    for objective in objectives:
+        if objective.measured == "always":
+            return objective
+    raise ValueError("no objective is measured at every evaluation")

@@ -68,8 +68,8 @@ class Program(ABC):
 
     @classmethod
     def objectives(cls, settings: Any) -> tuple[Objective, ...]:
-        """The objectives of a search with these settings. The first one must be measured at every evaluation; others
-        may be None."""
+        """The objectives of a search with these settings, the one that it makes better first. Those that are not
+        measured at every evaluation say so (`Objective.measured`)."""
         return cls.OBJECTIVES
 
     @classmethod

@@ -142,7 +142,7 @@ class Dispatcher:
             trial.params,
             trial.distributions,
             {"by": trial.added_by} if trial.added_by else {},
-            Resume(trial.step, trial.best_value, folders),
+            Resume(trial.step, trial.compared_by.best_of(trial.curve), folders),
         )
 
     def _new(self, added: Addition | None) -> _Next | None:

@@ -225,13 +225,21 @@ def look_at_rows(plan: Plan) -> tuple[Look | None, str]:
 
 def _objectives(program: type[Program], experiment: Experiment) -> tuple[Objective, ...]:
     try:
-        return checked_objectives(program.objectives(experiment.settings))
+        objectives = checked_objectives(program.objectives(experiment.settings))
     except ValueError as error:
         raise InputError(
             f"the program {experiment.program} names no objectives that can be searched by: {error}",
             where="run.program",
             expected='OBJECTIVES = (Objective("eval_loss", direction="minimize"),), say',
         ) from error
+    if objectives[0].measured == "end" and experiment.search.sampler.kind == "rungs":
+        raise InputError(
+            f"the sampler rungs models one number from the rungs to the end, and {objectives[0].title} is measured at "
+            "the end alone",
+            where="search.sampler",
+            expected="tpe, random, grid, gp, cmaes or qmc",
+        )
+    return objectives
 
 
 @dataclass(frozen=True)

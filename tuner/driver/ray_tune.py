@@ -126,7 +126,7 @@ def run_trials(
         )
 
     history = ((t.number, readings(t)) for t in record.trials.values())
-    judge = Judge(make_algorithm(experiment.scheduler, ladder, record.objective), history)
+    judge = Judge(make_algorithm(_scheduler(experiment.scheduler, record), ladder, record.compared_by), history)
     terms = Terms(
         seed=derive_seed(experiment.search.seed, "trial"),
         seeds=partial(derive_seed, experiment.search.seed, "trial") if experiment.search.seeds > 1 else None,
@@ -143,7 +143,7 @@ def run_trials(
         disk=disk, watchdog=Watchdog(experiment.run.hang_timeout), stop=stop,
     )  # fmt: skip
     rows = DashboardRows(
-        folder, ledger, title=naming.title, objective=record.objective.name,
+        folder, ledger, title=naming.title, objective=record.compared_by.name,
         about=(f"search {folder.name}", f"show   {run_command_line(folder.path, 'status', folder.name)}"),
     )  # fmt: skip
     ledger.listen(Dropped("a row of the Ray dashboard", rows))
@@ -216,3 +216,9 @@ def _check(plan: Plan, params: Mapping[str, Any]) -> None:
     with_params(plan.experiment.settings, params, plan.program)
     if why := plan.spreads(params):
         raise why
+
+
+def _scheduler(settings: Any, record: SearchRecord) -> Any:
+    """The scheduler's settings. Where what the search makes better is measured at the end alone, a trial whose loss is
+    flat goes on to its end."""
+    return settings if record.objective is record.compared_by else settings.model_copy(update={"flatline": None})

@@ -217,10 +217,10 @@ class TrialManager:
         number = attempt.number
         trial = self._record.trials[number]
         objective, metrics = self._record.objective, evaluation.metrics
-        value = metrics.get(objective.name)
+        measured, value = metrics.get(objective.name), metrics.get(trial.compared_by.name)
         self._append(
             Kind.EVALUATION, attempt, step=evaluation.step, tokens=evaluation.tokens, metrics=metrics,
-            best={objective.name: objective.best_of((trial.best_value, value))},
+            best={objective.name: objective.best_of((trial.best_value, measured))},
             details={
                 "resource": resource,
                 "train_loss": evaluation.train_loss,
@@ -231,7 +231,7 @@ class TrialManager:
                 **({"parked": True} if decision.pauses else {}),
             },
         )  # fmt: skip
-        self._study.call(lambda study: study.report(number, resource, value))
+        self._study.call(lambda study: study.report(number, resource, trial.intermediate(value)))
         if decision.verdict is not None:
             self._end(number, decision.verdict)
         elif decision.pauses:

@@ -43,13 +43,13 @@ class Scale:
         """The axes for a search as it is now."""
         curves = [trial.curve for trial in record.trials.values() if trial.curve]
         if not curves:
-            return cls(0.0, 1.0, WIDTH, record.objective)
-        cost = record.objective.cost
+            return cls(0.0, 1.0, WIDTH, record.compared_by)
+        cost = record.compared_by.cost
         firsts = sorted(cost(curve[0]) for curve in curves)
         best = min(cost(value) for curve in curves for value in curve)
         far = firsts[(3 * (len(firsts) - 1) + 3) // 4]
         longest = max(len(trial.points) for trial in record.trials.values())
-        return cls(best, max(far, best), max(WIDTH, longest), record.objective)
+        return cls(best, max(far, best), max(WIDTH, longest), record.compared_by)
 
     def block(self, value: float | None) -> str:
         """The block of one value. The best value is the lowest block if smaller values are better, else the highest."""
@@ -72,7 +72,7 @@ def sparkline(points: Sequence[Point], scale: Scale) -> str:
 
 
 def plot(trial: TrialRecord, width: int = 60, height: int = 9, recipe: TrialRecord | None = None) -> list[Line]:
-    """The objective over steps: the trial's evaluations as "●" joined by "·", and the recipe's as "o" behind them.
+    """What trials are compared by, over steps: the trial's as "●" joined by "·", and the recipe's as "o" behind them.
 
     The axis has all steps of the budget, so that a trial that was stopped early has a shorter curve. width, height: of
     the plot's inside, in cells. Returns nothing for a trial without a finite value.
@@ -83,7 +83,7 @@ def plot(trial: TrialRecord, width: int = 60, height: int = 9, recipe: TrialReco
     last = max([trial.max_steps or 0, points[-1][0], 1])
     if recipe and recipe.max_steps:  # trials differ in steps if the budget is in epochs: compare shares of it
         behind = [(round(step * last / recipe.max_steps), value) for step, value in behind]
-    low, high = _range([value for _, value in points], [value for _, value in behind], trial.objective)
+    low, high = _range([value for _, value in points], [value for _, value in behind], trial.compared_by)
     span = (high - low) or max(abs(low) * 0.01, 1e-9)
     grid = [[(" ", "")] * width for _ in range(height)]
 

@@ -26,7 +26,7 @@ def trial_report(record: SearchRecord, number: int, width: int, *, adapter: str 
     out = [_headline(record, trial, width), ()]
     out += _parameters(record, trial, recipe)
     curve = plot(trial, width=max(20, min(72, width - 14)), recipe=recipe)
-    out += [(), line((record.objective.title, "head")), *curve] if curve else []
+    out += [(), line((record.compared_by.title, "head")), *curve] if curve else []
     out.append(())
     out += _facts(record, trial, width, adapter)
     out += _ending(trial, width)
@@ -82,6 +82,13 @@ def _facts(record: SearchRecord, trial: TrialRecord, width: int, adapter: str) -
             told = [] if last.train_loss is None else [f"train {words.measured(last.train_loss)}"]
             told += [f"{_kind(o)} {words.measured(last.metrics.get(o.name))}" for o in record.objectives]
             out += labelled("last", ", ".join(told), width)
+        named = {objective.name for objective in record.objectives}
+        more = [
+            f"{clean(name.replace('_', ' '))} {words.measured(v)}"
+            for name, v in last.metrics.items()
+            if name not in named
+        ]
+        out += labelled("also", ", ".join(more), width) if more else []
     if trial.attempt > 1:
         out += labelled("attempt", str(trial.attempt), width)
     if adapter:

@@ -35,7 +35,7 @@ def model_card(name: str, record: SearchRecord, winner: TrialRecord, resolved: M
         "",
         f"{card.what}, the best of {record.num_ended} trials.",
         "",
-        f"- {record.objective.title} **{best.value:.6f}** at step {best.step} of {winner.max_steps}",
+        f"- {record.objective.title} **{winner.best_value:.6f}** at step {best.step} of {winner.max_steps}",
         *[f"- {o.title} at that step: {v:.6f}" for o in objectives[1:] if (v := best.metrics.get(o.name)) is not None],
         *([f"- the recipe's default hyperparameters reached {recipe:.6f}"] if recipe is not None else []),
         *[f"- {fact}" for fact in card.facts],

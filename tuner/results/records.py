@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.contract import EVAL_LOSS, Fit, Objective, Reason, Status, Verdict
+from tuner.contract import EVAL_LOSS, Fit, Objective, Reason, Status, Verdict, compared_by
 from tuner.results.ledger import Event, Kind
 from tuner.results.trial import Point, TrialRecord
 
@@ -198,6 +198,7 @@ class SearchRecord:
             self.trials[number] = self._unended[number] = TrialRecord(
                 number=number,
                 objective=self.objective,
+                compares=None if self.compared_by is self.objective else self.compared_by,
                 params=dict(event.params or {}),
                 trial=event.trial or "",
                 attempt=event.attempt or 1,
@@ -222,7 +223,7 @@ class SearchRecord:
                     Point(
                         step=event.step or 0,
                         tokens=event.tokens or 0,
-                        value=metrics.get(trial.objective.name),
+                        value=metrics.get(trial.compared_by.name),
                         metrics=metrics,
                         train_loss=_number(event.details.get("train_loss")),
                         seconds=event.details.get("seconds", 0.0),
@@ -274,6 +275,11 @@ class SearchRecord:
     def objective(self) -> Objective:
         """What the search makes better."""
         return self.objectives[0]
+
+    @property
+    def compared_by(self) -> Objective:
+        """What trials are compared by while they run."""
+        return compared_by(self.objectives)
 
     @property
     def ended(self) -> list[TrialRecord]:
@@ -371,8 +377,7 @@ class SearchRecord:
     @property
     def gain(self) -> float | None:
         """How much better the best value is than the recipe's, as a share of the recipe's (0.053 is 5.3% better)."""
-        best = self.best.best_value if self.best else None
-        recipe = self.recipe.best_value if self.recipe else None
+        best, recipe = (trial.best_value if trial else None for trial in (self.best, self.recipe))
         return None if best is None or recipe is None else self.objective.gain(best, recipe)
 
 
@@ -382,8 +387,7 @@ def _rank(trial: TrialRecord) -> tuple[bool, float, int]:
 
 
 def _best_cost(trial: TrialRecord) -> float:
-    best = trial.best_value
-    return math.inf if best is None else trial.objective.cost(best)
+    return math.inf if (best := trial.best_value) is None else trial.objective.cost(best)
 
 
 def _verdict(values: Any) -> Verdict | None:

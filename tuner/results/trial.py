@@ -19,7 +19,7 @@ class Point:
     tokens: int
     """Training tokens seen, padding excluded."""
     value: float | None
-    """The value of the search's first objective; None if it was not measured."""
+    """The value of what trials are compared by while they run; None if it was not measured."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     """All that was measured, by name."""
     train_loss: float | None = None
@@ -44,7 +44,10 @@ class TrialRecord:
     number: int
     """Its number in the search, from 0."""
     objective: Objective = EVAL_LOSS
-    """What the search makes better; `value` and `best` are values of it."""
+    """What the search makes better; `best` is a value of it."""
+    compares: Objective | None = None
+    """What it is compared by while it runs, where `objective` is measured at its end alone; None: `objective`. `value`
+    and `curve` are values of it."""
     params: dict[str, Any] = field(default_factory=dict)
     """Its point of the space: values by parameter."""
     trial: str = ""
@@ -128,7 +131,7 @@ class TrialRecord:
     def is_usable(self) -> bool:
         """Whether it ended with a finite value that may be compared: completed, or stopped at a rung or by a person."""
         counts = self.status is Status.COMPLETED or self.reason in (Reason.RUNG, Reason.USER)
-        return counts and any(p.is_finite for p in self.points)
+        return counts and self.best is not None
 
     @property
     def step(self) -> int:
@@ -180,14 +183,28 @@ class TrialRecord:
 
     @property
     def best(self) -> Point | None:
-        """The first evaluation with the best finite value."""
-        finite = [p for p in self.points if p.is_finite]
-        return min(finite, key=lambda p: self.objective.cost(p.value or 0.0)) if finite else None
+        """The first evaluation with the best finite value of the objective."""
+        return self.objective.best(self.points, self._of)
 
     @property
     def best_value(self) -> float | None:
         """The best finite value; None where there is none."""
-        return self.best.value if self.best else None
+        return None if self.best is None else self._of(self.best)
+
+    def _of(self, point: Point) -> float | None:
+        """The objective's value of an evaluation; None where it is none, or not finite."""
+        value = point.value if self.compares is None else point.metrics.get(self.objective.name)
+        return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def compared_by(self) -> Objective:
+        """What it is compared by while it runs."""
+        return self.compares or self.objective
+
+    def intermediate(self, value: float | None) -> float | None:
+        """A value of what it is compared by, with the sign with which the objective's direction is better: a study has
+        one direction for both."""
+        return value if value is None or self.compares is None else self.objective.cost(self.compared_by.cost(value))
 
     @property
     def best_metrics(self) -> Mapping[str, float | None]:

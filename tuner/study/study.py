@@ -236,7 +236,7 @@ class Study:
         if record.reason is not None:
             state, value, infeasible = _translate(record.reason, record.best_value)
             if state == "PRUNED" and record.curve:
-                value = record.curve[-1]  # as Optuna's own `tell` has it
+                value = record.intermediate(record.curve[-1])  # as Optuna's own `tell` has it
         attrs = dict(system_attrs)
         if infeasible:
             attrs["constraints:trainable"] = 1.0
@@ -256,7 +256,11 @@ class Study:
                 distributions={name: distributions[name] for name in params},
                 user_attrs={**user_attrs, **own},
                 system_attrs=attrs,
-                intermediate_values={p.resource: p.value for p in record.points if p.is_finite},
+                intermediate_values={
+                    p.resource: value
+                    for p in record.points
+                    if p.is_finite and (value := record.intermediate(p.value)) is not None
+                },
             )
         )
 

@@ -107,11 +107,11 @@ def test_fewer_rows_go_together_where_memory_runs_out(model: Any, monkeypatch: p
 
     plain, sizes = generating._answer, []
 
-    def short_of_memory(model: Any, prompts: Any, padding: int, config: Any) -> Any:
+    def short_of_memory(model: Any, prompts: Any, *more: Any) -> Any:
         sizes.append(len(prompts))
         if len(prompts) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(model, prompts, padding, config)
+        return plain(model, prompts, *more)
 
     wanted = generating.generate(model, prompts(), stops=[STOP], padding=PAD, most=6).ids
     monkeypatch.setattr(generating, "_answer", short_of_memory)

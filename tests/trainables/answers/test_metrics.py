@@ -59,8 +59,8 @@ def test_chrf_is_sacrebleus() -> None:
 )
 def test_what_is_no_metric_is_refused(spec: str, what: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
-        metrics.find(spec, "--metrics")
-    assert what in caught.value.what and expected in caught.value.expected and caught.value.where == "--metrics"
+        metrics.find(spec, "--metric")
+    assert what in caught.value.what and expected in caught.value.expected and caught.value.where == "--metric"
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

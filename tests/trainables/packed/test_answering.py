@@ -19,7 +19,8 @@ PARAMS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def bench(sft_settings: Make, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    settings = {**sft_settings(), "metrics": {"names": ["exact_match", "rouge_l"], "max_answer_tokens": 8}}
+    settings = {**sft_settings(), "metrics": {"names": ["exact_match", "rouge_l"], "objective": "rouge_l",
+                                              "max_answer_tokens": 8}}  # fmt: skip
     return Bench(settings, tmp_path_factory.mktemp("answering"))
 
 
@@ -72,3 +73,16 @@ def test_packed_and_solo_trials_have_the_same_metrics(bench: Bench, tmp_path: Pa
         ours, theirs = curves[slot][-1].metrics, solo[-1].metrics
         assert ours["rouge_l"] == pytest.approx(theirs["rouge_l"]) and ours["answers"] == theirs["answers"]
         assert 0 < (theirs["answers_share"] or 0) < 1 and (theirs["rouge_l"] or 0) > 0
+
+
+@pytest.mark.slow
+def test_the_adapter_of_the_last_step_is_kept_where_its_answers_decide(bench: Bench, tmp_path: Path) -> None:
+    """36 rows are learned by heart in so many steps, and the validation loss rises."""
+    params = {"max_steps": 120, "learning_rate": 1e-2, "lora_r": 16, "lr_scheduler_type": "constant_with_warmup"}
+    engine = bench.engine(1)
+    engine.join(0, assignment(tmp_path / "0", params, seed=0))
+    curves: dict[int, list[Evaluation]] = {}
+    drive(engine, curves)
+    for curve in (curves[0], bench.solo(params, seed=0)):
+        losses = [evaluation.eval_loss or 0.0 for evaluation in curve]
+        assert losses[-1] > min(losses) and curve[-1].adapter is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tuner.contract import EVAL_LOSS, Evaluation, Objective, checked_objectives
+from tuner.contract import EVAL_LOSS, Evaluation, Objective, checked_objectives, compared_by
 
 FALLS = Objective("perplexity")
 RISES = Objective("exact_match", "exact match of the answers", "maximize", "match")
@@ -57,7 +57,7 @@ def test_words() -> None:
     [
         {"name": ""}, {"name": "exact match"}, {"name": "a" * 65}, {"name": 3}, {"name": "a", "direction": "up"},
         {"name": "a", "label": "\x1b[31m"}, {"name": "a", "label": "x" * 65}, {"name": "a", "short": None}, {},
-        {"name": "a", "direction": ["minimize"]},
+        {"name": "a", "direction": ["minimize"]}, {"name": "a", "measured": "sometimes"},
     ],
 )  # fmt: skip
 def test_what_can_be_no_objective_is_refused(given: dict[str, Any]) -> None:
@@ -70,6 +70,15 @@ def test_a_program_names_objectives_once_each(given: Any) -> None:
     with pytest.raises(ValueError, match="OBJECTIVES must"):
         checked_objectives(given)
     assert checked_objectives([RISES, FALLS]) == (RISES, FALLS)
+
+
+def test_what_is_measured_at_the_end_leaves_the_rungs_to_another() -> None:
+    late = replace(RISES, measured="end")
+    assert compared_by([late, FALLS, EVAL_LOSS]) is not late and compared_by([late, FALLS]) == FALLS
+    assert "measured" not in FALLS.to_dict() and Objective.from_dict(late.to_dict()) == late
+    for alone in (checked_objectives, compared_by):
+        with pytest.raises(ValueError, match="measured at every evaluation"):
+            alone([late])
 
 
 def test_an_evaluation_carries_metrics_by_name() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.contract import Reason, Status
+from tuner.contract import EVAL_LOSS, Objective, Reason, Status
 from tuner.results.adapters import drop_surplus
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Event, Kind
@@ -43,6 +43,26 @@ def events(seed: int, trials: int = 40) -> Iterator[Event]:
                 attempts[number] += 1
                 running.append(number)
                 yield Event(Kind.STARTED, when, number=number, attempt=attempts[number], params={})
+
+
+def test_a_search_that_goes_by_what_is_measured_at_the_end() -> None:
+    quality = Objective("quality", direction="maximize", measured="end")
+    said = [quality.to_dict(), EVAL_LOSS.to_dict()]
+    events = [Event(Kind.SEARCH, 0, details={"name": "s", "num_trials": 3, "objectives": said})]
+    for number, (loss, value) in enumerate(((3.0, 0.2), (2.0, 0.1), (1.0, None))):
+        place = {"number": number, "attempt": 1}
+        events.append(Event(Kind.STARTED, 1, **place, params={}))
+        events.append(Event(Kind.EVALUATION, 2, **place, step=1, metrics={"eval_loss": loss + 1}))
+        measured = {"eval_loss": loss, "quality": value}
+        events.append(Event(Kind.EVALUATION, 3, **place, step=2, metrics=measured))
+        events.append(Event(Kind.ENDED, 4, **place, step=2, status="completed", reason="budget"))
+    record = SearchRecord.fold(events)
+    assert record.objectives == (quality, EVAL_LOSS) and record.compared_by is record.objectives[1]
+    assert [t.number for t in record.ranked] == [0, 1], "the third has none: its metric failed"
+    assert record.best is record.trials[0] and record.best.best_value == 0.2 and record.gain == 0.0
+    assert record.trials[0].curve == [4.0, 3.0] and record.trials[0].best is record.trials[0].points[1]
+    assert record.trials[0].intermediate(3.0) == -3.0 and record.trials[2].best_value is None
+    assert record.trials[0].last("quality") == 0.2
 
 
 def by_loss(trial: TrialRecord) -> float:

@@ -41,7 +41,7 @@ def draw(facts: Facts) -> list[Any]:
         name = f"trial {number}" + (", the best" if won else "") + (", the recipe" if trial is record.recipe else "")
         traces.append(_trace(facts, [trial], name, BEST if won else RECIPE_COLOUR, 3))
     unit = "step" if steps_of(record) else "% of the budget"
-    title = text(record.objective.title)
+    title = text(record.compared_by.title)
     return [figure(traces, x=unit, y=title, height=430, yaxis_range=value_range(record))]
 
 

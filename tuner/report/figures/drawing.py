@@ -92,7 +92,7 @@ def dressed(made: go.Figure, height: int = HEIGHT) -> go.Figure:
 def value_range(record: SearchRecord) -> list[float] | None:
     """The values that a plot shows at first: from the best one to the upper quartile of the first ones, so that one
     diverged trial does not make all others flat. None where there are too few."""
-    objective: Objective = record.objective
+    objective: Objective = record.compared_by
     curves = [trial.curve for trial in record.trials.values() if trial.curve]
     if not curves:
         return None

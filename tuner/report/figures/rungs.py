@@ -28,7 +28,7 @@ def draw(facts: Facts) -> list[Any]:
         at = f"step {round(rung.share * steps)}" if steps else f"{rung.share:.0%} of the budget"
         places.append(f"rung {rung.number} · {at}<br>{len(rung.values)} compared, {rung.stopped} stopped")
     traces = [_dots(facts, stopped) for stopped in (False, True)]
-    made = figure(traces, x="", y=text(record.objective.title), height=400, yaxis_range=value_range(record))
+    made = figure(traces, x="", y=text(record.compared_by.title), height=400, yaxis_range=value_range(record))
     made.update_xaxes(
         tickmode="array", tickvals=[rung.number for rung in rungs], ticktext=places,
         range=[rungs[0].number - 0.5, rungs[-1].number + 0.5], showgrid=False,

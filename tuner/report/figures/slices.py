@@ -47,7 +47,8 @@ def _slice(facts: Facts, trials: list[TrialRecord], name: str) -> go.Figure:
         hovertemplate="%{text}<br><b>%{y:.4g}</b><extra></extra>",
     )
     title = text(label_of(name, facts.labels))
-    made = figure([dots], x=title, y=text(record.objective.title), height=280, yaxis_range=value_range(record))
+    values_shown = value_range(record) if record.compared_by is record.objective else None
+    made = figure([dots], x=title, y=text(record.objective.title), height=280, yaxis_range=values_shown)
     if not numbers:
         shown = list(dict.fromkeys(map(words.value, values)))
         made.update_layout(margin_r=45)  # for the last word
