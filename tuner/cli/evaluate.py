@@ -10,6 +10,7 @@ import click
 from tuner.cli.options import Command, accept_option, allow_module_option, json_option, storage_option
 
 if TYPE_CHECKING:
+    from tuner.results.folder import RunFolder
     from tuner.results.scoring import Asked, Evaluated
 
 _METRICS = ("exact_match", "rouge_l")
@@ -95,9 +96,12 @@ def command(
     more = {"split": split, "answers": not no_answers, "most_answers": most_answers, "most_tokens": max_new_tokens,
             "most_rows": most_rows, "also": located(also), "seed": seed}  # fmt: skip
     asked = _asked(rows, () if no_answers else metrics or _METRICS, judge, judge_seconds, allow_module, trials, more)
-    found = _scored(name, asked, storage_path, program, trust_code, allow_module, accept_changes)
+    found, folder = _scored(name, asked, storage_path, program, trust_code, allow_module, accept_changes)
+    told = evaluation_json(found)
+    if folder is not None:
+        _keep(folder, told)
     if as_json:
-        answer_json(evaluation_json(found))
+        answer_json(told)
     else:
         answer(evaluation(found, width(sys.stdout)))
     _require_judged(found)
@@ -144,7 +148,8 @@ def _scored(
     trust_code: bool,
     modules: tuple[str, ...],
     accept_changes: bool,
-) -> Evaluated:
+) -> tuple[Evaluated, RunFolder | None]:
+    """What was found, and the run's folder; None where there is no run."""
     from tuner.contract import InputError
     from tuner.report.counter import Counter
     from tuner.results.folder import open_run
@@ -154,16 +159,28 @@ def _scored(
     with Counter() as tell:
         if any((place / file).is_file() for file in ("adapter_config.json", "config.json")):
             _require_no_trials(name, asked)
-            return score_model(name, asked, tell)
+            return score_model(name, asked, tell), None
         try:
             folder = open_run(storage_path, name)
         except InputError:
             if name.count("/") != 1 or place.exists():
                 raise
             _require_no_trials(name, asked)
-            return score_model(name, asked, tell)
-        return score_run(folder, asked, program=program, trust_code=trust_code, modules=modules,
-                         accept_changes=accept_changes, tell=tell)  # fmt: skip
+            return score_model(name, asked, tell), None
+        found = score_run(folder, asked, program=program, trust_code=trust_code, modules=modules,
+                          accept_changes=accept_changes, tell=tell)  # fmt: skip
+        return found, folder
+
+
+def _keep(folder: RunFolder, told: dict[str, Any]) -> None:
+    """Writes the evaluation into the run folder, for the report; says so where it cannot be written."""
+    from tuner.disks import replace_file
+    from tuner.report.machine import dump
+
+    try:
+        replace_file(folder.evaluation, dump(told) + "\n")
+    except OSError as error:
+        click.echo(f"note: the evaluation is not kept for the report ({error.strerror or error})", err=True)
 
 
 def _require_no_trials(name: str, asked: Asked) -> None:

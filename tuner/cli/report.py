@@ -84,7 +84,11 @@ def _facts(folder: RunFolder) -> Facts:
         resolved = read_object(folder.resolved)
     except InputError:
         resolved = {}
-    return Facts(record, place_of(folder.path), labels_of_run(folder), resolved)
+    try:
+        evaluation = read_object(folder.evaluation, links=False)
+    except InputError:  # there is none, or it is damaged
+        evaluation = {}
+    return Facts(record, place_of(folder.path), labels_of_run(folder), resolved, evaluation)
 
 
 def _require_plotly() -> None:

@@ -75,6 +75,8 @@ class Facts:
     """Short headings by parameter name."""
     resolved: Mapping[str, Any] = field(default_factory=dict)
     """The settings of the run folder, whoever wrote them."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    """The last evaluation on test rows, whoever wrote it; empty where there is none."""
 
     @cached_property
     def found(self) -> Found:

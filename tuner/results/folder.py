@@ -6,6 +6,7 @@ study.journal                    the Optuna study
 data/                            tokenized data (Arrow)
 adapters/                        the best few trials' adapters while the search runs
 best/                            the winner
+evaluation.json                  the last evaluation on test rows, if there was one
 logs/                            what the libraries printed
 tensorboard/                     TensorBoard's event files, one folder a trial
 control/                         requests to the driver while it runs, and its answers
@@ -65,6 +66,11 @@ class RunFolder:
     def resolved(self) -> Path:
         """Every setting of the search, as JSON."""
         return self.path / "resolved.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """The last evaluation on test rows, as JSON."""
+        return self.path / "evaluation.json"
 
     @property
     def data(self) -> Path:

@@ -73,6 +73,8 @@ def test_base_and_winner_side_by_side(path: Path, capfd: pytest.CaptureFixture[s
     assert "so     winner beside base: loss per token worse by" in out
     assert "the recipe is not beside the winner: trial 0 has left no adapter" in " ".join(out.split())
     assert "empty " in out and "rouge_l " in out and "reference  " in out
+    kept = json.loads((path / "evaluation.json").read_text())
+    assert [one["name"] for one in kept["candidates"]] == ["base", "winner"] and len(kept["answered"]) == 5
     assert "RuntimeError: the service is down" in err and "--judge-seconds" in err and "Traceback" not in err
 
 

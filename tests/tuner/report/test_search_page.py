@@ -13,6 +13,7 @@ import pytest
 
 from tests.tuner.report import searches
 from tuner.report.facts import Facts
+from tuner.report.page.answers import section
 from tuner.report.page.document import data_script, document
 from tuner.report.page.search import MOST_BYTES, page
 from tuner.report.summary import Place
@@ -121,3 +122,39 @@ def test_no_text_ends_a_script_or_opens_a_comment() -> None:
 
 def test_a_page_without_a_script_runs_none() -> None:
     assert "script-src" not in document(EVIL, ["<p>x</p>"], "") and EVIL not in document(EVIL, [], "")
+
+
+def evaluation(text: str) -> dict[str, Any]:
+    """An evaluation of two candidates, in which others wrote `text` wherever text stands."""
+    measures = {
+        "loss per token": {"value": 4.1, "low": 3.9, "high": 4.3},
+        text: {"value": 0.5, "low": None, "high": None},
+    }
+    rows = [{"row": f"{at} {text}", "prompt": text, "reference": text, "answers": {"base": "b", text: text}}
+            for at in range(20)]  # fmt: skip
+    named = [{"name": "base", "measures": {}}, {"name": text, "measures": measures}]
+    changed = {"better": [rows[7]], "worse": [rows[9]]}
+    return {"data": text, "rows": 20, "answers": 20, "candidates": named, "changed": changed, "answered": rows}
+
+
+def test_what_the_model_says_has_the_rows_that_changed_first() -> None:
+    text = "".join(section(evaluation("winner")))
+    assert "What the model says" in text and "winner: 20 rows, answers to 20" in text
+    assert "4.100 (3.900 to 4.300)" in text and "missing" in text
+    shown = re.findall(r'<div class="answers"><p class="soft">(\d+) winner', text)
+    assert shown == ["7", "9", "0", "1", "2", "3", "4", "5", "6", "8", "10", "11"]
+    assert section({}) == []
+
+
+def test_what_others_wrote_into_an_evaluation_is_text() -> None:
+    text = made(searches.found(), evaluation=evaluation(EVIL))
+    assert text.count("<script") == 4 and "<img src=x" not in text and "&lt;/script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"candidates": 3}, {"candidates": [3, {}]}, {"candidates": [{"name": "a", "measures": [1]}], "answered": {"a": 1}},
+     {"candidates": [{"name": "a", "measures": {"x": {"value": "y"}}}], "changed": [1], "answered": [1, {"row": 2}]}],
+)  # fmt: skip
+def test_an_evaluation_of_another_shape_does_no_harm(odd: dict[str, Any]) -> None:
+    assert "winner" not in "".join(section(odd))

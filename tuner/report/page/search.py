@@ -17,6 +17,7 @@ from tuner.report.facts import Facts, share_of
 from tuner.report.figures import FIGURES
 from tuner.report.figures.drawing import BY_NUMBER, told_of
 from tuner.report.lines import clean, shorten
+from tuner.report.page import answers
 from tuner.report.page.document import data_script, definitions, document, escaped
 from tuner.report.table import ending, label_of, shown_values
 from tuner.results.records import TrialRecord
@@ -68,6 +69,7 @@ def page(facts: Facts) -> str:
             *_first(facts),
             *_leaderboard(facts, rows),
             *sections,
+            *answers.section(facts.evaluation),
             *_reproduce(facts),
             '<noscript><p class="warn">The plots need JavaScript.</p></noscript>',
             data_script("figures", figures),
@@ -75,7 +77,9 @@ def page(facts: Facts) -> str:
             f'<script type="text/plain" id="library">{packed}</script>',
             f"<script>{script}</script>",
         ]
-        made = document(f"Report of {facts.record.name or facts.place.name}", body, _STYLE, [script, library])
+        made = document(
+            f"Report of {facts.record.name or facts.place.name}", body, _STYLE + answers.STYLE, [script, library]
+        )
         if len(made.encode()) < MOST_BYTES:
             break
     return made
