@@ -179,7 +179,7 @@ class SFT(AfterTraining):
         vision.require_images(found.model.vision, values.get("vision", ()), preparation.facts)
         known, recipe = preparation.facts.get(reach.FACT), found.train.target_modules
         notes = reach.check_values(known, recipe, values.get("target_modules", ()))
-        reach.check_experts(known, found.train, values)
+        reach.check_experts(known, found.train)
         seeing = vision.are_in(preparation.facts)
         return tuple(note for note in notes if not (seeing and note.endswith(reach.NO_TEXT)))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import product
 from typing import Any
 
 from trainables.models import parts, tensor_adapters
@@ -51,24 +50,15 @@ def of(shape: Any) -> dict[str, Any]:
     return {**told, "tensors": tensors, "refused": list(tensor_adapters.refused())}
 
 
-def check_experts(found: Mapping[str, Any] | None, recipe: TrainSettings, drawn: Mapping[str, Sequence[Any]]) -> None:
-    """Checks the settings against adapters on tensors of experts. found: as `of` gives it; None or empty where it is
-    not known.
-
-    drawn: the space's values, by setting. Raises InputError where PEFT refuses every one of them; where it takes some,
-    the others end their trials.
+def check_experts(found: Mapping[str, Any] | None, recipe: TrainSettings) -> None:
+    """Checks the recipe's settings where its adapter is on tensors of experts. found: as `of` gives it; None or empty
+    where it is not known. Raises InputError for settings that PEFT refuses there; a drawn trial with such ends alone.
     """
     if not found or "tensors" not in found:  # rows prepared by an earlier version
         return
-    names = [name for name in tensor_adapters.SETTINGS if name in drawn]
-    fault = None
-    for values in product(*(drawn[name] for name in names)):
-        train = recipe.model_copy(update=dict(zip(names, values, strict=True)))
-        own, together = train.target_modules, [name for group in found["names"]["together"] for name in group]
-        reaches = own in found["tensors"] if isinstance(own, str) else holds(together, own)
-        fault = tensor_adapters.fault(train, found["refused"]) if reaches else None
-        if fault is None:
-            return
+    own, together = recipe.target_modules, [name for group in found["names"]["together"] for name in group]
+    reaches = own in found["tensors"] if isinstance(own, str) else holds(together, own)
+    fault = tensor_adapters.fault(recipe, found["refused"]) if reaches else None
     if fault is not None:
         raise InputError(fault.message, where="train", remedy=fault.remedy)
 

@@ -13,9 +13,6 @@ from typing import Any, get_args
 from trainables.settings.train import Init, TrainSettings
 from tuner.contract import Fault, Reason
 
-SETTINGS = ("target_modules", "lora_dropout", "use_dora", "lora_alpha_mode", "init_lora_weights")
-"""The settings that decide whether PEFT makes the adapter."""
-
 
 @cache
 def refused() -> tuple[str, ...]:
@@ -53,7 +50,7 @@ def fault(settings: TrainSettings, refusals: Sequence[str]) -> Fault | None:
     if not wrong:
         return None
     return Fault(
-        Reason.CONFIG,
+        Reason.ERROR,  # it ends the trial alone: a recipe with them is refused before the first (reach.py)
         f"{' and '.join(wrong)} with target_modules {settings.target_modules}: the base has all experts of a layer in "
         "one tensor, and PEFT puts no such adapter on a tensor",
         f"leave out {' and '.join(name.partition(' ')[0] for name in wrong)}, or take target_modules without the "
