@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,18 @@ def _loaded(folder: Path, model: ModelSettings) -> Any:
     try:
         try:
             processor = AutoProcessor.from_pretrained(str(folder), **options)
-        except ImportError:
+        except (ImportError, ValueError):  # with either, transformers says that it needs torchvision
             own = _without_videos(folder)
             if own is None:
                 raise
             processor = own.from_pretrained(str(folder), **options)
     except Exception as error:  # as many kinds as there are classes
+        if package := missing_package(error):
+            raise InputError(
+                f"its processor needs the package {package}, which is not installed",
+                where=model.model_name_or_path, expected="what the processor imports, on this machine and every node",
+                remedy=f"pip install {package}, and the same on every node",
+            ) from None  # fmt: skip
         told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(f"the processor cannot be loaded: {told}", where=model.model_name_or_path,
                          expected="the processor that the base was trained with") from None  # fmt: skip
@@ -95,6 +102,18 @@ def _loaded(folder: Path, model: ModelSettings) -> Any:
         raise InputError(f"its processor is a {type(processor).__name__}, which takes no images",
                          where=model.model_name_or_path, expected="a processor of images and text")  # fmt: skip
     return processor
+
+
+def missing_package(error: Exception) -> str:
+    """The packages that are not installed, as pip names them; "" where the error says nothing of them. transformers
+    raises errors of its own, which name a library in words."""
+    text = " ".join(str(error).split())
+    patterns = (r"`pip install ([^`]+)`", r"pip install (?:-\S+ )*([\w.\[\]-]+)", r"requires the (\w+) library",
+                r"requires `([\w-]+)` to be installed")  # fmt: skip
+    for pattern in patterns if isinstance(error, ImportError | ValueError) else ():
+        if found := re.search(pattern, text):
+            return found[1].strip().lower()
+    return (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
 
 
 def _without_videos(folder: Path) -> Any:
