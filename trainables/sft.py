@@ -38,6 +38,7 @@ from tuner.contract import (
     Retraining,
     Setup,
     Tell,
+    TrialSize,
     Unpackable,
     silent,
 )
@@ -158,6 +159,13 @@ class SFT(AfterTraining):
         return look(runtime.validated(settings), request)
 
     @classmethod
+    def trial_size(cls, settings: Any, params: Mapping[str, Any], rows: int, tokens: float) -> TrialSize | None:
+        """Steps and tokens of a whole trial, with rows of the mean length."""
+        from trainables.settings import steps
+
+        return steps.trial_size(with_params(runtime.validated(settings), params).train, rows, tokens)
+
+    @classmethod
     def prepare(cls, settings: Mapping[str, Any], cache: Path, tell: Tell = silent) -> Preparation:
         """Reads, checks and tokenizes the rows, once for all trials. Raises InputError and Fault."""
         from trainables import quiet
@@ -222,16 +230,14 @@ class SFT(AfterTraining):
 
     @classmethod
     def pack(cls, settings: Mapping[str, Any], preparation: Preparation, slots: int, *, beside: bool = False) -> Engine:
-        """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked trial may train on its
-        GPU."""
+        """An engine for `slots` packed trials; see trainables.packed. beside: an unpacked trial may share its GPU."""
         from trainables import packed
         from trainables.images import vision
 
         if vision.are_in(preparation.facts):
             raise Unpackable(Reason.CONFIG, vision.NOT_PACKED, "set resources.trials_per_gpu to 1")
-        return packed.load(
-            settings, preparation, slots, capture=not beside
-        )  # it needs the memory that graphs would hold
+        # CUDA graphs would hold the memory that a trial beside needs
+        return packed.load(settings, preparation, slots, capture=not beside)
 
     @classmethod
     def unlike(cls, first: Mapping[str, Any], own: Mapping[str, Any]) -> str:

@@ -148,7 +148,7 @@ def search(
         heard = [*([view] if view is not None else []), *listeners]
         if goes_on and known is not None:
             outcome = resume_search(
-                storage, known, heard, num_trials, experiment.run.address, permission=permission,
+                storage, known, heard, num_trials, address=experiment.run.address, permission=permission,
                 accept_changes=accept_changes,
             )  # fmt: skip
         else:
@@ -167,7 +167,8 @@ def plan(
     allow_modules: Sequence[str] = (),
 ) -> Plan:
     """Works out what `search` would do with the same arguments, as `tuner plan` does, and starts nothing. Its
-    `to_dict()` is what `tuner plan --json` prints. Raises InputError."""
+    `to_dict()` is what `tuner plan --json` prints, without `data`, `refused` and `outlook`, which need the rows or
+    earlier searches. Raises InputError."""
     from tuner.driver.plan import make_plan
 
     given = {"--model": model, "--data": data, "--space": space, "--num-trials": num_trials}

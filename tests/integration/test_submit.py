@@ -254,6 +254,9 @@ def test_a_search_has_a_life_after_it_was_left(nodes: Nodes, tmp_path: Path) -> 
     assert '{"event"' not in log and log.count("trial 0 started") == 1, "the job's log is for people"
     assert "was submitted there before" in nodes.tuner(*order).stderr
 
+    report = nodes.asked("report", "life", "--format", "md")
+    assert "5 of 5 trials" in report and f"--address {nodes.address}" in report
+
     nodes.asked("export", "life", "--to", str(tmp_path / "here"))
     assert checked_manifest(tmp_path / "here")["trial"] == told["best"]["trial"]
     assert same_files(tmp_path / "here", there / "life" / "best")

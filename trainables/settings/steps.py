@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from trainables.settings.train import TrainSettings
+from tuner.contract import TrialSize
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ def max_steps(train: TrainSettings, rows: int) -> int:
         return train.max_steps
     assert train.num_train_epochs is not None
     return max(1, math.ceil(train.num_train_epochs * steps_per_epoch(rows, split_of(train))))
+
+
+def trial_size(train: TrainSettings, rows: int, tokens: float) -> TrialSize:
+    """Steps and tokens of a whole trial, with rows of the mean length. rows, tokens: of the training set."""
+    steps = max_steps(train, rows)
+    return TrialSize(steps, tokens * steps / steps_per_epoch(rows, split_of(train)))
 
 
 def warmup_steps(ratio: float, steps: int) -> int:

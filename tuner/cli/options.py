@@ -54,6 +54,29 @@ class NumberOrAuto(click.ParamType):
             self.fail(f"{value!r} is neither a whole number nor auto", param, ctx)
 
 
+class Amount(click.ParamType):
+    """KEY=AMOUNT of a budget. The settings check both."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        key, equals, amount = str(value).partition("=")
+        if not equals or not key.strip().isidentifier():
+            self.fail(f"{value!r} is not KEY=AMOUNT, as in tokens=20M", param, ctx)
+        from tuner.config.document import parse_value
+
+        return key.strip(), parse_value(amount, f"--budget {value}")
+
+
+def amounts_given(
+    ctx: click.Context, param: click.Parameter, given: Sequence[tuple[str, Any]]
+) -> dict[str, Any] | None:
+    """The amounts of --budget by key; None without any."""
+    if twice := [key for key, times in Counter(key for key, _ in given).items() if times > 1]:
+        raise click.UsageError(f"--budget {twice[0]} is given twice, and takes one amount", ctx=ctx)
+    return dict(given) or None
+
+
 SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--model", "model.model_name_or_path", {"help": "Hub id or folder of the base model.", "metavar": "MODEL"}),
     ("--model-revision", "model.model_revision", {"help": "Branch, tag or commit of a hub model.", "metavar": "REV"}),
@@ -66,6 +89,17 @@ SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"help": "What is searched: a name, YAML, module:function.", "metavar": "SPACE"},
     ),
     ("--num-trials", "search.num_trials", {"help": "Trials in all, the recipe included.", "type": int}),
+    (
+        "--budget",
+        "search.budget",
+        {
+            "help": "End at tokens=20M, wall_time=2h and so on; repeatable.",
+            "type": Amount(),
+            "multiple": True,
+            "callback": amounts_given,
+            "metavar": "KEY=AMOUNT",
+        },
+    ),
     ("--sampler", "search.sampler", {"help": "tpe, rungs, random, grid, gp, cmaes or qmc.", "metavar": "KIND"}),
     ("--seed", "search.seed", {"help": "Seed of the sampler and the trials.", "type": int}),
     ("--scheduler", "scheduler.kind", {"help": "asha, or none: every trial runs its whole budget.", "metavar": "KIND"}),
@@ -95,6 +129,7 @@ _SWITCHES = ("--trust-remote-code", "--strict")
 _NOT_FOR_ONE_RUN = (
     "--space",
     "--num-trials",
+    "--budget",
     "--sampler",
     "--scheduler",
     "--trials-per-gpu",

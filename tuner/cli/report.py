@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli.options import Command, storage_option
+from tuner.cli.options import Command, address_option, storage_option
 
 if TYPE_CHECKING:
     from tuner.report.facts import Facts
     from tuner.results.folder import RunFolder
+    from tuner.results.records import SearchRecord
 
 PAGE = "report.html"
 """The page's name in the run folder."""
@@ -34,22 +35,21 @@ PAGE = "report.html"
     help=f"Where to write it.  [default: {PAGE} in the run folder; standard output for the others]",
 )
 @storage_option
-def command(name: str, kind: str, out: Path | None, storage_path: Path) -> int:
+@address_option
+def command(name: str, kind: str, out: Path | None, storage_path: Path, address: str | None) -> int:
     """What the search NAME found: the best trial, which parameters mattered, every trial, where the time went, and what
     to run next.
 
     The page is one file that asks for nothing: mail it, or open it where there is no network. Reads the run folder
-    alone, also while the search runs.
+    alone, also while the search runs. With --address, reads a search that was submitted to a cluster; its page is
+    written here, as NAME-report.html.
     """
     import sys
-
-    from tuner.results.folder import open_run
 
     _require_place(out)
     if kind == "html":
         _require_plotly()
-    folder = open_run(storage_path, name)
-    facts = _facts(folder)
+    facts, path = _submitted(address, name) if address else _here(storage_path, name)
     if kind == "html":
         from tuner.report.page.search import page
 
@@ -58,14 +58,44 @@ def command(name: str, kind: str, out: Path | None, storage_path: Path) -> int:
         from tuner.report import exports
 
         made = {"md": exports.as_markdown, "csv": exports.as_csv}
-        written = made[kind](facts) if kind in made else exports.as_json(facts, folder.path)
+        written = made[kind](facts) if kind in made else exports.as_json(facts, path)
     if out is None and kind != "html":
         from tuner.streams import takes_utf8
 
         click.echo(written if takes_utf8(sys.stdout) else written.encode("ascii", "replace").decode(), nl=False)
         return 0
-    _write(out if out is not None else folder.path / PAGE, written)
+    beside = path / PAGE if isinstance(path, Path) else Path(f"{facts.place.name}-{PAGE}")
+    _write(out if out is not None else beside, written)
     return 0
+
+
+def _here(storage_path: Path, name: str) -> tuple[Facts, Path]:
+    """What the report of a run folder says, and the folder."""
+    from tuner.results.folder import open_run
+
+    folder = open_run(storage_path, name)
+    return _facts(folder), folder.path
+
+
+def _submitted(address: str, name: str) -> tuple[Facts, str]:
+    """What the report of a search on a cluster says, by the events of its jobs, and its run folder there."""
+    from tuner.cli.output import cluster_place, labels_of_program
+    from tuner.cluster.jobs import Cluster
+    from tuner.cluster.searches import read_search
+    from tuner.report.facts import Facts
+
+    cluster = Cluster(address)
+    found = read_search(cluster, name)
+    if found.running is None:
+        _leave(found.record)
+    place = cluster_place(name, found.job, cluster)
+    return Facts(found.record, place, labels_of_program(found.job.program)), found.job.path
+
+
+def _leave(record: SearchRecord) -> None:
+    """Notes that no driver runs the search any more."""
+    for trial in record.trials.values():
+        trial.interrupted = not trial.has_ended and not trial.parked
 
 
 def _facts(folder: RunFolder) -> Facts:
@@ -78,8 +108,7 @@ def _facts(folder: RunFolder) -> Facts:
 
     record = folder.record()
     if record.finished or not (is_held(folder.path) or is_written(folder.path)):
-        for trial in record.trials.values():  # no driver runs them any more
-            trial.interrupted = not trial.has_ended and not trial.parked
+        _leave(record)
     try:
         resolved = read_object(folder.resolved)
     except InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from tuner.importing import Permission
     from tuner.report.machine import EventLines
 
-_WITH_RESUME = ("search.num_trials", "run.storage_path", "run.address")
+_WITH_RESUME = ("search.num_trials", "search.budget", "run.storage_path", "run.address")
 """Settings that may be given beside --resume."""
 
 
 @click.command("search", cls=Command, short_help="Search for good hyperparameters.")
 @experiment_options()
-@click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials may give it more trials.")
+@click.option("--resume", metavar="NAME", help="Go on with a run; --num-trials and --budget may give it more.")
 @click.option("--or-resume", is_flag=True, help="Go on with the run of this --name if it is there.")
 @accept_option
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
@@ -66,7 +67,16 @@ def command(
         named = replace(permission, modules=(*permission.modules, *(own.module for own in experiment.code.values())))
         add_folders(str(own.folder) for own in experiment.code.values())
         return _go_on(
-            experiment.storage_path, run.name or "", None, run.address, accept_changes, lines, written, as_json, named
+            experiment.storage_path,
+            run.name or "",
+            None,
+            None,
+            run.address,
+            accept_changes,
+            lines,
+            written,
+            as_json,
+            named,
         )
     from tuner.driver.session import run_search  # before the view, which hides the cursor and must show it again
 
@@ -118,13 +128,14 @@ def _resume(
     given = settings_given(values)
     require_resume_alone(
         name, file, overrides, given, _WITH_RESUME,
-        "--num-trials, --address, --storage-path, --allow-module and --accept-changes",
+        "--num-trials, --budget, --address, --storage-path, --allow-module and --accept-changes",
         "start a new search under another --name",
     )  # fmt: skip
     return _go_on(
         storage(given.get("run.storage_path", "runs")),
         name,
         given.get("search.num_trials"),
+        given.get("search.budget"),
         given.get("run.address"),
         accept_changes,
         plain,
@@ -138,6 +149,7 @@ def _go_on(
     storage: Path,
     name: str,
     num_trials: int | None,
+    budget: Mapping[str, Any] | None,
     address: str | None,
     accept_changes: bool,
     plain: Lines,
@@ -153,15 +165,16 @@ def _go_on(
     from tuner.driver.session import resume_search
 
     record = folder.record()
-    done = record.is_done and num_trials in (None, record.num_trials)
+    done = (record.is_done and num_trials in (None, record.num_trials)) or bool(record.spent and budget is None)
     shown = view(labels_of_run(folder), plain or ("bounded" if done else None), record)
     with nullcontext(shown) if done else shown as listener:  # nothing will be shown, unless `best/` is damaged
         for line in written:  # their reader has not seen the earlier sessions
             for event in read_ledger(folder.ledger):
                 line(event)
         outcome = resume_search(
-            storage, name, [listener, *written], num_trials=num_trials, address=address, permission=permission,
-            show_outcome=partial(conclude_without_return, listener, as_json), accept_changes=accept_changes,
+            storage, name, [listener, *written], num_trials=num_trials, budget=budget, address=address,
+            permission=permission, show_outcome=partial(conclude_without_return, listener, as_json),
+            accept_changes=accept_changes,
         )  # fmt: skip
     return conclude(outcome, as_json)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     """The search's name, what is sent, and what makes its job: it takes the number of this job among those of the
     search, from 1."""
 
-_WITH_RESUME = ("search.num_trials", "run.storage_path")
+_WITH_RESUME = ("search.num_trials", "search.budget", "run.storage_path")
 """Settings that may be given beside --resume."""
 _PLACES = 12
 """Files and folders that are named when they are sent, the largest ones."""
@@ -101,7 +101,10 @@ def command(
     from tuner.cluster.searches import done, require_free
 
     require_free(cluster, name, resumes=resume is not None)
-    if resume is not None and (record := done(cluster, name, flags.get("search.num_trials"))) is not None:
+    if (
+        resume is not None
+        and (record := done(cluster, name, flags.get("search.num_trials"), more="search.budget" in flags)) is not None
+    ):
         from tuner.report.summary import said_of_nothing_left
 
         click.echo(said_of_nothing_left(name, record), err=True)
@@ -187,7 +190,7 @@ def _resumed(
 
     require_resume_alone(
         name, file, overrides, flags, _WITH_RESUME,
-        "--num-trials, --storage-path, --allow-module, --accept-changes and --include",
+        "--num-trials, --budget, --storage-path, --allow-module, --accept-changes and --include",
     )  # fmt: skip
     before = cluster.jobs(name) if cluster else []
     known = before[-1].metadata if before else {}

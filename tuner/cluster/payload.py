@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import tempfile
 import zipfile
@@ -192,5 +193,8 @@ def flag_words(flags: Mapping[str, Any]) -> list[str]:
     names = {key: flag for flag, key in FLAGS.items()}
     words: list[str] = []
     for key, value in flags.items():
+        if isinstance(value, Mapping):  # json, because it is read as YAML
+            words += [word for name, amount in value.items() for word in (names[key], f"{name}={json.dumps(amount)}")]
+            continue
         words += [names[key]] if value is True else [names[key], str(value)]
     return words

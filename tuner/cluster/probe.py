@@ -108,6 +108,13 @@ def _gpus() -> tuple[list[dict[str, str]], str]:
     return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows], ""
 
 
+def gpu_bytes() -> int | None:
+    """Bytes of the GPU of this machine that has least; None without one, or where nvidia-smi cannot be asked."""
+    told = [gpu["memory"].split() for gpu in _gpus()[0]]
+    sizes = [int(words[0]) * 2**20 for words in told if len(words) == 2 and words[0].isdigit() and words[1] == "MiB"]
+    return min(sizes, default=None)
+
+
 def _torch() -> dict[str, Any]:
     """What torch and bitsandbytes say, as `_TORCH` prints it, or an `error`."""
     # Ray sets CUDA_VISIBLE_DEVICES to "" for a task that asks for no GPU, such as the one that probes a node.

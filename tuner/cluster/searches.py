@@ -98,9 +98,10 @@ def require_free(cluster: Cluster, name: str, *, resumes: bool) -> None:
     )
 
 
-def done(cluster: Cluster, name: str, num_trials: int | None) -> SearchRecord | None:
+def done(cluster: Cluster, name: str, num_trials: int | None, *, more: bool = False) -> SearchRecord | None:
     """The record of a search that a resume would have no trial to run in; None for any other. num_trials: the total
-    that a resume is asked for; None for the one it had."""
+    that a resume is asked for; None for the one it had. more: whether it is given another budget."""
     found = last_told(cluster, cluster.jobs(name))
     record = SearchRecord.fold(found[1]) if found else SearchRecord()
-    return record if record.is_done and num_trials in (None, record.num_trials) else None
+    over = (record.is_done and num_trials in (None, record.num_trials)) or (bool(record.spent) and not more)
+    return record if over else None

@@ -2,6 +2,7 @@
 
 document      safe YAML with the line of every key
 layers        merges values from several places, and keeps where each was written
+amounts       reads `20M`, `2h` and `0.5%`
 sections      the models of `search`, `scheduler`, `resources` and `run`
 moved         settings that earlier versions had in another section
 space_source  finds and reads what `search.space` names
@@ -14,6 +15,7 @@ flags         command line flags that are settings
 experiment    merges and checks all of it
 """
 
+from tuner.config import amounts
 from tuner.config.experiment import (
     Experiment,
     demo_path,
@@ -31,6 +33,7 @@ from tuner.config.sections import (
     Flatline,
     Gp,
     Grid,
+    NoMoreGain,
     NoScheduler,
     Qmc,
     Random,
@@ -40,6 +43,7 @@ from tuner.config.sections import (
     Sampler,
     Scheduler,
     Search,
+    SearchBudget,
     Tpe,
 )
 from tuner.config.space_source import SpaceSource, read_space, shipped_spaces
@@ -53,6 +57,7 @@ __all__ = [
     "Flatline",
     "Gp",
     "Grid",
+    "NoMoreGain",
     "NoScheduler",
     "Qmc",
     "Random",
@@ -62,8 +67,10 @@ __all__ = [
     "Sampler",
     "Scheduler",
     "Search",
+    "SearchBudget",
     "SpaceSource",
     "Tpe",
+    "amounts",
     "demo_path",
     "dump_resolved",
     "experiment_schema",

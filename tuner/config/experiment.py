@@ -301,6 +301,14 @@ def _notes(program: type[Program], settings: BaseModel, sections: Sections) -> t
 
 def _crossed(program: type[Program], settings: BaseModel, sections: Sections, layers: Layers) -> list[InputError]:
     """Errors between sections that are each valid."""
+    if sections.search.budget.money is not None and sections.run.price_per_gpu_hour is None:
+        return [
+            InputError(
+                "search.budget.money cannot be counted without a price",
+                where=layers.where(("search", "budget", "money")),
+                expected="run.price_per_gpu_hour beside it",
+            )
+        ]
     scheduler = sections.scheduler
     steps = program.budget(settings).steps
     if isinstance(scheduler, Asha) and scheduler.grace_period and steps is not None and scheduler.grace_period > steps:

@@ -16,6 +16,7 @@ FLAGS: Mapping[str, str] = {
     "--validation": "data.validation",
     "--space": "search.space",
     "--num-trials": "search.num_trials",
+    "--budget": "search.budget",
     "--sampler": "search.sampler",
     "--seed": "search.seed",
     "--scheduler": "scheduler.kind",

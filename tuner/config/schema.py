@@ -48,6 +48,12 @@ def space_schema(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
                 "type": "object",
                 "description": "Settings the space brings along, by dotted name; the experiment file overrides them.",
             },
+            "first": {
+                "type": "array",
+                "description": "Points to try after the recipe, in this order: values by parameter; the rest as in "
+                "the recipe.",
+                "items": {"type": "object"},
+            },
             "parameters": {
                 "type": "object",
                 "description": "What is searched.",

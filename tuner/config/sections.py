@@ -7,10 +7,13 @@ Schema that editors read, so they are written for the person who fills in the fi
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, Union
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
+
+from tuner.config import amounts
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What the name of a run matches."""
@@ -108,6 +111,41 @@ Sampler = Annotated[
 ]
 
 
+def _read(read: Callable[[Any], Any], *accepted: type) -> Any:
+    """A validator that reads an amount as people write it. accepted: the types in which it may be written."""
+    return BeforeValidator(read, json_schema_input_type=Union[accepted])  # noqa: UP007  made of a tuple
+
+
+Until = Annotated[int | str, _read(amounts.span, int, str)]
+
+
+class NoMoreGain(Section):
+    """Ends a search that no longer finds anything better."""
+
+    gain_below: Annotated[float, _read(amounts.share, float, str)] = Field(
+        description="End when the best value improved by less than this share: 0.5%."
+    )
+    next: Until = Field(description="In the last so many trials that ended (20), or in the last hours (1h).")
+
+
+class SearchBudget(Section):
+    """What a search may spend. It ends at whichever comes first, these or `num_trials`."""
+
+    tokens: Annotated[int, _read(amounts.count, int, str)] | None = Field(
+        default=None, description="Training tokens of all trials: 20M."
+    )
+    gpu_hours: float | None = Field(
+        default=None, gt=0, le=1e9, description="Hours that the search holds GPUs, of all GPUs together."
+    )
+    money: float | None = Field(
+        default=None, gt=0, le=1e12, description="What these GPU-hours cost, by run.price_per_gpu_hour."
+    )
+    wall_time: Annotated[str, _read(amounts.is_duration, str)] | None = Field(
+        default=None, description="Time on the clock, of all sessions together: 90 min, 2h."
+    )
+    until: NoMoreGain | None = Field(default=None, description="End when nothing better is found any more.")
+
+
 class Search(Section):
     """What is searched, how often, and by which sampler."""
 
@@ -117,7 +155,13 @@ class Search(Section):
         "`package.module:function`, or a mapping with `parameters:` right here.",
     )
     num_trials: int = Field(default=16, ge=1, description="Trials in all, the recipe (trial 0) included.")
+    budget: SearchBudget = Field(default=SearchBudget(), description="What the search may spend.")
     sampler: Sampler = Field(default=Tpe(), description="What proposes the next trial.")
+    priors: Literal["space", "none"] = Field(
+        default="space",
+        description="space: the trials after the recipe are the points that the space names as `first`, where the "
+        "sampler learns from them (tpe, rungs, gp, cmaes). none: the sampler draws all trials but the recipe.",
+    )
     seed: int = Field(
         default=0,
         ge=0,
@@ -295,6 +339,13 @@ class Run(Section):
         default=None,
         min_length=1,
         description="Address of a running Ray cluster. null: RAY_ADDRESS if it is set, else Ray is started here.",
+    )
+    price_per_gpu_hour: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e6,
+        description="What a GPU costs an hour, in your currency: `plan`, the end of a search and `report` say the "
+        "price. null: it is not said.",
     )
     hang_timeout: float | None = Field(
         default=None,

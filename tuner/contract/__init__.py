@@ -39,6 +39,7 @@ from tuner.contract.facts import (
     Resume,
     Setup,
     Status,
+    TrialSize,
     Verdict,
 )
 from tuner.contract.loading import PROGRAMS, as_engine, as_program, load_program
@@ -96,6 +97,7 @@ __all__ = [
     "Status",
     "Table",
     "Tell",
+    "TrialSize",
     "Unpackable",
     "Verdict",
     "as_engine",

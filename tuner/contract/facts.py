@@ -131,6 +131,16 @@ class Budget:
     epochs: float | None = None
 
 
+@dataclass(frozen=True)
+class TrialSize:
+    """How long a whole trial is."""
+
+    steps: int
+    """Optimizer steps."""
+    tokens: float
+    """Training tokens."""
+
+
 STATE = "state"
 """The folder, inside a trial's own, in which a program may save the trial's state; deleted when the trial ends."""
 

@@ -12,7 +12,7 @@ from tuner.contract.base_look import BaseLook
 from tuner.contract.card import Card
 from tuner.contract.engine import PackedEngine
 from tuner.contract.errors import InputError
-from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, Preparation, Setup
+from tuner.contract.facts import ALONE, Assignment, Budget, Evaluation, Group, Preparation, Setup, TrialSize
 from tuner.contract.look import Look, LookRequest
 from tuner.contract.objective import EVAL_LOSS, Objective
 from tuner.contract.retraining import Retraining
@@ -146,6 +146,12 @@ class Program(ABC):
         """The rows of these settings as the model sees them, for `tuner data` and `plan`. Without torch. None where the
         program has none to show, or, with `request.only_here`, where a file is not on this machine. Raises InputError
         for rows that cannot be looked at."""
+        return None
+
+    @classmethod
+    def trial_size(cls, settings: Any, params: Mapping[str, Any], rows: int, tokens: float) -> TrialSize | None:
+        """How long a whole trial with these parameters is, by which `plan` foresees what a search takes; None where
+        that cannot be told. rows, tokens: of the training set."""
         return None
 
     # --- what all trials share ---

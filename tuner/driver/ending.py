@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuner.config import Experiment
+from tuner.config import Experiment, Search
 from tuner.contract import Card, InputError, Status, Verdict
 from tuner.disks import is_full
 from tuner.driver.disk_guard import DiskGuard, DiskLost
@@ -23,6 +23,7 @@ from tuner.driver.resolved_settings import fixed_experiment
 from tuner.failures import Failure, capture
 from tuner.results import storage
 from tuner.results.adapters import checked_manifest, write_best
+from tuner.results.budget import spent
 from tuner.results.command_line import resume_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
@@ -241,10 +242,11 @@ def give_back(folder: RunFolder) -> None:
     storage.forget(folder.path)
 
 
-def nothing_left(folder: RunFolder, record: SearchRecord, num_trials: int) -> Outcome | None:
-    """The outcome of a search that a resume has nothing to do for: no trial is left, and `best/` is as it was written.
-    None where there is something to do. num_trials: the total that the resume is asked for."""
-    if not record.is_done or num_trials != record.num_trials:
+def nothing_left(folder: RunFolder, record: SearchRecord, search: Search) -> Outcome | None:
+    """The outcome of a search that a resume has nothing to do for: no trial is left, or its budget is spent, and
+    `best/` is as it was written. None where there is something to do. search: what the resume is asked for."""
+    over = record.is_done and search.num_trials == record.num_trials
+    if not over and not (record.finished and record.spent and spent(record, search.budget)):
         return None
     if record.best is not None:
         try:

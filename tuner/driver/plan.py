@@ -20,8 +20,10 @@ from tuner.contract import (
     checked_objectives,
 )
 from tuner.scheduling.algorithms import registered
+from tuner.scheduling.forecast import Forecast, Pace, forecast
 from tuner.scheduling.ladder import Ladder, make_ladder
 from tuner.space import FunctionSpace, Recipe, Space, experiment_space, recipe_values
+from tuner.space.first import laid_over
 from tuner.space.parameters import Choice
 from tuner.watch.trackers import require
 
@@ -60,6 +62,8 @@ class Plan:
     """Whether it could pack some, and the settings do not ask for it."""
     heaviest: Mapping[str, Any] = field(default_factory=dict)
     """The parameters of the trial that takes most memory."""
+    probe_at: tuple[float, ...] = ()
+    """Of a probe, the shares of a trial at which it is evaluated; () for a search."""
     points: Sequence[Mapping[str, Any]] = ()
     """Parameters at the extremes of the space, one parameter at a time (`_extremes`)."""
 
@@ -67,10 +71,19 @@ class Plan:
     def memory(self) -> Mapping[str, int | None] | str | None:
         """Bytes that the heaviest trial takes on a GPU, or an engine full of them: by what they are for, None
         where that is not known, and `total`. Where the program cannot tell: why, or None."""
+        return self._memory_of(self.heaviest)
+
+    def _memory_of(self, params: Mapping[str, Any]) -> Mapping[str, int | None] | str | None:
         slots = 1 if self.trials_per_gpu == "auto" else int(self.trials_per_gpu)
         if self.group.size > 1:
-            return self.program.memory(self.experiment.settings, self.heaviest, slots, group=self.group)
-        return self.program.memory(self.experiment.settings, self.heaviest, slots)
+            return self.program.memory(self.experiment.settings, params, slots, group=self.group)
+        return self.program.memory(self.experiment.settings, params, slots)
+
+    def memory_of(self, params: Mapping[str, Any]) -> int | None:
+        """Bytes that a trial with these parameters takes on a GPU, or an engine full of them; None where the program
+        cannot tell."""
+        need = self._memory_of(params)
+        return need["total"] if isinstance(need, Mapping) else None
 
     @property
     def base(self) -> str:
@@ -102,6 +115,14 @@ class Plan:
         return InputError(why, where=f"resources.{several}") if why else None
 
     @property
+    def first(self) -> list[dict[str, Any]]:
+        """The points of the trials after the recipe, in their order, that the space names and no sampler draws."""
+        if self.experiment.search.priors == "none" or not self.learns or isinstance(self.space, FunctionSpace):
+            return []
+        points = laid_over(self.recipe, self.space.first, self.space.parameters)
+        return points[: self.experiment.search.num_trials - 1]
+
+    @property
     def learns(self) -> bool:
         """Whether the sampler learns from earlier trials."""
         return self.experiment.search.sampler.kind not in ("random", "grid", "qmc")
@@ -122,12 +143,27 @@ class Plan:
                 expected=f"at most {max_t:,}, or null for a period scaled to the budget",
                 remedy="lengthen the trials, or say scheduler.kind: none",
             )
+        if self.probe_at:
+            return Ladder(max_t, max_t, 3, (), self.probe_at)
         return make_ladder(
             max_t,
             grace_period=grace,
             reduction_factor=spacing.reduction_factor if spacing else None,
             warmup=self.warmup,
             eval_every=self.eval_every,
+        )
+
+    def foresee(self, ladder: Ladder, workers: int, pace: Pace, costs: Sequence[float] = (1.0,)) -> Forecast:
+        """What the search is expected to take, with so many trials at a time. costs: as in `forecast`."""
+        return forecast(
+            self.experiment.scheduler,
+            ladder,
+            self.objectives[0],
+            self.experiment.search.num_trials,
+            workers=workers,
+            costs=costs,
+            pace=pace,
+            learns=self.learns,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,6 +177,7 @@ class Plan:
             "rungs": self.rungs,
             "evaluate_at": self.evaluate_at,
             "recipe": dict(self.recipe),
+            "first": self.first,
             "notes": self.notes,
             "code": {key: str(own.file) for key, own in self.experiment.code.items()},
             "memory": dict(memory) if isinstance(memory, Mapping) else None,

@@ -16,7 +16,8 @@ from tuner.addresses import joins
 from tuner.config import dump_resolved
 from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
-from tuner.driver import control, draining
+from tuner.driver import control, draining, probing
+from tuner.driver.budgets import EVERY_S, Budgets
 from tuner.driver.disk_guard import DiskGuard
 from tuner.driver.dispatch import Terms, readings
 from tuner.driver.plan import Plan
@@ -119,6 +120,7 @@ def run_trials(
             num_trials=experiment.search.num_trials,
             seed=experiment.search.seed,
             recipe=plan.recipe,
+            first=plan.first,
             objective=record.objective,
             attributes=search_attributes(dump_resolved(experiment), record, plan.recipe, plan.budget),
             records=record.trials.values(),
@@ -126,7 +128,8 @@ def run_trials(
         )
 
     history = ((t.number, readings(t)) for t in record.trials.values())
-    judge = Judge(make_algorithm(_scheduler(experiment.scheduler, record), ladder, record.compared_by), history)
+    algorithm = make_algorithm(_scheduler(experiment.scheduler, record), ladder, record.compared_by)
+    judge = Judge(probing.Probed(algorithm.context) if plan.probe_at else algorithm, history)
     terms = Terms(
         seed=derive_seed(experiment.search.seed, "trial"),
         seeds=partial(derive_seed, experiment.search.seed, "trial") if experiment.search.seeds > 1 else None,
@@ -154,6 +157,11 @@ def run_trials(
     manager.every(job_message.EVERY_S, Dropped("the job's message", job_message.JobMessage(record).turn))
     note = partial(_note, ledger)
     manager.every(nodes.LOOK_EVERY_S, nodes.Nodes(experiment.run.address, stop.fail_with, note).turn)
+    if plan.probe_at:
+        manager.every(probing.EVERY_S, probing.Probing(record, ledger, 2 * allocation.trials).turn)
+    budgets = Budgets(record, ledger, experiment.search.budget, partial(plan.foresee, ladder, allocation.trials))
+    ledger.listen(budgets.heard)
+    manager.every(EVERY_S, budgets.turn)
     scheduler = TuneScheduler(judge, manager)
     if record.num_trials <= record.num_ended:
         return None

@@ -23,6 +23,7 @@ from tuner.driver.permits import remember, with_remembered
 from tuner.driver.pinning import pinned
 from tuner.driver.plan import Plan, make_plan
 from tuner.driver.resolved_settings import digest_of, read_settings, write_settings
+from tuner.driver.resuming import with_more
 from tuner.importing import Permission
 from tuner.ray_cluster.nodes import RayGone, offered, require_nodes
 from tuner.ray_cluster.resources import Allocation, decide
@@ -48,7 +49,7 @@ Observer = Callable[[Event], None]
 
 def run_search(
     experiment: Experiment, listeners: Sequence[Observer] = (), show_outcome: Callable[[Outcome], int] | None = None, *,
-    accept_changes: bool = False,
+    accept_changes: bool = False, probe_at: tuple[float, ...] = (),
 ) -> Outcome:  # fmt: skip
     """Runs a search in a new run folder. listeners: called with every event after it is on disk. show_outcome: shows an
     outcome where a signal has to end the process without returning from here. accept_changes: goes on, with a note,
@@ -60,7 +61,7 @@ def run_search(
     with StopSignals() as signals:
         signals.end_process = partial(exit_now, text=f"{NOTHING_KEPT}\n")
         with signals.uninterrupted():
-            plan = make_plan(experiment)
+            plan = replace(make_plan(experiment), probe_at=probe_at)
         needed = experiment.run.min_free_mb * 2**20
         folder = create_run(experiment.storage_path, experiment.run.name or default_name(), needed)
         signals.end_process = partial(_give_up, folder)
@@ -95,6 +96,7 @@ def resume_search(
     name: str,
     listeners: Sequence[Observer] = (),
     num_trials: int | None = None,
+    budget: Mapping[str, Any] | None = None,
     address: str | None = None,
     show_outcome: Callable[[Outcome], int] | None = None,
     permission: Permission | None = None,
@@ -103,11 +105,11 @@ def resume_search(
     """Goes on with a search where its ledger ends: finished trials stay, cut-off ones run again, new ones follow. A
     search with nothing left to run is returned as it is, before Ray is started.
 
-    num_trials: a new total; None for the one it had. address: another cluster than before. show_outcome: as in
-    `run_search`. permission: which code of the user's own may be run, beside what they let this search run on this
-    machine. accept_changes: goes on, with a note, where base, rows or code are not what they were. Raises InputError
-    where there is no such run, where it is being written by another driver, where num_trials is less than what has run,
-    or for such a change.
+    num_trials: a new total; None for the one it had. budget: amounts of `search.budget` that change. address: another
+    cluster than before. show_outcome: as in `run_search`. permission: which code of the user's own may be run, beside
+    what they let this search run on this machine. accept_changes: goes on, with a note, where base, rows or code are
+    not what they were. Raises InputError where there is no such run, where it is being written by another driver, where
+    num_trials is less than what has run, or for such a change.
     """
     with StopSignals() as signals:
         folder = open_run(storage_path, name)
@@ -118,7 +120,7 @@ def resume_search(
             permission = with_remembered(permission or Permission.given(beside=False), record.settings_digest)
             read = read_settings(folder, record.settings_digest, permission)
             remember(record.settings_digest, read.code.values())
-            experiment = _with_num_trials(read, record, num_trials)
+            experiment = with_more(read, record, num_trials, budget)
             place = {
                 "name": folder.name,
                 "storage_path": str(folder.path.parent),
@@ -128,7 +130,7 @@ def resume_search(
             plan = make_plan(experiment)
             folder.restore_places()
             ingredients.require_same_objective(record, plan.objectives[0], folder)
-            if (done := nothing_left(folder, record, experiment.search.num_trials)) is not None:
+            if (done := nothing_left(folder, record, experiment.search)) is not None:
                 lock.release()
                 return done
             search = _Search(plan, folder, lock, listeners, signals, record, show_outcome, accept=accept_changes)
@@ -138,20 +140,6 @@ def resume_search(
                 raise refusal from error
             raise
         return search.run()
-
-
-def _with_num_trials(experiment: Experiment, record: SearchRecord, wanted: int | None) -> Experiment:
-    """The experiment with `wanted` trials, or with the number that the ledger has, to which trials may have been added.
-    Raises InputError where the search has more than `wanted`."""
-    have = len(record.trials) + len(record.additions)
-    if wanted is not None and wanted < have:
-        raise InputError(
-            f"the search already has {have} trials",
-            where="--num-trials",
-            expected=f"{have} or more",
-        )
-    num_trials = wanted or record.num_trials or experiment.search.num_trials
-    return replace(experiment, search=experiment.search.model_copy(update={"num_trials": num_trials}))
 
 
 def _preparation(made: Any) -> Preparation:
@@ -391,6 +379,8 @@ class _Search:
             "slots": allocation.slots,
             "cpus_per_trial": allocation.cpus,
             "gpus_per_trial": allocation.gpus,
+            "price_per_gpu_hour": experiment.run.price_per_gpu_hour,
+            "budget": experiment.search.budget.model_dump(mode="json", exclude_none=True),
             "workers_per_trial": allocation.processes,
             "recipe": dict(self._plan.recipe),
             "ladder": self._plan.places,

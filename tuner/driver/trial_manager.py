@@ -86,6 +86,13 @@ class TrialManager:
         """Whether Ray should end the search now."""
         return self.stop.now
 
+    @property
+    def _keeps_values(self) -> bool:
+        """Whether trials that run are ended as they are, with the value that they have: after a person's request, and
+        where a budget is spent before any trial has one. Else they are cut off, and a resume goes on with them."""
+        record = self._record
+        return bool(record.stopped) and not (record.spent and record.best)
+
     # Source
 
     @property
@@ -136,7 +143,7 @@ class TrialManager:
         attempt = self._attempts.counting(trial_id)
         if attempt is None:
             return
-        if self._record.stopped:
+        if self._keeps_values:
             self._stop(attempt.number)
         elif self.stopping:
             self._interrupt(attempt.number)
@@ -146,7 +153,8 @@ class TrialManager:
     @_undivided
     def close(self) -> None:
         """Ends the session. A trial without an ending is noted as interrupted; after a request to stop it is ended."""
-        stopped, end = self._record.stopped, self._stop if self._record.stopped else self._interrupt
+        stopped = self._keeps_values
+        end = self._stop if stopped else self._interrupt
         waiting = [*(trial for trial in self._record.cut_off if trial.retry), *self._record.parked] if stopped else []
         for trial in [*self._record.running, *waiting]:
             end(trial.number)
@@ -250,7 +258,7 @@ class TrialManager:
                 self._disk.tick()  # at once: within a second the trial would be tried again, and lost, three times
         retry = retries.again(verdict, trial, attempt.fits.get(verdict.device))
         lost = verdict.reason is Reason.INFRASTRUCTURE
-        if self._record.stopped and (retry or lost):
+        if self._keeps_values and (retry or lost):
             self._stop(trial.number)
         elif self.stopping and lost:
             self._interrupt(trial.number)  # its worker may have been ended by the same signal
@@ -325,7 +333,7 @@ class TrialManager:
         if number == RECIPE and self._record.trials[number].best_value is None:
             self._interrupt(number)
         else:
-            self._end(number, Verdict(Reason.USER))
+            self._end(number, Verdict(Reason.USER, self._record.spent))
 
     def _park(self, number: int) -> None:
         """Ends the attempt at a trial, which keeps its state and waits. To the study the trial still runs."""

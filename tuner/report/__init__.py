@@ -10,6 +10,7 @@ notebook  the live view in a notebook
 showing   which view a running search gets; a run folder's name, paths and headings
 summary   the end of a search              trial    all that is known of one trial
 plan      what would run                   spaces   the search spaces
+outlook   what a search will take
 base      a base before anything trains on it
 data      rows as the model sees them      data_page the same as one page of HTML
 runs      the runs of a folder             compare  two searches beside each other

@@ -13,7 +13,7 @@ from tuner.report import formatting as words
 from tuner.report import standing
 from tuner.report.found import Found, found, noise
 from tuner.report.lines import clean, shorten
-from tuner.report.summary import Place, is_halted, is_interrupted, next_commands, resume_command
+from tuner.report.summary import Place, is_halted, is_interrupted, more_command, next_commands, price_of, resume_command
 from tuner.report.table import ending, mark_of, parameters
 from tuner.results.command_line import command_line
 from tuner.results.records import SearchRecord, TrialRecord
@@ -97,7 +97,7 @@ class Facts:
         told += [words.plural(record.workers, "worker")] if record.workers else []
         told += [words.duration(record.wall_s)]
         told += [f"{record.sessions} sessions"] if record.sessions > 1 else []
-        state = "halted" if is_halted(record) else "not ended" if is_interrupted(record) else ""
+        state = "halted" if is_halted(record) else "not ended" if is_interrupted(record) else clean(record.spent)
         return [*([state] if state else []), *told]
 
     @property
@@ -130,6 +130,8 @@ class Facts:
             told["worker-hours"] = words.hours(record.worker_s)
         if 0 < record.gpu_s < math.inf:
             told["GPU-hours"] = words.hours(record.gpu_s)
+        if price := price_of(record):
+            told["price"] = price
         return told
 
     @property
@@ -137,6 +139,8 @@ class Facts:
         """What to run next."""
         if is_interrupted(self.record):
             return [resume_command(self.place)]
+        if self.record.spent and self.record.best is None:
+            return [more_command(self.place, self.record)]
         commands = next_commands(self.record, self.place, self.found)
         own = self.place.command("report", self.place.name)
         seeds = [self._another_seed] if self.place.kept and noise(self.record) is None else []

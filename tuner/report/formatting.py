@@ -145,6 +145,15 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:,.0f}" if seconds >= 35_640 else f"{seconds / 3600:.2g}"
 
 
+def money(amount: float) -> str:
+    """An amount in the user's currency: 3.2 is "3.20", 1234.5 is "1,234", 0.0042 is "0.0042"."""
+    if not math.isfinite(amount):
+        return "0"
+    if amount >= 995:
+        return f"{amount:,.0f}"
+    return f"{amount:.2f}" if amount >= 0.1 or not amount else f"{amount:.2g}"
+
+
 def timestamp(seconds: float) -> str:
     """A running clock of a fixed form, for programs: "00:01:12", "102:05:09"."""
     s = max(0, int(seconds))

@@ -36,21 +36,24 @@ def search_json(record: SearchRecord, path: Path | str) -> dict[str, Any]:
         },
         "recipe": {**earlier_keys.last(begun), "metrics": begun},
         "objectives": [objective.to_dict() for objective in record.objectives],
+        "spent": {"budget": record.spent_of, "message": record.spent} if record.spent else None,
         "tokens": record.tokens,
         "wall_s": round(record.wall_s, 3),
         "timing": timing(record),
+        "price": None if record.price is None else round(record.price, 4),
     }
 
 
 def timing(record: SearchRecord) -> dict[str, float]:
     """What a search took, in seconds: on the clock, of these while a trial ran, and the sums over all trials, workers
-    and GPUs."""
+    and GPUs. `held_gpu_s` are those that the sessions held GPUs, training or not."""
     return {
         "wall_s": round(record.wall_s, 3),
         "busy_s": round(record.busy_s, 3),
         "trial_s": round(record.trial_s, 3),
         "worker_s": round(record.worker_s, 3),
         "gpu_s": round(record.gpu_s, 3),
+        "held_gpu_s": round(record.held_gpu_s, 3),
     }
 
 

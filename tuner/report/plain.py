@@ -112,6 +112,8 @@ class PlainView(View):
             case Kind.RESUMED:
                 return ["goes on"]
             case Kind.STOPPED:
+                if record.spent:
+                    return [f"stopping: {clean(record.spent)}, and what it has found is kept"]
                 return ["stopping: what runs is stopped, what it has found is kept"]
             case Kind.ADDED:
                 return [f"added: {params_text(event.params or {}, self._labels)}"]

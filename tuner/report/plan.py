@@ -13,13 +13,14 @@ from tuner.error_text import shown_path
 from tuner.report import formatting as words
 from tuner.report.data import short_notes, short_report
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, pad, title, width_of, wrap
+from tuner.report.outlook import outlook_lines
 from tuner.scheduling.algorithms import registered
 from tuner.space.parameters import shown
 
 
-def plan_report(plan: Any, width: int, look: Look | None = None, refused: str = "") -> list[Line]:
+def plan_report(plan: Any, width: int, look: Look | None = None, refused: str = "", outlook: Any = None) -> list[Line]:
     """The text of a `tuner.driver.plan.Plan`. look: at its rows, where they are on this machine. refused: the error
-    that the search would end with."""
+    that the search would end with. outlook: what it is expected to take (`tuner.driver.outlook`)."""
     experiment = plan.experiment
     out = _headline(experiment, width)
     for name, section in _sections(experiment.settings):
@@ -35,8 +36,9 @@ def plan_report(plan: Any, width: int, look: Look | None = None, refused: str = 
         out += labelled("code", _code(key, own), width)
     if memory := plan.memory:
         out += labelled("memory", _memory(memory, plan), width)
+    out += outlook_lines(outlook, plan, width) if outlook is not None else []
     out += [(), *_space(plan, width)]
-    told = (*plan.notes, *(short_notes(look) if look else ()))
+    told = (*plan.notes, *(short_notes(look) if look else ()), *(outlook.notes if outlook is not None else ()))
     notes = [row for note in told for row in labelled("note", clean(note), width, "warn")]
     return out + ([(), *notes] if notes else [])
 
@@ -176,7 +178,16 @@ def _space(plan: Any, width: int) -> list[Line]:
         return out + labelled("recipe", text, width) if text else out
     if not space.parameters:
         return out + labelled("", "nothing varies: the settings as written, once", width)
-    return out + parameter_table(space.describe(), width, recipe=recipe)
+    return [*out, *parameter_table(space.describe(), width, recipe=recipe), *_first(plan, width)]
+
+
+def _first(plan: Any, width: int) -> list[Line]:
+    """The trials after the recipe that the space names: "trial 1: learning_rate 1e-3, lora_r 64; ..."."""
+    told = []
+    for number, point in enumerate(plan.first, 1):
+        other = {name: value for name, value in point.items() if plan.recipe.get(name) != value}
+        told.append(f"trial {number}: {', '.join(f'{name} {shown(value)}' for name, value in other.items())}")
+    return [(), *labelled("first", "; ".join(told), width)] if told else []
 
 
 def parameter_table(

@@ -14,6 +14,7 @@ from tuner.report import standing
 from tuner.report.found import Found, found
 from tuner.report.lines import Line, clean, crop, labelled, line, line_width, title
 from tuner.report.table import leaderboard
+from tuner.results.budget import more
 from tuner.results.command_line import DEFAULT_STORAGE, command_line
 from tuner.results.records import SearchRecord, TrialRecord
 
@@ -75,6 +76,8 @@ def headline(record: SearchRecord, width: int) -> Line:
 
 def said_of_nothing_left(name: str, record: SearchRecord) -> str:
     """What a resume of a search says that has no trial left to run."""
+    if record.spent:
+        return f"nothing is left to run in {name}: {clean(record.spent)}; --budget {more(record)} gives it more"
     ended = words.plural(record.num_ended, "trial")
     return f"nothing is left to run in {name}: {ended} ended; --num-trials gives it more"
 
@@ -85,12 +88,16 @@ def is_halted(record: SearchRecord) -> bool:
 
 
 def is_interrupted(record: SearchRecord) -> bool:
-    """Whether a resume would have work to do."""
-    return not is_halted(record) and (
-        not record.finished
-        or any(t.interrupted or t.parked for t in record.trials.values())
-        or record.outcome == "interrupted"
-        or (record.outcome == "stopped" and len(record.ended) < record.num_trials)
+    """Whether a resume would have work to do. A search that its budget ended has none without more of it."""
+    return (
+        not is_halted(record)
+        and not (record.spent and record.finished)
+        and (
+            not record.finished
+            or any(t.interrupted or t.parked for t in record.trials.values())
+            or record.outcome == "interrupted"
+            or (record.outcome == "stopped" and len(record.ended) < record.num_trials)
+        )
     )
 
 
@@ -113,6 +120,9 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
     if best and place.kept:
         out += labelled("kept", f"{place.folder}/best: {', '.join(place.kept)}", width)
     out += _failed(record, place, width)
+    if record.spent and record.finished:
+        out += labelled("ended", _spent_budget(record), width, "warn")
+        out.append(_command("", more_command(place, record)))
     if is_interrupted(record):
         left = max(0, record.num_trials - record.num_ended)
         out += labelled("left", f"{words.plural(left, 'trial')} not ended; to go on with them:", width, "warn")
@@ -131,11 +141,20 @@ def verdict(record: SearchRecord, place: Place, width: int) -> list[Line]:
 
 
 def _spent(record: SearchRecord) -> str:
-    """ "678.0k tokens, 1.3 worker-hours, 1.3 GPU-hours"; no GPUs where no worker held one."""
+    """ "678.0k tokens, 1.3 worker-hours, 1.3 GPU-hours"; no GPUs where no worker held one; then what they cost."""
     told = [f"{words.count(record.tokens)} tokens"] if record.tokens else []
     told += [f"{words.hours(record.worker_s)} worker-hours"] if record.worker_s else []
     told += [f"{words.hours(record.gpu_s)} GPU-hours"] if 0 < record.gpu_s < math.inf else []
+    told += [price] if (price := price_of(record)) else []
     return ", ".join(told)
+
+
+def price_of(record: SearchRecord) -> str:
+    """ "3.20 for 1.6 GPU-hours held at 2 each"; "" where no price is known, or no GPU was held."""
+    price = record.price
+    if price is None or not 0 < record.held_gpu_s < math.inf:
+        return ""
+    return f"{words.money(price)} for {words.hours(record.held_gpu_s)} GPU-hours held, at {record.price_per_gpu_hour:g}"
 
 
 def _a(noun: str) -> str:
@@ -179,6 +198,19 @@ def resume_command(place: Place) -> str:
     return place.command("submit" if place.address else "search", "--resume", place.name)
 
 
+def _spent_budget(record: SearchRecord) -> str:
+    """ "the budget of 20M tokens is spent; 9 of 16 trials had ended, 2 are cut off; with more of it they go on:"."""
+    cut = len(record.cut_off) + len(record.parked)
+    told = f"{clean(record.spent)}; {record.num_ended} of {words.plural(record.num_trials, 'trial')} ended"
+    return told + (f", {cut} cut off" if cut else "") + "; to go on with more:"
+
+
+def more_command(place: Place, record: SearchRecord) -> str:
+    """The command that goes on with a search that its budget ended."""
+    given = ("--budget", more(record)) if more(record) else ()
+    return place.command("submit" if place.address else "search", "--resume", place.name, *given)
+
+
 def next_commands(record: SearchRecord, place: Place, known: Found | None) -> list[str]:
     """What to run after a search with a winner. known: what it found, where that was looked for."""
     best = record.best
@@ -192,7 +224,7 @@ def next_commands(record: SearchRecord, place: Place, known: Found | None) -> li
             way = "higher" if edge.side == "upper" else "lower"
             value = f"{key}={words.exact(edge.beyond)}"
             commands += [place.command("train", train, "--set", value, "--name", f"{place.name}-{way}")]
-    pictured = len(record.trials) > 1 and not place.address
+    pictured = len(record.trials) > 1
     commands += [place.command(*(("report", place.name) if pictured else ("show", place.name, str(best.number))))]
     if place.kept or place.address:
         commands += [place.command("export", place.name, "--to", "DIR")]

@@ -3,6 +3,8 @@
 ledger.py        trials.jsonl, append-only, one writer: the truth
 records.py       folds events into one record a search; tables, status and resume read it
 trial.py         the record of one trial
+budget.py        which budget of a search is spent
+rates.py         what trials took, by which another search is foreseen
 earlier_keys.py  the two keys that version 0.1 had for what a trial measures
 folder.py        the run folder: its name, its files
 lock.py          one driver a run folder; whether it is locked, without taking the lock

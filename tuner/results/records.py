@@ -13,26 +13,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.contract import EVAL_LOSS, Fit, Objective, Reason, Status, Verdict, compared_by
+from tuner.contract import EVAL_LOSS, Fit, Objective, Reason, Status, compared_by
 from tuner.results.ledger import Event, Kind
-from tuner.results.trial import Point, TrialRecord
+from tuner.results.trial import Addition, Point, TrialRecord, number_of, verdict_of
 
 __all__ = ["RECIPE", "Addition", "Point", "SearchRecord", "TrialRecord"]
 
 RECIPE = 0
 """The number of the trial that runs the recipe's default hyperparameters."""
-
-
-@dataclass(frozen=True)
-class Addition:
-    """A point that somebody added to a running search."""
-
-    name: str
-    """Its id, which the trial's `started` event names."""
-    params: dict[str, Any]
-    """The values that were given; the sampler draws the others."""
-    by: str
-    """Who added it: "user"."""
 
 
 @dataclass
@@ -83,6 +71,12 @@ class SearchRecord:
     """Seconds that workers trained, of all workers together."""
     gpu_s: float = 0.0
     """Seconds that workers held GPUs while they trained, of all GPUs together."""
+    held_gpu_s: float = 0.0
+    """Seconds that the sessions held GPUs, of all GPUs together: `gpu_s`, and while nothing trained."""
+    budget: dict[str, Any] = field(default_factory=dict)
+    """`search.budget` of the last session, what is given of it."""
+    price_per_gpu_hour: float | None = None
+    """`run.price_per_gpu_hour` of the last session."""
     outcome: str = ""
     """How the last session ended: "done", "stopped", "interrupted", "halted" or "failed"; "" while it runs."""
     halt_reason: str = ""
@@ -99,6 +93,10 @@ class SearchRecord:
     """Why no trial trains on; "" while they do."""
     stopped: str = ""
     """Who ended the session before all trials had ended; "" for nobody."""
+    spent: str = ""
+    """Which budget of the search ended the session, in words; "" if none did."""
+    spent_of: str = ""
+    """The same by its key in `search.budget`."""
     _session_started: float | None = None
     """Time of the last event, until which `wall_s` is counted; None before the first session."""
     _num_running: int = field(default=0, repr=False, compare=False)
@@ -135,6 +133,7 @@ class SearchRecord:
                 self.paused = ""
             case Kind.STOPPED:
                 self.stopped = str(event.details.get("by", ""))
+                self.spent, self.spent_of = str(event.details.get("text", "")), str(event.details.get("budget", ""))
             case Kind.ADDED:
                 self._add(event)
             case Kind.FINISHED:
@@ -157,6 +156,7 @@ class SearchRecord:
         self.trial_s += seconds * self._num_running
         self.worker_s += seconds * busy
         self.gpu_s += seconds * busy * self.gpus
+        self.held_gpu_s += seconds * self.workers * self.gpus
 
     def _open(self, event: Event) -> None:
         details = event.details
@@ -164,6 +164,8 @@ class SearchRecord:
         self.num_trials = details.get("num_trials", self.num_trials)
         self.workers = details.get("workers", self.workers)
         self.gpus = float(details.get("gpus_per_trial") or 0.0)
+        self.price_per_gpu_hour = details.get("price_per_gpu_hour")
+        self.budget = dict(details.get("budget") or {})
         if told := details.get("objectives"):
             self.objectives = tuple(Objective.from_dict(one) for one in told)
         self.dashboard = details.get("dashboard") or ""
@@ -173,6 +175,7 @@ class SearchRecord:
         self._session_started = event.time
         self.sessions += 1
         self.finished, self.outcome, self.paused, self.stopped = False, "", "", ""
+        self.spent = self.spent_of = ""
         self.halt_reason = self.halt_message = self.halt_remedy = ""
         for trial in self._unended.values():  # a driver that was killed wrote no ending for its running trials
             trial.interrupted = not trial.parked
@@ -225,7 +228,7 @@ class SearchRecord:
                         tokens=event.tokens or 0,
                         value=metrics.get(trial.compared_by.name),
                         metrics=metrics,
-                        train_loss=_number(event.details.get("train_loss")),
+                        train_loss=number_of(event.details.get("train_loss")),
                         seconds=event.details.get("seconds", 0.0),
                         memory=event.details.get("memory"),
                         resource=event.details.get("resource", event.step or 0),
@@ -233,7 +236,7 @@ class SearchRecord:
                 )
                 trial.heard = event.time
                 trial.adapter = event.details.get("adapter") or trial.adapter
-                trial.judged = _verdict(event.details.get("verdict"))
+                trial.judged = verdict_of(event.details.get("verdict"))
                 trial.to_park = event.details.get("parked") is True
             case Kind.ENDED:
                 trial.interrupted = trial.parked = trial.to_park = False
@@ -243,7 +246,7 @@ class SearchRecord:
                 trial.message = str(event.details.get("message", ""))
                 trial.remedy = str(event.details.get("remedy", ""))
                 trial.traceback = str(event.details.get("traceback", ""))
-                trial.ended = event.time
+                trial.ended, trial.ended_at = event.time, self.wall_s
                 self._unended.pop(number, None)
                 if trial.is_usable:
                     insort(self._ranked, _rank(trial))
@@ -375,6 +378,11 @@ class SearchRecord:
         return min(1.0, self.tokens / (sum(full) / len(full) * planned))
 
     @property
+    def price(self) -> float | None:
+        """What the GPUs cost that the sessions held, in the currency of `run.price_per_gpu_hour`; None without it."""
+        return None if self.price_per_gpu_hour is None else self.held_gpu_s / 3600 * self.price_per_gpu_hour
+
+    @property
     def gain(self) -> float | None:
         """How much better the best value is than the recipe's, as a share of the recipe's (0.053 is 5.3% better)."""
         best, recipe = (trial.best_value if trial else None for trial in (self.best, self.recipe))
@@ -388,13 +396,3 @@ def _rank(trial: TrialRecord) -> tuple[bool, float, int]:
 
 def _best_cost(trial: TrialRecord) -> float:
     return math.inf if (best := trial.best_value) is None else trial.objective.cost(best)
-
-
-def _verdict(values: Any) -> Verdict | None:
-    if not values:
-        return None
-    return Verdict(Reason(values["reason"]), str(values.get("message", "")), str(values.get("remedy", "")))
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

@@ -84,6 +84,8 @@ class TrialRecord:
     """Time of its last attempt's last evaluation, in seconds since 1970; None before the first."""
     ended: float | None = None
     """Time of its ending, or of the last interruption, in seconds since 1970."""
+    ended_at: float = 0.0
+    """Seconds of the search, over all its sessions, at its ending."""
     adapter: str | None = None
     """Its last adapter's place, relative to the run folder."""
     earlier_step: int = 0
@@ -233,3 +235,27 @@ class TrialRecord:
             return "running"
         what = self.message or str(self.reason)
         return f"{self.status}: {what}"
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A point that somebody added to a running search."""
+
+    name: str
+    """Its id, which the trial's `started` event names."""
+    params: dict[str, Any]
+    """The values that were given; the sampler draws the others."""
+    by: str
+    """Who added it: "user"."""
+
+
+def verdict_of(values: Any) -> Verdict | None:
+    """The verdict in the details of an event; None where there is none."""
+    if not values:
+        return None
+    return Verdict(Reason(values["reason"]), str(values.get("message", "")), str(values.get("remedy", "")))
+
+
+def number_of(value: Any) -> float | None:
+    """The number in the details of an event; None where there is none."""
+    return None if value is None else float(value)

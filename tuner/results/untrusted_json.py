@@ -163,7 +163,7 @@ FIELDS: Mapping[str, Check] = {
 
 DETAILS: Mapping[str, Mapping[str, Check]] = {
     "search": {"name": text, "num_trials": ordinal, "workers": ordinal, "settings": text, "dashboard": text}
-    | {"objectives": objectives, "gpus_per_trial": number},
+    | {"objectives": objectives, "gpus_per_trial": number, "price_per_gpu_hour": number, "budget": mapping},
     "prepared": {"facts": mapping, "notes": texts},
     "note": {"text": text},
     "started": {"distributions": text_by_name, "by": text, "addition": text},
@@ -173,7 +173,7 @@ DETAILS: Mapping[str, Mapping[str, Check]] = {
     "ended": {"message": text, "remedy": text, "traceback": text},
     "paused": {"why": text},
     "added": {"name": text, "by": text},
-    "stopped": {"by": text},
+    "stopped": {"by": text, "budget": text, "text": text},
     "finished": {"outcome": text, "message": text, "remedy": text},
 }
 """The details of an event that are computed with, by kind, and their checks. Other details are only shown."""

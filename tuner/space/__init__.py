@@ -4,6 +4,7 @@ parameters  Float, Int, Choice, with conditions
 space       a Space: draw, the recipe as a point, the grid
 function    a FunctionSpace: a user's own function, called in a process of its own
 load        reads and checks a space as the user wrote it
+first       the points that a space names to be tried first
 own         a point that a person suggests to a running search
 settings    a point laid over the program's settings
 

@@ -15,12 +15,13 @@ from tuner.config.words import got, listed
 from tuner.contract import InputError, Parameter, Program
 from tuner.error_text import nearest
 from tuner.importing import Permission
+from tuner.space.first import first_points, short_name
 from tuner.space.function import Function, FunctionSpace
 from tuner.space.parameters import KINDS, AnyParameter, Choice, Float, parents_first, shown
 from tuner.space.settings import refused_by_settings
 from tuner.space.space import Space, unknown_parameter
 
-_KEYS = ("name", "description", "settings", "parameters")
+_KEYS = ("name", "description", "settings", "first", "parameters")
 
 
 def load_space(
@@ -88,7 +89,7 @@ def _read(source: SpaceSource, program: type[Program]) -> Space:
     parameters: dict[str, AnyParameter] = {}
     strange: dict[KeyPath, str] = {}
     for key, given in written.items():
-        name = _short_name(str(key), program)
+        name = short_name(str(key), program)
         where = source.where(("parameters", key))
         if name not in program.PARAMETERS:
             strange["parameters", key] = name
@@ -106,8 +107,11 @@ def _read(source: SpaceSource, program: type[Program]) -> Space:
         lambda key: unknown_parameter(strange[key], program.PARAMETERS, program.REFUSED, source.where(key)),
     )
     parameters = {name: _conditions(parameter, parameters, program) for name, parameter in parameters.items()}
+    first: tuple[dict[str, Any], ...] = ()
     if not errors:
         errors = _wrong_conditions(parameters, source, program)
+        first, found = first_points(data.get("first"), parameters, source, program)
+        errors += found
     if errors:
         raise combined(errors)
     return Space(
@@ -115,6 +119,7 @@ def _read(source: SpaceSource, program: type[Program]) -> Space:
         parameters=parameters,
         description=str(data.get("description", "")).strip(),
         settings=dict(data.get("settings") or {}),
+        first=first,
         source=source.source,
         path=source.path,
     )
@@ -122,18 +127,13 @@ def _read(source: SpaceSource, program: type[Program]) -> Space:
 
 def _unknown_section(key: str, source: SpaceSource, program: type[Program]) -> InputError:
     where = source.where((key,))
-    if _short_name(key, program) in program.PARAMETERS:
+    if short_name(key, program) in program.PARAMETERS:
         return InputError(f"`{key}` stands beside `parameters:`", where=where, expected="it under `parameters:`")
     guess = nearest(key, _KEYS)
     what = f"unknown key `{key}` in the space"
     return InputError(
         f"{what}; did you mean `{guess}`?" if guess else what, where=where, expected=f"one of {listed(_KEYS)}"
     )
-
-
-def _short_name(name: str, program: type[Program]) -> str:
-    """The short name of a parameter that may be written by its path: `lora_r` for `train.lora_r`."""
-    return next((short for short, parameter in program.PARAMETERS.items() if parameter.path == name), name)
 
 
 def _parameter(
@@ -164,7 +164,7 @@ def _conditions(
     value."""
     when: dict[str, tuple[Any, ...]] = {}
     for key, values in parameter.when.items():
-        name = _short_name(key, program)
+        name = short_name(key, program)
         parent = parameters.get(name)
         one = isinstance(parent, Choice) and parent.contains(list(values))
         when[name] = (list(values),) if one else values

@@ -42,6 +42,8 @@ class Space:
     parameters: Mapping[str, AnyParameter]
     description: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    first: tuple[Mapping[str, Any], ...] = ()
+    """Points to try after the recipe: values by name of some of the parameters."""
     source: str = ""
     path: Path | None = None
 
@@ -161,6 +163,7 @@ class Space:
             "name": self.name,
             **({"description": self.description} if self.description else {}),
             **({"settings": dict(self.settings)} if self.settings else {}),
+            **({"first": [dict(point) for point in self.first]} if self.first else {}),
             "parameters": {
                 name: {"type": parameter.type, **_written(parameter)} for name, parameter in self.parameters.items()
             },

@@ -18,7 +18,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -65,10 +65,11 @@ class Study:
     """The Optuna study of a search, in a journal file that others may write to as well.
 
     path: `study.journal` of the run folder. name: the search's, so that studies do not collide in a shared viewer.
-    recipe: the parameters of trial 0. objective: what its values are, and which way is better. attributes: what the
-    search is made of, by name, for whoever opens the study. records: the trials in the ledger, for a resume; the
-    journal is then written anew from them, because the ledger is the truth. The attributes that samplers and other
-    programs had set in the old journal are kept. repeats: every trial is the recipe, with a seed of its own.
+    recipe: the parameters of trial 0. first: those of the trials after it that no sampler draws. objective: what its
+    values are, and which way is better. attributes: what the search is made of, by name, for whoever opens the study.
+    records: the trials in the ledger, for a resume; the journal is then written anew from them, because the ledger is
+    the truth. The attributes that samplers and other programs had set in the old journal are kept. repeats: every trial
+    is the recipe, with a seed of its own.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Study:
         num_trials: int,
         seed: int,
         recipe: Mapping[str, Any],
+        first: Sequence[Mapping[str, Any]] = (),
         objective: Objective = EVAL_LOSS,
         attributes: Mapping[str, str] | None = None,
         records: Iterable[TrialRecord] = (),
@@ -94,6 +96,7 @@ class Study:
         self._space, self._sampler = space, sampler
         self._num_trials, self._seed, self._objective = num_trials, seed, objective
         self._recipe, self._attributes = dict(recipe), dict(attributes or {})
+        self._first = list(first)
         self._repeats = repeats
         self._live: dict[int, Any] = {}
         records = sorted(records, key=lambda r: r.number)
@@ -139,7 +142,8 @@ class Study:
         return self._study
 
     def ask(self, given: Mapping[str, Any] | None = None, by: str = "") -> Suggestion | None:
-        """Draws the next trial; None when a finite space is used up. The first is the recipe.
+        """Draws the next trial; None when a finite space is used up. The first is the recipe, and those after it are
+        the points that the space names.
 
         Each point of a finite space is drawn once. given: the values of a trial that somebody suggests, which may
         repeat a point; the sampler draws the parameters that are not in it. by: who suggests it.
@@ -162,7 +166,9 @@ class Study:
         notes: Mapping[str, Any] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's remarks on its own experimental parts
-            if self._draws_new and number != RECIPE and given is None:
+            if given is None and RECIPE < number <= len(self._first):
+                self._study.enqueue_trial(self._space.encode(self._first[number - 1]))
+            elif self._draws_new and number != RECIPE and given is None:
                 drawn = self._draw_new(number)
                 if drawn is None:
                     return None

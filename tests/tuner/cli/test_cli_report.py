@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs.dashboard import serving
+from tests.tuner.report import searches
 from tuner.cli import run
 
 ROOT = Path(__file__).parents[3]
@@ -110,3 +112,21 @@ def test_neither_ray_nor_torch_is_imported(runs: Path) -> None:
         timeout=120,
     )
     assert done.stdout.splitlines()[-1] == "[] [0, 0, 0, 0]", done.stderr
+
+
+def test_a_search_on_a_cluster_is_reported_here(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(tmp_path) as cluster:
+        at = ["--address", cluster.url]
+        cluster.write(searches.found().events)
+        assert run(["report", "first", "--format", "md", *at]) == 0
+        told = capsys.readouterr().out
+        assert "# found" in told and f"python -m tuner report first --address {cluster.url}" in told
+        cluster.end("SUCCEEDED", exit_code=0)
+        assert run(["report", "first", "--format", "json", *at]) == 0
+        assert '"path": "/shared/runs/first"' in capsys.readouterr().out
+        pytest.importorskip("plotly")
+        assert run(["report", "first", *at]) == 0
+        assert capsys.readouterr().err == "wrote first-report.html\n"
+        assert (runs / "first-report.html").read_text("utf-8").endswith("</html>\n")
+        assert run(["report", "frist", *at]) == 2
+        assert "expected: one of: first" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from tests.tuner.report import golden
 from tuner.answers import No, Unknown, Yes
 from tuner.cluster.doctor import _asks, requirements
 from tuner.cluster.findings import Finding, Level, judge, worst
-from tuner.cluster.probe import _gpus, _is_loopback
+from tuner.cluster.probe import _gpus, _is_loopback, gpu_bytes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -212,3 +212,4 @@ def test_a_driver_that_fails_is_not_a_machine_without_gpus(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     found, said = _gpus()
     assert (len(found), said) == (gpus, why)
+    assert gpu_bytes() == (81559 * 2**20 if gpus else None)

@@ -17,6 +17,7 @@ from tuner.cli import run
 from tuner.cluster.parcel import Parcel, pack
 from tuner.cluster.payload import make_payload, write_zip
 from tuner.config import load_experiment
+from tuner.config.document import parse_value
 from tuner.contract import InputError
 
 
@@ -286,3 +287,32 @@ def test_without_an_address(folder: Path, capsys: pytest.CaptureFixture[str], mo
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     assert run(["submit", "search.yaml"]) == 2
     assert "no cluster to submit to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begins", [["search.yaml"], ["--resume", "first"]])
+def test_a_budget_is_the_same_on_the_cluster(
+    folder: Path, begins: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["tokens=20M", "wall_time=1h 30min", "until={gain_below: 0.5%, next: 9}"]
+    words = [word for one in given for word in ("--budget", one)]
+    told = json.loads(_dry_run(capsys, *begins, *words, "--storage-path", "/shared/runs"))
+    sent = shlex.split(told["request"]["entrypoint"])
+    there = [sent[at + 1] for at, word in enumerate(sent) if word == "--budget"]
+    keys = [one.partition("=")[0] for one in there]
+    read = {key: parse_value(one.partition("=")[2], "") for key, one in zip(keys, there, strict=True)}
+    assert read == {"tokens": "20M", "wall_time": "1h 30min", "until": {"gain_below": "0.5%", "next": 9}}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--budget", "20M"], "'20M' is not KEY=AMOUNT, as in tokens=20M"),
+        (["--budget", "tokens=1M", "--budget", "tokens=2M"], "--budget tokens is given twice"),
+        (["--budget", "token=1M"], "unknown key `token` in `search.budget`; did you mean `tokens`?"),
+        (["--budget", "tokens=many"], "search.budget.tokens: got 'many'"),
+    ],
+)
+def test_a_budget_that_is_none(folder: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "search.yaml", *words]) == 2
+    captured = capsys.readouterr()
+    assert told in captured.err and captured.out == "" and "--budget" in captured.err

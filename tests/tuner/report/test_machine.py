@@ -19,11 +19,16 @@ def test_search_json_has_exactly_the_promised_keys(tmp_path: Path) -> None:
         "best",
         "recipe",
         "objectives",
+        "spent",
         "tokens",
         "wall_s",
         "timing",
+        "price",
     ]
-    assert told["timing"] == {"wall_s": 61.0, "busy_s": 48.0, "trial_s": 48.0, "worker_s": 48.0, "gpu_s": 0.0}
+    assert told["timing"] == {
+        "wall_s": 61.0, "busy_s": 48.0, "trial_s": 48.0, "worker_s": 48.0, "gpu_s": 0.0, "held_gpu_s": 0.0,
+    }  # fmt: skip
+    assert told["price"] is None and told["spent"] is None
     assert told["counts"] == {
         "status": {"completed": 3, "pruned": 4, "failed": 1},
         "reason": {"budget": 2, "rung": 2, "flatline": 1, "diverged": 2, "out_of_memory": 1},

@@ -67,5 +67,6 @@ def test_a_program_reads_the_time_of_a_line_and_what_the_search_took() -> None:
     read = json.loads(lines[-1].partition("timing: ")[2])
     assert read == {
         "outcome": "failed", "wall_s": 61.0, "busy_s": 48.0, "trial_s": 48.0, "worker_s": 48.0, "gpu_s": 0.0,
+        "held_gpu_s": 0.0,
         "tokens": tape.record.tokens,
     }  # fmt: skip

@@ -61,6 +61,26 @@ def test_trials_of_one_point_are_asked_for_as_often_as_wanted(tmp_path: Path) ->
     assert once.ask() is not None and once.ask() is None
 
 
+def test_the_trials_after_it_are_the_points_that_the_space_names(tmp_path: Path) -> None:
+    points = [{"learning_rate": 3e-3, "batch_size": 8}, {"learning_rate": 1e-3, "batch_size": 16}]
+    study = make(tmp_path / "study.journal", first=points)
+    asked = [study.ask() for _ in range(5)]
+    assert [one.params for one in asked[:3]] == [RECIPE, *points]
+    assert all(one.params not in (RECIPE, *points) for one in asked[3:])
+    assert [one.number for one in asked] == list(range(5))
+
+    records = [TrialRecord(0, params=RECIPE, distributions=dict(asked[0].distributions))]
+    resumed = make(tmp_path / "again.journal", records=records, first=points)
+    assert resumed.ask({"learning_rate": 0.5}, "user").params["learning_rate"] == 0.5, "somebody's own trial is not one"
+    assert resumed.ask().params == points[1]
+
+
+def test_points_that_the_space_names_count_as_points_of_a_finite_space(tmp_path: Path) -> None:
+    space = load_space({"parameters": {"batch_size": {"type": "choice", "values": [8, 16, 32]}}}, Toy)
+    study = make(tmp_path / "study.journal", space=space, recipe={"batch_size": 8}, first=[{"batch_size": 32}])
+    assert [study.ask().params["batch_size"] for _ in range(3)] == [8, 32, 16] and study.ask() is None
+
+
 def test_a_recipe_outside_the_space_leaves_the_sampler_untold(tmp_path: Path) -> None:
     study = make(tmp_path / "study.journal", recipe={"batch_size": 8})
     assert study.ask().params == {"batch_size": 8}
