@@ -90,6 +90,15 @@ class _Turn(Stopper):
         return {"_manager": None, "_scheduler": None, "_engines": None}
 
 
+class _NoReport(tune.ProgressReporter):
+    """Reports nothing. In a notebook Ray's own reporter clears the cell's output, with the view that is there."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: str) -> None: ...
+
+
 def run_trials(
     plan: Plan,
     allocation: Allocation,
@@ -193,6 +202,7 @@ def run_trials(
             name=f"session-{record.sessions}",
             storage_path=str(folder.tune),
             verbose=0,
+            progress_reporter=_NoReport(),
             stop=_Turn(manager, scheduler, engines),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial saves its adapter itself
