@@ -226,6 +226,8 @@ def next_commands(record: SearchRecord, place: Place, known: Found | None) -> li
             commands += [place.command("train", train, "--set", value, "--name", f"{place.name}-{way}")]
     pictured = len(record.trials) > 1
     commands += [place.command(*(("report", place.name) if pictured else ("show", place.name, str(best.number))))]
+    if place.kept and standing.is_one_point(record):
+        commands += [place.command("evaluate", place.name, "--data", "TEST")]
     if place.kept or place.address:
         commands += [place.command("export", place.name, "--to", "DIR")]
     if place.kept and not standing.is_one_point(record):
