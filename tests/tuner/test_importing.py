@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.programs import library
+from tuner import importing
 from tuner.contract import InputError
 from tuner.importing import ALLOWED, Own, Permission, find, load
 
@@ -19,7 +20,12 @@ MARK = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\nde
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test adds to the folders of user code is not there for a Ray that a later one starts: among it is a module
+    `click`, which workers would import for the library."""
     monkeypatch.delenv(ALLOWED)
+    monkeypatch.setattr(importing, "_added", [])
+    monkeypatch.setattr(importing, "_loaded", [])
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture
@@ -165,6 +171,7 @@ from pathlib import Path
 from tuner.config.layers import Origin
 from tuner.config.own_program import read_program
 from tuner.config.space_source import read_space
+from tuner import importing
 from tuner.contract import InputError
 from tuner.importing import Permission
 import stat, difflib
