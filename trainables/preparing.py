@@ -77,7 +77,7 @@ def prepare_rows(
         vision.require_images(settings.model.vision, (), found.facts)
         if base is None or companions.are_whole(cache / COMPANIONS):
             return found
-        lost = (_DAMAGED,) if (cache / COMPANIONS).with_suffix(".json").exists() else ()
+        lost = (_DAMAGED,) if companions.sums_of(cache / COMPANIONS).exists() else ()
         _keep_companions(tokenizers.load(settings.model, settings.data)[0], base, cache)
         return replace(found, notes=(*found.notes, *lost))
     damaged = store.drop(folder)

@@ -26,14 +26,20 @@ def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def printed(code: str) -> str:
+    """What code prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_importing_it_imports_nothing_else() -> None:
     code = (
         "import sys; before = set(sys.modules)\nfrom tuner import Run, open_run, plan, search\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "print(sorted(new - set(sys.stdlib_module_names)), callable(plan))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "['tuner'] True\n", done.stdout + done.stderr
+    assert printed(code) == "['tuner'] True\n"
 
 
 def test_a_plan_in_a_process_without_torch(tmp_path: Path) -> None:
@@ -42,8 +48,7 @@ def test_a_plan_in_a_process_without_torch(tmp_path: Path) -> None:
         "print(found.budget.steps, found.experiment.search.num_trials, len(found.rungs))\n"
         "print([name for name in ('torch', 'ray', 'transformers', 'IPython') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "50 4 3\n[]\n", done.stdout + done.stderr
+    assert printed(code) == "50 4 3\n[]\n"
 
 
 def test_a_plan_is_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,14 +231,7 @@ def open_set(preparation: Preparation, name: str) -> Any:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder` but preparation.json, by path."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != PREPARATION)
-    return {p.relative_to(folder).as_posix(): _sum(p) for p in files}
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return contents.sums(folder, leaving_out=PREPARATION)
 
 
 def _sum_of(said: Mapping[str, Any]) -> str:

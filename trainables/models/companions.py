@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from trainables.data import contents
 
 GENERATION = "generation_config.json"
 """How the base generates unless it is told otherwise: its end tokens, its temperature."""
@@ -37,7 +38,7 @@ def keep(tokenizer: Any, base: Path, place: Path) -> None:
     try:
         beside.mkdir(parents=True)
         write(tokenizer, base, beside)
-        sums = json.dumps(_sums(beside))
+        sums = json.dumps(contents.sums(beside))
         with suppress(FileNotFoundError):
             place.rename(old)
         try:
@@ -47,21 +48,21 @@ def keep(tokenizer: Any, base: Path, place: Path) -> None:
                 raise
         written = beside.with_name(f"{beside.name}.json")
         written.write_text(sums, encoding="utf-8")
-        written.replace(place.with_suffix(".json"))
+        written.replace(sums_of(place))
     finally:
         for left_over in (beside, old):
             shutil.rmtree(left_over, ignore_errors=True)
+
+
+def sums_of(place: Path) -> Path:
+    """The file with the checksums of what `keep` wrote as the folder `place`."""
+    return place.with_suffix(".json")
 
 
 def are_whole(place: Path) -> bool:
     """Whether the files in the folder `place` are those that `keep` wrote. A tokenizer with one bit changed would load,
     and split words otherwise."""
     try:
-        return bool(json.loads(place.with_suffix(".json").read_bytes()) == _sums(place))
+        return bool(json.loads(sums_of(place).read_bytes()) == contents.sums(place))
     except (OSError, ValueError, RecursionError):
         return False
-
-
-def _sums(place: Path) -> dict[str, str]:
-    """The SHA-256 of each file in a folder, by its name. Raises OSError."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(place.iterdir())}

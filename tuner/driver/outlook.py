@@ -80,7 +80,7 @@ def outlook(plan: Plan, look: Look | None, rates: Rates | None, capacity: int | 
     at_once = rates.at_once if rates else None
     costs = [one / tokens[0] for one in tokens] if tokens and tokens[0] else [1.0]
     ladder = plan.ladder(_epoch(look))
-    seen = plan.foresee(ladder, at_once or 1, _pace(plan, rates, costs, look), costs)
+    seen = plan.foresee(ladder, at_once or 1, _pace(plan, rates, look), costs)
     found = Outlook(
         work=seen.work,
         of_all=seen.of_all,
@@ -193,7 +193,7 @@ class _Draws:
         return self._chance.choice(list(choices))
 
 
-def _pace(plan: Plan, rates: Rates | None, costs: Sequence[float], look: Look | None) -> Pace:
+def _pace(plan: Plan, rates: Rates | None, look: Look | None) -> Pace:
     """What a trial of cost 1 takes; with a trial as the unit where that is not known."""
     if rates is None:
         return Pace()
@@ -205,7 +205,7 @@ def _timed(plan: Plan, ladder: Any, rates: Rates, costs: Sequence[float], look: 
     steps = whole_steps(plan, look) or rates.steps
     measured = rates.step_tokens * steps / rates.tokens[0] if rates.tokens[0] else 1.0
     times = [SAME + (1 - SAME) * cost / measured for cost in costs]
-    return plan.foresee(ladder, rates.at_once, _pace(plan, rates, costs, look), times)
+    return plan.foresee(ladder, rates.at_once, _pace(plan, rates, look), times)
 
 
 def _with_times(found: Outlook, plan: Plan, rates: Rates, seen: Forecast) -> Outlook:

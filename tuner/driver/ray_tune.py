@@ -13,7 +13,7 @@ from ray.tune import Stopper
 from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
 
 from tuner.addresses import joins
-from tuner.config import dump_resolved
+from tuner.config import SearchBudget, dump_resolved
 from tuner.contract import Preparation, Verdict
 from tuner.disks import is_full
 from tuner.driver import control, draining, probing
@@ -168,9 +168,10 @@ def run_trials(
     manager.every(nodes.LOOK_EVERY_S, nodes.Nodes(experiment.run.address, stop.fail_with, note).turn)
     if plan.probe_at:
         manager.every(probing.EVERY_S, probing.Probing(record, ledger, 2 * allocation.trials).turn)
-    budgets = Budgets(record, ledger, experiment.search.budget, partial(plan.foresee, ladder, allocation.trials))
-    ledger.listen(budgets.heard)
-    manager.every(EVERY_S, budgets.turn)
+    if (budget := experiment.search.budget) != SearchBudget():
+        budgets = Budgets(record, ledger, budget, partial(plan.foresee, ladder, allocation.trials))
+        ledger.listen(budgets.heard)
+        manager.every(EVERY_S, budgets.turn)
     scheduler = TuneScheduler(judge, manager)
     if record.num_trials <= record.num_ended:
         return None
