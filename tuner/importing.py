@@ -142,8 +142,22 @@ def add_folders(folders: Iterable[str]) -> None:
 
 
 def added_folders() -> list[str]:
-    """The folders of user code that this process has in sys.path; other processes of the search need them as well."""
+    """The folders of user code that this process has in sys.path."""
     return list(_added)
+
+
+def search_folders() -> list[str]:
+    """`added_folders`, and the current folder where it is in sys.path too: other processes of the search look there as
+    well, after all else."""
+    here = Path.cwd()
+    return [*_added, *([str(here)] if here in _path() and str(here) not in _added else [])]
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module as `python -m` does, in a process that looks for modules where this one does and
+    in the same order: `python -m` itself puts the current folder first, where a stranger's `json.py` may lie."""
+    run = f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-P", "-c", f"import runpy, sys; sys.path[:] = {sys.path!r}; {run}", *arguments]
 
 
 def loaded() -> list[Own]:

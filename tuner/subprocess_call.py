@@ -23,7 +23,7 @@ from typing import Any
 from tuner.contract import Fault, InputError, Program, Reason, ScoreRequest, Tell, load_program, silent
 from tuner.disks import replace_file
 from tuner.failures import Failure, capture
-from tuner.importing import add_folders, added_folders
+from tuner.importing import add_folders, module_command, search_folders
 from tuner.redaction import RedactedStream, open_log
 
 _LOOK_S = 0.2
@@ -40,12 +40,12 @@ class SubprocessProgram:
         self._folder = tempfile.TemporaryDirectory(prefix=".call-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
         self._told = Path(self._folder.name, "told")
-        asked = {"program": program, "method": method, "arguments": arguments, "folders": added_folders()}
+        asked = {"program": program, "method": method, "arguments": arguments, "folders": search_folders()}
         asked["told"] = str(self._told)
         request.write_text(json.dumps(asked))
         with open_log(log) as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tuner.subprocess_call", str(request), str(self._answer)],
+                module_command("tuner.subprocess_call", str(request), str(self._answer)),
                 stdin=subprocess.PIPE,  # closed when the driver ends, at which the process ends too
                 stdout=output,
                 stderr=output,

@@ -59,6 +59,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "a state file cut off or with a bit flipped",
         "a trial's state cut off or with a bit flipped",
         "state files damaged between a kill and a resume",
+        "an adapter damaged between two sessions",
         "a base that changed between a kill and a resume",
         "a base whose checkpoint lacks a weight",
     ),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from trainables.data import store
 from trainables.sft import SFT
 from tuner.cli import run
 from tuner.config import Tpe
-from tuner.contract import InputError, Preparation
+from tuner.contract import SUMS, InputError, Preparation
 from tuner.driver.resolved_settings import read_settings
 from tuner.importing import Permission
 from tuner.results.folder import RunFolder
@@ -26,6 +29,7 @@ from tuner.results.ledger import read_ledger
 from tuner.results.records import SearchRecord
 from tuner.study.study import Study
 
+ROOT = Path(__file__).resolve().parents[2]
 TRIES = 40
 DAMAGED = "a state file cut off or with a bit flipped"
 
@@ -256,3 +260,42 @@ def test_a_tokenizer_that_is_damaged_between_two_sessions_is_written_again(
 
 def contents(preparation: Preparation) -> list[Any]:
     return [store.open_set(preparation, name)[:] for name in ("train", "validation")]
+
+
+def tuner(folder: Path, *words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", *words, "--storage-path", str(folder)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_an_adapter_that_is_damaged_between_two_sessions_is_not_taken(tmp_path: Path, fault: Count) -> None:
+    small = ("train.max_steps=4", "train.eval_steps=0.5", "data.max_validation_rows=10")
+    settings = [word for setting in small for word in ("--set", setting)]
+    settings += ["--num-trials", "3", "--sampler", "random", "--max-concurrent-trials", "1"]
+    assert tuner(tmp_path, "search", "--name", "run", *settings)[0] == 0
+    folder = RunFolder(tmp_path / "run")
+    record = SearchRecord.fold(read_ledger(folder.ledger))
+    assert record.best and not (folder.best / SUMS).exists()
+    number = record.best.number
+    weights = folder.trial(number) / "adapter" / "adapter_model.safetensors"
+    flipped = bytearray(weights.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    weights.write_bytes(flipped)
+
+    code, said = tuner(tmp_path, "search", "--resume", "run", "--num-trials", "4")
+    assert code == 0 and f"the adapter of trial {number} is damaged" in " ".join(said.split())
+    assert "best/ is a whole copy of it" in " ".join(said.split())
+    assert json.loads((folder.best / "manifest.json").read_text())["trial"] == number
+    shutil.rmtree(folder.best)
+    code, said = tuner(tmp_path, "search", "--resume", "run", "--num-trials", "5")
+    again = " ".join(said.split())
+    assert "there is no best/" in again and f"train run --trial {number}" in again and not folder.best.exists()
+    rows = write_jsonl(tmp_path / "rows.jsonl", completion_rows(24))
+    code, said = tuner(tmp_path, "evaluate", "run", "--data", str(rows))
+    assert code == 2 and "adapter_model.safetensors" in said and "is not what the trial wrote" in said
+    code, said = tuner(tmp_path, "train", "run", "--from-adapter")
+    assert code == 2 and "adapter_model.safetensors" in said
+    fault("an adapter damaged between two sessions", 4)

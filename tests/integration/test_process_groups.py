@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,42 @@ def test_a_process_that_hangs_is_found_and_its_group_ended(crew: Toy) -> None:
     trial = outcome.record.trials[1]
     assert (trial.reason, trial.attempt, trial.losses) == (Reason.BUDGET, 2, {"hung": 1})
     assert given_back() and not processes_of_groups()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_its_group_starts_gives_back_what_the_group_holds(crew: Toy) -> None:
+    """Else the next attempt would wait for its CPUs to the end of the search."""
+    killed: list[int] = []
+    over = threading.Event()
+    threading.Thread(target=kill_as_a_group_starts, args=(killed, over), daemon=True).start()
+    outcome = crew(search__num_trials=2, scheduler__kind="none", run__hang_timeout=120)
+    over.set()
+    trials = outcome.record.trials
+    assert killed and [(trials[n].reason, trials[n].losses) for n in range(2)] == [
+        (Reason.BUDGET, {"infrastructure": 1}), (Reason.BUDGET, {}),
+    ]  # fmt: skip
+    assert given_back() and not processes_of_groups()
+
+
+def kill_as_a_group_starts(killed: list[int], over: threading.Event) -> None:
+    """Kills the worker of the first group as soon as Ray has made the group's placement group."""
+    from ray.util import placement_group_table
+
+    def of_groups() -> dict[str, Any]:
+        return {
+            key: one
+            for key, one in placement_group_table().items()
+            if one["state"] == "CREATED" and len(one["bundles"]) == 2
+        }
+
+    before = set(of_groups())
+    while not over.wait(0.01):
+        if set(of_groups()) - before:
+            workers = [p for p in psutil.Process().children(recursive=True) if "TrialActor" in " ".join(p.cmdline())]
+            killed += [p.pid for p in workers]
+            for worker in workers:
+                worker.kill()
+            return
 
 
 SMALL = [

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainables.data import contents
 from trainables.settings import Settings
-from tuner.contract import Fault, InputError, Reason
+from tuner.contract import SUMS, Fault, InputError, Reason
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FIXED = ("lora_r", "lora_alpha_mode", "target_modules", "use_dora", "init_lora_weights")
@@ -34,13 +35,15 @@ def save_adapter(model: Any, folder: Path, weights: Mapping[str, Any] | None = N
 
 
 def replace_adapter(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Replaces `<folder>/adapter` by what `write` writes into the folder that it is given. Raises OSError."""
+    """Replaces `<folder>/adapter` by what `write` writes into the folder that it is given, with its checksums. Raises
+    OSError."""
     place, beside, old = folder / "adapter", folder / ".adapter.new", folder / ".adapter.old"
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
     folder.stat()  # raises: `write` would create a missing folder, and one that was moved must stay moved
     try:
         write(beside)
+        (beside / SUMS).write_text(json.dumps(contents.sums(beside)), encoding="utf-8")
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)  # half an adapter would use up a disk that is full
         raise

@@ -23,6 +23,7 @@ from trainables.models import base_folder
 from trainables.models.completeness import require_complete
 from trainables.settings import ModelSettings
 from tuner.contract import InputError
+from tuner.importing import module_command
 
 _PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl: this process gets a signal when its parent dies."""
@@ -61,7 +62,7 @@ class Inspection:
             return
         asked = json.dumps({"model": model.model_dump(mode="json"), "folder": str(folder)})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainables.models.inspecting"],
+            module_command("trainables.models.inspecting"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdin is not None

@@ -19,6 +19,7 @@ from trainables.models.merging import require_all, unrounded
 from trainables.serving import plain
 from trainables.settings import NF4, ModelSettings, Settings
 from tuner.contract import InputError
+from tuner.importing import module_command
 
 TEXTS = (
     "def mean(values):\n    return sum(values) / len(values)\n",
@@ -147,7 +148,7 @@ def _elsewhere(asked: Mapping[str, Any], place: Path) -> tuple[dict[str, Any], l
     request, answer, logits = place / "request.json", place / "answer.json", place / "logits.safetensors"
     request.write_text(json.dumps({**asked, "logits": str(logits)}), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "trainables.serving.plain", str(request), str(answer)],
+        module_command("trainables.serving.plain", str(request), str(answer)),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if done.returncode or not answer.is_file():

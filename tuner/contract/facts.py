@@ -156,6 +156,10 @@ COMPANIONS = "companions"
 """The folder, inside the cache that `prepare` gets, in which a program may leave files that belong beside every adapter
 (a tokenizer); `best/` gets a copy of them."""
 
+SUMS = "sums.json"
+"""A file that a program may write into an adapter's folder: by name, the SHA-256 of each other file in it. An adapter
+that does not fit them is damaged: it does not become `best/`, and nothing is measured or trained with it."""
+
 LEAVE = CHECKPOINT_REQUEST
 """The name of CHECKPOINT_REQUEST in version 0.1."""
 

@@ -24,7 +24,7 @@ from tuner.failures import Failure, capture
 from tuner.results import storage
 from tuner.results.adapters import checked_manifest, write_best
 from tuner.results.budget import spent
-from tuner.results.command_line import resume_command_line
+from tuner.results.command_line import resume_command_line, run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.ledger import Kind, Ledger
 from tuner.results.records import SearchRecord
@@ -193,9 +193,23 @@ class Ending:
         resolved = read_object(self._folder.resolved)
         train = fixed_experiment(self._experiment, best.params, self._record.facts)
         card = self._card(best.setup)
-        if write_best(self._folder, self._record, train=train, resolved=resolved, card=card) is None:
-            text = f"the adapter of trial {best.number} is not where it was saved: there is no best/"
+        try:
+            written = write_best(self._folder, self._record, train=train, resolved=resolved, card=card)
+            text = "is not where it was saved"
+        except InputError as damaged:
+            written, text = None, f"is damaged ({damaged.where} is not what the trial wrote)"
+        if written is None:
+            text = f"the adapter of trial {best.number} {text}: {self._stays(best.number)}"
             self._ledger.append(Kind.NOTE, details={"text": text})
+
+    def _stays(self, number: int) -> str:
+        """What `best/` is where that trial's adapter could not be written as it."""
+        again = run_command_line(self._folder.path, "train", self._folder.name, "--trial", str(number))
+        try:
+            kept = checked_manifest(self._folder.best)["trial"]
+        except (InputError, OSError, KeyError):
+            return f"there is no best/, and this trains it again: {again}"
+        return "best/ is a whole copy of it" if kept == number else f"best/ stays trial {kept}'s; again: {again}"
 
     def _card(self, setup: Mapping[str, Any]) -> Card | None:
         """The program's part of the model card. Where that fails the adapter is kept without it."""

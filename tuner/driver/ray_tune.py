@@ -43,7 +43,7 @@ from tuner.watch import gauges, job_message
 from tuner.watch.dashboard_rows import TICK_S, DashboardRows
 from tuner.watch.listeners import Dropped
 from tuner.watch.naming import Naming
-from tuner.worker.config import WorkerConfig, trial_name
+from tuner.worker.config import ProgramSource, WorkerConfig, trial_name
 from tuner.worker.engine_pool import EnginePool
 from tuner.worker.trial_actor import TrialActor
 
@@ -178,7 +178,8 @@ def run_trials(
     manager.every(draining.EVERY_S, draining.Draining(manager, scheduler, note, engines).turn)
     settings = experiment.settings.model_dump(mode="json")
     worker = WorkerConfig(
-        experiment.program, settings, preparation, f"worker of {folder.name}", allocation.cpus, allocation.gpus,
+        ProgramSource.here(experiment.program), settings, preparation, f"worker of {folder.name}",
+        allocation.cpus, allocation.gpus,
         accelerator_type=experiment.resources.accelerator_type, processes=allocation.processes,
         strategy=experiment.resources.strategy,
     )  # fmt: skip

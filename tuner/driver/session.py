@@ -300,11 +300,12 @@ class _Search:
         None where trials are not packed."""
         if self._plan.trials_per_gpu == 1:
             return None
+        from tuner.worker.config import ProgramSource
         from tuner.worker.engine_pool import engine_pool
 
         made = engine_pool(
             allocation,
-            program=self._experiment.program,
+            program=ProgramSource.here(self._experiment.program),
             settings=settings,
             mixed=mixed,
             accelerator_type=self._experiment.resources.accelerator_type,

@@ -14,7 +14,7 @@ from tuner.contract import InputError
 from tuner.driver.permits import with_remembered
 from tuner.driver.resolved_settings import fixed_experiment, read_settings
 from tuner.importing import Permission
-from tuner.results.adapters import adapter_of
+from tuner.results.adapters import adapter_of, require_whole
 from tuner.results.folder import RunFolder
 from tuner.results.records import SearchRecord, TrialRecord
 
@@ -129,4 +129,5 @@ def _adapter(folder: RunFolder, record: SearchRecord, trial: TrialRecord) -> Pat
             expected=f"a trial whose adapter is: {', '.join(map(str, kept))}" if kept else "a run that keeps adapters",
             remedy="train it anew without --from-adapter; run.keep_adapters says how many a search keeps",
         )
+    require_whole(place)
     return place

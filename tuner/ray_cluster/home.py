@@ -104,6 +104,10 @@ class Home:
                 preexec_fn()
 
         more["env"] = {**(more.get("env") or os.environ), "TMPDIR": str(self.temporary)}
+        if arguments and arguments[0][0] == sys.executable:
+            # Ray's own Python processes: the dashboard starts others by `python -c`, which would take a `ray.py` or a
+            # `psutil.py` of the current folder for the library, and `ray.init` then waits a minute for a dashboard
+            more["env"]["PYTHONSAFEPATH"] = "1"
         start: Any = subprocess.Popen
         return start(*arguments, preexec_fn=begin, start_new_session=True, **more)
 

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partialmethod
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO, Any
 
 from tuner.addresses import joins
 from tuner.contract import InputError
 from tuner.error_text import first_line
-from tuner.importing import added_folders
 from tuner.ray_cluster.home import Home, parent
 from tuner.ray_cluster.joining import require_cluster, wants_token
 from tuner.ray_cluster.token import guard_token
@@ -132,12 +132,28 @@ def _init(ray: Any, joined: str | None, home: Home | None, metadata: Mapping[str
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
-                # Folders in which workers look for modules; Ray adds the current folder to them
-                job_config=ray.job_config.JobConfig(metadata=dict(metadata), _py_driver_sys_path=added_folders()),
+                job_config=_job_config(ray, metadata),
                 **local,
             )
     except Exception as error:
         raise _not_started(joined, error) from error
+
+
+def _job_config(ray: Any, metadata: Mapping[str, str]) -> Any:
+    """What Ray tells its workers about this search. Ray puts the current folder and the script's first in their
+    sys.path, where a user's `datasets.py` would be imported in place of the library: here it adds none, and a program's
+    folders come last (worker/config.py). A checkout that is not installed is added, because workers import it."""
+
+    class JobConfig(ray.job_config.JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # which is when Ray adds no folder
+
+    try:
+        distribution("tuner")
+        ours = []
+    except PackageNotFoundError:
+        ours = [str(Path(__file__).parents[2])]
+    return JobConfig(metadata=dict(metadata), _py_driver_sys_path=ours)
 
 
 def _shutdown(ray: Any, home: Home | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tuner.contract import COMPANIONS, STATE, Card, InputError
+from tuner.contract import COMPANIONS, STATE, SUMS, Card, InputError
 from tuner.results import earlier_keys, sameness
 from tuner.results.command_line import command_line
 from tuner.results.folder import RunFolder
@@ -77,7 +77,8 @@ def write_best(
 
     train: the experiment that trains the winner again. resolved: the search's settings. card: what its program says of
     the adapter; None: nothing. The folder is written as `best.new` and renamed. Returns it, or None if there is no
-    winner with an adapter in the run folder. Raises OSError if it cannot be written; an earlier `best/` stays.
+    winner with an adapter in the run folder. Raises OSError if it cannot be written, and InputError where the adapter
+    is damaged; an earlier `best/` stays.
     """
     winner = record.best
     adapter = inside(folder.path, winner.adapter) if winner is not None else None
@@ -90,6 +91,8 @@ def write_best(
         if companions is not None and companions.is_dir():
             shutil.copytree(companions, fresh, ignore=_not_plain)
         shutil.copytree(adapter, fresh, ignore=_not_plain, dirs_exist_ok=True)
+        require_whole(fresh, adapter)
+        (fresh / SUMS).unlink(missing_ok=True)  # the manifest has them, and those of the other files
         again = command_line("train", f"{folder.best}/train.yaml")
         header = f"# Trains trial {winner.number} of {folder.name} again: {again}\n"
         (fresh / "train.yaml").write_text(header + yaml.safe_dump(dict(train), sort_keys=False), encoding="utf-8")
@@ -109,7 +112,7 @@ def write_best(
                 sameness.MADE_OF: sameness.parts(record.facts),
             },
         )
-    except OSError:
+    except (OSError, InputError):
         shutil.rmtree(fresh, ignore_errors=True)  # it is incomplete; an earlier `best/` is untouched
         raise
     old = folder.path / "best.old"
@@ -119,6 +122,22 @@ def write_best(
     fresh.replace(folder.best)
     _remove(old)
     return folder.best
+
+
+def require_whole(adapter: Path, told: Path | None = None) -> None:
+    """Raises InputError where the files of an adapter are not those that its trial wrote, as far as the trial left
+    checksums. told: the folder that the message names, where `adapter` is a copy of it."""
+    if not is_plain_file(adapter / SUMS):
+        return
+    for name, sum_ in read_object(adapter / SUMS).items():
+        place = inside(adapter, name)
+        if place is None or not is_plain_file(place) or _sha256(place) != sum_:
+            raise InputError(
+                "is damaged: it is not what the trial wrote",
+                where=str((told or adapter) / name),
+                expected="the file as the trial left it (its SHA-256 does not fit)",
+                remedy="restore it from a backup, or train the trial again: python -m tuner train",
+            )
 
 
 def _remove(place: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuner.contract import MODEL, InputError, Scored, ScoredRow, ScoreRequest, Scores, Tell, silent
 from tuner.results import judging
-from tuner.results.adapters import MANIFEST, checked_manifest
+from tuner.results.adapters import MANIFEST, checked_manifest, require_whole
 from tuner.results.command_line import run_command_line
 from tuner.results.folder import RunFolder
 from tuner.results.own_functions import OwnFunction
@@ -159,6 +159,7 @@ def _adapter(folder: RunFolder, record: SearchRecord, number: int) -> Path:
             return folder.best.resolve()
     place = inside(folder.path, trial.adapter)
     if place is not None and place.is_dir():
+        require_whole(place)
         return place.resolve()
     raise InputError(
         f"the adapter of trial {number} was not kept" if trial.adapter else f"trial {number} has left no adapter",

@@ -6,15 +6,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.contract import Assignment, Preparation
+from tuner.contract import Assignment, Preparation, Program, load_program
+from tuner.importing import add_folders, search_folders
+
+
+@dataclass(frozen=True)
+class ProgramSource:
+    """A program's name, and the folders in which another process finds its module."""
+
+    name: str
+    """The name that `contract.load_program` finds it by."""
+    folders: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls, name: str) -> ProgramSource:
+        """The program as this process would find it."""
+        return cls(name, tuple(search_folders()))
+
+    def load(self) -> type[Program]:
+        """Imports the program. Its folders come last in sys.path: Ray would put them first, and a user's `datasets.py`
+        beside the search file would be imported in place of the library. Raises what `load_program` raises."""
+        add_folders(self.folders)
+        return load_program(self.name)
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
     """What every worker of a search is told once."""
 
-    program: str
-    """The name that `contract.load_program` finds it by."""
+    program: ProgramSource
     settings: Mapping[str, Any]
     """The program's settings as JSON."""
     preparation: Preparation

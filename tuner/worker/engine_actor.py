@@ -27,11 +27,10 @@ from tuner.contract import (
     Unpackable,
     Verdict,
     as_engine,
-    load_program,
 )
 from tuner.failures import Failure, capture
 from tuner.scheduling.wire import checked
-from tuner.worker.config import EngineReady, EngineRequest, Refused
+from tuner.worker.config import EngineReady, EngineRequest, ProgramSource, Refused
 from tuner.worker.store_sync import AttemptSync, arrived
 
 
@@ -46,7 +45,7 @@ class EngineActor:
     """
 
     def __init__(
-        self, program: str, settings: dict[str, Any], slots: int, threads: int | None, *, beside: bool
+        self, program: ProgramSource, settings: dict[str, Any], slots: int, threads: int | None, *, beside: bool
     ) -> None:
         # Before torch is imported. Ray sets it too, but has subtracted the slots' CPUs and rounded 1.9 cores down to 1
         if threads is not None:
@@ -147,7 +146,7 @@ class EngineActor:
 
     def _make(self, preparation: Preparation) -> PackedEngine:
         if self._engine is None:
-            program = load_program(self._program)
+            program = self._program.load()
             made = program.pack(self._settings, arrived(preparation), self._slots, beside=self._beside)
             self._engine = as_engine(made)
         return self._engine
@@ -230,7 +229,7 @@ class EngineActor:
 
     def _work(self) -> Failure:
         """Carries out orders, and trains between them, until the engine is broken; returns why it is."""
-        warmed = capture(lambda: load_program(self._program).warm())
+        warmed = capture(lambda: self._program.load().warm())
         if isinstance(warmed, Failure):
             return warmed
         while self._broken is None:

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from tuner.contract import Assignment, Evaluation, Fault, Reason, Setup, load_program
+from tuner.contract import Assignment, Evaluation, Fault, Reason, Setup
 from tuner.failures import Failure
 from tuner.worker.config import Refused
 from tuner.worker.engine_pool import EnginePool
@@ -38,7 +38,7 @@ class EngineClient:
         self._number = assignment.number
         packed = True
         if self._all.solos:  # only here: to load the program takes 0.2 s in each of many actors
-            packed = load_program(self._all.program).packs(self._all.settings, assignment.params) is None
+            packed = self._all.program.load().packs(self._all.settings, assignment.params) is None
         self._engines = self._all.packed if packed else self._all.solos
         if assignment.attempt > 1:  # an earlier attempt whose actor died may still hold a slot of any engine
             for engine in (*self._all.packed, *self._all.solos):

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from tuner.contract import Preparation, Reason
 from tuner.failures import Failure
 from tuner.ray_cluster.resources import SLOT_CPUS, Allocation
-from tuner.worker.config import EngineReady, EngineRequest
+from tuner.worker.config import EngineReady, EngineRequest, ProgramSource
 from tuner.worker.engine_actor import EngineActor
 from tuner.worker.solo_actor import SoloActor
 
@@ -25,7 +25,7 @@ class EnginePool:
     """The actors that train packed trials, and those for unpacked trials beside them. It pickles, for the trials' own
     actors."""
 
-    program: str
+    program: ProgramSource
     settings: Mapping[str, Any]
     packed: tuple[Any, ...]
     """Handles of the `EngineActor`s."""
@@ -116,7 +116,7 @@ SOLO_SHARE = 0.1
 def engine_pool(
     allocation: Allocation,
     *,
-    program: str,
+    program: ProgramSource,
     settings: dict[str, Any],
     mixed: bool,
     accelerator_type: str | None = None,

@@ -27,10 +27,11 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from tuner.contract import Assignment, Evaluation, Fault, Group, Preparation, Reason, Runner, Setup, load_program
+from tuner.contract import Assignment, Evaluation, Fault, Group, Preparation, Reason, Runner, Setup
 from tuner.failures import Failure, capture
 from tuner.ray_cluster.resources import SLOT_CPUS, of_type
 from tuner.scheduling.wire import checked
+from tuner.worker.config import ProgramSource
 from tuner.worker.store_sync import arrived, synced
 from tuner.worker.trial_log import TrialLog
 
@@ -61,7 +62,7 @@ _ENVIRONMENT = {
 class GroupConfig:
     """What a group is told once. cpus, gpus: of each process. more: other Ray resources that each process asks for."""
 
-    program: str
+    program: ProgramSource
     settings: Mapping[str, Any]
     preparation: Preparation
     size: int
@@ -173,6 +174,10 @@ class ProcessGroupProgram:
         _set_environment()
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
+
+        from tuner.worker import group_cleaning
+
+        group_cleaning.use()
 
         config = self._config
         share = {"CPU": config.cpus, **({"GPU": config.gpus} if config.gpus else {}), **config.more}
@@ -346,7 +351,7 @@ class _Member:
         return None
 
     def _made(self) -> Runner:
-        made = load_program(self._config.program)
+        made = self._config.program.load()
         program = made(self._config.settings, arrived(self._config.preparation), self._group)
         return synced(program, self._config.preparation, pushes=self._group.leads)
 

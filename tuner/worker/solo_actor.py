@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.contract import Assignment, Evaluation, Preparation, Reason, Runner, Setup, Verdict, load_program
+from tuner.contract import Assignment, Evaluation, Preparation, Reason, Runner, Setup, Verdict
 from tuner.failures import Failure, capture
 from tuner.scheduling.wire import checked
+from tuner.worker.config import ProgramSource
 from tuner.worker.store_sync import arrived, synced
 
 
@@ -14,8 +15,8 @@ class SoloActor:
     """Runs the program for trials that cannot be packed, one at a time. Loads nothing before the first of them
     comes."""
 
-    def __init__(self, program: str, settings: dict[str, Any]) -> None:
-        self._making = lambda preparation: synced(load_program(program)(settings, arrived(preparation)), preparation)
+    def __init__(self, program: ProgramSource, settings: dict[str, Any]) -> None:
+        self._making = lambda preparation: synced(program.load()(settings, arrived(preparation)), preparation)
         self._program: Runner | None = None
         self._number: int | None = None
         self._attempt = 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from tuner.contract import Evaluation, Runner, Setup, load_program
+from tuner.contract import Evaluation, Runner, Setup
 from tuner.failures import Failure, capture
 from tuner.ray_cluster.resources import SLOT_CPUS, of_type
 from tuner.scheduling.wire import checked, to_result
@@ -104,7 +104,7 @@ class TrialActor(tune.Trainable):
 
             self._group = process_group(self._worker, lambda: self._trial.log)
             return self._group
-        program = load_program(self._worker.program)(self._worker.settings, arrived(self._worker.preparation))
+        program = self._worker.program.load()(self._worker.settings, arrived(self._worker.preparation))
         return synced(program, self._worker.preparation)
 
     def _stop_trial(self) -> None:

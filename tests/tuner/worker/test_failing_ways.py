@@ -21,7 +21,7 @@ from tuner import subprocess_call
 from tuner.contract import Assignment, Evaluation, Fault, InputError, Preparation, Reason, Setup, Verdict
 from tuner.failures import Failure
 from tuner.scheduling.wire import REPORT, TRACEBACK
-from tuner.worker.config import EngineReady, EngineRequest, TrialConfig, WorkerConfig
+from tuner.worker.config import EngineReady, EngineRequest, ProgramSource, TrialConfig, WorkerConfig
 from tuner.worker.engine_actor import EngineActor
 from tuner.worker.process_group import Command, GroupConfig, _Member
 from tuner.worker.solo_actor import SoloActor
@@ -54,7 +54,7 @@ Ending = tuple[Verdict, str]
 
 
 def alone(behaviour: str, folder: Path) -> Ending:
-    worker = WorkerConfig("tests.programs.toy:Toy", settings(behaviour), PREPARED)
+    worker = WorkerConfig(ProgramSource("tests.programs.toy:Toy"), settings(behaviour), PREPARED)
     trial = TrialConfig(assignment(folder), "trial 0", str(folder / "log"))
     actor = TrialActor(config={"worker": worker, "trial": trial})
     while True:
@@ -76,7 +76,7 @@ def ending(step: Callable[[], Any]) -> Ending:
 
 @contextmanager
 def engine(given: dict[str, Any], slots: int = 2, program: str = PACK) -> Iterator[EngineActor]:
-    made = EngineActor(program, given, slots, 1, beside=False)
+    made = EngineActor(ProgramSource(program), given, slots, 1, beside=False)
     yield made
     assert isinstance(answer(lambda: made.stop(0)), Failure | None), "its thread answers to the end"
 
@@ -88,7 +88,7 @@ def packed(behaviour: str, folder: Path) -> Ending:
 
 
 def beside(behaviour: str, folder: Path) -> Ending:
-    made = SoloActor(PACK, settings(behaviour))
+    made = SoloActor(ProgramSource(PACK), settings(behaviour))
     assert isinstance(made.start(assignment(folder), PREPARED), Setup)
     found = ending(lambda: made.step(0))
     assert made.stop(0) is None and made.free() == 1
@@ -98,7 +98,9 @@ def beside(behaviour: str, folder: Path) -> Ending:
 def in_a_group(behaviour: str, folder: Path) -> Ending:
     from tuner.contract import Group
 
-    config = GroupConfig("tests.programs.ungrouped:Ungrouped", settings(behaviour), PREPARED, 1, "ddp", 1, 0, {})
+    config = GroupConfig(
+        ProgramSource("tests.programs.ungrouped:Ungrouped"), settings(behaviour), PREPARED, 1, "ddp", 1, 0, {}
+    )
     member = _Member(config, Group())
     assert isinstance(member.answer(Command("start", assignment(folder), str(folder / "log"))), Setup)
     return ending(lambda: member.answer(Command("step")))
