@@ -178,21 +178,28 @@ def _layers(document: Document | None, changes: Sequence[Change], space: SpaceSo
         layers.add_value(key, value, Origin(where, base))
     if document is not None:
         layers.add_document(document, document.path.parent if document.path else Path.cwd())
-    for key, value, where in changes:
+    # What is named as a whole (`--sampler tpe`) comes before what is set within it, whichever was written first
+    for key, value, where in sorted(changes, key=lambda change: len(change[0])):
         layers.add_value(key, value, Origin(where, Path.cwd(), typed=True))
     return layers
 
 
-def _two_spaces(changes: Sequence[Change]) -> list[InputError]:
-    """An error for a space that is named beside settings within one: the one would replace the other."""
-    named = [(given, where) for key, given, where in changes if key == SPACE_KEY and not isinstance(given, Mapping)]
+def _two_spaces(document: Document | None, changes: Sequence[Change]) -> list[InputError]:
+    """An error for a space that is named, by a change or in the file, beside changes within one: the one would replace
+    the other with all of its parameters and settings."""
     within = [(key, where) for key, _, where in changes if len(key) > len(SPACE_KEY) and key[:2] == SPACE_KEY]
-    if not named or not within:
+    whole = [(given, where) for key, given, where in changes if key == SPACE_KEY]
+    layers = _layers(document, ())
+    named, by = whole[0] if whole else (layers.get(SPACE_KEY), layers.where(SPACE_KEY))
+    if named is None or isinstance(named, Mapping) or not within:
         return []
-    (_, whole), (key, where), value = named[0], within[0], shortened(str(named[0][0]))
+    (key, where), value = within[0], shortened(str(named))
+    what = f"changes nothing beside {by}, which names another space"
+    if not whole:
+        what = f"would replace the whole space {value}, which {by} names"
     return [
         InputError(
-            f"{dotted(key)} changes nothing beside {whole}, which names another space",
+            f"{dotted(key)} {what}",
             where=where,
             expected="one of the two",
             remedy=f"copy the file of the space {value} (`tuner spaces {value}` says where it is), change it, and name "
@@ -205,7 +212,7 @@ def _experiment(
     document: Document | None, changes: Sequence[Change], permission: Permission, elsewhere: bool = False
 ) -> Experiment:
     document, changes, errors = without_moved(document, changes)
-    errors += _two_spaces(changes)
+    errors += _two_spaces(document, changes)
     # The file overrides the space's settings, and the file names the space: so the layers are made twice.
     first = _layers(document, changes)
     space: SpaceSource | None = None

@@ -147,6 +147,9 @@ def test_bare_words_are_kinds(here: Path) -> None:
     assert sharper.model.quantization == Nf4(double_quant=False)
     assert load_experiment(path, ["search.sampler=random"]).search.sampler.kind == "random"
     assert load_experiment(path, ["search.sampler.n_startup_trials=3"]).search.sampler.n_startup_trials == 3
+    startup = "search.sampler.n_startup_trials=3"
+    for given, flags in (([startup], {"search.sampler": "tpe"}), ([startup, "search.sampler=tpe"], {})):
+        assert load_experiment(path, given, flags).search.sampler.n_startup_trials == 3, "whichever is written first"
 
 
 def test_an_empty_section_is_the_defaults(here: Path) -> None:
@@ -209,6 +212,9 @@ def test_a_named_space_beside_settings_within_one(here: Path, given: tuple[str, 
         ) as refused:
             load_experiment(write(here, MINIMAL), overrides, flag)
         assert refused.value.where == f"--set {change}" and "tuner spaces qlora" in refused.value.remedy
+    naming = write(here, "search: {space: qlora}\n" + MINIMAL.partition("search:")[0], "naming.yaml")
+    with pytest.raises(InputError, match=r"would replace the whole space qlora, which naming\.yaml:1 names"):
+        load_experiment(naming, [change])
     copy = shipped_spaces()["qlora"].read_text().replace("[8, 16, 32, 64]", "[8]", 1)
     write(here, copy, "my_space.yaml")
     space = load_experiment(write(here, MINIMAL), [], {"search.space": "my_space.yaml"}).space
