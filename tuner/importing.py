@@ -153,13 +153,6 @@ def search_folders() -> list[str]:
     return [*_added, *([str(here)] if here in _path() and str(here) not in _added else [])]
 
 
-def module_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module as `python -m` does, in a process that looks for modules where this one does and
-    in the same order: `python -m` itself puts the current folder first, where a stranger's `json.py` may lie."""
-    run = f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-    return [sys.executable, "-P", "-c", f"import runpy, sys; sys.path[:] = {sys.path!r}; {run}", *arguments]
-
-
 def loaded() -> list[Own]:
     """The user's code that this process has imported."""
     return list(_loaded)

@@ -20,10 +20,10 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.contract import Fault, InputError, Program, Reason, ScoreRequest, Tell, load_program, silent
+from tuner.contract import Fault, InputError, Program, Reason, ScoreRequest, Tell, load_program, module_command, silent
 from tuner.disks import replace_file
 from tuner.failures import Failure, capture
-from tuner.importing import add_folders, module_command, search_folders
+from tuner.importing import add_folders, search_folders
 from tuner.redaction import RedactedStream, open_log
 
 _LOOK_S = 0.2

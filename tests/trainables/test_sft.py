@@ -18,6 +18,7 @@ from trainables.sft import SFT
 from tuner.contract import (
     ALIVE,
     STATE,
+    SUMS,
     Assignment,
     Budget,
     Evaluation,
@@ -85,7 +86,7 @@ def test_a_trial(program: Callable[..., SFT], tmp_path: Path) -> None:
 
     adapter = Path(curve[-1].adapter or "")
     assert adapter == tmp_path / "trial-0" / "adapter"
-    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", SUMS}
     assert {path.name for path in (tmp_path / "trial-0").iterdir()} == {"adapter", STATE}
     assert [path.name for path in (tmp_path / "trial-0" / STATE).iterdir()] == [ALIVE], "too short for a state"
     trials.stop()

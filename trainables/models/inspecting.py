@@ -22,8 +22,7 @@ from typing import Any
 from trainables.models import base_folder
 from trainables.models.completeness import require_complete
 from trainables.settings import ModelSettings
-from tuner.contract import InputError
-from tuner.importing import module_command
+from tuner.contract import InputError, module_command
 
 _PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl: this process gets a signal when its parent dies."""

@@ -18,8 +18,7 @@ from trainables.models import base
 from trainables.models.merging import require_all, unrounded
 from trainables.serving import plain
 from trainables.settings import NF4, ModelSettings, Settings
-from tuner.contract import InputError
-from tuner.importing import module_command
+from tuner.contract import InputError, module_command
 
 TEXTS = (
     "def mean(values):\n    return sum(values) / len(values)\n",

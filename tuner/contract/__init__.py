@@ -13,6 +13,7 @@ telling.py    how far a call of a program is that takes long
 engine.py     what trains packed trials
 program.py    the base class of a program
 loading.py    finds a program by its name, and adapts one of version 0.1
+starting.py   the command of another process of Python
 
 The driver samples, schedules and judges; a program trains and measures. They share this package and nothing else.
 It imports the standard library alone, so importing it costs neither side anything.
@@ -50,6 +51,7 @@ from tuner.contract.program import Parameter, Program, Runner, laid
 from tuner.contract.retraining import Retraining
 from tuner.contract.scoring import MODEL, Scored, ScoredRow, ScoreRequest, Scores
 from tuner.contract.serving import Served
+from tuner.contract.starting import module_command
 from tuner.contract.telling import Tell, silent
 
 __all__ = [
@@ -108,5 +110,6 @@ __all__ = [
     "compared_by",
     "laid",
     "load_program",
+    "module_command",
     "silent",
 ]
