@@ -133,7 +133,7 @@ def load(own: Own) -> Any:
 
 
 def add_folders(folders: Iterable[str]) -> None:
-    """Adds folders to the end of sys.path, and remembers them for `added_folders`."""
+    """Adds folders to the end of sys.path, and remembers them for `search_folders`."""
     for folder in folders:
         if folder not in map(str, _path()):
             sys.path.append(folder)
@@ -141,14 +141,9 @@ def add_folders(folders: Iterable[str]) -> None:
             _added.append(folder)
 
 
-def added_folders() -> list[str]:
-    """The folders of user code that this process has in sys.path."""
-    return list(_added)
-
-
 def search_folders() -> list[str]:
-    """`added_folders`, and the current folder where it is in sys.path too: other processes of the search look there as
-    well, after all else."""
+    """The folders of user code that this process has in sys.path, and the current folder where it is there too: workers
+    look there as well, after all else."""
     here = Path.cwd()
     return [*_added, *([str(here)] if here in _path() and str(here) not in _added else [])]
 

@@ -23,7 +23,6 @@ from typing import Any
 from tuner.contract import Fault, InputError, Program, Reason, ScoreRequest, Tell, load_program, module_command, silent
 from tuner.disks import replace_file
 from tuner.failures import Failure, capture
-from tuner.importing import add_folders, search_folders
 from tuner.redaction import RedactedStream, open_log
 
 _LOOK_S = 0.2
@@ -40,7 +39,7 @@ class SubprocessProgram:
         self._folder = tempfile.TemporaryDirectory(prefix=".call-", dir=log.parent)
         request, self._answer = Path(self._folder.name, "request.json"), Path(self._folder.name, "answer.json")
         self._told = Path(self._folder.name, "told")
-        asked = {"program": program, "method": method, "arguments": arguments, "folders": search_folders()}
+        asked = {"program": program, "method": method, "arguments": arguments}
         asked["told"] = str(self._told)
         request.write_text(json.dumps(asked))
         with open_log(log) as output:
@@ -95,7 +94,6 @@ def _main(request_file: str, answer_file: str) -> None:
     _end_with_the_driver()
     sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)  # type: ignore[assignment]
     request = json.loads(Path(request_file).read_text())
-    add_folders(request.get("folders", ()))
     answer = carry_out(request)
     replace_file(Path(answer_file), answer)
 

@@ -171,7 +171,6 @@ from pathlib import Path
 from tuner.config.layers import Origin
 from tuner.config.own_program import read_program
 from tuner.config.space_source import read_space
-from tuner import importing
 from tuner.contract import InputError
 from tuner.importing import Permission
 import stat, difflib

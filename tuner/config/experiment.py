@@ -188,10 +188,12 @@ def _two_spaces(document: Document | None, changes: Sequence[Change]) -> list[In
     """An error for a space that is named, by a change or in the file, beside changes within one: the one would replace
     the other with all of its parameters and settings."""
     within = [(key, where) for key, _, where in changes if len(key) > len(SPACE_KEY) and key[:2] == SPACE_KEY]
+    if not within:
+        return []
     whole = [(given, where) for key, given, where in changes if key == SPACE_KEY]
     layers = _layers(document, ())
     named, by = whole[0] if whole else (layers.get(SPACE_KEY), layers.where(SPACE_KEY))
-    if named is None or isinstance(named, Mapping) or not within:
+    if named is None or isinstance(named, Mapping):
         return []
     (key, where), value = within[0], shortened(str(named))
     what = f"changes nothing beside {by}, which names another space"

@@ -21,7 +21,7 @@ def test_it_is_remembered_for_these_settings_alone(tmp_path: Path, monkeypatch: 
     (kept,) = (tmp_path / "state").rglob("*.json")
     assert kept.stat().st_mode & 0o777 == 0o600
     assert with_remembered(Permission(("x",), beside=False), DIGEST) == Permission(("x", "spaces"), beside=False)
-    assert importing.added_folders() == [str(tmp_path)]
+    assert importing.search_folders() == [str(tmp_path)]
     assert with_remembered(Permission(beside=False), OTHER) == Permission(beside=False)
 
 
